@@ -1,0 +1,93 @@
+"""Findings: what is wrong with a history, as values with a stable code.
+
+A finding is no crash and no exception. Its text uses the words of Linux runtime verification
+(kernel/trace/rv): ``event X not expected in the state Y``.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from gmemstate.model.units import END, span
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    FATAL = "fatal"
+    """data exposed, or the host in danger"""
+    ERROR = "error"
+    """the kernel, or our reading of it, did what cannot be"""
+    WARNING = "warning"
+    """legal, but rarely meant"""
+
+
+class Code(NamedTuple):
+    """A kind of finding: its severity, what it means and what to do next."""
+
+    severity: Severity
+    meaning: str
+    next_step: str
+
+
+CATALOGUE = {
+    "RANGE-UNEXPECTED": Code(
+        Severity.ERROR,
+        "an event is not expected in the state of a range",
+        "look at the events of the range before it; a wrong join of threads or guests is likelier than a kernel bug",
+    ),
+    "CONVERSION-UNEXPECTED": Code(
+        Severity.ERROR,
+        "an event is not expected in the state of its conversion",
+        "look at the events of the conversion; lost lines or a wrong join are likelier than a kernel bug",
+    ),
+    "SERIALISATION": Code(
+        Severity.ERROR,
+        "two conversions work on the same pages at once, which slots_lock and the filemap lock make impossible (INV-20)",
+        "check whether two guests or two guest_memfds were taken for one",
+    ),
+    "SLOT-SWAP-FLIP": Code(
+        Severity.WARNING,
+        "private gfns lost their guest_memfd by a change of memslots: the guest goes on with other memory, without a conversion",
+        "convert the range to shared before its memslot is replaced",
+    ),
+    "PFN-REUSED": Code(
+        Severity.FATAL,
+        "a messed-up host page was given to somebody else before it was cleared (INV-22)",
+        "stop the new owner; the page may still be mapped by the old guest",
+    ),
+    "UNKNOWN-KIND": Code(
+        Severity.ERROR,
+        "an event has a kind that this version does not know",
+        "read the record with the version that wrote it, or a newer one",
+    ),
+    "UNKNOWN-CONVERSION": Code(
+        Severity.ERROR,
+        "an event belongs to a conversion that is not open",
+        "look for the event that should have opened it",
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """One finding, at one event; ``space``, ``start`` and ``end`` say where, if it is about pages."""
+
+    code: str
+    seq: int
+    text: str
+    space: int | None = None
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return CATALOGUE[self.code].severity
+
+    def __str__(self) -> str:
+        where = f" {span(self.start, self.end if self.end is not None else END)}" if self.start is not None else ""
+        return f"{self.seq}: {self.text}{where} [{self.code}]"
+
+
+def unexpected(event: str, state: str) -> str:
+    """The text of a violation, in the words of runtime verification."""
+    return f"event {event} not expected in the state {state}"

@@ -1,0 +1,459 @@
+"""Conversions and the requests behind them."""
+
+from typing import TYPE_CHECKING
+
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    LINE,
+    NPAGES,
+    RESULT,
+    SOURCE,
+    SPACE,
+    START,
+    VALUE,
+    AttrsCompared,
+    AttrsStored,
+    Capability,
+    ConvertAsked,
+    ConvertAttempted,
+    ConvertReturned,
+    Declared,
+    EventRow,
+    FolioMerged,
+    FolioSplit,
+    GuestAnswered,
+    GuestAsked,
+    HvaUnmapped,
+    InvalidateAdded,
+    InvalidateEnded,
+    RequestPath,
+    Reserved,
+    Spinning,
+    T,
+    TaskSignalled,
+    TaskStuck,
+    Through,
+    Undone,
+    UserAnswered,
+    UsersChecked,
+    VcpuExited,
+    WorkItem,
+    ZapStarted,
+)
+from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
+from gmemstate.model.objects import UNMAPPED, Conversion, FaultClass, FaultExit, Request, Source, Trigger
+from gmemstate.model.units import END, unsigned
+from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from gmemstate.model.memory import Memory
+
+EIO, ENOMEM, EAGAIN, EFAULT, EINVAL, ENOTTY = 5, 12, 11, 14, 22, 25
+KVM_EXIT_HYPERCALL = 3
+RETURNED = {
+    0: "returned_ok",
+    EAGAIN: "returned_eagain",
+    ENOMEM: "returned_enomem",
+    EINVAL: "returned_refused",
+    EFAULT: "returned_refused",
+    EIO: "returned_refused",
+    ENOTTY: "returned_refused",
+}
+KIND_OF: dict[int | None, str] = {0: SHARED, PRIVATE_ATTRIBUTE: PRIVATE}
+THROUGH = (Through.VM_IOCTL, *Through)
+
+# Triggers of the range machine by target. Tables, since millions of events look into them.
+ZAP_TO = {None: f"zap_to_{UNKNOWN}", SHARED: f"zap_to_{SHARED}", PRIVATE: f"zap_to_{PRIVATE}"}
+STORE = {kind: f"store_{kind}" for kind in (SHARED, PRIVATE)}
+SEEN = {kind: f"seen_{kind}" for kind in (SHARED, PRIVATE)}
+RETURNED_OK = {kind: f"returned_ok_{kind}" for kind in (SHARED, PRIVATE)}
+OUTCOME_LOST = {kind: f"outcome_lost_{kind}" for kind in (SHARED, PRIVATE)}
+
+
+def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conversion:
+    """The conversion that the event belongs to; the first event of an unknown one opens it."""
+    conversion = memory.conversions.get(row[CONVERSION] or seq)
+    if conversion is None:
+        source, thread = row[SOURCE], row[ACTOR]
+        conversion = Conversion(row[CONVERSION] or seq, source, through, thread, row[T], row[LINE])
+        memory.conversions[conversion.id] = conversion
+        if thread is not None:
+            key = (source, thread)
+            if key in memory.by_thread:
+                _supersede(memory, seq, memory.conversions[memory.by_thread[key]])
+            memory.by_thread[key] = conversion.id
+    _learn(memory, conversion, seq, row)
+    start, attributes = row[START], row[VALUE]
+    if conversion.start is None and start is not None:
+        conversion.start, conversion.npages = start, row[NPAGES]
+        conversion.end = END if row[NPAGES] is None else start + row[NPAGES]
+    if conversion.attributes is None and attributes is not None:
+        conversion.attributes = unsigned(attributes)
+        conversion.target = KIND_OF.get(attributes)
+    if conversion.trigger is Trigger.UNKNOWN and conversion.source is not None:
+        _find_trigger(memory, conversion, memory.sources.get(conversion.source))
+    return conversion
+
+
+def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
+    """A thread that asks anew has left its last conversion, whose result nobody saw (R18)."""
+    if old.space is not None and old.start is not None and old.end is not None and old.target is not None:
+        # Neither mainline nor in-place can fail behind the store.
+        trigger = RETURNED_OK[old.target] if old.stored else OUTCOME_LOST[old.target]
+        memory.step(old.space, trigger, old.start, old.end, seq)
+    old.superseded = True
+    memory.end(old, seq)
+
+
+def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) -> None:
+    """What any event of a conversion may tell: its line, its space."""
+    conversion.last = seq
+    if row[LINE] is not None:
+        conversion.last_line = row[LINE]
+    space = row[SPACE]
+    if conversion.space is None and space is not None and (space in memory.gmems) != conversion.in_vm:
+        conversion.space = space
+
+
+def convert_asked(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _open(memory, seq, row, THROUGH[row[RESULT] or 1])
+    if row[DETAIL] is not None:
+        conversion.detail = row[DETAIL]
+    memory.move(conversion, "asked", seq)
+
+
+def convert_attempted(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _open(memory, seq, row, Through.VM_IOCTL)
+    memory.move(conversion, "attempted", seq)
+
+
+def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
+    conversion = memory.conversions.get(row[CONVERSION] or 0)
+    if conversion is None:
+        memory.find(
+            "UNKNOWN-CONVERSION", seq, f"an event of conversion {row[CONVERSION]}, which is not open", row[SPACE], row[START]
+        )
+        return None
+    if conversion.space is None:
+        _learn(memory, conversion, seq, row)
+    conversion.last = seq
+    if row[LINE] is not None:
+        conversion.last_line = row[LINE]
+    return conversion
+
+
+def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _known(memory, seq, row)
+    if conversion is None:
+        return
+    result = row[RESULT] or 0
+    conversion.result, conversion.returned = result, row[T]
+    if row[VALUE] is not None:
+        conversion.error_offset = unsigned(row[VALUE])
+    if conversion.through is Through.GMEM_IOCTL and result != ENOTTY:
+        memory.activate(conversion.space, seq)
+    trigger = RETURNED.get(result, "returned_error")
+    if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
+        trigger = "returned_noop"
+    memory.move(conversion, trigger, seq)
+    space, start, end = conversion.space, conversion.start, conversion.end
+    if space is not None and start is not None and end is not None:
+        if result == 0:
+            if conversion.target is not None:
+                memory.step(space, RETURNED_OK[conversion.target], start, end, seq)
+        elif conversion.touched:
+            memory.step(space, "returned_err", start, end, seq)
+    memory.end(conversion, seq)
+
+
+def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
+    """Whether a success without a visible step is certain to have been a no-op (INV-19)."""
+    if conversion.state not in ("asked", "waiting", "new"):
+        return False
+    if conversion.space is None or conversion.start is None or conversion.end is None:
+        return False
+    if {run.state for run in memory.runs(conversion.space, conversion.start, conversion.end)} == {conversion.target}:
+        return True
+    source = memory.sources.get(conversion.source or 0)
+    silent = source is not None and not conversion.gapped and not {Capability.ZAP, Capability.STORED}.isdisjoint(source.shows)
+    return conversion.through is Through.GMEM_IOCTL and silent
+
+
+def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
+    """C4, C5; and R2: a range that has the attributes shows its value, and so does a single page that has them not."""
+    kind = KIND_OF.get(row[VALUE])
+    space, start = row[SPACE], row[START]
+    if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
+        memory.move(conversion, "compared_equal" if row[RESULT] else "compared_different", seq)
+    if space is None or start is None or kind is None or space not in memory.vms:
+        return
+    if not row[RESULT]:
+        if row[NPAGES] != 1:
+            return
+        kind = PRIVATE if kind == SHARED else SHARED
+    memory.step(space, SEEN[kind], start, start + (row[NPAGES] or 1), seq)
+
+
+def work_item(memory: "Memory", seq: int, row: EventRow) -> None:
+    if conversion := _known(memory, seq, row):
+        memory.move(conversion, "work_item", seq)
+
+
+def reserved(memory: "Memory", seq: int, row: EventRow) -> None:
+    if conversion := _known(memory, seq, row):
+        memory.move(conversion, "reserved", seq)
+
+
+def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _known(memory, seq, row)
+    if conversion is None:
+        return
+    if conversion.through is Through.GMEM_IOCTL:
+        memory.activate(conversion.space, seq)
+    memory.move(conversion, "zap", seq)
+    if conversion.attributes is None and row[VALUE] is not None:
+        conversion.attributes = unsigned(row[VALUE])
+        conversion.target = KIND_OF.get(row[VALUE])
+    _step_in_flight(memory, conversion, ZAP_TO[conversion.target], seq, row)
+
+
+def _activate(memory: "Memory", conversion: Conversion, seq: int) -> None:
+    if conversion.through is Through.GMEM_IOCTL:
+        memory.activate(conversion.space, seq)
+
+
+def _step_in_flight(memory: "Memory", conversion: Conversion, trigger: str, seq: int, row: EventRow) -> None:
+    space, start = conversion.space if conversion.space is not None else row[SPACE], row[START]
+    if space is None or start is None:
+        return
+    conversion.touched = True
+    memory.step(space, trigger, start, END if row[NPAGES] is None else start + row[NPAGES], seq)
+
+
+def invalidate_added(memory: "Memory", seq: int, row: EventRow) -> None:
+    if row[CONVERSION] is not None:
+        _known(memory, seq, row)
+
+
+def invalidate_ended(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _known(memory, seq, row)
+    if conversion is None:
+        return
+    memory.move(conversion, "ended", seq)
+    if conversion.stored and conversion.space is not None and conversion.start is not None:
+        memory.step(conversion.space, "ended", conversion.start, conversion.end or END, seq)
+
+
+def user_answered(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R4: mappings go, the attribute stays. A refusal is the mail's C (C10)."""
+    space, start, user = row[SPACE], row[START], row[ACTOR]
+    end = END if row[NPAGES] is None else (start or 0) + row[NPAGES]
+    conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
+    if row[RESULT]:
+        if conversion is not None:
+            memory.move(conversion, "refused", seq)
+        return
+    if space is None or start is None or user is None:
+        return
+    if row[RESULT] == 0:
+        memory.map_pages(space, user, start, end, UNMAPPED)
+        if conversion is not None:
+            if conversion.through is Through.GMEM_IOCTL:
+                memory.activate(conversion.space, seq)
+            conversion.answers += (row,)
+
+
+def users_checked(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _known(memory, seq, row)
+    if conversion is None:
+        return
+    _activate(memory, conversion, seq)
+    if row[RESULT]:
+        conversion.bad_page, conversion.references, conversion.expected = row[START], row[VALUE], row[ACTOR]
+        memory.move(conversion, "users_bad", seq)
+        return
+    memory.move(conversion, "users_checked", seq)
+    _step_in_flight(memory, conversion, "users_checked", seq, row)
+
+
+def attrs_stored(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R7. What is stored beyond the request are neighbours that had the value already."""
+    kind = KIND_OF.get(row[VALUE])
+    conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
+    space, start = row[SPACE], row[START]
+    if row[RESULT]:
+        if conversion is not None:
+            memory.move(conversion, "store_failed", seq)
+        return
+    if conversion is not None:
+        _activate(memory, conversion, seq)
+        memory.move(conversion, "stored", seq)
+        conversion.stored = True
+    if space is None or start is None or kind is None:
+        return
+    end = END if row[NPAGES] is None else start + row[NPAGES]
+    if conversion is None or conversion.start is None or conversion.end is None:
+        memory.step(space, SEEN[kind], start, end, seq)
+        return
+    conversion.touched = True
+    if conversion.start <= start and end <= conversion.end:
+        memory.step(space, STORE[kind], start, end, seq)
+        return
+    memory.step(space, STORE[kind], max(start, conversion.start), min(end, conversion.end), seq)
+    memory.step(space, SEEN[kind], start, min(end, conversion.start), seq)
+    memory.step(space, SEEN[kind], max(start, conversion.end), end, seq)
+
+
+def restructured(memory: "Memory", seq: int, row: EventRow) -> None:
+    conversion = _known(memory, seq, row)
+    if conversion is None:
+        return
+    if row[RESULT]:
+        memory.move(conversion, "store_failed", seq)
+        if conversion.space is not None and conversion.start is not None:
+            memory.step(conversion.space, "undo_started", conversion.start, conversion.end or END, seq)
+
+
+def undone(memory: "Memory", seq: int, row: EventRow) -> None:
+    if conversion := _known(memory, seq, row):
+        trigger = "undo_warned" if row[RESULT] else "undone"
+        memory.move(conversion, trigger, seq)
+        _step_in_flight(memory, conversion, trigger, seq, row)
+
+
+def hva_unmapped(memory: "Memory", seq: int, row: EventRow) -> None:
+    if row[CONVERSION] is not None:
+        _known(memory, seq, row)
+
+
+def spinning(memory: "Memory", seq: int, row: EventRow) -> None:
+    if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
+        conversion.stuck = True
+        memory.move(conversion, "spinning", seq)
+
+
+def task_signalled(memory: "Memory", seq: int, row: EventRow) -> None:
+    """C21: an ioctl is not interrupted by a signal; it runs to its end and its task dies then."""
+    if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
+        conversion.dying = row[T] if conversion.dying is None else conversion.dying
+        memory.move(conversion, "signalled", seq)
+
+
+def declared(memory: "Memory", seq: int, row: EventRow) -> None:
+    if conversion := _known(memory, seq, row):
+        memory.move(conversion, "declare", seq)
+        space, start, end, target = conversion.space, conversion.start, conversion.end, conversion.target
+        if space is not None and start is not None and end is not None and target is not None:
+            how = {0: RETURNED_OK[target], 1: "returned_err"}
+            memory.step(space, how.get(row[RESULT] or 0, OUTCOME_LOST[target]), start, end, seq)
+        memory.end(conversion, seq)
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+def guest_asked(memory: "Memory", seq: int, row: EventRow) -> None:
+    key = (row[SOURCE], row[ACTOR] or 0)
+    old = memory.requests.get(memory.open_request.get(key, 0))
+    if old is not None and not old.ended:
+        old.unanswered, old.last = True, seq
+        memory.changed_requests.add(old.id)
+    request = Request(seq, row[SOURCE], row[SPACE], row[ACTOR] or 0, row[START], row[NPAGES], row[VALUE],
+                      RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE], last_line=row[LINE], last=seq)  # fmt: skip
+    memory.requests[seq] = request
+    memory.open_request[key] = seq
+    memory.exits[key] = request
+    memory.changed_requests.add(seq)
+
+
+def vcpu_exited(memory: "Memory", seq: int, row: EventRow) -> None:
+    key = (row[SOURCE], row[ACTOR] or 0)
+    request = memory.requests.get(memory.open_request.get(key, 0))
+    if row[VALUE] == KVM_EXIT_HYPERCALL and request is not None and not request.ended:
+        request.reached_vmm, request.was_exit, request.last = row[T], True, seq
+        request.last_line = row[LINE] if row[LINE] is not None else request.last_line
+        if request.space is None:
+            request.space = row[SPACE]
+        memory.exits[key] = request
+        memory.changed_requests.add(request.id)
+        return
+    memory.exits[key] = None
+
+
+def guest_answered(memory: "Memory", seq: int, row: EventRow) -> None:
+    request = memory.requests.get(row[CONVERSION] or 0)
+    if request is None or request.ended:
+        return
+    request.result, request.answered, request.last = row[RESULT], row[T], seq
+    request.last_line = row[LINE] if row[LINE] is not None else request.last_line
+    if request.space is None:
+        request.space = row[SPACE]
+    memory.exits[(request.source, request.thread)] = None
+    memory.changed_requests.add(request.id)
+
+
+def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | None) -> None:
+    """Why the conversion is asked: from what its thread, or else any vCPU of its source, was last told by KVM."""
+    if source is None:
+        return
+    source.read = False
+    if conversion.thread is None or conversion.start is None or conversion.gapped:
+        return
+    key = (source.id, conversion.thread)
+    if key in memory.exits:
+        conversion.trigger, conversion.request = _trigger_of(memory, memory.exits[key], conversion)
+        if conversion.request is not None:
+            request = memory.requests[conversion.request]
+            request.conversions.append(conversion.id)
+            memory.changed_requests.add(request.id)
+    elif Capability.EXITS in source.shows:
+        others = [told for (of, _), told in memory.exits.items() if of == source.id]
+        if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
+            conversion.trigger = Trigger.VMM
+
+
+def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
+    if told is None or told.start is None:
+        return (Trigger.VMM if told is None else Trigger.UNKNOWN), None
+    wanted = [(told.start, told.start + (told.npages or 1))]
+    if not conversion.in_vm:
+        if told.space is None:
+            return Trigger.UNKNOWN, None
+        wanted = [(first, last) for gmem, first, last, _ in memory.indices(told.space, *wanted[0]) if gmem == conversion.space]
+        if not wanted and conversion.space is None:
+            return Trigger.UNKNOWN, None
+    end = conversion.end or END
+    if not any(start < end and (conversion.start or 0) < stop for start, stop in wanted):
+        return Trigger.VMM, None
+    if isinstance(told, Request):
+        return (Trigger.GUEST_REQUEST, told.id) if not told.ended else (Trigger.VMM, None)
+    return (Trigger.FAULT_MISMATCH if told.kind is FaultClass.MISMATCH else Trigger.VMM_AFTER_FAULT), None
+
+
+HANDLERS = {
+    ConvertAsked.code: convert_asked,
+    ConvertAttempted.code: convert_attempted,
+    ConvertReturned.code: convert_returned,
+    AttrsCompared.code: attrs_compared,
+    WorkItem.code: work_item,
+    Reserved.code: reserved,
+    ZapStarted.code: zap_started,
+    InvalidateAdded.code: invalidate_added,
+    InvalidateEnded.code: invalidate_ended,
+    UserAnswered.code: user_answered,
+    UsersChecked.code: users_checked,
+    AttrsStored.code: attrs_stored,
+    FolioSplit.code: restructured,
+    FolioMerged.code: restructured,
+    Undone.code: undone,
+    HvaUnmapped.code: hva_unmapped,
+    Spinning.code: spinning,
+    TaskStuck.code: spinning,
+    TaskSignalled.code: task_signalled,
+    Declared.code: declared,
+    GuestAsked.code: guest_asked,
+    VcpuExited.code: vcpu_exited,
+    GuestAnswered.code: guest_answered,
+}

@@ -1,0 +1,223 @@
+"""Faults, backing pages, poison, and what makes a host page messed up."""
+
+from typing import TYPE_CHECKING
+
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    LINE,
+    NPAGES,
+    RESULT,
+    SOURCE,
+    SPACE,
+    START,
+    VALUE,
+    Access,
+    Cause,
+    EventRow,
+    FaultServed,
+    MemoryFaultExit,
+    PageAdded,
+    PageFreed,
+    PageLeaked,
+    Poisoned,
+    PrivateMapFailed,
+    PrivateMapped,
+    PrivateUnmapFailed,
+    Punched,
+    ReclaimFailed,
+    T,
+    UnmapStep,
+    User,
+)
+from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, FaultClass, FaultExit, MessedUp
+from gmemstate.model.units import END
+from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from gmemstate.model.memory import Memory
+
+EFAULT, EHWPOISON = 14, 133
+PUNCH_HOLE = 2
+
+
+def fault_served(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R2: the kind of an access that was served is the kind of the page; and the toucher maps it now."""
+    space, start, access = row[SPACE], row[START], row[ACTOR]
+    if space is None or start is None or row[RESULT]:
+        return
+    end = start + (row[NPAGES] or 1)
+    user = User.HOST if access == Access.HOST else User.GUEST
+    memory.map_pages(space, user, start, end, MAPPED)
+    if access == Access.HOST:
+        if (gmem := memory.gmems.get(space)) and gmem.inplace:
+            memory.step(space, "seen_shared", start, end, seq)
+        memory.back(space, start, end, PRESENT)
+        return
+    if access == Access.GUEST_PRIVATE:
+        memory.step(space, "seen_private", start, end, seq)
+    elif access == Access.GUEST_SHARED:
+        memory.step(space, "seen_shared", start, end, seq)
+    for gmem_id, first, last, _ in memory.indices(space, start, end):
+        gmem = memory.gmems[gmem_id]
+        if gmem.inplace or access == Access.GUEST_PRIVATE:
+            memory.back(gmem_id, first, last, PRESENT)
+
+
+def memory_fault_exit(memory: "Memory", seq: int, row: EventRow) -> None:
+    fault = FaultExit(
+        seq, row[SOURCE], row[SPACE], row[ACTOR] or 0, row[START], row[NPAGES],
+        None if row[VALUE] is None else bool(row[VALUE] & PRIVATE_ATTRIBUTE),
+        row[RESULT] or 0, FaultClass.UNKNOWN, row[T], row[LINE], row[CONVERSION],
+    )  # fmt: skip
+    fault.kind = _classify(memory, fault)
+    memory.faults.append(fault)
+    memory.exits[(row[SOURCE], fault.thread)] = fault
+
+
+def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
+    """What the exit was about (kvm_mmu_faultin_pfn and its callers); unknown where the record does not decide."""
+    if fault.result == EHWPOISON:
+        return FaultClass.POISONED
+    if fault.result != EFAULT:
+        return FaultClass.MAP_FAILED
+    if fault.raced is not None:
+        return FaultClass.LOST_RACE
+    vm = memory.vms.get(fault.space or 0)
+    if vm is None or fault.start is None:
+        return FaultClass.UNKNOWN
+    slot = vm.slot_of(fault.start)
+    if slot is None:
+        return FaultClass.UNBACKED if vm.born or _saw_deletion(vm.ghosts, fault.start) else FaultClass.UNKNOWN
+    gmem = memory.gmems.get(slot.gmem or 0)
+    if (fault.private and not slot.has_gmem) or (gmem is not None and gmem.released):
+        return FaultClass.UNBACKED
+    state = memory.attribute(vm.id, fault.start)
+    if fault.private is not None and state in (SHARED, PRIVATE) and (state == PRIVATE) != fault.private:
+        return FaultClass.MISMATCH
+    return FaultClass.UNKNOWN
+
+
+def _saw_deletion(ghosts: list, gfn: int) -> bool:  # type: ignore[type-arg]
+    return any(ghost.start <= gfn < ghost.end for ghost in ghosts)
+
+
+def punched(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R20: a punch frees pages and changes no attribute (INV-26)."""
+    space, start = row[SPACE], row[START]
+    if space is None or start is None or row[RESULT]:
+        return
+    end = END if row[NPAGES] is None else start + row[NPAGES]
+    if (row[VALUE] or 0) & PUNCH_HOLE:
+        memory.back(space, start, end, HOLE)
+    else:
+        memory.back(space, start, end, PRESENT)
+
+
+def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
+    space, start = row[SPACE], row[START]
+    if space is not None and start is not None:
+        memory.back(space, start, start + (row[NPAGES] or 1), POISONED_PAGE)
+    place = memory.place(space, start)
+    key = next(
+        (
+            entry.id
+            for entry in memory.messed_up.values()
+            if entry.cause is Cause.POISONED and _same_page(entry, space, start, row[VALUE])
+        ),
+        None,
+    )
+    if key is not None:
+        entry = memory.messed_up[key]
+        entry.pfn = entry.pfn if entry.pfn is not None else row[VALUE]
+        entry.index = entry.index if entry.index is not None else start
+        entry.gmem = entry.gmem if entry.gmem is not None else space
+        entry.vm, entry.gfn = (entry.vm, entry.gfn) if entry.gfn is not None else place
+        memory.mark(entry, "marked", seq)
+        return
+    entry = MessedUp(
+        seq, Cause.POISONED, "trusted", row[VALUE], 1, place[0], space, start, place[1], row[T], detail=row[DETAIL]
+    )
+    memory.mark(entry, "marked", seq)
+
+
+def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | None) -> bool:
+    if pfn is not None and entry.pfn is not None:
+        return pfn == entry.pfn
+    return index is not None and (entry.gmem, entry.index) == (gmem, index)
+
+
+def private_mapped(memory: "Memory", seq: int, row: EventRow) -> None:
+    """INV-22: a messed-up page must not back another user."""
+    for entry in list(memory.messed_up.values()):
+        if entry.pfn is not None and entry.pfn == row[VALUE] and entry.state in ("messed_up", "reused"):
+            memory.mark(entry, "seen_reused", seq)
+            memory.find("PFN-REUSED", seq, f"host page {entry.pfn:#x} was given away", row[SPACE], row[START])
+
+
+def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
+    entry = MessedUp(
+        seq,
+        Cause.UNUSABLE_PRIVATE,
+        "trusted",
+        row[VALUE],
+        1,
+        row[SPACE],
+        since=row[T],
+        gfn=row[START],
+        detail=row[DETAIL],
+    )
+    memory.mark(entry, "marked", seq)
+
+
+def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R5, C11: the conversion goes on, the page is messed up, and the kernel keeps no record of it."""
+    step = UnmapStep(row[ACTOR] or 0)
+    cause = Cause.SEPT_STILL_MAPS if step <= UnmapStep.WBINVD else Cause.RMP_STILL_GUEST
+    count = 1 if row[VALUE] is not None or row[NPAGES] else None
+    entry = MessedUp(seq, cause, "trusted", row[VALUE], count, row[SPACE], gfn=row[START], since=row[T], detail=row[DETAIL])
+    memory.mark(entry, "marked", seq)
+    if conversion := memory.conversions.get(row[CONVERSION] or 0):
+        conversion.suspects += row[NPAGES] or 1
+        memory.move(conversion, "suspect", seq)
+
+
+def page_leaked(memory: "Memory", seq: int, row: EventRow) -> None:
+    entry = MessedUp(
+        seq, Cause.LEAKED_BY_KERNEL, "trusted", row[START], row[NPAGES], row[SPACE], since=row[T], detail=row[DETAIL]
+    )
+    memory.mark(entry, "marked", seq)
+
+
+def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
+    count = 1 if row[VALUE] is not None else None
+    entry = MessedUp(seq, Cause.RECLAIM_REFUSED, "trusted", row[VALUE], count, row[SPACE], since=row[T], detail=row[DETAIL])
+    memory.mark(entry, "marked", seq)
+
+
+def page_added(memory: "Memory", seq: int, row: EventRow) -> None:
+    if row[SPACE] is not None and row[START] is not None:
+        memory.back(row[SPACE], row[START], row[START] + (row[NPAGES] or 1), PRESENT)
+    private_mapped(memory, seq, row)
+
+
+def page_freed(memory: "Memory", seq: int, row: EventRow) -> None:
+    if row[SPACE] is not None and row[START] is not None:
+        memory.back(row[SPACE], row[START], row[START] + (row[NPAGES] or 1), HOLE)
+
+
+HANDLERS = {
+    FaultServed.code: fault_served,
+    MemoryFaultExit.code: memory_fault_exit,
+    Punched.code: punched,
+    Poisoned.code: poisoned,
+    PrivateMapped.code: private_mapped,
+    PrivateMapFailed.code: private_map_failed,
+    PrivateUnmapFailed.code: private_unmap_failed,
+    PageLeaked.code: page_leaked,
+    ReclaimFailed.code: reclaim_failed,
+    PageAdded.code: page_added,
+    PageFreed.code: page_freed,
+}

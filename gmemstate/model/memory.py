@@ -1,0 +1,307 @@
+"""The memory: what is true after a run of events, and how each event changes it.
+
+The fold is deterministic and goes in seq order. A bad history makes findings, never an exception.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from gmemstate.model.events import KIND, KINDS, SEQ, SPACE, Event, EventRow, User
+from gmemstate.model.findings import Finding, unexpected
+from gmemstate.model.fold import conversions as conversion_handlers
+from gmemstate.model.fold import guests as guest_handlers
+from gmemstate.model.fold import pages as page_handlers
+from gmemstate.model.machines import (
+    CONVERSION,
+    MESSED_UP,
+    NO_WAY,
+    RANGE,
+    UNKNOWN,
+    Definition,
+    fire,
+    step_table,
+    ways,
+)
+from gmemstate.model.objects import (
+    Conversion,
+    FaultExit,
+    Gmem,
+    MessedUp,
+    Request,
+    Slot,
+    Source,
+    Vm,
+)
+from gmemstate.model.rangemap import RangeMap
+from gmemstate.model.units import END
+
+HANDLERS = {**guest_handlers.HANDLERS, **conversion_handlers.HANDLERS, **page_handlers.HANDLERS}
+
+_STATES = RANGE.states
+_CODES = {state: code for code, state in enumerate(_STATES)}
+_TABLES = {trigger: step_table(RANGE, trigger) for trigger in RANGE.triggers()}
+_CONVERSION_WAYS = ways(CONVERSION)
+
+
+class StateRun(NamedTuple):
+    """Pages ``[start, end)`` of one space in one state of the range machine."""
+
+    start: int
+    end: int
+    state: str
+
+
+class Memory:
+    """Ranges, guests, slots, backing, mappings, open conversions and requests, and the messed-up set.
+
+    ``live`` makes every step fire a trigger of the real state machines; otherwise the compiled tables are used,
+    which are equal.
+    """
+
+    def __init__(self, *, live: bool = False) -> None:
+        self.live = live
+        self.seq = 0
+        self.sources: dict[int, Source] = {}
+        self.vms: dict[int, Vm] = {}
+        self.gmems: dict[int, Gmem] = {}
+        self.ranges: dict[int, RangeMap] = {}
+        """attribute of each page, per space, as codes of the range machine"""
+        self.mappings: dict[tuple[int, int], RangeMap] = {}
+        """whether a user maps each page, per space and user"""
+        self.conversions: dict[int, Conversion] = {}
+        """the open ones"""
+        self.requests: dict[int, Request] = {}
+        """the open ones, and ended ones that a thread was last told"""
+        self.messed_up: dict[int, MessedUp] = {}
+        self.last_of: dict[int, int] = {}
+        """the seq of the youngest event of each space"""
+        self.by_thread: dict[tuple[int | None, int], int] = {}
+        self.open_request: dict[tuple[int | None, int], int] = {}
+        self.exits: dict[tuple[int | None, int], FaultExit | Request | None] = {}
+        """what each thread was last told by KVM_RUN; None for an exit that asks for nothing"""
+        # What the events since the last `news` changed, for projections and histories.
+        self.findings: list[Finding] = []
+        self.ended: list[Conversion] = []
+        self.faults: list[FaultExit] = []
+        self.changed_requests: set[int] = set()
+        self.changed_messed_up: set[int] = set()
+        self.dirty: set[tuple[int, int, int]] = set()
+
+    # --- applying events
+
+    def apply(self, row: EventRow) -> None:
+        """Fold one event, as its row. What it finds is added to ``findings``."""
+        seq, kind = row[SEQ], row[KIND]
+        handler = HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, seq, row)
+        elif kind not in KINDS:
+            self.find("UNKNOWN-KIND", seq, f"event kind {kind} is unknown")
+        space = row[SPACE]
+        if space is not None:
+            self.last_of[space] = seq
+        self.seq = seq
+
+    def record(self, event: Event) -> list[Finding]:
+        """Fold one event as the next of the record; the findings it makes."""
+        before = len(self.findings)
+        self.apply((self.seq + 1, *event.row()[1:]))
+        return self.findings[before:]
+
+    def find(
+        self, code: str, seq: int, text: str, space: int | None = None, start: int | None = None, end: int | None = None
+    ) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(code, seq, text, space, start, end))
+
+    # --- ranges
+
+    def step(self, space: int, trigger: str, start: int, end: int, seq: int) -> None:
+        """Fire a trigger of the range machine on every run of ``[start, end)``."""
+        ranges = self.ranges.get(space)
+        if ranges is None:
+            ranges = self.ranges[space] = RangeMap()
+        table = _TABLES[trigger] if not self.live else self._fired(ranges.runs(start, end), trigger)
+        bad = ranges.step(start, end, table)
+        self.dirty.add((space, start, end))
+        if bad:
+            self._unexpected(space, trigger, bad, seq)
+
+    def step_everything(self, space: int, trigger: str, seq: int) -> None:
+        """Fire a trigger of the range machine on every run of a space."""
+        ranges = self.ranges.get(space)
+        if ranges is not None:
+            ranges.step_all(_TABLES[trigger] if not self.live else self._fired(ranges, trigger))
+            self.dirty.add((space, 0, END))
+
+    def _fired(self, runs: Iterable[tuple[int, int, int]], trigger: str) -> bytes:
+        table = bytearray([NO_WAY] * 256)
+        for code in {code for _, _, code in runs}:
+            state = fire(RANGE, _STATES[code], trigger)
+            table[code] = NO_WAY if state is None else _CODES[state]
+        return bytes(table)
+
+    def _unexpected(self, space: int, trigger: str, bad: Iterable[tuple[int, int, int]], seq: int) -> None:
+        for start, end, code in bad:
+            state = _STATES[code]
+            code_name = "SERIALISATION" if trigger.startswith("zap_to_") and "(" in state else "RANGE-UNEXPECTED"
+            self.find(code_name, seq, unexpected(trigger, state), space, start, end)
+
+    def runs(self, space: int, start: int = 0, end: int = END) -> list[StateRun]:
+        """The states of ``[start, end)`` of one space, in order."""
+        ranges = self.ranges.get(space)
+        if ranges is None:
+            return [StateRun(start, end, UNKNOWN)] if start < end else []
+        return [StateRun(first, last, _STATES[code]) for first, last, code in ranges.runs(start, end)]
+
+    def attribute(self, vm: int, gfn: int) -> str:
+        """The state of a gfn as the guest sees it, whether the VM or a guest_memfd holds the attribute."""
+        return next(self.guest_runs(vm, gfn, gfn + 1)).state
+
+    def guest_runs(self, vm: int, start: int = 0, end: int = END) -> Iterator[StateRun]:
+        """The states of gfns ``[start, end)`` as the guest sees them; adjacent runs may be equal."""
+        cuts = [(first, last, gmem, index) for gmem, index, _, first, last in self._bindings(vm, start, end)]
+        at = start
+        for first, last, gmem, index in sorted(cuts):
+            yield from self.runs(vm, at, first)
+            shift = first - index
+            yield from (
+                StateRun(run.start + shift, run.end + shift, run.state) for run in self.runs(gmem, index, index + last - first)
+            )
+            at = last
+        yield from self.runs(vm, at, end)
+
+    def _bindings(self, vm: int, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """In-place bindings inside gfns ``[start, end)``: ``(gmem, first index, last index, first gfn, last gfn)``."""
+        guest = self.vms.get(vm)
+        for slot in guest.slots.values() if guest else ():
+            gmem = self.gmems.get(slot.gmem or 0)
+            first, last = max(slot.start, start), min(slot.end, end)
+            if gmem is not None and gmem.inplace and slot.index is not None and first < last:
+                index = first - slot.start + slot.index
+                yield gmem.id, index, index + last - first, first, last
+
+    # --- pages
+
+    def indices(self, vm: int, start: int, end: int) -> Iterator[tuple[int, int, int, Slot]]:
+        """The parts of guest_memfds behind gfns ``[start, end)``: ``(gmem, first index, last index, slot)``."""
+        guest = self.vms.get(vm)
+        for slot in guest.slots.values() if guest else ():
+            first, last = max(slot.start, start), min(slot.end, end)
+            if slot.gmem in self.gmems and slot.index is not None and first < last:
+                shift = slot.index - slot.start
+                yield slot.gmem, first + shift, last + shift, slot
+
+    def place(self, gmem: int | None, index: int | None) -> tuple[int | None, int | None]:
+        """The guest and gfn of a page of a guest_memfd, if a slot is known to hold it."""
+        for vm in self.vms.values() if gmem is not None and index is not None else ():
+            for slot in vm.slots.values():
+                if slot.gmem == gmem and slot.index is not None and 0 <= index - slot.index < slot.npages:  # type: ignore[operator]
+                    return vm.id, slot.start + index - slot.index  # type: ignore[operator]
+        return (self.gmems[gmem].vm if gmem in self.gmems else None), None
+
+    def map_pages(self, space: int, user: int, start: int, end: int, mapped: int) -> None:
+        """Note that a user maps pages, or no longer does."""
+        key = (space, user)
+        mappings = self.mappings.get(key)
+        if mappings is None:
+            mappings = self.mappings[key] = RangeMap()
+        mappings.set(start, end, mapped)
+
+    def mapped(self, space: int, user: User, page: int) -> int:
+        """Whether a user maps a page: NO_ANSWER, UNMAPPED or MAPPED."""
+        mappings = self.mappings.get((space, user))
+        return 0 if mappings is None else mappings.get(page)
+
+    def back(self, gmem: int, start: int, end: int, backing: int) -> None:
+        """Note what is behind pages of a guest_memfd."""
+        if gmem in self.gmems:
+            self.gmems[gmem].backing.set(start, end, backing)
+
+    def activate(self, space: int | None, seq: int) -> None:
+        """Note that a guest_memfd holds its own attributes; its first state is that of its creation (R1)."""
+        gmem = self.gmems.get(space or 0)
+        if gmem is None or gmem.inplace:
+            return
+        gmem.inplace = True
+        if gmem.flags is not None:
+            kind = "shared" if gmem.flags & 2 else "private"
+            self.step(gmem.id, f"born_{kind}", 0, gmem.npages or END, seq)
+
+    def mark(self, entry: MessedUp, trigger: str, seq: int) -> None:
+        """Fire a trigger of the messed-up machine on an entry."""
+        self.messed_up[entry.id] = entry
+        state = self._next(MESSED_UP, entry.state, trigger)
+        entry.last = seq
+        entry.state = state or entry.state
+        self.changed_messed_up.add(entry.id)
+
+    # --- conversions
+
+    def move(self, conversion: Conversion, trigger: str, seq: int) -> None:
+        """Fire a trigger of the conversion machine on a conversion."""
+        if self.live:
+            state = fire(CONVERSION, conversion.state, trigger)
+        else:
+            state = _CONVERSION_WAYS[trigger].get(conversion.state)
+        if state is None:
+            self.find("CONVERSION-UNEXPECTED", seq, unexpected(trigger, conversion.state), conversion.space,
+                      conversion.start, conversion.end)  # fmt: skip
+        else:
+            conversion.state = state
+
+    def _next(self, definition: Definition, state: str, trigger: str) -> str | None:
+        return fire(definition, state, trigger) if self.live else ways(definition)[trigger].get(state)
+
+    def end(self, conversion: Conversion, seq: int) -> None:
+        """Close a conversion: nothing more will be said of it."""
+        conversion.last = seq
+        if source := self.sources.get(conversion.source or 0):
+            conversion.shown = source.shows
+        self.conversions.pop(conversion.id, None)
+        key = (conversion.source, conversion.thread or 0)
+        if self.by_thread.get(key) == conversion.id:
+            del self.by_thread[key]
+        self.ended.append(conversion)
+
+    def open_conversions(self) -> list[Conversion]:
+        """Those whose result is not on record yet."""
+        return list(self.conversions.values())
+
+    def vm_of(self, conversion: Conversion) -> int | None:
+        """The guest of a conversion, if it is known."""
+        return self.owner(conversion.space)
+
+    def owner(self, space: int | None) -> int | None:
+        """The guest of a space: itself, or the one that a guest_memfd belongs to."""
+        if space is None or space in self.vms:
+            return space
+        return self.gmems[space].vm if space in self.gmems else None
+
+    def source_of(self, space: int) -> int | None:
+        """The source in which a space was met."""
+        vm = self.vms.get(self.owner(space) or 0)
+        return vm.source if vm is not None else None
+
+    def vm_at(self, pointer: int, source: int) -> Vm | None:
+        """The youngest guest with a kvm pointer in one source."""
+        found = [vm for vm in self.vms.values() if vm.source == source and vm.pointer == pointer]
+        return found[-1] if found else None
+
+    # --- news
+
+    def forget_news(self) -> None:
+        """Begin a new batch: what changed before is taken care of."""
+        self.findings, self.ended, self.faults = [], [], []
+        self.dirty, self.changed_requests, self.changed_messed_up = set(), set(), set()
+        keep = {request.id for request in self.exits.values() if isinstance(request, Request)} | set(self.open_request.values())
+        if len(self.requests) > 2 * len(keep) + 64:
+            self.requests = {request_id: request for request_id, request in self.requests.items() if request_id in keep}
+
+
+def fold(rows: Iterable[EventRow], memory: Memory | None = None) -> Memory:
+    """Apply rows in order."""
+    memory = memory or Memory()
+    for row in rows:
+        memory.apply(row)
+    return memory

@@ -1,0 +1,280 @@
+"""The objects that a memory consists of. Each is known by the seq of the event that opened it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gmemstate.model.events import Cause, Dialect, EventRow, RequestPath, Through
+from gmemstate.model.machines import ENDED, NEW
+from gmemstate.model.rangemap import RangeMap
+
+KVM_MEM_GUEST_MEMFD = 4
+GUEST_MEMFD_FLAG_MMAP = 1
+GUEST_MEMFD_FLAG_INIT_SHARED = 2
+
+UNKNOWN_PAGES, HOLE, PRESENT, POISONED_PAGE = range(4)
+"""What is behind a page of a guest_memfd."""
+
+NO_ANSWER, UNMAPPED, MAPPED = range(3)
+"""Whether a user maps a page."""
+
+
+class Trigger(StrEnum):
+    """Why a conversion was asked."""
+
+    GUEST_REQUEST = "guest_request"
+    FAULT_MISMATCH = "fault_mismatch"
+    """the guest touched the page as the other kind: an implicit request"""
+    VMM_AFTER_FAULT = "vmm_after_fault"
+    VMM = "vmm"
+    UNKNOWN = "unknown"
+
+
+class FaultClass(StrEnum):
+    """What a KVM_EXIT_MEMORY_FAULT was about. Only a mismatch is a wish for a conversion."""
+
+    MISMATCH = "mismatch"
+    UNBACKED = "unbacked"
+    """no slot, no guest_memfd, or a closed one"""
+    POISONED = "poisoned"
+    MAP_FAILED = "map_failed"
+    LOST_RACE = "lost_race"
+    """the attribute changed between the fault and its check"""
+    UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class Source:
+    """A file that was read, or a live recording."""
+
+    id: int
+    shows: frozenset[int] = frozenset()
+    """the capabilities it has proven"""
+    gaps: int = 0
+    read: bool = False
+    """its end was reached"""
+
+
+@dataclass(slots=True)
+class Slot:
+    """Gfns ``[start, start + npages)`` of a guest, backed by an hva and perhaps by a guest_memfd from ``index`` on."""
+
+    id: int
+    start: int
+    npages: int
+    flags: int
+    gmem: int | None = None
+    index: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The gfn behind the slot."""
+        return self.start + self.npages
+
+    @property
+    def has_gmem(self) -> bool:
+        """Whether private memory can be behind it."""
+        return bool(self.flags & KVM_MEM_GUEST_MEMFD)
+
+
+@dataclass(slots=True)
+class Vm:
+    """A guest: one kvm pointer in one recording, from one birth on."""
+
+    id: int
+    number: int
+    source: int | None
+    pointer: int | None = None
+    thread: int | None = None
+    detail: str | None = None
+    born: bool = False
+    dialect: Dialect = Dialect.UNKNOWN
+    gone: str | None = None
+    """None, "bugged", "dead" or "destroyed" """
+    slots: dict[int, Slot] = field(default_factory=dict)
+    ghosts: list[Slot] = field(default_factory=list)
+    """deleted slots that had a guest_memfd"""
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return f"vm{self.number}"
+
+    def slot_of(self, gfn: int) -> Slot | None:
+        """The slot that holds a gfn (of address space 0 first)."""
+        found = None
+        for slot in self.slots.values():
+            if slot.start <= gfn < slot.end and (found is None or slot.id < found.id):
+                found = slot
+        return found
+
+
+@dataclass(slots=True)
+class Gmem:
+    """A guest_memfd inode; ``inplace`` once it is certain that the attribute lives in it."""
+
+    id: int
+    vm: int | None
+    npages: int | None = None
+    flags: int | None = None
+    pointer: int | None = None
+    inplace: bool = False
+    released: bool = False
+    backing: RangeMap = field(default_factory=RangeMap)
+
+
+class Conversion:
+    """One ioctl, as one thread issued it. What is not known of it (yet) has the default of the class."""
+
+    state: str = NEW
+    space: int | None = None
+    start: int | None = None
+    npages: int | None = None
+    end: int | None = None
+    """the page behind the range"""
+    attributes: int | None = None
+    target: str | None = None
+    """the asked kind; None if it is not known or no kind at all"""
+    detail: str | None = None
+    returned: int | None = None
+    result: int | None = None
+    error_offset: int | None = None
+    last_line: int | None = None
+    last: int = 0
+    """the seq of its youngest event, or of the end of its source"""
+    trigger: Trigger = Trigger.UNKNOWN
+    request: int | None = None
+    touched: bool = False
+    """a range has left its settled state for it"""
+    stored: bool = False
+    """the new attribute was seen to be written"""
+    answers: tuple[EventRow, ...] = ()
+    """the users that unmapped for it, as they answered"""
+    bad_page: int | None = None
+    references: int | None = None
+    expected: int | None = None
+    suspects: int = 0
+    stuck: bool = False
+    dying: int | None = None
+    """when its task was killed (ns), if it was"""
+    gapped: bool = False
+    superseded: bool = False
+    """its thread went on; the result was not seen"""
+    shown: frozenset[int] = frozenset()
+    """what its source had proven to show when it ended"""
+
+    def __init__(
+        self,
+        id: int,
+        source: int | None,
+        through: Through,
+        thread: int | None = None,
+        asked: int | None = None,
+        first_line: int | None = None,
+    ) -> None:
+        self.id = id
+        self.source = source
+        self.through = through
+        self.thread = thread
+        self.asked = asked
+        self.first_line = first_line
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can be said of it."""
+        return self.state in ENDED or self.superseded
+
+    @property
+    def in_vm(self) -> bool:
+        """Whether its pages are gfns of a VM (else page indices of a guest_memfd)."""
+        return self.through is Through.VM_IOCTL
+
+
+@dataclass(slots=True)
+class Request:
+    """What a guest asked for; it may take several conversions, or none."""
+
+    id: int
+    source: int | None
+    space: int | None
+    thread: int
+    start: int | None
+    npages: int | None
+    flags: int | None
+    path: RequestPath
+    detail: str | None
+    asked: int | None
+    reached_vmm: int | None = None
+    """when KVM handed it to the VMM (ns); None if that was not seen"""
+    was_exit: bool = False
+    answered: int | None = None
+    result: int | None = None
+    conversions: list[int] = field(default_factory=list)
+    first_line: int | None = None
+    last_line: int | None = None
+    last: int = 0
+    unanswered: bool = False
+    """the guest went on without an answer in the record"""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can be said of it."""
+        return self.result is not None or self.unanswered
+
+
+REUSE_RISK = {
+    Cause.SEPT_STILL_MAPS: ("host may use it, a new TD is refused", "reboot"),
+    Cause.RMP_STILL_GUEST: ("corrupts: the host's first write faults", "reboot"),
+    Cause.LEAKED_BY_KERNEL: ("none: the kernel keeps it", "reboot"),
+    Cause.POISONED: ("none: the kernel gives it to nobody", "never"),
+    Cause.UNUSABLE_PRIVATE: ("host may use it, a guest cannot", "fix"),
+    Cause.RECLAIM_REFUSED: ("none: the kernel keeps it", "reboot"),
+    Cause.STALE_DMA: ("corrupts: a device still writes it", "fix"),
+}
+"""For each cause: who may be given the page, and what clears the entry."""
+
+
+@dataclass(slots=True)
+class MessedUp:
+    """A host page, or a page whose host page is not known, that can no longer be trusted."""
+
+    id: int
+    cause: Cause
+    state: str
+    pfn: int | None = None
+    count: int | None = 1
+    """how many pages; None for at least one"""
+    vm: int | None = None
+    gmem: int | None = None
+    index: int | None = None
+    gfn: int | None = None
+    since: int | None = None
+    last: int = 0
+    detail: str | None = None
+
+    @property
+    def reuse_risk(self) -> str:
+        """What happens to the next one who is given the page."""
+        return REUSE_RISK[self.cause][0]
+
+    @property
+    def cleared_by(self) -> str:
+        """What makes the page good again."""
+        return REUSE_RISK[self.cause][1]
+
+
+@dataclass(slots=True)
+class FaultExit:
+    """A KVM_EXIT_MEMORY_FAULT, with its class."""
+
+    seq: int
+    source: int | None
+    space: int | None
+    thread: int
+    start: int | None
+    npages: int | None
+    private: bool | None
+    result: int
+    kind: FaultClass
+    t: int | None
+    line: int | None
+    raced: int | None = None

@@ -1,0 +1,213 @@
+"""An ordered run-length map from page numbers to small integers.
+
+The runs tile ``[0, END)``; adjacent runs differ; a page that was never set has the value 0. Runs lie in
+blocks of a few hundred, so that a change moves a few hundred entries at most, however many runs there are.
+A run costs one integer and one byte.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gmemstate.model.units import END
+
+BLOCK = 512
+UNEXPECTED = 255
+"""In a step table: there is no way from this value."""
+
+
+class Run(NamedTuple):
+    """Pages ``[start, end)`` that all have ``value``."""
+
+    start: int
+    end: int
+    value: int
+
+
+class RangeMap:
+    """A map of pages to values 0..254, kept as coalesced runs."""
+
+    __slots__ = ("_firsts", "_starts", "_values")
+
+    def __init__(self) -> None:
+        self._firsts = [0]
+        self._starts = [[0]]
+        self._values = [bytearray(1)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._starts))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RangeMap) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Run]:
+        """All runs, those of value 0 too."""
+        return iter(self.runs(0, END))
+
+    def get(self, page: int) -> int:
+        """The value of one page."""
+        block = bisect_right(self._firsts, page) - 1
+        return self._values[block][bisect_right(self._starts[block], page) - 1]
+
+    def run_at(self, page: int) -> Run:
+        """The maximal run that holds ``page``."""
+        block = bisect_right(self._firsts, page) - 1
+        starts = self._starts[block]
+        i = bisect_right(starts, page) - 1
+        return Run(starts[i], self._end(block, i), self._values[block][i])
+
+    def runs(self, start: int, end: int) -> list[Run]:
+        """The runs inside ``[start, end)``, clipped to it, in order."""
+        found = []
+        block = bisect_right(self._firsts, start) - 1
+        i = bisect_right(self._starts[block], start) - 1
+        while start < end:
+            stop = min(end, self._end(block, i))
+            found.append(Run(start, stop, self._values[block][i]))
+            start = stop
+            i += 1
+            if i == len(self._starts[block]):
+                block, i = block + 1, 0
+        return found
+
+    def set(self, start: int, end: int, value: int) -> None:
+        """Give every page of ``[start, end)`` the value; cost does not depend on the number of pages."""
+        if start >= end:
+            return
+        block = bisect_right(self._firsts, start) - 1
+        starts = self._starts[block]
+        first = bisect_right(starts, start) - 1  # the run that holds `start`
+        stop = bisect_left(starts, end, first + 1)  # the first run that begins at `end` or behind it
+        if stop < len(starts):
+            behind = starts[stop]
+        else:
+            behind = self._firsts[block + 1] if block + 1 < len(self._firsts) else END
+            if behind < end:
+                self._gather(block, end)
+                self.set(start, end, value)
+                return
+            if behind == end < END and self._values[block + 1][0] == value:
+                self._drop_first(block + 1)
+        self._put(block, first, stop, start, end, value, behind)
+
+    def _put(self, block: int, first: int, stop: int, start: int, end: int, value: int, behind: int) -> None:
+        """Put one run in the place of what ``[start, end)`` covers of the runs ``first .. stop - 1`` of a block.
+
+        ``behind`` is where the last of them ends.
+        """
+        starts, values = self._starts[block], self._values[block]
+        rest = values[stop - 1]  # the value of the last run, which may go on behind `end`
+        if starts[first] < start:
+            left = values[first]
+            first += 1
+        else:
+            left = values[first - 1] if first else self._values[block - 1][-1] if block else -1
+        if behind > end and rest != value:
+            if left != value:
+                starts[first:stop] = (start, end)
+                values[first:stop] = bytes((value, rest))
+            else:
+                starts[first:stop] = (end,)
+                values[first:stop] = bytes((rest,))
+        else:
+            if behind == end and stop < len(starts) and values[stop] == value:
+                stop += 1
+            if left != value:
+                starts[first:stop] = (start,)
+                values[first:stop] = bytes((value,))
+            else:
+                del starts[first:stop], values[first:stop]
+        if first == 0 or len(starts) > BLOCK:
+            self._mend(block)
+
+    def step(self, start: int, end: int, table: bytes) -> list[Run]:
+        """Replace every value ``v`` in ``[start, end)`` by ``table[v]``; return the runs from which there is no way.
+
+        Those (``table[v] == UNEXPECTED``) keep their value.
+        """
+        if start >= end:
+            return []
+        block = bisect_right(self._firsts, start) - 1
+        starts = self._starts[block]
+        i = bisect_right(starts, start)  # behind the run that holds `start`
+        if i < len(starts) and starts[i] >= end:
+            values = self._values[block]
+            value = values[i - 1]
+            new = table[value]
+            if new == value:
+                return []
+            if new == UNEXPECTED:
+                return [Run(start, end, value)]
+            if i > 1 and starts[i] == end and starts[i - 1] == start and values[i] != new and values[i - 2] != new:
+                values[i - 1] = new  # exactly one run, unlike its neighbours: nothing moves
+            else:
+                self._put(block, i - 1, i, start, end, new, starts[i])
+            return []
+        unexpected = []
+        todo: list[Run] = []
+        for run in self.runs(start, end):
+            new = table[run.value]
+            if new == UNEXPECTED:
+                unexpected.append(run)
+                new = run.value
+            if todo and todo[-1].value == new:
+                todo[-1] = Run(todo[-1].start, run.end, new)
+            else:
+                todo.append(Run(run.start, run.end, new))
+        for run in todo:
+            self.set(*run)
+        return unexpected
+
+    def step_all(self, table: bytes) -> None:
+        """Replace every value ``v`` of the whole map by ``table[v]``, leaving those from which there is no way."""
+        runs = [(run.start, run.value if table[run.value] == UNEXPECTED else table[run.value]) for run in self]
+        starts = [start for n, (start, value) in enumerate(runs) if n == 0 or runs[n - 1][1] != value]
+        values = bytes(value for n, (_, value) in enumerate(runs) if n == 0 or runs[n - 1][1] != value)
+        cuts = range(0, len(starts), BLOCK)
+        self._starts = [starts[cut : cut + BLOCK] for cut in cuts]
+        self._values = [bytearray(values[cut : cut + BLOCK]) for cut in cuts]
+        self._firsts = [block[0] for block in self._starts]
+
+    def copy(self) -> "RangeMap":
+        """An independent copy."""
+        other = RangeMap()
+        other._firsts = self._firsts[:]
+        other._starts = [block[:] for block in self._starts]
+        other._values = [block[:] for block in self._values]
+        return other
+
+    def _end(self, block: int, i: int) -> int:
+        starts = self._starts[block]
+        if i + 1 < len(starts):
+            return starts[i + 1]
+        return self._firsts[block + 1] if block + 1 < len(self._firsts) else END
+
+    def _gather(self, block: int, end: int) -> None:
+        """Make the blocks from ``block`` to the one that holds ``end - 1`` one block."""
+        last = bisect_right(self._firsts, end - 1)
+        self._starts[block:last] = [[start for starts in self._starts[block:last] for start in starts]]
+        self._values[block:last] = [bytearray().join(self._values[block:last])]
+        del self._firsts[block + 1 : last]
+
+    def _drop_first(self, block: int) -> None:
+        del self._starts[block][0], self._values[block][0]
+        if self._starts[block]:
+            self._firsts[block] = self._starts[block][0]
+        else:
+            del self._firsts[block], self._starts[block], self._values[block]
+
+    def _mend(self, block: int) -> None:
+        """Keep the block between one and BLOCK entries, and its first entry in the index."""
+        starts = self._starts[block]
+        if not starts:
+            del self._firsts[block], self._starts[block], self._values[block]
+            return
+        self._firsts[block] = starts[0]
+        if len(starts) > BLOCK:
+            values = self._values[block]
+            cuts = range(0, len(starts), BLOCK * 2 // 3)
+            self._starts[block : block + 1] = [starts[cut : cut + cuts.step] for cut in cuts]
+            self._values[block : block + 1] = [values[cut : cut + cuts.step] for cut in cuts]
+            self._firsts[block : block + 1] = [starts[cut] for cut in cuts]

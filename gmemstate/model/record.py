@@ -1,0 +1,63 @@
+"""What a record is to those who ask it, whether it lies in a database or in a file."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from gmemstate.model.encoding import NO_HASH, Batch
+from gmemstate.model.events import EventRow
+
+
+class Head(NamedTuple):
+    """The end of a record: its youngest seq and the hash of its last batch."""
+
+    seq: int
+    hash: bytes
+
+
+EMPTY = Head(0, NO_HASH)
+
+
+class SourceInfo(NamedTuple):
+    """A source as its opening event names it, and how far it was read."""
+
+    id: int
+    name: str
+    format: str
+    head: str
+    head_size: int
+    read_to: int
+    whole: bool
+
+
+class Record(Protocol):
+    """A gapless, ordered, append-only run of events in batches."""
+
+    def head(self) -> Head:
+        """Where the record ends."""
+
+    def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
+        """The events ``first .. last``, both included."""
+
+    def batches(self) -> Iterator[Batch]:
+        """All batches, oldest first."""
+
+
+def resolve(rows: Iterable[EventRow], first: int, known: Mapping[int, int]) -> tuple[list[EventRow], dict[int, int]]:
+    """Number the rows from ``first`` on and replace negative references by seqs; returns them with the new references.
+
+    A reference becomes the seq of the first event that carries it; ``known`` has those of earlier batches.
+    """
+    numbered = []
+    new: dict[int, int] = {}
+    for seq, row in enumerate(rows, first):
+        _, t, kind, source, space, conversion, start, npages, result, value, actor, line, detail = row
+        if conversion is not None and conversion < 0:
+            conversion = known.get(conversion) or new.setdefault(conversion, seq)
+        if space is not None and space < 0:
+            space = known.get(space) or new.setdefault(space, seq)
+        if source is not None and source < 0:
+            source = known.get(source) or new.setdefault(source, seq)
+        if actor is not None and actor < 0:
+            actor = known.get(actor) or new.setdefault(actor, seq)
+        numbered.append((seq, t, kind, source, space, conversion, start, npages, result, value, actor, line, detail))
+    return numbered, new

@@ -1,0 +1,135 @@
+"""Pages and addresses: different things have different types, and ranges are half-open.
+
+A *gfn* numbers the pages of a guest, a *page index* those of a guest_memfd, a *pfn* those of the host;
+a *gpa* is a guest address in bytes. At run time all are plain integers; mypy keeps them apart.
+"""
+
+import re
+from typing import NamedTuple, NewType
+
+Gfn = NewType("Gfn", int)
+Gpa = NewType("Gpa", int)
+Pfn = NewType("Pfn", int)
+PageIndex = NewType("PageIndex", int)
+Seq = NewType("Seq", int)
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+END = 1 << 64
+"""The end of a range that has none: "to the end"."""
+
+PRIVATE = 0x8
+"""KVM_MEMORY_ATTRIBUTE_PRIVATE (include/uapi/linux/kvm.h)."""
+
+NS = 1_000_000_000
+
+
+class GfnRange(NamedTuple):
+    """The gfns ``[start, end)``."""
+
+    start: Gfn
+    end: Gfn
+
+
+class IndexRange(NamedTuple):
+    """The page indices ``[start, end)`` of a guest_memfd."""
+
+    start: PageIndex
+    end: PageIndex
+
+
+def gfn_of(gpa: int) -> Gfn:
+    """The gfn of the page that holds ``gpa`` (bytes)."""
+    return Gfn(gpa >> PAGE_SHIFT)
+
+
+def gpa_of(gfn: int) -> Gpa:
+    """The first byte of ``gfn``."""
+    return Gpa(gfn << PAGE_SHIFT)
+
+
+def pages(address: int, size: int) -> tuple[int, int] | None:
+    """``(start, npages)`` of ``[address, address + size)`` in bytes, or None where that is no run of whole pages.
+
+    None for what kvm_vm_ioctl_set_mem_attributes() answers with EINVAL: size 0, a wrap, a misalignment.
+    """
+    if size == 0 or (address | size) & (PAGE_SIZE - 1) or address + size > END:
+        return None
+    return address >> PAGE_SHIFT, size >> PAGE_SHIFT
+
+
+def signed(u64: int) -> int:
+    """The two's complement form in which a u64 is stored."""
+    return u64 - (1 << 64) if u64 >= 1 << 63 else u64
+
+
+def unsigned(i64: int) -> int:
+    """The u64 behind a stored integer."""
+    return i64 & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def hexadecimal(value: int | None) -> str | None:
+    """A u64 as JSON shows it."""
+    return None if value is None else f"{unsigned(value):#x}"
+
+
+def span(start: int, end: int) -> str:
+    """A half-open range as people read it: ``[0x100000,0x100080)``."""
+    return f"[{start:#x},{'end' if end >= END else f'{end:#x}'})"
+
+
+def seconds(t: int | None) -> str:
+    """A time in ns as seconds with microseconds, the way ftrace prints it; ``?`` for None."""
+    if t is None:
+        return "?"
+    whole, part = divmod(t, NS)
+    return f"{whole}.{part // 1000:06d}"
+
+
+def duration(ns: int | None) -> str:
+    """A duration in ns in the unit that a person would choose."""
+    if ns is None:
+        return "?"
+    for unit, name in ((NS, "s"), (1_000_000, "ms"), (1_000, "us")):
+        if abs(ns) >= unit:
+            return f"{ns / unit:.3g} {name}" if ns < 1000 * unit else f"{ns // unit} {name}"
+    return f"{ns} ns"
+
+
+def size_in_words(npages: int) -> str:
+    """A number of 4 KiB pages with its size: ``256 pages (1 MiB)``."""
+    size = npages << PAGE_SHIFT
+    for shift, name in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 1 << shift and not size & ((1 << shift) - 1):
+            return f"{npages} page{'s' * (npages != 1)} ({size >> shift} {name})"
+    return f"{npages} page{'s' * (npages != 1)}"
+
+
+_RANGE = re.compile(r"(?:(gfn|gpa|idx):)?(0x[0-9a-fA-F]+|\d+)(?:(?:-|\.\.|,)(0x[0-9a-fA-F]+|\d+)|\+(0x[0-9a-fA-F]+|\d+))?")
+
+
+class Address(NamedTuple):
+    """A range as a person typed it: in gfns or, for ``idx:``, in page indices."""
+
+    unit: str
+    start: int
+    end: int
+
+
+def parse_range(text: str) -> Address | None:
+    """Read ``0x100-0x200``, ``gfn:0x100``, ``gpa:0x100000+0x1000`` or ``idx:5``; None if it is none of these.
+
+    A bare number is a gfn. ``a-b`` is half-open, ``a+n`` counts pages (bytes with ``gpa:``).
+    """
+    match = _RANGE.fullmatch(text.strip().strip("[)").replace(" ", ""))
+    if match is None:
+        return None
+    unit, first, last, count = match.groups()
+    start = int(first, 0)
+    if last is not None:
+        end = int(last, 0)
+    else:
+        end = start + (int(count, 0) if count is not None else PAGE_SIZE if unit == "gpa" else 1)
+    if unit == "gpa":
+        start, end = start >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT
+    return Address("idx" if unit == "idx" else "gfn", start, end) if start < end <= END else None

@@ -1,0 +1,202 @@
+"""Opening: from a path or a URL to an engine whose schema is current.
+
+A new store is made by Alembic and nothing else. A store that is current is opened without importing Alembic.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from gmemstate.model.errors import CannotRead, CannotWrite, GmemstateError, NotALedger
+from gmemstate.store.schema import APPLICATION_ID, HEAD
+
+REVISIONS = ("0001",)
+"""All revisions that this version can upgrade from, oldest first."""
+
+
+def migrations() -> Path:
+    """Where the migrations lie: in the wheel beside the package, in a checkout beside its folder."""
+    package = Path(__file__).parent.parent
+    for place in (package / "_migrations", package.parent / "migrations"):
+        if (place / "env.py").is_file():
+            return place
+    raise NotALedger("the migrations of gmemstate are missing from this installation: install it anew")
+
+
+def is_url(where: str) -> bool:
+    """Whether a name of a ledger is a database URL, not a path."""
+    return "://" in where
+
+
+def connect(where: str, *, writable: bool, synchronous: str = "FULL") -> Engine:
+    """An engine on the ledger at a path or URL.
+
+    ``writable`` creates or upgrades it where needed; without it, a missing ledger is an error. ``synchronous`` is
+    SQLite's: FULL makes every commit durable, NORMAL only the last checkpoint.
+    Raises CannotRead, CannotWrite and NotALedger.
+    """
+    if is_url(where):
+        engine = _server(where)
+    else:
+        engine = _file(Path(where), writable=writable, synchronous=synchronous)
+    try:
+        with explained(where):
+            _make_current(engine, where, writable=writable)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _server(where: str) -> Engine:
+    try:
+        url = make_url(where)
+        if url.get_backend_name() == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        engine = create_engine(url, poolclass=NullPool)
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise CannotRead(f"{where}: {error}; give a path, or a URL such as postgresql://user@host/name "
+                         "(needs `pip install gmemstate[postgres]`)") from None  # fmt: skip
+    return engine
+
+
+def _file(path: Path, *, writable: bool, synchronous: str) -> Engine:
+    if path.is_dir():
+        raise CannotRead(f"{path}: is a directory; name a file in it, e.g. {path / 'gmemstate.db'}")
+    if not path.exists():
+        if not writable:
+            raise CannotRead(f"{path}: no ledger here; `gmemstate ingest FILE` makes one, `--db PATH` names another")
+        if not path.parent.is_dir():
+            raise CannotWrite(f"{path}: the folder {path.parent} does not exist; make it first")
+    elif path.stat().st_size and not _begins_like_sqlite(path):
+        raise NotALedger(f"{path}: is no SQLite database; name a ledger with --db")
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: _open_file(path, writable=writable, synchronous=synchronous),
+        poolclass=NullPool,
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        # The driver's own transactions would leave DDL outside and begin too late to be sure of the lock.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writable else "BEGIN")
+
+    return engine
+
+
+def _begins_like_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise CannotRead(f"{path}: {error.strerror}; check its permissions") from None
+
+
+def _open_file(path: Path, *, writable: bool, synchronous: str) -> sqlite3.Connection:
+    if not writable:
+        return _open_to_read(path)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+    except sqlite3.OperationalError as error:
+        raise CannotWrite(f"{path}: {error}; check that its folder can be written and the disk is not full") from None
+    except sqlite3.DatabaseError as error:
+        raise NotALedger(f"{path}: {error}; name a ledger with --db") from None
+    return connection
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """Open without changing anything, also where the folder cannot be written."""
+    uri = path.absolute().as_uri()
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=10, check_same_thread=False)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        # A WAL database wants to make its shared memory file. Without a WAL beside it the one file is everything.
+        connection.close()
+        if Path(f"{path}-wal").exists():
+            raise CannotRead(
+                f"{path}: cannot be read beside its WAL here; copy both files to a folder that can be written"
+            ) from None
+        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+    return connection
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn an error of the database into ours, with the next step."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise explain(where, getattr(error, "orig", None) or error) from error
+    except sqlite3.Error as error:
+        raise explain(where, error) from error
+
+
+def explain(where: str, error: BaseException) -> GmemstateError:
+    """The error of ours that says what an error of a database means."""
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, GmemstateError):
+        return error
+    if "readonly" in words or "read-only" in words:
+        return CannotWrite(f"{where}: cannot be written; copy it to a folder that can, or name another with --db")
+    if "locked" in words:
+        return CannotWrite(f"{where}: somebody else is writing and does not end; try again")
+    if "full" in words or "disk I/O" in words:
+        return CannotWrite(f"{where}: {words}; make room or mend the disk: nothing of this batch was stored")
+    if "not a database" in words or "malformed" in words:
+        return NotALedger(f"{where}: {words}; restore it from a copy")
+    return CannotRead(f"{where}: {words}")
+
+
+def _make_current(engine: Engine, where: str, *, writable: bool) -> None:
+    with engine.connect() as connection:
+        revision = _revision(connection, where)
+    if revision == HEAD:
+        return
+    if revision is not None and revision not in REVISIONS:
+        raise NotALedger(f"{where}: was made by a newer gmemstate (schema {revision}, this one knows {HEAD}); "
+                         "upgrade gmemstate to open it")  # fmt: skip
+    if not writable:
+        if revision is None:
+            raise CannotRead(f"{where}: the ledger is empty; `gmemstate ingest FILE` fills it")
+        raise NotALedger(f"{where}: has the older schema {revision}; `gmemstate --db {where} ingest` upgrades it")
+    _upgrade(engine)
+
+
+def _revision(connection: Any, where: str) -> str | None:
+    """The schema's revision; None for a database with nothing in it."""
+    if connection.dialect.name == "sqlite":
+        tables = {row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    else:
+        found = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"))
+        tables = {row[0] for row in found}
+    if not tables:
+        return None
+    if not {"alembic_version", "event", "batch"} <= tables:
+        raise NotALedger(f"{where}: is a database, but not a ledger of gmemstate; name another with --db")
+    row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _upgrade(engine: Engine) -> None:
+    import logging
+
+    from alembic import command
+    from alembic.config import Config
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        command.upgrade(config, "head")

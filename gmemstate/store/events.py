@@ -1,0 +1,64 @@
+"""Reading the record out of a database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+
+from gmemstate.model.encoding import Batch
+from gmemstate.model.events import COLUMNS, EventRow
+from gmemstate.model.record import EMPTY, Head, SourceInfo
+from gmemstate.store.database import explained
+
+_COLUMNS = ", ".join(f'"{name}"' for name in COLUMNS)
+AT_ONCE = 10_000
+
+
+class StoredRecord:
+    """A record in a database. Each question reads one consistent state."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self.engine = engine
+        self.where = where
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        with explained(self.where), self.engine.connect() as connection:
+            yield connection
+
+    def head(self) -> Head:
+        """Where the record ends."""
+        with self._reading() as connection:
+            return head_of(connection.connection.cursor())
+
+    def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
+        """The events ``first .. last``, streamed."""
+        upto = "" if last is None else f" AND seq <= {last:d}"
+        with self._reading() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq >= {first:d}{upto} ORDER BY seq")
+            while rows := cursor.fetchmany(AT_ONCE):
+                yield from rows
+
+    def batches(self) -> Iterator[Batch]:
+        """All batches, oldest first."""
+        with self._reading() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("SELECT first, size, recorded, previous, hash FROM batch ORDER BY first")
+            while rows := cursor.fetchmany(AT_ONCE):
+                yield from (Batch(first, size, at, bytes(previous), bytes(own)) for first, size, at, previous, own in rows)
+
+    def sources(self) -> list[SourceInfo]:
+        """The sources that were read, oldest first."""
+        with self._reading() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("SELECT id, name, format, head, head_size, read_to, whole FROM source ORDER BY id")
+            return [SourceInfo._make((*row[:6], bool(row[6]))) for row in cursor.fetchall()]
+
+
+def head_of(cursor: Any) -> Head:
+    """Where the record ends, asked inside a transaction."""
+    cursor.execute("SELECT first, size, hash FROM batch ORDER BY first DESC LIMIT 1")
+    row = cursor.fetchone()
+    return EMPTY if row is None else Head(row[0] + row[1] - 1, bytes(row[2]))

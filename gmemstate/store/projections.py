@@ -1,0 +1,185 @@
+"""Projections: the net difference that a batch made, for readers of SQL. Nothing folds from them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gmemstate.model.events import DETAIL, KIND, RESULT, SEQ, SOURCE, VALUE, EventRow, SourceOpened, SourceRead, details
+from gmemstate.model.memory import Memory
+from gmemstate.model.objects import Conversion, MessedUp, Request
+from gmemstate.model.units import END, signed
+from gmemstate.model.verdict import label
+from gmemstate.store import schema
+
+Rows = list[tuple[Any, ...]]
+
+
+def range_windows(memory: Memory) -> tuple[Rows, Rows]:
+    """What to replace in ``range``: windows ``(space, from, to)`` to delete, and the runs to put there.
+
+    A window reaches over the runs that touch the changed pages, since those may have grown or shrunk.
+    """
+    windows: dict[int, list[tuple[int, int]]] = {}
+    for space, start, end in memory.dirty:
+        ranges = memory.ranges[space]
+        low = ranges.run_at(start - 1).start if start else 0
+        high = ranges.run_at(end if end < END else END - 1).end
+        windows.setdefault(space, []).append((low, high))
+    delete: Rows = []
+    insert: Rows = []
+    for space, spans in windows.items():
+        for low, high in _merged(spans):
+            delete.append((space, low if low < 1 << 63 else (1 << 63) - 1, min(high, (1 << 63) - 1)))
+            insert += range_rows(memory, space, low, high)
+    return delete, insert
+
+
+def _merged(spans: list[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    if len(spans) == 1:
+        return spans
+    spans.sort()
+    merged = [spans[0]]
+    for low, high in spans[1:]:
+        if low <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def range_rows(memory: Memory, space: int, low: int = 0, high: int = END) -> Rows:
+    """The known runs of one space."""
+    return [
+        (space, start, None if end >= END else end - start, state)
+        for start, end, state in memory.runs(space, low, high)
+        if state != "unknown"
+    ]
+
+
+def conversion_row(memory: Memory, conversion: Conversion) -> tuple[Any, ...]:
+    """A conversion as a row of its table."""
+    source = memory.sources.get(conversion.source or 0)
+    return (
+        conversion.id,
+        memory.vm_of(conversion),
+        conversion.space,
+        conversion.thread,
+        conversion.through.name.lower(),
+        conversion.start,
+        conversion.npages,
+        None if conversion.attributes is None else signed(conversion.attributes),
+        conversion.target,
+        conversion.result,
+        None if conversion.error_offset is None else signed(conversion.error_offset),
+        conversion.state,
+        str(label(conversion, source)),
+        str(conversion.trigger),
+        conversion.request,
+        conversion.asked,
+        conversion.returned,
+        conversion.source,
+        conversion.first_line,
+        conversion.last_line,
+        conversion.last,
+    )
+
+
+def request_row(memory: Memory, request: Request) -> tuple[Any, ...]:
+    """A request as a row of its table."""
+    return (
+        request.id,
+        memory.owner(request.space),
+        request.thread,
+        request.start,
+        request.npages,
+        request.flags,
+        len(request.conversions),
+        request.result,
+        request.asked,
+        request.answered,
+        request.source,
+        request.last,
+    )
+
+
+def messed_up_row(entry: MessedUp) -> tuple[Any, ...]:
+    """A messed-up entry as a row of its table."""
+    return (
+        entry.id,
+        entry.cause.name.lower(),
+        entry.state,
+        entry.pfn,
+        entry.count,
+        entry.vm,
+        entry.gfn,
+        entry.gmem,
+        entry.index,
+        entry.reuse_risk,
+        entry.cleared_by,
+        entry.since,
+        entry.last,
+    )
+
+
+def source_rows(rows: Sequence[EventRow]) -> tuple[Rows, Rows]:
+    """New rows of ``source``, and ``(read_to, whole, last, id)`` of those that were read further."""
+    opened: Rows = []
+    read: Rows = []
+    for row in rows:
+        if row[KIND] == SourceOpened.code:
+            seq, facts = row[SEQ], details(row[DETAIL])
+            opened.append(
+                (seq, facts.get("name"), facts.get("format"), facts.get("head", ""), facts.get("head_size", 0), 0, 0, seq)
+            )
+        elif row[KIND] == SourceRead.code:
+            read.append((row[VALUE], int(not row[RESULT]), row[SEQ], row[SOURCE]))
+    return opened, read
+
+
+class Projector:
+    """Writes the net difference of a batch with the statements of one database."""
+
+    def __init__(self, mark: str) -> None:
+        def insert(table: Any) -> str:
+            names = [column.name for column in table.columns]
+            return f'INSERT INTO "{table.name}" ({", ".join(_quoted(name) for name in names)}) VALUES ({", ".join([mark] * len(names))})'
+
+        self._insert = {table.name: insert(table) for table in schema.PROJECTIONS}
+        self._delete_ranges = f'DELETE FROM "range" WHERE space = {mark} AND "start" >= {mark} AND "start" < {mark}'
+        self._delete = {name: f'DELETE FROM "{name}" WHERE id = {mark}' for name in ("conversion", "request", "messed_up")}
+        self._read = f"UPDATE source SET read_to = {mark}, whole = {mark}, last = {mark} WHERE id = {mark}"
+
+    def write(self, cursor: Any, memory: Memory, rows: Sequence[EventRow]) -> None:
+        """Bring all projections up to the memory, whose news are those of the batch."""
+        if memory.dirty:
+            delete, insert = range_windows(memory)
+            cursor.executemany(self._delete_ranges, delete)
+            cursor.executemany(self._insert["range"], insert)
+        first = rows[0][SEQ] if rows else 0
+        changed = memory.ended + [conversion for conversion in memory.conversions.values() if conversion.last >= first]
+        if changed:
+            self._replace(cursor, "conversion", [conversion_row(memory, conversion) for conversion in changed], first)
+        if memory.changed_requests:
+            found = [memory.requests[id] for id in sorted(memory.changed_requests) if id in memory.requests]
+            self._replace(cursor, "request", [request_row(memory, request) for request in found], first)
+        if memory.changed_messed_up:
+            entries = [memory.messed_up[id] for id in sorted(memory.changed_messed_up)]
+            self._replace(cursor, "messed_up", [messed_up_row(entry) for entry in entries], first)
+        opened, read = source_rows(rows)
+        if opened:
+            cursor.executemany(self._insert["source"], opened)
+        if read:
+            cursor.executemany(self._read, read)
+
+    def _replace(self, cursor: Any, table: str, rows: Rows, first: int) -> None:
+        """Replace rows by id; those that the batch itself opened cannot be there yet."""
+        cursor.executemany(self._delete[table], [(row[0],) for row in rows if row[0] < first])
+        cursor.executemany(self._insert[table], rows)
+
+    def clear(self, cursor: Any) -> None:
+        """Empty all projections."""
+        for table in schema.PROJECTIONS:
+            cursor.execute(f'DELETE FROM "{table.name}"')
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

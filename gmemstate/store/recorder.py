@@ -1,0 +1,186 @@
+"""The recorder: appends batches, each durable, chained and projected as a whole or not at all."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Engine
+
+from gmemstate.model.encoding import Batch, seal
+from gmemstate.model.events import COLUMNS, EventRow
+from gmemstate.model.errors import Conflict
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import EMPTY, Head, resolve
+from gmemstate.store.database import explain
+from gmemstate.store.events import AT_ONCE, StoredRecord, head_of
+from gmemstate.store.projections import Projector
+
+LOCK = 0x676D656D
+"""The advisory lock under which PostgreSQL recorders take turns."""
+
+
+class Recorder:
+    """Appends to one ledger and keeps the memory that the ledger folds into.
+
+    ``clock`` gives the time of recording in ns. ``project`` False leaves the projections to a later rebuild.
+    """
+
+    def __init__(self, engine: Engine, where: str, clock: Callable[[], int], *, project: bool = True) -> None:
+        self.record = StoredRecord(engine, where)
+        self.where = where
+        self._engine = engine
+        self._clock = clock
+        self._sqlite = engine.dialect.name == "sqlite"
+        mark = "?" if self._sqlite else "%s"
+        self._insert_event = f"INSERT INTO event ({', '.join(_quoted())}) VALUES ({', '.join([mark] * len(COLUMNS))})"
+        self._insert_batch = f"INSERT INTO batch (first, size, recorded, previous, hash) VALUES ({', '.join([mark] * 5)})"
+        self._projector = Projector(mark) if project else None
+        self._connection: Any = None
+        self._cursor: Any = None
+        self._head = EMPTY
+        self.memory = Memory()
+
+    def append(
+        self, rows: Iterable[EventRow], known: dict[int, int] | None = None, expect: Mapping[int, int] | None = None
+    ) -> Head:
+        """Append rows as one batch and return the new head; on return the batch is stored.
+
+        ``known`` maps references to seqs over several batches. ``expect`` maps guests to the last seq that the caller has
+        seen of each. Raises Conflict, CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
+        """
+        rows = list(rows)
+        if not rows:
+            return self._head
+        try:
+            cursor = self._connected()
+            self._begin(cursor)
+            if expect or not self._sqlite:
+                self._catch_up(cursor)
+                self._check(expect or {})
+            batch, new = self._write(cursor, rows, known or {})
+            self._commit(cursor)
+        except BaseException as error:
+            self._forget()
+            if isinstance(error, Exception):
+                raise explain(self.where, error) from error
+            raise
+        if known is not None:
+            known.update(new)
+        self._head = Head(batch.last, batch.hash)
+        return self._head
+
+    def _connected(self) -> Any:
+        """The one cursor of the recorder; it begins and commits by hand, as the driver's own way is too late to lock."""
+        if self._cursor is None:
+            self._connection = self._engine.raw_connection()
+            self._cursor = self._connection.cursor()
+            self._begin(self._cursor)
+            self._catch_up(self._cursor)
+            self._commit(self._cursor)
+        return self._cursor
+
+    def _begin(self, cursor: Any) -> None:
+        if self._sqlite:
+            cursor.execute("BEGIN IMMEDIATE")
+        else:
+            cursor.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+    def _commit(self, cursor: Any) -> None:
+        if self._sqlite:
+            cursor.execute("COMMIT")
+        else:
+            self._connection.commit()
+
+    def _catch_up(self, cursor: Any) -> None:
+        """Fold what others have recorded since."""
+        head = head_of(cursor)
+        if head.seq != self.memory.seq:
+            for row in self.record.events(self.memory.seq + 1, head.seq):
+                self.memory.apply(row)
+                if self.memory.seq % 100_000 == 0:
+                    self.memory.forget_news()
+        self._head = head
+
+    def _check(self, expect: Mapping[int, int]) -> None:
+        for guest, expected in expect.items():
+            found = max((seq for space, seq in self.memory.last_of.items() if self.memory.owner(space) == guest), default=0)
+            if found != expected:
+                raise Conflict(
+                    f"guest {guest} has events up to {found}, not {expected}: look at them and try again",
+                    guest=guest,
+                    expected=expected,
+                    found=found,
+                )
+
+    def _write(self, cursor: Any, rows: list[EventRow], known: Mapping[int, int]) -> tuple[Batch, dict[int, int]]:
+        batch, numbered, new = self._seal(rows, known)
+        try:
+            cursor.executemany(self._insert_event, numbered)
+        except sqlite3.IntegrityError:
+            # The seqs are taken: somebody else has recorded. They are gapless, so this never goes unnoticed.
+            cursor.execute("ROLLBACK")
+            self._begin(cursor)
+            self._catch_up(cursor)
+            batch, numbered, new = self._seal(rows, known)
+            cursor.executemany(self._insert_event, numbered)
+        cursor.execute(self._insert_batch, (batch.first, batch.size, batch.recorded, batch.previous, batch.hash))
+        memory = self.memory
+        memory.forget_news()
+        for row in numbered:
+            memory.apply(row)
+        if self._projector is not None:
+            self._projector.write(cursor, memory, numbered)
+        return batch, new
+
+    def _seal(self, rows: list[EventRow], known: Mapping[int, int]) -> tuple[Batch, list[EventRow], dict[int, int]]:
+        first = self._head.seq + 1
+        numbered, new = resolve(rows, first, known)
+        return seal(numbered, first, self._clock(), self._head.hash), numbered, new
+
+    def _forget(self) -> None:
+        """After a failure: undo, and fold anew next time; the memory may be ahead of the record."""
+        connection, self._connection, self._cursor = self._connection, None, None
+        self.memory = Memory()
+        self._head = EMPTY
+        if connection is not None:
+            connection.invalidate()
+
+    def rebuild(self) -> int:
+        """Make all projections anew from the record; returns the number of events folded."""
+        projector = self._projector or Projector("?" if self._sqlite else "%s")
+        memory = Memory()
+        batch: list[EventRow] = []
+        try:
+            cursor = self._connected()
+            self._begin(cursor)
+            projector.clear(cursor)
+            for row in self.record.events(1, head_of(cursor).seq):
+                memory.apply(row)
+                batch.append(row)
+                if len(batch) == AT_ONCE:
+                    projector.write(cursor, memory, batch)
+                    memory.forget_news()
+                    batch = []
+            projector.write(cursor, memory, batch)
+            memory.forget_news()
+            self._commit(cursor)
+        except BaseException as error:
+            self._forget()
+            if isinstance(error, Exception):
+                raise explain(self.where, error) from error
+            raise
+        self.memory = memory
+        return memory.seq
+
+    def close(self) -> None:
+        """Let go of the database; an SQLite ledger is then whole in its one file."""
+        if self._connection is not None:
+            if self._sqlite:
+                self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._connection.close()
+            self._connection = self._cursor = None
+        self._engine.dispose()
+
+
+def _quoted() -> list[str]:
+    return [f'"{name}"' for name in COLUMNS]

@@ -551,10 +551,15 @@ class ConvertAttempted(Event):
 
 @_kind(42, "return of kvm_vm_ioctl, kvm_gmem_ioctl", {"error_offset": "value", "thread": "actor"})
 class ConvertReturned(Event):
-    """The ioctl returned; ``error_offset`` in bytes is set where the kernel wrote it (EAGAIN, ENOMEM)."""
+    """The ioctl returned; ``error_offset`` in bytes is set where the kernel wrote it (EAGAIN, ENOMEM).
+
+    ``start, npages`` are the arguments as a return probe has read them again; what differs from the entry was unreadable.
+    """
 
     conversion: int
     result: int
+    start: int | None = None
+    npages: int | None = None
     space: int | None = None
     error_offset: int | None = None
     thread: int | None = None

@@ -166,6 +166,7 @@ FAILING = ("failing_at_unmap", "failing_at_check", "undoing", "undoing_dirty")
 def _conversion_rows() -> Iterator[Row]:
     going = (*OPEN, *FAILING)
     yield Row("C1", "asked", (NEW,), "asked", "bytes as requested, perhaps unaligned")
+    yield Row("C1", "asked", (*OPEN, "cut"), STAY, "its arguments are seen late")
     yield Row("C2", "attempted", (NEW, "asked"), "waiting", "the tracepoint: validation passed")
     yield Row("C3", "returned_refused", (NEW, "asked"), "rejected", "EINVAL, EFAULT, EIO, ENOTTY: nothing was looked at")
     yield Row("C4", "compared_equal", (NEW, "asked", "waiting"), "same", "the whole range has the value already")

@@ -143,6 +143,8 @@ class Conversion:
     """the seq of its youngest event, or of the end of its source"""
     trigger: Trigger = Trigger.UNKNOWN
     request: int | None = None
+    read_twice: bool = False
+    """its arguments were read at its entry and at its return, and are the same"""
     touched: bool = False
     """a range has left its settled state for it"""
     stored: bool = False

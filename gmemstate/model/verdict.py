@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gmemstate.model.events import ACTOR, NPAGES, SPACE, START, VALUE, Capability, Through, User
-from gmemstate.model.fold.conversions import EAGAIN, EFAULT, ENOMEM
+from gmemstate.model.fold.conversions import EAGAIN, EFAULT, EIO, ENOMEM, ENOTTY
 from gmemstate.model.objects import Conversion, Source
 from gmemstate.model.units import END
 
@@ -162,5 +162,13 @@ def error_offset_counts(conversion: Conversion) -> bool:
 
 
 def arguments_known(conversion: Conversion) -> bool:
-    """Whether the kernel could read the arguments: with EFAULT before any step it could not."""
-    return conversion.result != EFAULT or conversion.touched or bool(conversion.answers)
+    """Whether the arguments on record are those that were passed.
+
+    With EFAULT the kernel could not read them, unless a step shows that it had. With EIO and ENOTTY it never looked; a probe
+    at a bad pointer reads rubbish then, but not the same rubbish twice.
+    """
+    if conversion.touched or conversion.answers:
+        return True
+    if conversion.result == EFAULT:
+        return False
+    return conversion.result not in (EIO, ENOTTY) or conversion.read_twice

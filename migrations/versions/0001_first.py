@@ -48,7 +48,7 @@ VIEWS = {
     "memory_fault_exit": (32, {"t": "t", "source": "source", "thread": "actor", "result": "result", "space": "space", "start": "start", "npages": "npages", "flags": "value", "raced": "conversion", "line": "line", "detail": "detail"}),
     "convert_asked": (40, {"t": "t", "source": "source", "conversion": "conversion", "through": "result", "space": "space", "thread": "actor", "start": "start", "npages": "npages", "attributes": "value", "line": "line", "detail": "detail"}),
     "convert_attempted": (41, {"t": "t", "source": "source", "conversion": "conversion", "start": "start", "npages": "npages", "attributes": "value", "space": "space", "thread": "actor", "line": "line", "detail": "detail"}),
-    "convert_returned": (42, {"t": "t", "source": "source", "conversion": "conversion", "result": "result", "space": "space", "error_offset": "value", "thread": "actor", "line": "line", "detail": "detail"}),
+    "convert_returned": (42, {"t": "t", "source": "source", "conversion": "conversion", "result": "result", "start": "start", "npages": "npages", "space": "space", "error_offset": "value", "thread": "actor", "line": "line", "detail": "detail"}),
     "attrs_compared": (43, {"t": "t", "source": "source", "start": "start", "npages": "npages", "attributes": "value", "equal": "result", "space": "space", "conversion": "conversion", "thread": "actor", "line": "line", "detail": "detail"}),
     "work_item": (44, {"t": "t", "source": "source", "conversion": "conversion", "space": "space", "start": "start", "npages": "npages", "line": "line", "detail": "detail"}),
     "reserved": (45, {"t": "t", "source": "source", "conversion": "conversion", "result": "result", "space": "space", "line": "line", "detail": "detail"}),

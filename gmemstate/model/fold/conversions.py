@@ -50,7 +50,7 @@ from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 if TYPE_CHECKING:
     from gmemstate.model.memory import Memory
 
-EIO, ENOMEM, EAGAIN, EFAULT, EINVAL, ENOTTY = 5, 12, 11, 14, 22, 25
+EIO, EAGAIN, ENOMEM, EFAULT, EINVAL, ENOTTY = 5, 11, 12, 14, 22, 25
 KVM_EXIT_HYPERCALL = 3
 RETURNED = {
     0: "returned_ok",
@@ -152,6 +152,8 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     conversion.result, conversion.returned = result, row[T]
     if row[VALUE] is not None:
         conversion.error_offset = unsigned(row[VALUE])
+    if row[START] is not None:
+        conversion.read_twice = (row[START], row[NPAGES]) == (conversion.start, conversion.npages)
     if conversion.through is Through.GMEM_IOCTL and result != ENOTTY:
         memory.activate(conversion.space, seq)
     trigger = RETURNED.get(result, "returned_error")

@@ -1,0 +1,1 @@
+"""From the text of others to events: lines, facts, joins."""

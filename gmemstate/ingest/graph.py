@@ -1,0 +1,104 @@
+"""The function graph: calls and returns of named functions, as the same facts that probes give.
+
+Needs the column TASK/PID (``funcgraph-proc``), arguments (``funcgraph-args``) and return values (``funcgraph-retval``); lines
+without them are context. Pointers stay closed: what a probe reads behind one (``range->start``) is missing here.
+"""
+
+import re
+
+from gmemstate.ingest.facts import Context, Fact
+
+_LINE = re.compile(r" *(?:(?P<s>\d+)\.(?P<f>\d+) \| +)?\d+\) +(?P<comm>\S.*?)-(?P<thread>\d+) +\|[^|]*\|(?P<body>.*)").fullmatch
+_OTHER_LINE = re.compile(r" *(?:\d+\.\d+ \| +)?\d+\) .*|[- ]*-{10,}[- ]*").fullmatch
+_CALL = re.compile(r" *([\w.]+)(?: \[\w+\])?\((.*)\)(?: \{|;(?: */\* (?:[^*]*)ret=(-?\w+)[^*]*\*/)?)$").match
+_END = re.compile(r" *\}(?: */\*(?: ([A-Za-z_][\w.]*))?(?: \[\w+\])?(?: ret=(-?\w+))?[^*]*\*/)?$").match
+_COMMENT = re.compile(r" */\* (\w+): (.*) \*/$").match
+_ARGUMENTS = re.compile(r"(\w+)=(-?(?:0x[0-9a-f]+|\d+))").findall
+_SUFFIX = re.compile(r"\.(?:part|isra|constprop|cold)\.?\d*")
+DEPTH = 64
+
+ENTERED = {
+    "kvm_vm_ioctl": ("vm_ioctl", {"ioctl": "cmd", "filp": "file"}),
+    "kvm_gmem_ioctl": ("gmem_ioctl", {"ioctl": "cmd", "file": "file"}),
+    "__kvm_gmem_set_attributes": ("gmem_arguments", {"inode": "inode", "start": "start", "nr_pages": "nr", "attrs": "attrs"}),
+    "unmap_mapping_pages": ("host_unmap", {"start": "start", "nr": "nr"}),
+    "lru_cache_drain_for_folio": ("lru_folio", {"extra_refs": "extra"}),
+    "__kvm_gmem_invalidate_start": ("gmem_inv", {"start": "start", "end": "end", "attr_filter": "filter"}),
+    "kvm_arch_post_set_memory_attributes": ("post_set", {"kvm": "kvm"}),
+    "kvm_arch_post_set_vm_memory_attributes": ("post_set", {"kvm": "kvm"}),
+    "kvm_mmu_invalidate_end": ("inv_end", {"kvm": "kvm"}),
+    "kvm_arch_memslots_updated": ("memslots_updated", {"kvm": "kvm", "gen": "gen"}),
+    "kvm_destroy_vm": ("vm_destroyed", {"kvm": "kvm"}),
+}
+"""Functions whose entry says something: the name of the fact, and argument by argument its name there."""
+
+RETURNED = {
+    "kvm_vm_ioctl": ("vm_ioctl_ret", {"ioctl": "cmd", "filp": "file"}),
+    "kvm_gmem_ioctl": ("gmem_ioctl_ret", {"ioctl": "cmd", "file": "file"}),
+    "kvm_range_has_memory_attributes": ("range_has_attrs", {"kvm": "kvm", "start": "start", "end": "end", "attrs": "attrs"}),
+    "kvm_range_has_vm_memory_attributes": ("range_has_attrs", {"kvm": "kvm", "start": "start", "end": "end", "attrs": "attrs"}),
+    "kvm_arch_pre_set_memory_attributes": ("pre_set", {"kvm": "kvm"}),
+    "kvm_arch_pre_set_vm_memory_attributes": ("pre_set", {"kvm": "kvm"}),
+    "kvm_unmap_gfn_range": ("unmap_gfn", {"kvm": "kvm"}),
+    "kvm_gmem_fallocate": ("gmem_fallocate", {"mode": "mode", "offset": "offset", "len": "len"}),
+}
+"""Functions whose return says something."""
+
+Said = tuple[str, dict[str, int], str]
+
+
+class Graph:
+    """Follows the calls of each thread."""
+
+    def __init__(self) -> None:
+        self._stacks: dict[int, list[tuple[str, dict[str, int]]]] = {}
+
+    def parse(self, number: int, text: str) -> Fact | Context | None:
+        """The fact of a line of the graph, context if it says nothing here, None if it is no line of a graph."""
+        match = _LINE(text)
+        if match is None:
+            return Context("function graph") if _OTHER_LINE(text) else None
+        whole, part, comm, thread, body = match.groups()
+        t = None if whole is None else int(whole) * 1_000_000_000 + int(part.ljust(9, "0")[:9])
+        said = self._said(self._stacks.setdefault(int(thread), []), body.rstrip())
+        if said is None:
+            return Context("function graph")
+        return Fact(number, t, int(thread), comm, *said)
+
+    def _said(self, stack: list[tuple[str, dict[str, int]]], body: str) -> Said | None:
+        if comment := _COMMENT(body):
+            return ("attempt_text", {}, f"{comment[1]}: {comment[2]}") if "mem_attributes" in comment[1] else None
+        if call := _CALL(body):
+            name = _SUFFIX.sub("", call[1])
+            args = {key: int(value, 0) for key, value in _ARGUMENTS(call[2])}
+            if body.endswith("{"):
+                stack.append((name, args))
+                del stack[:-DEPTH]
+                return self._fact(ENTERED, stack[:-1], name, args, None)
+            table = RETURNED if name in RETURNED else ENTERED
+            return self._fact(table, stack, name, args, call[3])
+        if (end := _END(body)) and stack:
+            name, args = stack.pop()
+            while end[1] is not None and name != _SUFFIX.sub("", end[1]) and stack:
+                name, args = stack.pop()
+            return self._fact(RETURNED, stack, name, args, end[2])
+        return None
+
+    @staticmethod
+    def _fact(
+        table: dict[str, tuple[str, dict[str, str]]],
+        callers: list[tuple[str, dict[str, int]]],
+        name: str,
+        args: dict[str, int],
+        result: str | None,
+    ) -> Said | None:
+        known = table.get(name)
+        if known is None:
+            return None
+        fact, names = known
+        renamed = {new: args[old] for old, new in names.items() if old in args}
+        if result is not None:
+            value = int(result, 0)
+            renamed["ret"] = value - (1 << 64) if value >= 1 << 63 else value
+        caller = callers[-1][0] if callers else "?"
+        return fact, renamed, f"({caller}+0x0 <- {name})"

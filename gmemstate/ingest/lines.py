@@ -1,0 +1,161 @@
+"""Framing: from bytes to numbered lines, with bounded memory, and the account of what became of each line."""
+
+import gzip
+import hashlib
+import io
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gmemstate.model.errors import CannotRead
+
+HEAD_SIZE = 64 << 10
+MAX_LINE = 16 << 10
+CHUNK = 1 << 20
+TRACE_DAT = b"\x17\x08\x44tracing"
+SHOWN = 5
+"""How many unparsed lines are kept, with their numbers."""
+
+
+def printable(text: str) -> str:
+    """Text of others as it may be shown and stored: no control characters, nothing that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" for char in text
+    )
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of the lines of a source: used + context + unparsed is their number, always."""
+
+    lines: int = 0
+    used: int = 0
+    context: Counter[str] = field(default_factory=Counter)
+    unparsed: int = 0
+    first_unparsed: list[tuple[int, str]] = field(default_factory=list)
+
+    def add_unparsed(self, number: int, text: str) -> None:
+        """Count a line that nobody understands; the first few are kept."""
+        self.unparsed += 1
+        if len(self.first_unparsed) < SHOWN:
+            self.first_unparsed.append((number, printable(text[:200])))
+
+    def as_facts(self) -> dict[str, Any]:
+        """The account as it is stored with the end of a source."""
+        return {
+            "lines": self.lines,
+            "used": self.used,
+            "context": dict(sorted(self.context.items())),
+            "unparsed": self.unparsed,
+            "first_unparsed": [list(pair) for pair in self.first_unparsed],
+        }
+
+
+class Input:
+    """One input, read once from its beginning: a path or ``-``, plain or gzipped.
+
+    ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the input ended early,
+    None where it ended well. Raises CannotRead where there is nothing to read at all.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.offset = 0
+        self.damage: str | None = None
+        self._hash = hashlib.sha256()
+        self._file = self._open()
+        try:
+            self._first = self._fill(HEAD_SIZE)
+        except BaseException:
+            self._file.close()
+            raise
+        if not self._first:
+            self.close()
+            raise CannotRead(f"{name}: {self.damage or 'is empty'}; there is nothing to read")
+        self._refuse_binary()
+        self.head_size = len(self._first)
+
+    def head(self, size: int | None = None) -> str:
+        """The hash of the first ``size`` bytes (all that is at hand if None): the identity of a source."""
+        return hashlib.sha256(self._first if size is None else self._first[:size]).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The hash of everything up to ``offset``."""
+        return self._hash.copy().hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not sys.stdin.buffer:
+            self._file.close()
+
+    def lines(self) -> Iterator[bytes]:
+        """All lines without their newline; a last line without one is not given, as it may be cut."""
+        rest, chunk = b"", self._first
+        kept = dropped = 0  # of a giant line: bytes still at hand that are hashed already, bytes let go
+        while chunk:
+            parts = (rest + chunk).split(b"\n")
+            rest = parts.pop()
+            for part in parts:
+                self._hash.update(part[kept:])
+                self._hash.update(b"\n")
+                self.offset += len(part) + 1 + dropped
+                yield part[:MAX_LINE]
+                kept = dropped = 0
+            if len(rest) > CHUNK:
+                # A giant line: its beginning is enough to see what it is not, the rest is only counted.
+                self._hash.update(rest[kept:])
+                dropped += len(rest) - MAX_LINE
+                rest, kept = rest[:MAX_LINE], MAX_LINE
+            chunk = self._read(CHUNK)
+        if rest and self.damage is None:
+            self.damage = "the last line has no end"
+
+    def _open(self) -> Any:
+        if self.name == "-":
+            return self._unzipped(sys.stdin.buffer)
+        path = Path(self.name)
+        if path.is_dir():
+            raise CannotRead(f"{self.name}: is a directory; name the files in it, e.g. {path / '*.txt'}")
+        try:
+            return self._unzipped(path.open("rb"))
+        except OSError as error:
+            raise CannotRead(f"{self.name}: {error.strerror or error}; check the name and its permissions") from None
+
+    def _unzipped(self, file: Any) -> Any:
+        buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
+        if buffered.peek(2)[:2] == b"\x1f\x8b":
+            return gzip.GzipFile(fileobj=buffered, mode="rb")
+        return buffered
+
+    def _read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; none at the end or where the input is damaged. What comes before damage is given."""
+        try:
+            return bytes(self._file.read1(size))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self.damage = f"the gzip data is damaged or cut ({error})"
+        except OSError as error:
+            self.damage = f"it cannot be read on ({error.strerror or error})"
+        return b""
+
+    def _fill(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size and (more := self._read(size - len(data))):
+            data += more
+        return data
+
+    def _refuse_binary(self) -> None:
+        if self._first.startswith(TRACE_DAT):
+            self.close()
+            raise CannotRead(
+                f"{self.name}: is a binary trace-cmd recording; give its text: `trace-cmd report {self.name} | gmemstate ingest -`"
+            )
+        if b"\0" in self._first[:8192]:
+            self.close()
+            raise CannotRead(f"{self.name}: is binary data, not a log; gmemstate reads text (and .gz of text)")

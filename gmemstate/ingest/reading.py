@@ -1,0 +1,126 @@
+"""One reading of one source: its lines in, its events out, every line accounted for.
+
+The same lines give the same events, however often and in how many pieces they are read: that is how a file that has grown
+is continued.
+"""
+
+from collections.abc import Iterator
+
+from gmemstate.ingest.facts import Context, Fact, Marker
+from gmemstate.ingest.ftrace import FtraceReader
+from gmemstate.ingest.lines import Account, Input, printable
+from gmemstate.ingest.tracker import Tracker
+from gmemstate.model.errors import CannotRead
+from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
+
+AT_ONCE = 1000
+"""About how many events are handed over at once."""
+PATIENCE = 100_000
+"""After how many lines without one that is understood the input is given up."""
+
+
+class Reading:
+    """Turns an input into events. ``pauses`` are the offsets at which earlier readings of the same source ended."""
+
+    def __init__(self, source: Input, pauses: tuple[int, ...] = ()) -> None:
+        self.input = source
+        self.account = Account()
+        self.tracker = Tracker()
+        self.gaps = 0
+        self._reader = FtraceReader()
+        self._pauses = set(pauses)
+        self._expected = 0
+        self._understood = False
+
+    @property
+    def damage(self) -> str | None:
+        """Why the source is not whole, if it is not."""
+        if self.input.damage is not None:
+            return self.input.damage
+        if self._reader.entries < self._expected:
+            return f"{self._expected - self._reader.entries} of {self._expected} entries that its header names are missing"
+        return None
+
+    def events(self) -> Iterator[list[Event]]:
+        """All events in order, in lists. Raises CannotRead before the first if nothing is understood."""
+        name = printable(self.input.name)
+        opened = SourceOpened(
+            source=self.tracker.source,
+            detail=detail(name=name, format=self._reader.format, head=self.input.head(), head_size=self.input.head_size),
+        )
+        self.tracker.emit(opened)
+        if self.input.offset in self._pauses:
+            yield self._pause()
+        for number, raw in enumerate(self.input.lines(), 1):
+            self._take(number, raw.decode("utf-8", "backslashreplace").rstrip("\r"))
+            if len(self.tracker.made) >= AT_ONCE and self._understood:
+                yield self.tracker.take()
+            if number == PATIENCE and not self._understood:
+                break
+            if self.input.offset in self._pauses:
+                yield self._pause()
+        if not self._understood:
+            raise CannotRead(self._complaint(name))
+        if self.input.offset not in self._pauses:
+            yield self._pause()
+
+    def _complaint(self, name: str) -> str:
+        first = (
+            f"; line {self.account.first_unparsed[0][0]} is: {self.account.first_unparsed[0][1]}"
+            if self.account.unparsed
+            else ""
+        )
+        return (
+            f"{name}: no line of a known format among {self.account.lines}{first}. "
+            "gmemstate reads the text of ftrace and of `trace-cmd report`, plain or .gz"
+        )
+
+    def _take(self, number: int, text: str) -> None:
+        account = self.account
+        account.lines += 1
+        said = self._reader.parse(number, text)
+        if said is None:
+            account.add_unparsed(number, text)
+        elif isinstance(said, Context):
+            account.context[said.kind] += 1
+        elif isinstance(said, Fact):
+            self._understood = True
+            if self.tracker.feed(said):
+                account.used += 1
+            else:
+                account.context[said.name] += 1
+        else:
+            self._mark(said)
+
+    def _mark(self, marker: Marker) -> None:
+        self._understood = True
+        if marker.name == "header":
+            if self.tracker.threads:
+                self.tracker.restart()
+            self.account.context["header and blank lines"] += 1
+        elif marker.name == "entries":
+            self._expected += marker.entries or 0
+            if marker.lost:
+                self.gaps += 1
+                self.tracker.mark(marker)
+                self.account.used += 1
+            else:
+                self.account.context["header and blank lines"] += 1
+        else:
+            self.gaps += 1
+            self.tracker.mark(marker)
+            self.account.used += 1
+
+    def _pause(self) -> list[Event]:
+        """The end of the input, for now: what is pending becomes events, and the account is put on record."""
+        self._pauses.add(self.input.offset)
+        self.tracker.flush()
+        damage = self.damage
+        facts = {**self.account.as_facts(), "digest": self.input.digest, "damage": damage, "entries": self._reader.entries}
+        self.tracker.emit(
+            SourceRead(
+                source=self.tracker.source, offset=self.input.offset, whole=int(damage is not None), line=self.account.lines,
+                detail=detail(**facts),
+            )
+        )  # fmt: skip
+        return self.tracker.take()

@@ -1,0 +1,194 @@
+"""Facts about single pages: faults and unmaps. Consecutive ones become one event (a run)."""
+
+from gmemstate.ingest.facts import Fact
+from gmemstate.ingest.slots import link
+from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker, VmState
+from gmemstate.model.events import Access, Dialect, Event, FaultServed, HvaUnmapped, User, UserAnswered, detail
+from gmemstate.model.units import PAGE_SHIFT
+
+SPTE_PRESENT = 1 << 11
+"""SPTE_MMU_PRESENT_MASK (arch/x86/kvm/mmu/spte.h)"""
+SPTE_HUGE = 1 << 7
+SPTE_PFN = ((1 << 52) - 1) & ~0xFFF
+PFN_ERROR = 0x7FF0000000000000
+VM_FAULT_SIGBUS, VM_FAULT_HWPOISON = 0x2, 0x10 | 0x20
+EACCES, EHWPOISON = 13, 133
+
+
+def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    thread.fault = fact.args["address"] >> PAGE_SHIFT
+    return False
+
+
+def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
+    args = fact.args
+    if not {"kvm", "gfn", "ret"} <= args.keys():
+        return False
+    vm = tracker.vm(args["kvm"], fact, thread)
+    private = tracker.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
+    access = Access.GUEST_PRIVATE if private else Access.GUEST
+    if args["ret"]:
+        tracker.emit(
+            FaultServed(access=access, space=vm.handle, start=args["gfn"], npages=1, result=-args["ret"], t=fact.t, line=fact.line,
+                        source=tracker.source)
+        )  # fmt: skip
+        return True
+    pfn = args.get("pfn")
+    _served(tracker, fact, thread, vm, access, args["gfn"], 1, None if pfn is None or pfn >= PFN_ERROR else pfn)
+    return True
+
+
+def _served(
+    tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, access: Access, gfn: int, npages: int, pfn: int | None
+) -> None:
+    source, space = tracker.source, vm.handle
+    for other in (Access.GUEST, Access.GUEST_PRIVATE):
+        run = thread.runs.get(other.name)
+        if other is not access and run is not None and run.start <= gfn < run.end:
+            access = other  # the entry of a page that guest_memfd has just given
+
+    def make(run: Run) -> Event:
+        return FaultServed(access=access, space=space, start=run.start, npages=run.end - run.start, pfn=run.value, t=run.t,
+                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+
+    tracker.extend(thread, "touch", access.name, gfn, fact, pfn, make, npages)
+
+
+def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """An entry of the guest's page tables comes or goes. No tag says private or shared: one table holds both."""
+    level, old, new = fact.args["level"], fact.args["old"], fact.args["new"]
+    npages = 1 << 9 * (level - 1)
+    was, now = _leaf(old, level), _leaf(new, level)
+    if was and not now:
+        count, first, _ = thread.zap or (0, fact.line, fact.line)
+        thread.zap = (count + npages, first, fact.line)
+        return True
+    vm = tracker.vm_of(thread)
+    if not now or vm is None:
+        return False
+    _served(tracker, fact, thread, vm, Access.GUEST, fact.args["gfn"], npages, (new & SPTE_PFN) >> PAGE_SHIFT)
+    return True
+
+
+def _leaf(entry: int, level: int) -> bool:
+    return bool(entry & SPTE_PRESENT) and (level == 1 or bool(entry & SPTE_HUGE))
+
+
+def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The guest's page tables answer an invalidation: of a conversion, of a punch, or of the host's own page tables."""
+    args = fact.args
+    if "kvm" not in args:
+        return False
+    vm = tracker.vm(args["kvm"], fact, thread)
+    zap, thread.zap = thread.zap, None
+    entries = zap[0] if zap else (0 if _entries_shown(tracker) else None)
+    first = zap[1] if zap else fact.line
+    call = thread.call
+    start, end = args.get("start"), args.get("end")
+    if start is None or end is None:
+        if call is None or call.start is None or call.npages is None or call.gmem is not None:
+            return False
+        start, end = call.start, call.start + call.npages
+    if thread.bracket is not None and "slot" in args:
+        index = _first_index(vm, args["slot"], start, thread.bracket[0])
+        thread.bracket[2].append((vm.handle, args["slot"], start, index))
+        if thread.file is not None:
+            link(tracker, fact, thread, thread.file)
+    if call is not None:
+        tracker.emit(
+            UserAnswered(user=User.GUEST, conversion=call.handle, space=vm.handle, start=start, npages=end - start, result=0,
+                         entries=entries, t=fact.t, line=first, source=tracker.source,
+                         detail=detail(flush=args.get("flush"), last=fact.line if first != fact.line else None))
+        )  # fmt: skip
+        return True
+    _unmapped(tracker, fact, thread, vm, start, end, entries)
+    return True
+
+
+def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
+    """The index behind the first gfn that was unmapped: the invalidation is clipped to the slot."""
+    known = vm.slots.get(slot)
+    if known is None or known.index is None:
+        return index
+    return max(index, known.index) if gfn == known.start else index
+
+
+def _entries_shown(tracker: Tracker) -> bool:
+    from gmemstate.model.events import Capability
+
+    return Capability.GUEST_ENTRIES in tracker.shown and tracker.whole
+
+
+def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:
+    source, space = tracker.source, vm.handle
+
+    def make(run: Run) -> Event:
+        return UserAnswered(user=User.GUEST, space=space, start=run.start, npages=run.end - run.start, result=0,
+                            entries=None if entries is None else run.count, t=run.t, line=run.first_line, source=source,
+                            detail=run.detail())  # fmt: skip
+
+    if end - start > 1:
+        tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line, count=entries or 0)))
+        return
+    tracker.extend(thread, "unmap", "unmap", start, fact, None, make).count += entries or 0
+
+
+def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
+    start, end = fact.args["start"] >> PAGE_SHIFT, fact.args["end"] >> PAGE_SHIFT
+    source, call = tracker.source, thread.call
+    vm = tracker.vm_of(thread)
+    space = vm.handle if vm is not None else None
+    conversion = call.handle if call is not None else None
+
+    def make(run: Run) -> Event:
+        return HvaUnmapped(start=run.start, npages=run.end - run.start, space=space, conversion=conversion, t=run.t,
+                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+
+    if end - start != 1 or conversion is not None:
+        tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line)))
+    else:
+        tracker.extend(thread, "unmap", "hva", start, fact, None, make)
+    return True
+
+
+def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The host touches the mmap of a guest_memfd; the file is that of the memslot whose hva and offset both fit."""
+    args = fact.args
+    if not {"pgoff", "addr", "ret"} <= args.keys():
+        return False
+    space = _file_at(tracker, thread, args["addr"], args["pgoff"])
+    source, ret = tracker.source, args["ret"]
+    result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0
+
+    def make(run: Run) -> Event:
+        return FaultServed(access=Access.HOST, space=space, start=run.start, npages=run.end - run.start, result=result, t=run.t,
+                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+
+    tracker.extend(thread, "host", f"host {space} {result}", args["pgoff"], fact, None, make)
+    return True
+
+
+def _file_at(tracker: Tracker, thread: Thread, address: int, index: int) -> int | None:
+    vm = tracker.vm_of(thread)
+    candidates = [vm] if vm is not None else ([] if thread.vms else list(tracker.vms.values()))
+    found = {
+        slot.gmem
+        for vm in candidates
+        for slot in vm.slots.values()
+        if slot.gmem is not None and slot.hva is not None and slot.index is not None
+        and slot.hva <= address < slot.hva + (slot.npages << PAGE_SHIFT)
+        and slot.index + ((address - slot.hva) >> PAGE_SHIFT) == index
+    }  # fmt: skip
+    return found.pop() if len(found) == 1 else None
+
+
+HANDLERS: dict[str, Handler] = {
+    "page_fault": page_fault,
+    "gmem_get_pfn": gmem_get_pfn,
+    "spte": spte,
+    "unmap_gfn": unmap_gfn,
+    "unmap_hva": unmap_hva,
+    "gmem_ufault": gmem_ufault,
+}

@@ -1,0 +1,357 @@
+"""The join: who is who in a trace, and the events that its facts amount to.
+
+A kvm pointer is one guest from one birth on; a line without one belongs to the guest of its thread if that thread was
+seen with exactly one, else to nobody. Facts of a thread nest like its calls. What cannot be decided stays None.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gmemstate.ingest.facts import Fact, Marker
+from gmemstate.ingest.lines import printable
+from gmemstate.model.events import (
+    Capability,
+    Dialect,
+    Event,
+    Gap,
+    GapKind,
+    GmemSeen,
+    SourceShows,
+    Through,
+    VmSeen,
+    detail,
+)
+
+RECENT = 64
+"""How many conversions of a guest are remembered after their end, to tell lost races."""
+
+SHOWS = {
+    "vm_ioctl": Capability.ASKED,
+    "gmem_ioctl": Capability.ASKED,
+    "vm_ioctl_ret": Capability.RETURNED,
+    "gmem_ioctl_ret": Capability.RETURNED,
+    "attempt": Capability.ATTEMPTED,
+    "range_has_attrs": Capability.COMPARED,
+    "gmem_inv": Capability.ZAP,
+    "gmem_store": Capability.STORED,
+    "spte": Capability.GUEST_ENTRIES,
+    "unmap_gfn": Capability.GUEST_UNMAP,
+    "host_unmap": Capability.HOST_UNMAP,
+    "lru_folio": Capability.REFERENCES,
+    "exit": Capability.EXITS,
+    "uexit": Capability.EXITS,
+    "hypercall": Capability.HYPERCALLS,
+    "run_ret": Capability.FAULT_EXITS,
+    "gmem_get_pfn": Capability.PRIVATE_FAULTS,
+    "gmem_ufault": Capability.HOST_FAULTS,
+    "set_region_ret": Capability.SLOTS,
+    "signal": Capability.SIGNALS,
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """A conversion ioctl that a thread is inside of. Its pages are gfns or, through a guest_memfd, page indices."""
+
+    handle: int
+    through: Through
+    line: int
+    vm: int | None = None
+    gmem: int | None = None
+    start: int | None = None
+    npages: int | None = None
+    attributes: int | None = None
+    known: bool = False
+    """its arguments are on record"""
+    fd: int | None = None
+    attempted: bool = False
+    compared: bool = False
+    zapped: bool = False
+    checked: bool = False
+    stored: tuple[int, int, int] | None = None
+    tested: list[int] = field(default_factory=list)
+    """of the in-use test: first line, last line, last index, references there, number of pages"""
+    gapped: bool = False
+
+    @property
+    def end(self) -> int | None:
+        """The page behind the range."""
+        return None if self.start is None or self.npages is None else self.start + self.npages
+
+
+@dataclass(slots=True)
+class SlotState:
+    """A memslot as the trace has shown it."""
+
+    start: int
+    npages: int
+    hva: int | None
+    flags: int
+    gmem: int | None = None
+    index: int | None = None
+
+
+@dataclass(slots=True)
+class VmState:
+    """A guest as the trace has shown it; ``handle`` is its reference in events."""
+
+    handle: int
+    pointer: int
+    line: int
+    thread: int
+    born_here: bool
+    """its first line makes its first memslot or guest_memfd"""
+    birth_told: bool = False
+    torn_down: bool = False
+    gmems: int = 0
+    mmap: bool = False
+    """one of its guest_memfds can be mapped by the host"""
+    slots: dict[int, SlotState] = field(default_factory=dict)
+    recent: deque[tuple[int, int, int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """ended conversions: handle, start, end (gfns), line of the end"""
+
+
+@dataclass(slots=True)
+class GmemState:
+    """A guest_memfd as the trace has shown it."""
+
+    handle: int
+    vm: int | None
+    fd: int | None = None
+    pages: int | None = None
+    pointer: int | None = None
+    released: bool = False
+
+
+@dataclass(slots=True)
+class Region:
+    """A KVM_SET_USER_MEMORY_REGION2 that a thread is inside of."""
+
+    line: int
+    args: dict[str, int]
+    vm: VmState | None = None
+    gmem: int | None = None
+    bound: tuple[int, int, int] | None = None
+    """base gfn, pages and index as the binding names them"""
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive pages that lines one by one say the same of; becomes one event."""
+
+    make: Callable[["Run"], Event]
+    t: int | None
+    first_line: int
+    start: int
+    end: int
+    last_line: int = 0
+    lines: int = 1
+    value: int | None = None
+    count: int = 0
+
+    def detail(self) -> str | None:
+        """Which lines the run is made of."""
+        return detail(last=self.last_line, lines=self.lines) if self.lines > 1 else None
+
+
+@dataclass(slots=True)
+class Thread:
+    """What a thread is in the middle of."""
+
+    tid: int
+    comm: str
+    vms: list[int] = field(default_factory=list)
+    call: Call | None = None
+    syscall: tuple[str, dict[str, int], int] | None = None
+    region: Region | None = None
+    zap: tuple[int, int, int] | None = None
+    """entries of the guest's page tables removed since the last notifier line: number, first line, last line"""
+    bracket: tuple[int, int, list[tuple[int, int, int, int]]] | None = None
+    """an invalidation of indices (start, end) and the gfns unmapped in it: (vm, slot, gfn, index)"""
+    exit: Fact | None = None
+    """the last return of KVM_RUN, if it asks for nothing and is not on record yet"""
+    exit_told: bool = False
+    fault_told: bool = False
+    entered: int | None = None
+    """the line since which its vCPU runs the guest"""
+    request: int | None = None
+    other_hypercall: bool = False
+    fault: int | None = None
+    """the gfn of the last guest page fault"""
+    file: GmemState | None = None
+    """the guest_memfd that it closes or poisons"""
+    error: int | None = None
+    """the page index of the last kvm_gmem_error_folio"""
+    runs: dict[str, Run] = field(default_factory=dict)
+    returned: dict[int, list[int]] = field(default_factory=dict)
+    """small values that ioctls returned, with their lines: one of them was the fd of a VM"""
+
+
+Handler = Callable[["Tracker", Fact, Thread], bool]
+
+
+class Tracker:
+    """Takes the facts of one trace in order and makes events of them (``take``)."""
+
+    def __init__(self) -> None:
+        from gmemstate.ingest import calls, guests, slots, touches
+
+        self.source = -1
+        self.next = -2
+        self.made: list[Event] = []
+        self.closed: list[int] = []
+        """references of conversions that no later event can carry"""
+        self.threads: dict[int, Thread] = {}
+        self.vms: dict[int, VmState] = {}
+        self.gmems: list[GmemState] = []
+        self.by_handle: dict[int, VmState] = {}
+        self.shown: set[Capability] = set()
+        self.dialect = Dialect.UNKNOWN
+        self.whole = True
+        """nothing was lost so far"""
+        self._running: dict[int, Thread] = {}
+        self._group = ""
+        self._handlers: dict[str, Handler] = {**calls.HANDLERS, **guests.HANDLERS, **slots.HANDLERS, **touches.HANDLERS}
+
+    # --- input and output
+
+    def feed(self, fact: Fact) -> bool:
+        """Take one fact; whether it is used (now or in an event still to come) or mere context."""
+        capability = SHOWS.get(fact.name)
+        if capability is not None and capability not in self.shown:
+            self._show(fact, capability)
+        handler = self._handlers.get(fact.name)
+        if handler is None:
+            return False
+        thread = self.threads.get(fact.thread)
+        if thread is None:
+            thread = self.threads[fact.thread] = Thread(fact.thread, fact.comm)
+        return handler(self, fact, thread)
+
+    def _show(self, fact: Fact, capability: Capability) -> None:
+        if fact.name == "gmem_store" and fact.args.get("val") not in (0x1, 0x11):
+            return
+        self.shown.add(capability)
+        self.emit(SourceShows(capability=capability, t=fact.t, line=fact.line, source=self.source))
+
+    def take(self) -> list[Event]:
+        """The events made since the last time."""
+        made, self.made = self.made, []
+        return made
+
+    def emit(self, event: Event) -> None:
+        """Add an event, behind the pages that were seen before it."""
+        self.flush()
+        self.made.append(event)
+
+    def handle(self) -> int:
+        """A reference that no event carries yet."""
+        self.next -= 1
+        return self.next
+
+    # --- runs
+
+    def extend(self, thread: Thread, group: str, key: str, page: int, fact: Fact, value: int | None,
+               make: Callable[[Run], Event], npages: int = 1) -> Run:  # fmt: skip
+        """Add a line to the run ``key`` of a thread, or begin it anew where the pages do not follow.
+
+        Only runs of one group are pending at a time: the order between touching and unmapping counts.
+        """
+        if group != self._group:
+            self.flush()
+            self._group = group
+        run = thread.runs.get(key)
+        if run is not None and page <= run.end <= page + npages:
+            run.end = page + npages
+            run.last_line = fact.line
+            run.lines += 1
+            return run
+        if run is not None:
+            self._end_run(thread, key)
+        run = thread.runs[key] = Run(make, fact.t, fact.line, page, page + npages, fact.line, value=value)
+        self._running[thread.tid] = thread
+        return run
+
+    def _end_run(self, thread: Thread, key: str) -> None:
+        run = thread.runs.pop(key)
+        self.made.append(run.make(run))
+
+    def flush(self) -> None:
+        """Make the events of all pending runs."""
+        for thread in self._running.values():
+            for key in list(thread.runs):
+                self._end_run(thread, key)
+        self._running.clear()
+
+    # --- who is who
+
+    def vm(self, pointer: int, fact: Fact, thread: Thread, *, makes: bool = False) -> VmState:
+        """The guest behind a kvm pointer. ``makes`` says that the line belongs to making something in it."""
+        vm = self.vms.get(pointer)
+        if vm is None or (makes and vm.torn_down):
+            vm = self.new_vm(pointer, fact, thread, makes=makes)
+        if vm.handle not in thread.vms:
+            thread.vms.append(vm.handle)
+        return vm
+
+    def new_vm(self, pointer: int, fact: Fact, thread: Thread, *, makes: bool) -> VmState:
+        """A guest that was not met before; an older one at the same address is gone."""
+        old = self.vms.get(pointer)
+        vm = VmState(self.handle(), pointer, fact.line, thread.tid, makes and self.whole)
+        self.vms[pointer] = self.by_handle[vm.handle] = vm
+        if old is not None:
+            del self.by_handle[old.handle]
+            for other in self.threads.values():
+                if old.handle in other.vms:
+                    other.vms.remove(old.handle)
+        self.emit(
+            VmSeen(space=vm.handle, pointer=pointer, thread=thread.tid, t=fact.t, line=fact.line, source=self.source,
+                   detail=detail(comm=printable(thread.comm)))
+        )  # fmt: skip
+        return vm
+
+    def vm_of(self, thread: Thread) -> VmState | None:
+        """The one guest that a thread was seen with; None if there are none or several."""
+        return self.by_handle.get(thread.vms[0]) if len(thread.vms) == 1 else None
+
+    def gmem_at(self, pointer: int, fact: Fact, vm: int | None) -> GmemState:
+        """The guest_memfd behind an inode pointer."""
+        for gmem in reversed(self.gmems):
+            if gmem.pointer == pointer and not gmem.released:
+                return gmem
+        gmem = GmemState(self.handle(), vm, pointer=pointer)
+        self.gmems.append(gmem)
+        self.emit(GmemSeen(space=gmem.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=self.source))
+        return gmem
+
+    def gmem_of_fd(self, fd: int | None, vm: int | None) -> GmemState | None:
+        """The youngest guest_memfd that was created with a file descriptor, in one guest."""
+        for gmem in reversed(self.gmems):
+            if gmem.fd == fd is not None and (vm is None or gmem.vm == vm):
+                return gmem
+        return None
+
+    # --- the trace itself
+
+    def restart(self) -> None:
+        """Another recording begins in the same input: the same pointers and thread numbers are other guests and threads."""
+        self.flush()
+        self.closed += [thread.call.handle for thread in self.threads.values() if thread.call is not None]
+        self.threads, self.vms, self.by_handle, self.gmems = {}, {}, {}, []
+        self.dialect, self.whole = Dialect.UNKNOWN, True
+
+    def mark(self, marker: Marker) -> None:
+        """A gap in the trace: nothing that was in the middle can be trusted to be the same behind it."""
+        self.whole = False
+        kind = GapKind.LOST if marker.name == "lost" else GapKind.OVERWRITTEN
+        self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, source=self.source))
+        for thread in self.threads.values():
+            if thread.call is not None:
+                thread.call.gapped = True
+            thread.syscall = thread.region = thread.zap = thread.bracket = thread.exit = thread.entered = None
+            thread.request = thread.fault = thread.error = thread.file = None
+            thread.returned = {}
+        for vm in self.vms.values():
+            vm.slots = {}
+            vm.born_here = False

@@ -18,11 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gmemstate.model.events import (
+    ConvertAsked,
+    ConvertReturned,
     Dialect,
     EventRow,
     SourceOpened,
@@ -31,8 +34,6 @@ from gmemstate.model.events import (
     UserAnswered,
     VmCreated,
     VmSeen,
-    ConvertAsked,
-    ConvertReturned,
     ZapStarted,
 )
 from gmemstate.model.memory import Memory
@@ -249,7 +250,7 @@ def rangemap() -> None:
         space = runs * 16
         edges = sorted(rnd.sample(range(space), runs))
         ours, theirs = RangeMap(), SortedDict({0: 0})
-        for n, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
+        for n, (a, b) in enumerate(pairwise(edges)):
             ours.set(a, b, 1 + n % 2)
             theirs[a] = 1 + n % 2
         theirs[edges[-1]] = 0

@@ -33,17 +33,55 @@ _ENTRIES = re.compile(r"# entries-in-buffer/entries-written: (\d+)/(\d+).*").ful
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch
 
 PROBES = frozenset(
-    (
-        "vm_ioctl vm_ioctl_ret gmem_ioctl gmem_ioctl_ret vcpu_ioctl_ret uexit run_ret hc_done range_has_attrs pre_set post_set "
-        "unmap_gfn inv_start inv_add inv_end tlb_flush gmem_create gmem_bind gmem_prepare gmem_commit gmem_unbind gmem_fallocate "
-        "gmem_release gmem_error gmem_get_pfn gmem_ufault gmem_inv set_region set_region_ret host_unmap lru_folio lru_drain_all "
-        "gmem_store"
-    ).split()
+    [
+        "vm_ioctl",
+        "vm_ioctl_ret",
+        "gmem_ioctl",
+        "gmem_ioctl_ret",
+        "vcpu_ioctl_ret",
+        "uexit",
+        "run_ret",
+        "hc_done",
+        "range_has_attrs",
+        "pre_set",
+        "post_set",
+        "unmap_gfn",
+        "inv_start",
+        "inv_add",
+        "inv_end",
+        "tlb_flush",
+        "gmem_create",
+        "gmem_bind",
+        "gmem_prepare",
+        "gmem_commit",
+        "gmem_unbind",
+        "gmem_fallocate",
+        "gmem_release",
+        "gmem_error",
+        "gmem_get_pfn",
+        "gmem_ufault",
+        "gmem_inv",
+        "set_region",
+        "set_region_ret",
+        "host_unmap",
+        "lru_folio",
+        "lru_drain_all",
+        "gmem_store",
+    ]
 )
 """The probes whose numbers are printed as ``name=value``."""
 
 _CONTEXT = frozenset(
-    "kvm_exit kvm_entry kvm_age_hva kvm_test_age_hva kvm_mmu_set_spte kvm_mmu_spte_requested fast_page_fault ma_write".split()
+    [
+        "kvm_exit",
+        "kvm_entry",
+        "kvm_age_hva",
+        "kvm_test_age_hva",
+        "kvm_mmu_set_spte",
+        "kvm_mmu_spte_requested",
+        "fast_page_fault",
+        "ma_write",
+    ]
 )
 """Tracepoints that are recognised and need no reading."""
 
@@ -164,7 +202,7 @@ class FtraceReader:
             return None
 
     def _other(self, number: int, text: str) -> Parsed:
-        if text.startswith(" => ") or text.startswith("=> "):
+        if text.startswith((" => ", "=> ")):
             return Context("stack trace")
         said = self._graph.parse(number, text)
         if isinstance(said, Fact) and said.name == "attempt_text":

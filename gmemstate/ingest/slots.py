@@ -6,6 +6,7 @@ from gmemstate.ingest.calls import gmem_here
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.tracker import GmemState, Handler, Region, SlotState, Thread, Tracker, VmState
 from gmemstate.model.events import (
+    Capability,
     Dialect,
     GmemBound,
     GmemCreated,
@@ -67,7 +68,7 @@ def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int
     if not wanted.npages:
         vm.slots.pop(slot, None)
         return vm
-    changed = old is not None and (old.npages != wanted.npages or None not in (old.hva, wanted.hva) and old.hva != wanted.hva)
+    changed = old is not None and (old.npages != wanted.npages or (None not in (old.hva, wanted.hva) and old.hva != wanted.hva))
     space = slot >> 16
     overlaps = any(
         other != slot
@@ -161,8 +162,14 @@ def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         and (slot.start, slot.npages) == (args["base_gfn"], args["npages"])
     ]
     vm = owners[0] if len(owners) == 1 else tracker.vm_of(thread)
-    if vm is not None and thread.region is None:
-        vm.torn_down = True
+    if thread.region is not None:
+        thread.region.vm = thread.region.vm or vm
+        return True
+    if vm is not None and Capability.SLOTS in tracker.shown:
+        if not vm.torn_down:
+            vm.torn_down = True
+            tracker.emit(VmDestroyed(space=vm.handle, detail=detail(basis="implied", join="thread"), **_at(tracker, fact)))
+        return True
     tracker.emit(
         GmemUnbound(space=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"),
                     **_at(tracker, fact))

@@ -1,9 +1,10 @@
 """Facts about single pages: faults and unmaps. Consecutive ones become one event (a run)."""
 
+from gmemstate.ingest.calls import leave
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.slots import link
 from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker, VmState
-from gmemstate.model.events import Access, Dialect, Event, FaultServed, HvaUnmapped, User, UserAnswered, detail
+from gmemstate.model.events import Access, Dialect, Event, FaultServed, HvaUnmapped, Through, User, UserAnswered, detail
 from gmemstate.model.units import PAGE_SHIFT
 
 SPTE_PRESENT = 1 << 11
@@ -137,6 +138,8 @@ def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: 
 def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
     start, end = fact.args["start"] >> PAGE_SHIFT, fact.args["end"] >> PAGE_SHIFT
+    if thread.call is not None and thread.call.through is Through.VM_IOCTL:
+        leave(tracker, thread)  # that ioctl never touches host page tables: the thread has gone on
     source, call = tracker.source, thread.call
     vm = tracker.vm_of(thread)
     space = vm.handle if vm is not None else None

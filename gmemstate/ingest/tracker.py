@@ -306,7 +306,7 @@ class Tracker:
                 if old.handle in other.vms:
                     other.vms.remove(old.handle)
         self.emit(
-            VmSeen(space=vm.handle, pointer=pointer, thread=thread.tid, t=fact.t, line=fact.line, source=self.source,
+            VmSeen(space=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, t=fact.t, line=fact.line, source=self.source,
                    detail=detail(comm=printable(thread.comm)))
         )  # fmt: skip
         return vm

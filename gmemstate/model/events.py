@@ -358,11 +358,15 @@ class HostBooted(Event):
     """The host was started anew: messed-up pages that a reboot clears are clear."""
 
 
-@_kind(11, "kvm=0x... in a line", {"pointer": "value", "thread": "actor"})
+@_kind(11, "kvm=0x... in a line", {"pointer": "value", "thread": "actor", "made": "result"})
 class VmSeen(Event):
-    """A guest is met for the first time; ``space`` is its identity from here on."""
+    """A guest is met for the first time; ``space`` is its identity from here on.
+
+    ``made`` is 1 if that line belongs to making its first memslot or guest_memfd, 0 if the record begins later than it.
+    """
 
     space: int
+    made: int | None = None
     pointer: int | None = None
     thread: int | None = None
 

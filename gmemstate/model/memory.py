@@ -15,7 +15,9 @@ from gmemstate.model.machines import (
     CONVERSION,
     MESSED_UP,
     NO_WAY,
+    PRIVATE,
     RANGE,
+    SHARED,
     UNKNOWN,
     Definition,
     fire,
@@ -23,6 +25,7 @@ from gmemstate.model.machines import (
     ways,
 )
 from gmemstate.model.objects import (
+    GUEST_MEMFD_FLAG_INIT_SHARED,
     Conversion,
     FaultExit,
     Gmem,
@@ -127,7 +130,7 @@ class Memory:
         if bad:
             self._unexpected(space, trigger, bad, seq)
 
-    def step_everything(self, space: int, trigger: str, seq: int) -> None:
+    def step_everything(self, space: int, trigger: str) -> None:
         """Fire a trigger of the range machine on every run of a space."""
         ranges = self.ranges.get(space)
         if ranges is not None:
@@ -225,7 +228,7 @@ class Memory:
             return
         gmem.inplace = True
         if gmem.flags is not None:
-            kind = "shared" if gmem.flags & 2 else "private"
+            kind = SHARED if gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED else PRIVATE
             self.step(gmem.id, f"born_{kind}", 0, gmem.npages or END, seq)
 
     def mark(self, entry: MessedUp, trigger: str, seq: int) -> None:
@@ -240,10 +243,9 @@ class Memory:
 
     def move(self, conversion: Conversion, trigger: str, seq: int) -> None:
         """Fire a trigger of the conversion machine on a conversion."""
-        if self.live:
-            state = fire(CONVERSION, conversion.state, trigger)
-        else:
-            state = _CONVERSION_WAYS[trigger].get(conversion.state)
+        state = (
+            _CONVERSION_WAYS[trigger].get(conversion.state) if not self.live else fire(CONVERSION, conversion.state, trigger)
+        )
         if state is None:
             self.find("CONVERSION-UNEXPECTED", seq, unexpected(trigger, conversion.state), conversion.space,
                       conversion.start, conversion.end)  # fmt: skip
@@ -283,10 +285,10 @@ class Memory:
         vm = self.vms.get(self.owner(space) or 0)
         return vm.source if vm is not None else None
 
-    def vm_at(self, pointer: int, source: int) -> Vm | None:
-        """The youngest guest with a kvm pointer in one source."""
-        found = [vm for vm in self.vms.values() if vm.source == source and vm.pointer == pointer]
-        return found[-1] if found else None
+    def slots_known(self, vm: Vm) -> bool:
+        """Whether all memslots of a guest are on record, so that a gfn in none of them is in none."""
+        source = self.sources.get(vm.source or 0)
+        return vm.made and (source is None or not (source.gaps or source.blind))
 
     # --- news
 

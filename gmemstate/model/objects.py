@@ -52,6 +52,8 @@ class Source:
     gaps: int = 0
     read: bool = False
     """its end was reached"""
+    blind: bool = False
+    """it has shown memslots of guests that it did not name"""
 
 
 @dataclass(slots=True)
@@ -86,6 +88,8 @@ class Vm:
     pointer: int | None = None
     thread: int | None = None
     detail: str | None = None
+    made: bool = False
+    """the record reaches back to its first memslot or guest_memfd"""
     born: bool = False
     dialect: Dialect = Dialect.UNKNOWN
     gone: str | None = None

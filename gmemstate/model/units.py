@@ -92,7 +92,7 @@ def duration(ns: int | None) -> str:
         return "?"
     for unit, name in ((NS, "s"), (1_000_000, "ms"), (1_000, "us")):
         if abs(ns) >= unit:
-            return f"{ns / unit:.3g} {name}" if ns < 1000 * unit else f"{ns // unit} {name}"
+            return f"{ns / unit:.3g} {name}" if abs(ns) < 100 * unit else f"{ns // unit} {name}"
     return f"{ns} ns"
 
 

@@ -41,10 +41,7 @@ def connect(where: str, *, writable: bool, synchronous: str = "FULL") -> Engine:
     SQLite's: FULL makes every commit durable, NORMAL only the last checkpoint.
     Raises CannotRead, CannotWrite and NotALedger.
     """
-    if is_url(where):
-        engine = _server(where)
-    else:
-        engine = _file(Path(where), writable=writable, synchronous=synchronous)
+    engine = _server(where) if is_url(where) else _file(Path(where), writable=writable, synchronous=synchronous)
     try:
         with explained(where):
             _make_current(engine, where, writable=writable)

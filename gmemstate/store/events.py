@@ -56,6 +56,14 @@ class StoredRecord:
             cursor.execute("SELECT id, name, format, head, head_size, read_to, whole FROM source ORDER BY id")
             return [SourceInfo._make((*row[:6], bool(row[6]))) for row in cursor.fetchall()]
 
+    def table(self, name: str) -> list[tuple[Any, ...]]:
+        """All rows of a projection, ordered by its key."""
+        order = "1, 2" if name == "range" else "1"
+        with self._reading() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute(f'SELECT * FROM "{name}" ORDER BY {order}')
+            return [tuple(row) for row in cursor.fetchall()]
+
 
 def head_of(cursor: Any) -> Head:
     """Where the record ends, asked inside a transaction."""

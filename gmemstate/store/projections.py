@@ -1,7 +1,7 @@
 """Projections: the net difference that a batch made, for readers of SQL. Nothing folds from them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gmemstate.model.events import DETAIL, KIND, RESULT, SEQ, SOURCE, VALUE, EventRow, SourceOpened, SourceRead, details
 from gmemstate.model.memory import Memory
@@ -9,6 +9,7 @@ from gmemstate.model.objects import Conversion, MessedUp, Request
 from gmemstate.model.units import END, signed
 from gmemstate.model.verdict import label
 from gmemstate.store import schema
+from gmemstate.store.events import StoredRecord
 
 Rows = list[tuple[Any, ...]]
 
@@ -183,3 +184,23 @@ class Projector:
 
 def _quoted(name: str) -> str:
     return f'"{name}"'
+
+
+class Folded(Protocol):
+    """What a fold of the whole record has kept: the memory, and what the memory lets go."""
+
+    memory: Memory
+    conversions: dict[int, Conversion]
+    requests: dict[int, Request]
+
+
+def compare(record: StoredRecord, folded: Folded) -> list[str]:
+    """The names of the projections that differ from a fold of the whole record."""
+    memory = folded.memory
+    expected: dict[str, Rows] = {
+        "range": sorted(row for space in memory.ranges for row in range_rows(memory, space)),
+        "conversion": [conversion_row(memory, folded.conversions[id]) for id in sorted(folded.conversions)],
+        "request": [request_row(memory, folded.requests[id]) for id in sorted(folded.requests)],
+        "messed_up": [messed_up_row(memory.messed_up[id]) for id in sorted(memory.messed_up)],
+    }
+    return [name for name, rows in expected.items() if record.table(name) != rows]

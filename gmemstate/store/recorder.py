@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from gmemstate.model.encoding import Batch, seal
-from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.errors import Conflict
+from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
 from gmemstate.store.database import explain

@@ -65,7 +65,7 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
             memory.move(conversion, "cut", seq)
     for space in list(memory.ranges):
         if memory.source_of(space) == row[SOURCE] and row[SPACE] in (None, space, memory.owner(space)):
-            memory.step_everything(space, "gap", seq)
+            memory.step_everything(space, "gap")
     for vm in memory.vms.values():
         if vm.source == row[SOURCE]:
             vm.born = False
@@ -80,7 +80,7 @@ def host_booted(memory: "Memory", seq: int, row: EventRow) -> None:
 
 def vm_seen(memory: "Memory", seq: int, row: EventRow) -> None:
     pointer = None if row[VALUE] is None else unsigned(row[VALUE])
-    memory.vms[seq] = Vm(seq, len(memory.vms) + 1, row[SOURCE], pointer, row[ACTOR], row[DETAIL])
+    memory.vms[seq] = Vm(seq, len(memory.vms) + 1, row[SOURCE], pointer, row[ACTOR], row[DETAIL], bool(row[RESULT]))
 
 
 def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -95,10 +95,9 @@ def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def vm_destroyed(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R22. What the guest had at its end stays readable: that is what a post-mortem asks for."""
     if vm := memory.vms.get(row[SPACE] or 0):
         vm.gone = "destroyed"
-        vm.slots.clear()
-        memory.step_everything(vm.id, "destroyed", seq)
 
 
 def vm_bugged(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -114,7 +113,11 @@ def vm_dead(memory: "Memory", seq: int, row: EventRow) -> None:
 def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
     """R19. A slot never changes an attribute; on in-place kernels it may change which attribute counts."""
     vm = memory.vms.get(row[SPACE] or 0)
-    if vm is None or row[RESULT] or row[ACTOR] is None:
+    if row[RESULT] or row[ACTOR] is None:
+        return
+    if vm is None:
+        if source := memory.sources.get(row[SOURCE] or 0):
+            source.blind = True
         return
     old = vm.slots.pop(row[ACTOR], None)
     if old is not None and old.has_gmem:

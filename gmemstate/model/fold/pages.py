@@ -90,7 +90,8 @@ def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
         return FaultClass.UNKNOWN
     slot = vm.slot_of(fault.start)
     if slot is None:
-        return FaultClass.UNBACKED if vm.born or _saw_deletion(vm.ghosts, fault.start) else FaultClass.UNKNOWN
+        known = memory.slots_known(vm) or _saw_deletion(vm.ghosts, fault.start)
+        return FaultClass.UNBACKED if known else FaultClass.UNKNOWN
     gmem = memory.gmems.get(slot.gmem or 0)
     if (fault.private and not slot.has_gmem) or (gmem is not None and gmem.released):
         return FaultClass.UNBACKED

@@ -1,0 +1,5 @@
+"""``python -m gmemstate``."""
+
+from gmemstate.cli.main import main
+
+main()

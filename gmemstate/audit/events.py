@@ -1,0 +1,47 @@
+"""Events one by one, for people and for other programs."""
+
+import json
+from enum import IntEnum
+from typing import Any
+
+from gmemstate.model.events import Event, details
+from gmemstate.model.units import END, seconds, span
+
+_HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "address", "iova")
+
+
+def event_json(seq: int, event: Event) -> str:
+    """One event as one line of JSON, with the names of its kind."""
+    facts: dict[str, Any] = {"seq": seq, "kind": event.name}
+    for field in event.columns:
+        value = getattr(event, field)
+        if value is None or field == "detail":
+            continue
+        if isinstance(value, IntEnum):
+            value = value.name.lower()
+        elif field in _HEX or field in ("start", "index"):
+            value = f"{value:#x}"
+        elif field == "t":
+            value = str(value)
+        facts[field] = value
+    if event.detail is not None:
+        facts["detail"] = details(event.detail)
+    return json.dumps(facts, ensure_ascii=False)
+
+
+def event_line(seq: int, event: Event) -> str:
+    """One event as a person reads it."""
+    parts = [f"{seq:>6} {seconds(event.t):>14} {event.name:20}"]
+    start, npages = getattr(event, "start", None), getattr(event, "npages", None)
+    if start is not None:
+        parts.append(span(start, END if npages is None else start + npages))
+    for field in event.columns:
+        value = getattr(event, field)
+        if value is None or field in ("t", "source", "line", "detail", "start", "npages"):
+            continue
+        if isinstance(value, IntEnum):
+            value = value.name.lower()
+        parts.append(f"{field}={value:#x}" if field in _HEX else f"{field}={value}")
+    if event.line is not None:
+        parts.append(f"line={event.line}")
+    return " ".join(parts)

@@ -1,0 +1,322 @@
+"""Answers as plain data, the way ``--json`` prints them.
+
+u64 values are hex strings, times decimal strings in ns, ranges half-open; what is not known is null.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from gmemstate.audit.history import History
+from gmemstate.model.events import Through, details
+from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
+from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
+from gmemstate.model.units import END, PAGE_SHIFT, hexadecimal
+from gmemstate.model.verdict import Verdict, arguments_known, error_offset_counts, verdict
+
+Json = dict[str, Any]
+NO_GUEST = "?"
+
+
+def _time(t: int | None) -> str | None:
+    return None if t is None else str(t)
+
+
+def guest_name(history: History, space: int | None) -> str:
+    """The name of the guest of a space, ``?`` if it is not known."""
+    owner = history.memory.owner(space)
+    return history.memory.vms[owner].name if owner in history.memory.vms else NO_GUEST
+
+
+def evidence(history: History, source: int | None, first: int | None, last: int | None) -> Json | None:
+    """The lines that show something."""
+    known = history.sources.get(source or 0)
+    if known is None or first is None:
+        return None
+    return {"file": known.name, "first": first, "last": last if last is not None else first}
+
+
+def asked(conversion: Conversion) -> tuple[int | None, int | None]:
+    """Address and size in bytes as they were asked, unaligned or not; None where the kernel could not read them."""
+    if not arguments_known(conversion):
+        return None, None
+    if conversion.start is not None and conversion.npages is not None:
+        return conversion.start << PAGE_SHIFT, conversion.npages << PAGE_SHIFT
+    odd = details(conversion.detail)
+    return (int(odd["address"], 16), int(odd["size"], 16)) if "address" in odd and "size" in odd else (None, None)
+
+
+def gfns(history: History, conversion: Conversion) -> tuple[int, int] | None:
+    """The gfns that a conversion is about, if they are whole pages and known."""
+    if not arguments_known(conversion) or conversion.start is None or conversion.end is None:
+        return None
+    if conversion.in_vm:
+        return conversion.start, conversion.end
+    return history.places.get(conversion.id)
+
+
+def judged(history: History, conversion: Conversion) -> Verdict:
+    """The verdict of a conversion at the end of a history."""
+    return verdict(conversion, history.memory.sources.get(conversion.source or 0))
+
+
+def conversion_json(history: History, conversion: Conversion) -> Json:
+    """One conversion with its verdict."""
+    address, size = asked(conversion)
+    known = arguments_known(conversion)
+    pages = gfns(history, conversion)
+    found = judged(history, conversion)
+    in_vm = conversion.through is Through.VM_IOCTL
+    return {
+        "id": conversion.id,
+        "guest": guest_name(history, conversion.space),
+        "thread": conversion.thread,
+        "through": conversion.through.name.lower(),
+        "gpa": hexadecimal(address) if in_vm else (hexadecimal(pages[0] << PAGE_SHIFT) if pages else None),
+        "offset": None if in_vm else hexadecimal(address),
+        "size": hexadecimal(size),
+        "attributes": hexadecimal(conversion.attributes) if known else None,
+        "to": conversion.target if known else None,
+        "start": hexadecimal(pages[0]) if pages else None,
+        "end": hexadecimal(pages[1]) if pages else None,
+        "errno": conversion.result,
+        "error_offset": hexadecimal(conversion.error_offset) if error_offset_counts(conversion) else None,
+        "applied": {
+            "extent": found.applied.extent,
+            "ranges": [[hexadecimal(start), hexadecimal(end)] for start, end in found.applied.ranges],
+            "unit": "gfn" if in_vm else "index",
+            "basis": found.applied.basis,
+        },
+        "residue": [
+            {
+                "what": left.what,
+                "unit": "gfn" if left.space in history.memory.vms else "index",
+                "start": hexadecimal(left.start),
+                "end": hexadecimal(left.end),
+                "entries": left.entries,
+                "basis": left.basis,
+            }
+            for left in found.residue
+        ],
+        "label": found.label,
+        "stuck": conversion.stuck,
+        "dying": conversion.dying is not None,
+        "trigger": conversion.trigger,
+        "request": conversion.request,
+        "started_ns": _time(conversion.asked),
+        "ended_ns": _time(conversion.returned),
+        "evidence": evidence(history, conversion.source, conversion.first_line, conversion.last_line),
+    }
+
+
+def conversions(history: History) -> list[Json]:
+    """All conversions, oldest first."""
+    return [conversion_json(history, conversion) for conversion in history.ordered()]
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+class Served(NamedTuple):
+    """What became of a request: pages asked, pages that have the asked kind, and what the guest was told."""
+
+    to: str | None
+    asked: int | None
+    applied: int | None
+    told: int | None
+    flags: tuple[str, ...]
+
+
+def served(history: History, request: Request) -> Served:
+    """The verdict of a request, from its conversions; its own flags are not trusted for the direction.
+
+    KVM_HC_MAP_GPA_RANGE has private in bit 4, but other encodings are in use; the conversions that followed tell.
+    """
+    own = [history.conversions[key] for key in request.conversions if key in history.conversions]
+    kinds = {conversion.target for conversion in own}
+    to = kinds.pop() if len(kinds) == 1 else None
+    flags = []
+    if own and request.flags is not None and to is not None and (PRIVATE if request.flags & 0x10 else SHARED) != to:
+        flags.append("DIRECTION_FROM_CONVERSIONS")
+    applied: int | None = 0
+    for conversion in own:
+        extent = judged(history, conversion).applied.extent
+        if extent == "unknown" or conversion.npages is None:
+            applied = None
+        elif extent == "all" and applied is not None:
+            applied += conversion.npages
+    told = request.result
+    if told not in (0, None) and applied:
+        flags.append("TOLD_FAIL_BUT_APPLIED")
+    if told == 0 and own and applied is not None and request.npages is not None and applied < request.npages:
+        flags.append("TOLD_OK_NOT_APPLIED")
+    if told is not None and not request.was_exit and not own:
+        flags.append("ANSWERED_BY_KERNEL")
+    if told not in (0, None) and _asked_again(history, request):
+        flags.append("RETRIED_OK")
+    return Served(to, request.npages, applied, told, tuple(flags))
+
+
+def _asked_again(history: History, request: Request) -> bool:
+    return any(
+        later.id > request.id
+        and (later.space, later.start, later.npages, later.result) == (request.space, request.start, request.npages, 0)
+        and later.start is not None
+        and later.conversions
+        for later in history.requests.values()
+    )
+
+
+def request_json(history: History, request: Request) -> Json:
+    """One request of a guest with its verdict."""
+    odd = details(request.detail)
+    found = served(history, request)
+    gpa = None if request.start is None else request.start << PAGE_SHIFT
+    return {
+        "id": request.id,
+        "guest": guest_name(history, request.space),
+        "thread": request.thread,
+        "path": request.path.name.lower(),
+        "gpa": hexadecimal(gpa) if gpa is not None else odd.get("gpa"),
+        "pages": request.npages if request.npages is not None else (int(odd["pages"], 16) if "pages" in odd else None),
+        "flags": hexadecimal(request.flags),
+        "to": found.to,
+        "conversions": request.conversions,
+        "applied_pages": found.applied,
+        "told": found.told,
+        "notes": list(found.flags),
+        "asked_ns": _time(request.asked),
+        "answered_ns": _time(request.answered),
+        "evidence": evidence(history, request.source, request.first_line, request.last_line),
+    }
+
+
+def requests(history: History) -> list[Json]:
+    """All requests, oldest first."""
+    return [request_json(history, history.requests[key]) for key in sorted(history.requests)]
+
+
+# --- state ----------------------------------------------------------------------------------------------------------
+
+
+class StateRow(NamedTuple):
+    """Pages of one guest, or of a guest_memfd in no memslot, that are in one state and alike otherwise."""
+
+    guest: str
+    gmem: int | None
+    start: int
+    end: int
+    state: str
+    unbacked: str | None
+    held_by: int | None
+
+
+def unbacked(history: History, vm: Vm, gfn: int) -> str | None:
+    """Why there can be no private memory behind a gfn; None if there can, or if it is not known."""
+    slot = vm.slot_of(gfn)
+    if slot is None:
+        return "no_slot" if history.memory.slots_known(vm) else None
+    if not slot.has_gmem:
+        return "no_gmem"
+    gmem = history.memory.gmems.get(slot.gmem or 0)
+    return "gmem_closed" if gmem is not None and gmem.released else None
+
+
+def state(history: History, start: int = 0, end: int = END, unit: str = "gfn") -> Iterator[StateRow]:
+    """The state of all pages of ``[start, end)``, guest by guest, then guest_memfd by guest_memfd (``unit`` idx)."""
+    memory = history.memory
+    for vm in memory.vms.values() if unit == "gfn" else ():
+        for run in memory.guest_runs(vm.id, start, end):
+            yield from _rows(history, vm, run.start, run.end, run.state)
+    if unit == "gfn":
+        for conversion in history.ordered():
+            if conversion.space is None and conversion.start is not None and conversion.end is not None:
+                low, high = max(start, conversion.start), min(end, conversion.end)
+                if low < high:
+                    yield StateRow(NO_GUEST, None, low, high, UNKNOWN, None, None)
+    for gmem in memory.gmems.values():
+        if gmem.inplace and (unit == "idx" or not _in_a_slot(history, gmem.id)):
+            for run in memory.runs(gmem.id, start, end):
+                yield StateRow(
+                    guest_name(history, gmem.id),
+                    gmem.id,
+                    run.start,
+                    run.end,
+                    run.state,
+                    None,
+                    _held(history, gmem.id, run.start),
+                )
+
+
+def _in_a_slot(history: History, gmem: int) -> bool:
+    return any(slot.gmem == gmem for vm in history.memory.vms.values() for slot in vm.slots.values())
+
+
+def _rows(history: History, vm: Vm, start: int, end: int, state: str) -> Iterator[StateRow]:
+    """Cut a run at the borders of memslots, where what is behind it changes."""
+    cuts = {start, end}
+    for slot in vm.slots.values():
+        cuts |= {cut for cut in (slot.start, slot.end) if start < cut < end}
+    edges = sorted(cuts)
+    pending: StateRow | None = None
+    for low, high in pairwise(edges):
+        held = _held(history, vm.id, low) if "(" in state else None
+        why = unbacked(history, vm, low) if state == PRIVATE else None
+        row = StateRow(vm.name, None, low, high, state, why, held)
+        if pending is not None and pending._replace(end=0, start=0) == row._replace(end=0, start=0):
+            pending = pending._replace(end=high)
+            continue
+        if pending is not None:
+            yield pending
+        pending = row
+    if pending is not None:
+        yield pending
+
+
+def _held(history: History, space: int, page: int) -> int | None:
+    for conversion in history.memory.conversions.values():
+        if conversion.space == space and conversion.start is not None and conversion.start <= page < (conversion.end or 0):
+            return conversion.id
+    return None
+
+
+def state_json(row: StateRow) -> Json:
+    """One row of a state; ``end`` null means "to the end"."""
+    return {
+        "guest": row.guest,
+        "unit": "gfn" if row.gmem is None else "index",
+        "gmem": row.gmem,
+        "start": hexadecimal(row.start),
+        "end": None if row.end >= END else hexadecimal(row.end),
+        "pages": None if row.end >= END else row.end - row.start,
+        "state": row.state,
+        "unbacked": row.unbacked,
+        "held_by": row.held_by,
+    }
+
+
+# --- messed-up pages --------------------------------------------------------------------------------------------------
+
+
+def messed_up_json(history: History, entry: MessedUp) -> Json:
+    """One page that cannot be trusted."""
+    return {
+        "id": entry.id,
+        "cause": entry.cause.name.lower(),
+        "state": entry.state,
+        "pfn": hexadecimal(entry.pfn),
+        "count": entry.count,
+        "guest": guest_name(history, entry.vm),
+        "gfn": hexadecimal(entry.gfn),
+        "gmem": entry.gmem,
+        "index": hexadecimal(entry.index),
+        "reuse_risk": entry.reuse_risk,
+        "cleared_by": entry.cleared_by,
+        "since_ns": _time(entry.since),
+    }
+
+
+def messed_up(history: History) -> list[Json]:
+    """All messed-up pages that were not cleared."""
+    entries = history.memory.messed_up.values()
+    return [messed_up_json(history, entry) for entry in entries if entry.state != "cleared"]

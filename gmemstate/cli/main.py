@@ -1,0 +1,97 @@
+"""The entry point: one group of verbs, one place for errors and exit codes."""
+
+import os
+import sys
+from enum import IntEnum
+from typing import Any, NoReturn
+
+import click
+
+from gmemstate._version import __version__
+from gmemstate.model.errors import GmemstateError
+
+
+class Exit(IntEnum):
+    """Exit codes; where several fit, 4 goes before 2, 1, 3 and 0."""
+
+    CLEAN = 0
+    FINDINGS = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    CANNOT_READ = 4
+    INTERRUPTED = 130
+
+
+_PRECEDENCE = (Exit.CANNOT_READ, Exit.USAGE, Exit.FINDINGS, Exit.INCOMPLETE, Exit.CLEAN)
+
+
+def worst(*codes: Exit) -> Exit:
+    """The code that counts among several."""
+    return next(code for code in _PRECEDENCE if code in codes or code is Exit.CLEAN)
+
+
+def talk(text: str) -> None:
+    """Say something to the person, not to the pipe."""
+    click.echo(text, err=True)
+
+
+class Verbs(click.Group):
+    """A group whose verbs are imported when they are first needed."""
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of that name."""
+        from gmemstate.cli import verbs
+
+        return verbs.VERBS.get(cmd_name)
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """All verbs, in the order in which one needs them."""
+        from gmemstate.cli import verbs
+
+        return list(verbs.VERBS)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--db", metavar="PATH|URL", envvar="GMEMSTATE_DB", default="gmemstate.db", help="The ledger [default: gmemstate.db]."
+)
+@click.version_option(__version__, prog_name="gmemstate")
+@click.pass_context
+def cli(context: click.Context, db: str) -> None:
+    r"""Flight recorder, auditor and post-mortem tool for guest_memfd shared/private conversions.
+
+    \b
+    gmemstate demo                  what it is about, in ten seconds
+    gmemstate ingest trace.txt      read a kernel trace into the ledger
+    gmemstate postmortem            what failed, whose fault it is, what is left, what to do
+
+    Exit codes: 0 clean, 1 findings, 2 usage, 3 incomplete, 4 cannot read. Every verb that prints data has --json.
+    """
+    context.obj = db
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(args=arguments, prog_name="gmemstate", standalone_mode=False)
+        sys.stdout.flush()
+        _leave(code if isinstance(code, int) else Exit.CLEAN)
+    except click.exceptions.NoArgsIsHelpError as error:
+        talk(error.format_message())
+        _leave(Exit.USAGE)
+    except click.ClickException as error:
+        error.show()
+        _leave(Exit.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        _leave(Exit.INTERRUPTED)
+    except GmemstateError as error:
+        talk(f"gmemstate: {error}")
+        _leave(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read us has had enough. Keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(Exit.CLEAN)
+
+
+def _leave(code: Any) -> NoReturn:
+    sys.exit(int(code))

@@ -1,0 +1,253 @@
+"""The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from gmemstate.audit import views
+from gmemstate.audit.history import History, moment
+from gmemstate.audit.history import history as history_of
+from gmemstate.ingest.lines import Account, Input
+from gmemstate.ingest.reading import Reading
+from gmemstate.model.errors import SourceChanged, UsageError
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    KIND,
+    LINE,
+    SEQ,
+    SOURCE,
+    SPACE,
+    VALUE,
+    Event,
+    EventRow,
+    SourceRead,
+    T,
+    details,
+    event_of,
+)
+from gmemstate.model.machines import RANGE, may
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import Head, SourceInfo
+from gmemstate.model.units import END, Gfn
+from gmemstate.store.database import connect
+from gmemstate.store.events import StoredRecord
+from gmemstate.store.projections import compare
+from gmemstate.store.recorder import Recorder
+
+
+class Ingested(NamedTuple):
+    """What came of reading one source."""
+
+    name: str
+    events: int
+    """how many events were added"""
+    account: Account
+    gaps: int
+    damage: str | None
+    """why the source is not whole, None if it is"""
+    known: bool
+    """it was read before, and nothing was new"""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.gaps and self.damage is None
+
+
+class RangeView(NamedTuple):
+    """The range of equal state that holds a gfn: one row of the range machine."""
+
+    guest: str
+    start: Gfn
+    end: Gfn
+    state: str
+
+    def may(self, trigger: str) -> bool:
+        """Whether an event is expected in this state."""
+        return may(RANGE, self.state, trigger)
+
+
+class Ledger:
+    """A record of conversions in a file or a database, and the answers that it gives.
+
+    Use :meth:`open`; a ledger is a context manager. All methods raise subclasses of GmemstateError.
+    """
+
+    def __init__(self, where: str, *, writable: bool, synchronous: str) -> None:
+        self.where = where
+        self._writable = writable
+        self._synchronous = synchronous
+        self._recorder: Recorder | None = None
+        self.record_ = StoredRecord(connect(where, writable=writable, synchronous=synchronous), where)
+
+    @classmethod
+    def open(cls, where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Self:
+        """Open the ledger at a path or database URL; it is made if it is not there and ``readonly`` is not set.
+
+        ``durable`` makes every commit survive a power cut; without it only the closing of the ledger does.
+        """
+        return cls(str(where), writable=not readonly, synchronous="FULL" if durable else "NORMAL")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger; an SQLite ledger is then whole in its one file."""
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
+        self.record_.engine.dispose()
+
+    # --- recording
+
+    def record(self, *events: Event, expect: Mapping[int, int] | None = None) -> Head:
+        """Append events as one batch; on return they are stored. ``expect`` maps guests to the last seq seen of each."""
+        return self._recording().append([event.row() for event in events], None, expect)
+
+    def ingest(self, *names: str | Path) -> list[Ingested]:
+        """Read traces (paths, or ``-`` for standard input) into the ledger, one after the other.
+
+        What was read before adds nothing; a file that has grown is continued. Raises CannotRead, SourceChanged.
+        """
+        return [self._ingest(str(name)) for name in names]
+
+    def rebuild(self) -> int:
+        """Make all projections anew from the record; the number of events."""
+        return self._recording().rebuild()
+
+    def _recording(self) -> Recorder:
+        if not self._writable:
+            raise UsageError(f"{self.where} was opened for reading; open it without readonly to record")
+        if self._recorder is None:
+            engine = connect(self.where, writable=True, synchronous=self._synchronous)
+            self._recorder = Recorder(engine, self.where, time.time_ns)
+        return self._recorder
+
+    def _ingest(self, name: str) -> Ingested:
+        source = Input(name)
+        try:
+            before = self._known(source)
+            stored = [] if before is None else list(self._of_source(before.id))
+            pauses = [facts["offset"] for facts in self._readings(before)] if before is not None else []
+            reading = Reading(source, tuple(pauses))
+            recorder = self._recording()
+            known: dict[int, int] = {}
+            added, at = 0, 0
+            for events in reading.events():
+                rows = [event.row() for event in events]
+                old, new = rows[: max(0, len(stored) - at)], rows[max(0, len(stored) - at) :]
+                self._recognise(source, old, stored[at : at + len(old)], known)
+                at += len(old)
+                recorder.append(new, known)
+                added += len(new)
+                for reference in reading.tracker.closed:
+                    known.pop(reference, None)
+                reading.tracker.closed.clear()
+            if at < len(stored):
+                raise SourceChanged(
+                    f"{name}: is shorter than when it was read before; nothing was added. Read it into another ledger"
+                )
+        finally:
+            source.close()
+        return Ingested(name, added, reading.account, reading.gaps, reading.damage, before is not None and not added)
+
+    def _known(self, source: Input) -> SourceInfo | None:
+        """The source that begins with the same bytes, if it was read before."""
+        for info in self.record_.sources():
+            if info.head_size <= source.head_size and source.head(info.head_size) == info.head:
+                return info
+        return None
+
+    def _of_source(self, source: int) -> Iterator[EventRow]:
+        return (row for row in self.record_.events(source) if row[SOURCE] == source)
+
+    def _readings(self, info: SourceInfo) -> list[dict[str, Any]]:
+        return [
+            {"offset": row[VALUE], **details(row[DETAIL])} for row in self._of_source(info.id) if row[KIND] == SourceRead.code
+        ]
+
+    @staticmethod
+    def _recognise(source: Input, rows: list[EventRow], stored: list[EventRow], known: dict[int, int]) -> None:
+        """Match what is read again with what is stored, so that references find their seqs."""
+        for row, have in zip(rows, stored, strict=True):
+            if (row[KIND], row[T], row[LINE]) != (have[KIND], have[T], have[LINE]):
+                raise SourceChanged(
+                    f"{source.name}: line {have[LINE]} is not what it was when it was read before (event {have[SEQ]}); nothing was "
+                    "added. Read it into another ledger",
+                    seq=have[SEQ],
+                )
+            pairs = (
+                (row[SOURCE], have[SOURCE]),
+                (row[SPACE], have[SPACE]),
+                (row[CONVERSION], have[CONVERSION]),
+                (row[ACTOR], have[ACTOR]),
+            )
+            known.update({new: old for new, old in pairs if new is not None and new < 0 and old is not None})
+
+    # --- answers
+
+    def head(self) -> Head:
+        """Where the record ends."""
+        return self.record_.head()
+
+    def events(self, first: int = 1, last: int | None = None) -> Iterator[tuple[int, Event]]:
+        """The events ``first .. last`` with their seqs, typed."""
+        return ((row[SEQ], event_of(row)) for row in self.record_.events(first, last))
+
+    def history(self, at: str | int | None = None) -> History:
+        """Everything that happened up to a moment (a seq, or a time like "5.31"); the whole record if None."""
+        return history_of(self.record_, moment(self.record_, at))
+
+    def memory(self, at: str | int | None = None) -> Memory:
+        """What was true at a moment."""
+        return self.history(at).memory
+
+    def state(self, at: str | int | None = None, start: int = 0, end: int = END) -> list[views.StateRow]:
+        """The state of gfns ``[start, end)`` of every guest at a moment."""
+        return list(views.state(self.history(at), start, end))
+
+    def conversions(self, at: str | int | None = None) -> list[views.Json]:
+        """All conversions with their verdicts."""
+        return views.conversions(self.history(at))
+
+    def requests(self, at: str | int | None = None) -> list[views.Json]:
+        """All requests of guests with what became of them."""
+        return views.requests(self.history(at))
+
+    def messed_up(self, at: str | int | None = None) -> list[views.Json]:
+        """All host pages that can no longer be trusted."""
+        return views.messed_up(self.history(at))
+
+    def stale_projections(self, history: History) -> list[str]:
+        """The tables for SQL readers that are not what a history of the whole record folds to."""
+        return compare(self.record_, history)
+
+    def range(self, gfn: int, guest: str | None = None, at: str | int | None = None) -> RangeView:
+        """The range of equal state that holds a gfn of a guest (which may be left out if there is one only)."""
+        memory = self.memory(at)
+        guests = [vm for vm in memory.vms.values() if guest in (None, vm.name)]
+        if len(guests) != 1:
+            names = ", ".join(vm.name for vm in memory.vms.values()) or "none"
+            raise UsageError(f"which guest? There are: {names}", guests=names)
+        vm = guests[0]
+        state = memory.attribute(vm.id, gfn)
+        runs = [run for run in memory.guest_runs(vm.id) if run.start < run.end]
+        at_hand = next(n for n, run in enumerate(runs) if run.start <= gfn < run.end)
+        first, last = at_hand, at_hand
+        while first and runs[first - 1].state == state:
+            first -= 1
+        while last + 1 < len(runs) and runs[last + 1].state == state:
+            last += 1
+        return RangeView(vm.name, Gfn(runs[first].start), Gfn(runs[last].end), state)
+
+
+def open(where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Ledger:
+    """Open the ledger at a path or database URL (see :meth:`Ledger.open`)."""
+    return Ledger.open(where, readonly=readonly, durable=durable)

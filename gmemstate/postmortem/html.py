@@ -1,0 +1,62 @@
+"""Stories as one self-contained HTML page: no script, nothing from elsewhere, dark or light as the reader has it."""
+
+from collections.abc import Iterable
+from html import escape
+
+from gmemstate.postmortem.story import Story, Table
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --blame: #b33; }
+@media (prefers-color-scheme: dark) { :root { --blame: #f88; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1.15rem; margin: 0; }
+article { border: 1px solid var(--line); border-radius: 6px; padding: 1rem 1.25rem; margin: 1.5rem 0; }
+.blame { color: var(--blame); } .who, .note { color: GrayText; }
+table { border-collapse: collapse; font: 13px/1.6 ui-monospace, monospace; margin: .8rem 0; display: block; overflow-x: auto; }
+th, td { text-align: left; padding: .1rem .9rem .1rem 0; white-space: nowrap; vertical-align: top; }
+th { border-bottom: 1px solid var(--line); font-weight: 600; }
+dl { display: grid; grid-template-columns: 6rem 1fr; gap: .35rem .5rem; margin: .8rem 0 0; }
+dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
+@media print { article { break-inside: avoid; } }
+"""
+
+
+def page(stories: Iterable[tuple[int, Story]], count: int, covered: str, missing: list[str]) -> str:
+    """The page of some stories. All text is escaped: names of processes and files are the guest's or anybody's."""
+    bodies = [_article(number, count, story) for number, story in stories] or ["<p>Nothing failed in what was recorded.</p>"]
+    ends = [("Covered", covered), *(("Missing", reason) for reason in missing)]
+    return (
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>gmemstate post-mortem</title><style>{STYLE}</style></head><body>\n"
+        "<h1>Post-mortem of guest_memfd conversions</h1>\n" + "\n".join(bodies) + f"\n{_list(ends)}\n</body></html>\n"
+    )
+
+
+def _article(number: int, count: int, story: Story) -> str:
+    parts = [
+        f'<h2><span class="blame">{escape(story.blame)}</span>: {escape(story.title)}</h2>',
+        f'<p class="who">{escape(story.who)} · incident {number} of {count}</p>',
+        f"<p>{escape(story.summary)}</p>",
+    ]
+    if story.timeline:
+        parts.append(_table(Table((), story.timeline)))
+    if story.table is not None:
+        parts.append(_table(story.table))
+    words = list(story.paragraphs)
+    if story.evidence:
+        words.append(("Lines", story.evidence))
+    words += [("Missing", missing) for missing in dict.fromkeys(story.missing)]
+    parts.append(_list(words))
+    return f'<article id="incident-{number}">\n' + "\n".join(parts) + "\n</article>"
+
+
+def _table(table: Table) -> str:
+    head = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.header) + "</tr>" if table.header else ""
+    rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return f"<table>{head}{rows}</table>"
+
+
+def _list(pairs: Iterable[tuple[str, str]]) -> str:
+    return "<dl>" + "\n".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in pairs) + "</dl>"

@@ -1,0 +1,246 @@
+"""Stories of what looks like a failure and is not, or of which nothing more can be said: poison, lost races, kills, cuts."""
+
+from gmemstate.audit.history import History
+from gmemstate.model.events import NPAGES, SPACE, START, Capability, T, details
+from gmemstate.model.objects import MessedUp
+from gmemstate.model.units import END, duration, seconds, span
+from gmemstate.postmortem import words
+from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.scene import Scene
+from gmemstate.postmortem.story import Story
+
+SHOWN = 12
+ENOMEM = 12
+
+
+def poison(history: History, seen: Scene, incident: Incident) -> Story:
+    """A page of a guest_memfd has a memory error: it is zapped and kept, and every touch of it is refused."""
+    entries = incident.entries
+    story = Story(
+        "host platform",
+        "memory error",
+        words.guest(history, incident.vm),
+        f"{words.count(len(entries), 'page')} of guest_memfd {'has' if len(entries) == 1 else 'have'} a memory error (poison). The poison stays "
+        "with the page, through conversions in both directions, until it is punched out of the file.",
+    )
+    for entry in entries[:SHOWN]:
+        story.timeline.append(("poison", seconds(entry.since), _page(entry), "", ""))
+    for fault in incident.faults[:SHOWN]:
+        at = "" if fault.start is None else f" of gfn {fault.start:#x}"
+        kind = "private" if fault.private else "shared"
+        story.timeline.append(
+            (
+                "touch",
+                seconds(fault.t),
+                f"the guest's {kind} access{at}",
+                words.errno_name(fault.result),
+                "KVM_EXIT_MEMORY_FAULT",
+            )
+        )
+    for conversion in history.ordered():
+        if any(
+            conversion.space in (entry.vm, entry.gmem) and _over(conversion.start, conversion.end, entry, conversion.in_vm)
+            for entry in entries
+        ):
+            story.timeline.append(("", *words.line(conversion)))
+    for row in seen.punches:
+        start = row[START]
+        if start is not None and any(
+            entry.gmem == row[SPACE] and entry.index is not None and start <= entry.index < _end(start, row[NPAGES])
+            for entry in entries
+        ):
+            story.timeline.append(
+                (
+                    "punch",
+                    seconds(row[T]),
+                    f"idx {span(start, _end(start, row[NPAGES]))} punched: the page is gone, the next touch gets a fresh one",
+                    "0",
+                    "",
+                )
+            )
+    story.timeline.sort(key=lambda row: row[1].rjust(20))
+    actions = sorted({action for entry in entries if (action := details(entry.detail).get("action"))})
+    failed = [action for action in actions if "Failed" in action]
+    story.add(
+        "Note",
+        (
+            "the kernel's \"" + failed[0] + '" is its normal way: '
+            if failed
+            else 'a "Failed" in the kernel\'s log is its normal way: '
+        )
+        + "guest_memfd keeps the page on purpose (MF_DELAYED), which memory_failure() counts as a failure; the poison was handled as designed [implied]",
+    )
+    story.add(
+        "Guest",
+        "an access to the page ends KVM_RUN with EHWPOISON and KVM_EXIT_MEMORY_FAULT; that is no request for a conversion",
+    )
+    story.add(
+        "Convert",
+        "to shared gives the guest another page where shared memory is elsewhere (mainline); in place the poison comes along, and to-private is refused with EAGAIN until it is punched",
+    )
+    story.add("Host", "the page is out of use for good; nothing else is affected")
+    story.add("Do", "punch the page out of the guest_memfd (its contents are lost), tell the guest, replace the memory module")
+    return story
+
+
+def _page(entry: MessedUp) -> str:
+    parts = [f"idx {entry.index:#x}" if entry.index is not None else "", f"gfn {entry.gfn:#x}" if entry.gfn is not None else ""]
+    parts.append(f"pfn {entry.pfn:#x}" if entry.pfn is not None else "pfn not shown")
+    return ", ".join(part for part in parts if part)
+
+
+def _over(start: int | None, end: int | None, entry: MessedUp, in_vm: bool) -> bool:
+    page = entry.gfn if in_vm else entry.index
+    return page is not None and start is not None and start <= page < (end or END)
+
+
+def _end(start: int, npages: int | None) -> int:
+    return END if npages is None else start + npages
+
+
+def lost_race(history: History, seen: Scene, incident: Incident) -> Story:
+    """A vCPU faulted while the attribute of the page changed: the kernel refuses the fault, the VMM runs the vCPU again."""
+    faults = incident.faults
+    story = Story(
+        "nobody",
+        "a fault lost a race",
+        words.guest(history, incident.vm),
+        f"{words.count(len(faults), 'guest access', 'guest accesses')} fell into a conversion of the same page: KVM_RUN returned KVM_EXIT_MEMORY_FAULT. That is no "
+        "request for a conversion and no error; nothing is left over.",
+    )
+    for fault in faults[:SHOWN]:
+        raced = history.conversions.get(fault.raced or 0)
+        at = "?" if fault.start is None else f"gfn {fault.start:#x}"
+        kind = "private" if fault.private else "shared"
+        story.timeline.append(
+            (
+                "fault",
+                seconds(fault.t),
+                f"vCPU thread {fault.thread}: {kind} access to {at}",
+                words.errno_name(fault.result),
+                "",
+            )
+        )
+        if raced is not None:
+            story.timeline.append(("raced", *words.line(raced)))
+    story.add(
+        "Why",
+        "the attribute changed between the fault and its check (kvm_mmu_faultin_pfn): the page was converted while this vCPU was in the guest [implied]",
+    )
+    story.add("Do", "nothing: run the vCPU again. VMM: do not take a memory fault exit for a wish; look at the attribute first")
+    return story
+
+
+def stopped(history: History, seen: Scene, incident: Incident) -> Story:
+    """KVM_RUN returned a memory fault, and either no page could be had or the record does not show why."""
+    faults = incident.faults
+    errno = faults[0].result
+    shortage = errno == ENOMEM
+    story = Story(
+        "memory shortage" if shortage else "unknown",
+        "guest stopped at a page",
+        words.guest(history, incident.vm),
+        f"KVM_RUN returned {words.errno_name(errno)} with KVM_EXIT_MEMORY_FAULT {words.count(len(faults), 'time')}: "
+        + ("no memory could be had for the page." if shortage else "this record does not show why."),
+    )
+    for fault in faults[:SHOWN]:
+        at = "an address that is not shown" if fault.start is None else f"gfn {fault.start:#x}"
+        kind = {True: "private", False: "shared", None: "?"}[fault.private]
+        row = ("fault", seconds(fault.t), f"thread {fault.thread}: {kind} access to {at}", words.errno_name(fault.result), "")
+        story.timeline.append(row)
+    if shortage:
+        story.add("Do", "run the vCPU again when memory is free; the attribute is as it was")
+        return story
+    story.add(
+        "Maybe",
+        "the page was asked for as the other kind (a wish for a conversion), no guest_memfd is behind it, or a conversion "
+        "ran meanwhile: the kernel answers all three alike",
+    )
+    if incident.vm is None:
+        story.missing.append(
+            "the guest of this vCPU thread: no line of the thread names a kvm pointer; trace kvm_gmem_get_pfn or strace -f -yy"
+        )
+    story.complete = False
+    return story
+
+
+def killed(history: History, seen: Scene, incident: Incident) -> Story:
+    """A task was killed inside of a conversion: the ioctl is not interruptible and runs to its end."""
+    own = incident.conversions
+    first = own[0]
+    ran = None if first.returned is None or first.dying is None else first.returned - first.dying
+    after = f" {duration(ran)} after the signal" if ran is not None else ""
+    end = (
+        f"it ran to its end{after} and returned {words.errno_name(first.result)}"
+        if first.result is not None
+        else "its end is not on record"
+    )
+    story = Story(
+        "nobody",
+        "killed inside a conversion",
+        words.guest(history, incident.vm),
+        f"The task was killed while {words.where(first)} was converted to {first.target}. The conversion was not interrupted: {end}; the process "
+        "died then. All-or-nothing held.",
+    )
+    for conversion in own[:SHOWN]:
+        story.timeline.append(("asked", *words.line(conversion)))
+        story.timeline.append(("signal", seconds(conversion.dying), f"signal to thread {conversion.thread}", "", ""))
+        if conversion.returned is not None:
+            story.timeline.append(
+                (
+                    "return",
+                    seconds(conversion.returned),
+                    f"{words.errno_name(conversion.result)} to a caller that is dying",
+                    "",
+                    "",
+                )
+            )
+    story.add(
+        "Why",
+        "neither conversion ioctl looks for signals; a large range takes as long as it takes (it holds the lock of its guest meanwhile)",
+    )
+    story.add("Left", "nothing: the guest ends with its process")
+    story.evidence = words.lines_of(history, own)
+    return story
+
+
+def result_unseen(history: History, seen: Scene, incident: Incident) -> Story:
+    """Conversions of which the record shows the attempt but no result."""
+    own = incident.conversions
+    story = Story(
+        "unknown",
+        "result not seen",
+        words.guest(history, incident.vm),
+        f"{words.count(len(own), 'conversion')} {'was' if len(own) == 1 else 'were'} attempted; this record does not show with what result. The state of "
+        "these pages is unknown.",
+    )
+    story.timeline = [
+        ("", *words.line(conversion, "the record ends inside" if conversion.gapped else "")) for conversion in own[:SHOWN]
+    ]
+    if len(own) > SHOWN:
+        story.timeline.append(("", "", f"... and {len(own) - SHOWN} more", "", ""))
+    shows = own[0].shown
+    if Capability.RETURNED not in shows:
+        story.missing.append(
+            "the results: a tracepoint fires before the lock, the no-op test and every failure; add return probes on kvm_vm_ioctl and "
+            "kvm_gmem_ioctl, or strace -f -T -e ioctl"
+        )
+    story.complete = False
+    story.evidence = words.lines_of(history, own)
+    return story
+
+
+def impossible(history: History, seen: Scene, incident: Incident) -> Story:
+    """Events that do not fit the machines."""
+    findings = incident.findings
+    story = Story(
+        "unknown",
+        "impossible history",
+        words.guest(history, incident.vm),
+        f"{words.count(len(findings), 'event')} {'is' if len(findings) == 1 else 'are'} not expected where {'it stands' if len(findings) == 1 else 'they stand'}. "
+        "A wrong join of threads or guests is likelier than a kernel bug.",
+    )
+    for finding in findings[:SHOWN]:
+        story.add(finding.code, str(finding))
+    story.complete = False
+    return story

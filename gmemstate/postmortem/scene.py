@@ -1,0 +1,184 @@
+"""The scene of an incident: what was true just before each conversion of it, and who touched its pages afterwards.
+
+A second pass over the record, for the few ranges that incidents are about.
+"""
+
+from dataclasses import dataclass, field
+
+from gmemstate.audit.history import History
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    KIND,
+    LINE,
+    NPAGES,
+    RESULT,
+    SEQ,
+    SPACE,
+    START,
+    VALUE,
+    Access,
+    ConvertAsked,
+    ConvertAttempted,
+    EventRow,
+    FaultServed,
+    HvaUnmapped,
+    Punched,
+    SlotSet,
+    T,
+    details,
+)
+from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.memory import Memory, StateRun
+from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion
+from gmemstate.model.record import Record
+from gmemstate.model.units import END, PAGE_SHIFT
+from gmemstate.postmortem.incidents import Incident
+
+_BEFORE_THE_LOCK = (ConvertAsked.code, ConvertAttempted.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A run of pages that was touched and mapped again: by the host or the guest, as gfns or indices of ``space``."""
+
+    seq: int
+    t: int | None
+    line: int | None
+    space: int
+    access: Access
+    start: int
+    end: int
+    pfn: int | None
+
+
+@dataclass(slots=True)
+class Scene:
+    """What the second pass found."""
+
+    before: dict[int, list[StateRun]] = field(default_factory=dict)
+    """for each conversion: the states of its range just before it"""
+    touches: list[Touch] = field(default_factory=list)
+    punches: list[EventRow] = field(default_factory=list)
+    unmaps: list[EventRow] = field(default_factory=list)
+    """host virtual ranges that lost their mapping outside of conversions"""
+    hvas: dict[tuple[int, int], int] = field(default_factory=dict)
+    """hva of each memslot, by guest and slot"""
+
+    def touched(
+        self, conversion: Conversion, accesses: tuple[Access, ...], spaces: set[int], start: int, end: int
+    ) -> list[Touch]:
+        """Touches of ``[start, end)`` in some spaces after a conversion."""
+        return [
+            touch
+            for touch in self.touches
+            if touch.seq > conversion.last
+            and touch.space in spaces
+            and touch.access in accesses
+            and touch.start < end
+            and start < touch.end
+        ]
+
+
+def scene(record: Record, history: History, found: list[Incident]) -> Scene:
+    """Look again at what incidents are about."""
+    wanted: dict[int, Conversion] = {}
+    for incident in found:
+        for conversion in [*incident.conversions, *(c for episode in incident.episodes for c in episode.conversions)]:
+            wanted[conversion.id] = conversion
+    entries = [entry for incident in found for entry in incident.entries]
+    hull = _hull(
+        history,
+        list(wanted.values()),
+        [(entry.gmem, entry.index) for entry in entries],
+        [(entry.vm, entry.gfn) for entry in entries],
+    )
+    seen = Scene()
+    memory = Memory()
+    for row in record.events(1, history.memory.seq):
+        begun = wanted.get(row[CONVERSION] or 0)
+        if begun is not None and begun.id not in seen.before and row[KIND] not in _BEFORE_THE_LOCK:
+            seen.before[begun.id] = _before(memory, begun)
+        memory.apply(row)
+        if row[SEQ] % 10_000 == 0:
+            memory.forget_news()
+        _look(seen, row, hull)
+    return seen
+
+
+def _before(memory: Memory, conversion: Conversion) -> list[StateRun]:
+    """The states of a range; a guest_memfd that was not converted before has those of its creation."""
+    space, start, end = conversion.space, conversion.start, conversion.end
+    if space is None or start is None or end is None:
+        return []
+    gmem = memory.gmems.get(space)
+    if gmem is not None and not gmem.inplace and gmem.flags is not None:
+        return [StateRun(start, end, SHARED if gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED else PRIVATE)]
+    return memory.runs(space, start, end)
+
+
+def _look(seen: Scene, row: EventRow, hull: dict[int, tuple[int, int]]) -> None:
+    kind, space, start = row[KIND], row[SPACE], row[START]
+    if kind == FaultServed.code and space in hull and start is not None and not row[RESULT]:
+        end = start + (row[NPAGES] or 1)
+        low, high = hull[space]
+        if low < end and start < high:
+            access = Access(row[ACTOR] or Access.GUEST)
+            seen.touches.append(Touch(row[SEQ], row[T], row[LINE], space, access, start, end, row[VALUE]))
+    elif kind == Punched.code and space in hull and not row[RESULT]:
+        seen.punches.append(row)
+    elif kind == HvaUnmapped.code:
+        seen.unmaps.append(row)
+    elif kind == SlotSet.code and space is not None and row[ACTOR] is not None and not row[RESULT]:
+        hva = details(row[DETAIL]).get("hva")
+        if hva is not None and row[NPAGES]:
+            seen.hvas[(space, row[ACTOR])] = int(hva, 16)
+
+
+def _hull(
+    history: History,
+    conversions: list[Conversion],
+    indices: list[tuple[int | None, int | None]],
+    gfns: list[tuple[int | None, int | None]],
+) -> dict[int, tuple[int, int]]:
+    """The smallest range of each space that holds all pages that incidents are about."""
+    hull: dict[int, tuple[int, int]] = {}
+
+    def add(space: int | None, start: int | None, end: int | None) -> None:
+        if space is None or start is None or end is None:
+            return
+        low, high = hull.get(space, (start, end))
+        hull[space] = (min(low, start), max(high, end))
+
+    for conversion in conversions:
+        add(conversion.space, conversion.start, conversion.end)
+        place = history.places.get(conversion.id)
+        if place is not None:
+            add(history.memory.owner(conversion.space), *place)
+    for space, page in [*indices, *gfns]:
+        add(space, page, None if page is None else page + 1)
+    return hull
+
+
+def hva_range(seen: Scene, history: History, vm: int, start: int, end: int) -> list[tuple[int, int, int]]:
+    """The host virtual memory behind gfns, slot by slot: ``(slot, hva, bytes)``."""
+    guest = history.memory.vms.get(vm)
+    found = []
+    for slot in guest.slots.values() if guest else ():
+        low, high = max(start, slot.start), min(end, slot.end)
+        hva = seen.hvas.get((vm, slot.id))
+        if low < high and hva is not None:
+            found.append((slot.id, hva + ((low - slot.start) << PAGE_SHIFT), (high - low) << PAGE_SHIFT))
+    return found
+
+
+def first_unmap(seen: Scene, after: int, hva: int, size: int) -> EventRow | None:
+    """The first time that any of a host virtual range lost its mapping after an event."""
+    first, last = hva >> PAGE_SHIFT, (hva + size) >> PAGE_SHIFT
+    for row in seen.unmaps:
+        start = row[START] or 0
+        end = END if row[NPAGES] is None else start + row[NPAGES]
+        if row[SEQ] > after and start < last and first < end:
+            return row
+    return None

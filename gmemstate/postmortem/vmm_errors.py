@@ -1,0 +1,122 @@
+"""Stories of what a VMM asked wrongly: refused arguments, private pages without memory, slots swapped under private gfns."""
+
+from gmemstate.audit.history import History
+from gmemstate.audit.views import gfns
+from gmemstate.model.objects import Conversion
+from gmemstate.model.units import seconds, size_in_words, span
+from gmemstate.model.verdict import arguments_known
+from gmemstate.postmortem import words
+from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.scene import Scene
+from gmemstate.postmortem.story import Story, Table
+
+EIO, EFAULT, EINVAL, ENOTTY = 5, 14, 22, 25
+SHOWN = 12
+REASONS = {
+    EINVAL: "flags, an unknown attribute, size 0, a wrap, a misalignment, or an attribute that this VM type does not have",
+    EFAULT: "the arguments could not be read",
+    EIO: "the VM is dead or bugged, or the caller is not the process that made it",
+    ENOTTY: "this file or this kernel does not know the ioctl",
+}
+
+
+def rejected(history: History, seen: Scene, incident: Incident) -> Story:
+    """Requests that never passed the argument checks: nothing was looked at, nothing was changed."""
+    own = incident.conversions
+    errnos = sorted({conversion.result or 0 for conversion in own})
+    story = Story(
+        "VMM",
+        "refused by the argument checks",
+        words.guest(history, incident.vm),
+        f"{words.count(len(own), 'request')} {'was' if len(own) == 1 else 'were'} refused before anything was looked at "
+        f"({', '.join(words.errno_name(code) for code in errnos)}). Nothing was changed.",
+    )
+    story.timeline = [("", *words.line(conversion, _said(conversion))) for conversion in own[:SHOWN]]
+    if len(own) > SHOWN:
+        story.timeline.append(("", "", f"... and {len(own) - SHOWN} more", "", ""))
+    for code in errnos:
+        story.add(words.errno_name(code), REASONS.get(code, words.errno_text(code)))
+    story.add("Do", "mend the call in the VMM; retrying it unchanged fails again")
+    story.evidence = words.lines_of(history, own)
+    return story
+
+
+def _said(conversion: Conversion) -> str:
+    if conversion.attributes is None or not arguments_known(conversion):
+        return ""
+    return f"attributes {conversion.attributes:#x}"
+
+
+def no_memory_behind(history: History, seen: Scene, incident: Incident) -> Story:
+    """Gfns were made private where no guest_memfd is: the ioctl does not mind, the guest's next access cannot be served."""
+    vm = incident.vm
+    touched = len(incident.faults)
+    left = sum(end - start for start, end, _ in incident.trapped)
+    summary = (
+        "Gfns with attribute private have no memory behind them: the conversion succeeded, for attributes need no memory, "
+    )
+    summary += f"but {'the guest was stopped at ' + words.count(touched, 'access', 'accesses') if touched else 'a guest that touches them is stopped'}."
+    if left:
+        summary += f" {words.count(len(incident.trapped), 'such trap')} remain{'s' * (len(incident.trapped) == 1)} ({words.count(left, 'page')})."
+    else:
+        summary += " No such trap is left."
+    story = Story("VMM", "private without memory", words.guest(history, vm), summary)
+    for conversion in incident.conversions[:SHOWN]:
+        story.timeline.append(("made", *words.line(conversion)))
+    for fault in incident.faults[:SHOWN]:
+        kind = "private" if fault.private else "shared"
+        at = "an address that is not shown" if fault.start is None else f"gfn {fault.start:#x}"
+        story.timeline.append(
+            ("fault", seconds(fault.t), f"{kind} access to {at}", words.errno_name(fault.result), "KVM_EXIT_MEMORY_FAULT")
+        )
+    story.timeline.sort(key=lambda row: row[1])
+    if incident.trapped:
+        story.table = Table(
+            ("gfn", "size", "why there is no memory"),
+            [(span(start, end), size_in_words(end - start), reason) for start, end, reason in incident.trapped],
+        )
+    story.add(
+        "Why", "KVM stores attributes for every gfn of a request, with or without a memslot or guest_memfd behind it [implied]"
+    )
+    mended = [c for c in history.ordered() if c.target == "shared" and c.result == 0 and _mends(history, c, incident)]
+    if mended:
+        story.add("Then", "converted back to shared: " + ", ".join(words.where(c) for c in mended[:4]))
+    story.add("Do", "convert the ranges back to shared, or bind a guest_memfd to their memslots" if left else "nothing now")
+    story.add("Fix", "VMM: answer a request for private only where a guest_memfd backs the range")
+    story.evidence = words.lines_of(history, incident.conversions)
+    return story
+
+
+def _mends(history: History, conversion: Conversion, incident: Incident) -> bool:
+    place = gfns(history, conversion)
+    if place is None or not conversion.in_vm or incident.vm is None or conversion.space != incident.vm.id:
+        return False
+    return any(
+        made.id < conversion.id and (made.start or 0) < place[1] and place[0] < (made.end or 0) for made in incident.conversions
+    )
+
+
+def slot_swap(history: History, seen: Scene, incident: Incident) -> Story:
+    """A memslot over private gfns was replaced by one without a guest_memfd (SC-44)."""
+    pages = sum((finding.end or 0) - (finding.start or 0) for finding in incident.findings)
+    story = Story(
+        "VMM",
+        "private memory replaced",
+        words.guest(history, incident.vm),
+        f"{words.count(pages, 'private page')} lost the guest_memfd behind {'it' if pages == 1 else 'them'} by a change of memslots. The guest "
+        "goes on with other memory, and no conversion tells it so.",
+    )
+    story.table = Table(
+        ("gfn", "size"),
+        [(span(f.start or 0, f.end or 0), size_in_words((f.end or 0) - (f.start or 0))) for f in incident.findings],
+    )
+    story.add(
+        "Why",
+        "attributes belong to the guest_memfd; a plain memslot in its place counts as shared, and nothing checks for it [implied]",
+    )
+    story.add(
+        "Data",
+        "what the guest had written privately stays in the guest_memfd as long as that lives; the guest no longer sees it",
+    )
+    story.add("Fix", "VMM: convert the range to shared before its memslot is replaced")
+    return story

@@ -97,7 +97,9 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
                 "basis": left.basis,
             }
             for left in found.residue
-        ],
+        ]
+        if found.residue is not None
+        else None,
         "label": found.label,
         "stuck": conversion.stuck,
         "dying": conversion.dying is not None,
@@ -216,7 +218,7 @@ def unbacked(history: History, vm: Vm, gfn: int) -> str | None:
     slot = vm.slot_of(gfn)
     if slot is None:
         return "no_slot" if history.memory.slots_known(vm) else None
-    if not slot.has_gmem:
+    if slot.has_gmem is False:
         return "no_gmem"
     gmem = history.memory.gmems.get(slot.gmem or 0)
     return "gmem_closed" if gmem is not None and gmem.released else None

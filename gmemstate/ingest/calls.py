@@ -13,8 +13,9 @@ from gmemstate.model.events import (
     AttrsStored,
     ConvertAsked,
     ConvertAttempted,
+    ConvertMet,
     ConvertReturned,
-    Dialect,
+    GmemSeen,
     InvalidateAdded,
     InvalidateEnded,
     Through,
@@ -43,9 +44,9 @@ def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
 # --- beginning ------------------------------------------------------------------------------------------------------
 
 
-def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Call:
+def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through, *, entered: bool = False) -> Call:
     """A thread enters a conversion; what it was last told by KVM_RUN goes on record first."""
-    leave(tracker, thread)
+    tracker.leave(thread)
     if thread.exit is not None:
         told = thread.exit
         vm = tracker.vm_of(thread)
@@ -54,19 +55,11 @@ def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Cal
                        result=-told.args.get("err", 0), t=told.t, line=told.line, source=tracker.source)
         )  # fmt: skip
         thread.exit = None
-    call = Call(tracker.handle(), through, fact.line)
+    call = Call(tracker.handle(), through, fact.line, entered=entered)
     if thread.syscall is not None and thread.syscall[0] == "ioctl":
         call.fd = thread.syscall[1].get("fd")
     thread.call = call
     return call
-
-
-def leave(tracker: Tracker, thread: Thread) -> None:
-    """A thread is no longer inside its conversion, whether or not its return was seen."""
-    if thread.call is not None:
-        tracker.closed.append(thread.call.handle)
-        thread.call = None
-    thread.zap = None
 
 
 def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
@@ -86,23 +79,24 @@ def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
             odd["flags"] = hex(fact.args["flags"])
     if fact.args.get("cmd") == SET_ATTRIBUTES2 and call.through is Through.VM_IOCTL:
         odd["ioctl"] = hex(SET_ATTRIBUTES2)
+    kind = ConvertAsked if call.entered else ConvertMet
     tracker.emit(
-        ConvertAsked(conversion=call.handle, through=call.through, space=call.gmem, thread=thread.tid, start=call.start,
-                     npages=call.npages, attributes=call.attributes, detail=detail(**odd), **_at(tracker, fact))
+        kind(conversion=call.handle, through=call.through, space=call.gmem, thread=thread.tid, start=call.start,
+             npages=call.npages, attributes=call.attributes, detail=detail(**odd), **_at(tracker, fact))
     )  # fmt: skip
 
 
 def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") not in (SET_ATTRIBUTES, SET_ATTRIBUTES2):
         return False
-    ask(tracker, fact, thread, begin(tracker, fact, thread, Through.VM_IOCTL))
+    ask(tracker, fact, thread, begin(tracker, fact, thread, Through.VM_IOCTL, entered=True))
     return True
 
 
 def gmem_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") != SET_ATTRIBUTES2:
         return False
-    call = begin(tracker, fact, thread, Through.GMEM_IOCTL)
+    call = begin(tracker, fact, thread, Through.GMEM_IOCTL, entered=True)
     _identify(tracker, fact, thread, call)
     ask(tracker, fact, thread, call)
     return True
@@ -127,6 +121,9 @@ def gmem_here(tracker: Tracker, fact: Fact, thread: Thread, vm: int | None) -> A
     if created is not None and created.pointer is None and (known is None or created.handle < known.handle):
         created.pointer = pointer
         return created
+    if known is not None and known.vm is None and vm is not None:
+        known.vm = vm
+        tracker.emit(GmemSeen(space=known.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=tracker.source))
     return known or tracker.gmem_at(pointer, fact, vm)
 
 
@@ -144,8 +141,6 @@ def gmem_arguments(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def attempt(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The tracepoint fires before the lock, before the no-op test and before any failure: an attempt, no more."""
     start, end, attributes = fact.args["start"], fact.args["end"], fact.args["attrs"]
-    if fact.text.startswith("kvm_vm_set"):
-        tracker.dialect = Dialect.MAINLINE
     call = thread.call
     same = call is not None and call.through is Through.VM_IOCTL and not call.attempted
     if same and call is not None and call.known:
@@ -153,6 +148,7 @@ def attempt(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if not same or call is None:
         call = begin(tracker, fact, thread, Through.VM_IOCTL)
     call.start, call.npages, call.attributes, call.attempted, call.known = start, end - start, attributes, True, True
+    call.mainline = fact.text.startswith("kvm_vm_set")
     tracker.emit(
         ConvertAttempted(conversion=call.handle, thread=thread.tid, start=start, npages=end - start, attributes=attributes,
                          **_at(tracker, fact))
@@ -175,11 +171,11 @@ def inside(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Ca
 def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The first comparison of a call, by the ioctl itself, tells a no-op; others come from memslots and post_set."""
     args = fact.args
-    if "<- kvm_range_has_memory_attributes" in fact.text:
-        tracker.dialect = Dialect.MAINLINE
     by_name = "+0x" in fact.text.partition("<-")[0]
     making = thread.region is not None or "init_memslot" in fact.text
     vm = tracker.vm(args["kvm"], fact, thread, makes=making)
+    if "<- kvm_range_has_memory_attributes" in fact.text:
+        tracker.mainline(vm, fact)
     if thread.region is not None:
         thread.region.vm = vm
     call = thread.call
@@ -207,17 +203,19 @@ def _meet(tracker: Tracker, fact: Fact, thread: Thread, call: Call, vm: VmState)
     """The guest of a call becomes known; and perhaps that its birth is on record.
 
     KVM_CREATE_VM itself is seldom traced. But the fd of the ioctl was once returned by an ioctl; where the thread that
-    first touched the guest got just that fd from an ioctl before, once, in a record without gaps, it was the creation.
+    first touched the guest got just that fd from an ioctl before, in a record without gaps, it was the creation.
     """
     call.vm = vm.handle
-    if vm.birth_told or not vm.born_here or not tracker.whole or call.fd is None or tracker.dialect is not Dialect.MAINLINE:
+    vm.fd = call.fd if vm.fd is None else vm.fd
+    if call.mainline:
+        tracker.mainline(vm, fact)
+    if vm.birth_told or not vm.born_here or not tracker.whole or call.fd is None:
         return
     vm.birth_told = True
-    maker = tracker.threads[vm.thread]
-    lines = [line for line in maker.returned.get(call.fd, ()) if line < vm.line]
-    if len(lines) == 1:
+    line = vm.returned.get(call.fd)
+    if line is not None:
         tracker.emit(
-            VmCreated(space=vm.handle, dialect=Dialect.MAINLINE, line=lines[0], source=tracker.source,
+            VmCreated(space=vm.handle, dialect=vm.dialect, line=line, source=tracker.source,
                       detail=detail(basis="implied", join="thread", fd=call.fd))
         )  # fmt: skip
 
@@ -324,6 +322,9 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The point of no return of a conversion; or the beginning of a punch, a poisoning or a release."""
     start, end = fact.args["start"], fact.args["end"]
     call = thread.call
+    if call is not None and call.known and (start, end) != (call.start, call.end):
+        tracker.leave(thread)
+        call = None
     if call is None or call.through is not Through.GMEM_IOCTL:
         thread.bracket = (start, end, [])
         return False
@@ -417,7 +418,7 @@ def _return(tracker: Tracker, fact: Fact, thread: Thread, call: Call, result: in
                         error_offset=error_offset, thread=thread.tid, **_at(tracker, fact))
     )  # fmt: skip
     _remember(tracker, fact, call)
-    leave(tracker, thread)
+    tracker.leave(thread)
 
 
 def _remember(tracker: Tracker, fact: Fact, call: Call) -> None:
@@ -445,16 +446,14 @@ def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         and not call.gapped
         and (entered is None or entered[1].get("cmd") in (None, SET_ATTRIBUTES, SET_ATTRIBUTES2))
     ):
-        if call.vm is None and call.through is Through.VM_IOCTL and (vm := tracker.vm_of(thread)) is not None:
+        vm = tracker.vm_of(thread)
+        if call.vm is None and call.through is Through.VM_IOCTL and vm is not None and vm.fd in (None, call.fd):
             call.vm = vm.handle
         _return(tracker, fact, thread, call, result, None)
         return True
-    if call is not None:
-        leave(tracker, thread)
+    tracker.leave(thread)
     if 2 < result < 1 << 16:
-        lines = thread.returned.setdefault(result, [])
-        if len(lines) < 2:
-            lines.append(fact.line)
+        thread.returned[result] = fact.line
     return False
 
 

@@ -212,6 +212,7 @@ class FtraceReader:
             return said
         if match := _LOST(text.strip()):
             lost = match[2] or match[3]
+            self._graph.forget()
             return Marker(number, "lost", lost=None if lost is None else int(lost))
         if _BUFFER(text):
             return Marker(number, "overwritten")

@@ -5,6 +5,7 @@ without them are context. Pointers stay closed: what a probe reads behind one (`
 """
 
 import re
+from typing import NamedTuple
 
 from gmemstate.ingest.facts import Context, Fact
 
@@ -47,11 +48,23 @@ RETURNED = {
 Said = tuple[str, dict[str, int], str]
 
 
+class Open(NamedTuple):
+    """A function that a thread is inside of. Its return is indented like its call."""
+
+    indent: int
+    name: str
+    args: dict[str, int]
+
+
 class Graph:
     """Follows the calls of each thread."""
 
     def __init__(self) -> None:
-        self._stacks: dict[int, list[tuple[str, dict[str, int]]]] = {}
+        self._stacks: dict[int, list[Open]] = {}
+
+    def forget(self) -> None:
+        """Events were lost: nobody knows where any thread is now."""
+        self._stacks.clear()
 
     def parse(self, number: int, text: str) -> Fact | Context | None:
         """The fact of a line of the graph, context if it says nothing here, None if it is no line of a graph."""
@@ -65,29 +78,36 @@ class Graph:
             return Context("function graph")
         return Fact(number, t, int(thread), comm, *said)
 
-    def _said(self, stack: list[tuple[str, dict[str, int]]], body: str) -> Said | None:
+    def _said(self, stack: list[Open], body: str) -> Said | None:
         if comment := _COMMENT(body):
             return ("attempt_text", {}, f"{comment[1]}: {comment[2]}") if "mem_attributes" in comment[1] else None
+        indent = len(body) - len(body.lstrip())
         if call := _CALL(body):
+            while stack and stack[-1].indent >= indent:
+                stack.pop()  # its return is missing
             name = _SUFFIX.sub("", call[1])
             args = {key: int(value, 0) for key, value in _ARGUMENTS(call[2])}
             if body.endswith("{"):
-                stack.append((name, args))
+                said = self._fact(ENTERED, stack, name, args, None)
+                stack.append(Open(indent, name, args))
                 del stack[:-DEPTH]
-                return self._fact(ENTERED, stack[:-1], name, args, None)
+                return said
             table = RETURNED if name in RETURNED else ENTERED
             return self._fact(table, stack, name, args, call[3])
-        if (end := _END(body)) and stack:
-            name, args = stack.pop()
-            while end[1] is not None and name != _SUFFIX.sub("", end[1]) and stack:
-                name, args = stack.pop()
-            return self._fact(RETURNED, stack, name, args, end[2])
+        if end := _END(body):
+            while stack and stack[-1].indent > indent:
+                stack.pop()
+            named = _SUFFIX.sub("", end[1]) if end[1] is not None else None
+            if stack and stack[-1].indent == indent:
+                _, name, args = stack.pop()
+                if named in (None, name):
+                    return self._fact(RETURNED, stack, name, args, end[2])
         return None
 
     @staticmethod
     def _fact(
         table: dict[str, tuple[str, dict[str, str]]],
-        callers: list[tuple[str, dict[str, int]]],
+        callers: list[Open],
         name: str,
         args: dict[str, int],
         result: str | None,
@@ -100,5 +120,5 @@ class Graph:
         if result is not None:
             value = int(result, 0)
             renamed["ret"] = value - (1 << 64) if value >= 1 << 63 else value
-        caller = callers[-1][0] if callers else "?"
+        caller = callers[-1].name if callers else "?"
         return fact, renamed, f"({caller}+0x0 <- {name})"

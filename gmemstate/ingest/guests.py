@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gmemstate.ingest.calls import RUN, leave
+from gmemstate.ingest.calls import RUN
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker
 from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, TaskSignalled, Through, VcpuExited, detail
@@ -119,7 +119,6 @@ def _hypercall_exit(tracker: Tracker, fact: Fact, thread: Thread) -> None:
 
 def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The tracepoint of the same return: what counts is what ``run_ret`` has not told already."""
-    leave(tracker, thread)
     error, reason = fact.args.get("err", 0), fact.args.get("reason")
     entered, thread.entered = thread.entered, None
     if thread.exit_told:
@@ -141,7 +140,6 @@ def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def enter_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    leave(tracker, thread)
     thread.syscall = ("ioctl", dict(fact.args), fact.line)
     thread.file = thread.bracket = None
     if fact.args.get("cmd") == RUN:
@@ -151,7 +149,6 @@ def enter_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def enter_other(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    leave(tracker, thread)
     thread.syscall = (fact.name.removeprefix("enter_"), dict(fact.args), fact.line)
     thread.file = thread.bracket = None
     return False

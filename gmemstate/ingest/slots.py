@@ -7,7 +7,6 @@ from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.tracker import GmemState, Handler, Region, SlotState, Thread, Tracker, VmState
 from gmemstate.model.events import (
     Capability,
-    Dialect,
     GmemBound,
     GmemCreated,
     GmemReleased,
@@ -105,13 +104,13 @@ def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """kvm_gmem_bind() of 7.2, and kvm_gmem_prepare_memory_region() after it; the latter names the inode."""
+    """kvm_gmem_bind() of mainline, kvm_gmem_prepare_memory_region() of in-place kernels; the latter names the inode."""
     args = fact.args
     if "kvm" not in args:
         return False
     vm = tracker.vm(args["kvm"], fact, thread, makes=True)
-    if fact.name == "gmem_bind":
-        tracker.dialect = Dialect.MAINLINE
+    if "<- kvm_gmem_bind" in fact.text:
+        tracker.mainline(vm, fact)
     region = thread.region
     if region is None:
         region = thread.region = Region(fact.line, {})
@@ -214,7 +213,7 @@ def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
     for vm_handle, slot_id, gfn, index in unmaps:
         vm = tracker.by_handle.get(vm_handle)
         slot = vm.slots.get(slot_id) if vm is not None else None
-        if vm is None or slot is None or slot.gmem is not None:
+        if vm is None or slot is None or slot.gmem is not None or not slot.flags & KVM_MEM_GUEST_MEMFD:
             continue
         first = index - (gfn - slot.start)
         if first < 0 or (slot.index is not None and slot.index != first):
@@ -255,7 +254,7 @@ def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("gen") == 1 and not vm.birth_told and tracker.whole:
         vm.birth_told = True
         tracker.emit(
-            VmCreated(space=vm.handle, dialect=tracker.dialect, detail=detail(basis="implied"), **_at(tracker, fact))
+            VmCreated(space=vm.handle, dialect=vm.dialect, detail=detail(basis="implied"), **_at(tracker, fact))
         )  # fmt: skip
         return True
     return False

@@ -1,6 +1,5 @@
 """Facts about single pages: faults and unmaps. Consecutive ones become one event (a run)."""
 
-from gmemstate.ingest.calls import leave
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.slots import link
 from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker, VmState
@@ -27,7 +26,7 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if not {"kvm", "gfn", "ret"} <= args.keys():
         return False
     vm = tracker.vm(args["kvm"], fact, thread)
-    private = tracker.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
+    private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
     access = Access.GUEST_PRIVATE if private else Access.GUEST
     if args["ret"]:
         tracker.emit(
@@ -91,7 +90,7 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         if call is None or call.start is None or call.npages is None or call.gmem is not None:
             return False
         start, end = call.start, call.start + call.npages
-    if thread.bracket is not None and "slot" in args:
+    if thread.bracket is not None and "slot" in args and "mmu_notifier" not in fact.text:
         index = _first_index(vm, args["slot"], start, thread.bracket[0])
         thread.bracket[2].append((vm.handle, args["slot"], start, index))
         if thread.file is not None:
@@ -139,7 +138,7 @@ def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
     start, end = fact.args["start"] >> PAGE_SHIFT, fact.args["end"] >> PAGE_SHIFT
     if thread.call is not None and thread.call.through is Through.VM_IOCTL:
-        leave(tracker, thread)  # that ioctl never touches host page tables: the thread has gone on
+        tracker.leave(thread)  # that ioctl never touches host page tables: the thread has gone on
     source, call = tracker.source, thread.call
     vm = tracker.vm_of(thread)
     space = vm.handle if vm is not None else None

@@ -13,6 +13,7 @@ from gmemstate.ingest.lines import printable
 from gmemstate.model.events import (
     Capability,
     Dialect,
+    DialectSeen,
     Event,
     Gap,
     GapKind,
@@ -50,6 +51,32 @@ SHOWS = {
 }
 
 
+OUTSIDE = frozenset(
+    [
+        "enter_ioctl",
+        "enter_fallocate",
+        "enter_madvise",
+        "exit",
+        "uexit",
+        "run_ret",
+        "hypercall",
+        "hc_done",
+        "page_fault",
+        "gmem_get_pfn",
+        "gmem_ufault",
+        "set_region",
+        "set_region_ret",
+        "gmem_create",
+        "gmem_bind",
+        "gmem_prepare",
+        "gmem_commit",
+        "gmem_release",
+        "gmem_fallocate",
+    ]
+)
+"""Facts of a thread that is not, or no longer, inside of a conversion, whether or not its return was seen."""
+
+
 @dataclass(slots=True)
 class Call:
     """A conversion ioctl that a thread is inside of. Its pages are gfns or, through a guest_memfd, page indices."""
@@ -62,8 +89,12 @@ class Call:
     start: int | None = None
     npages: int | None = None
     attributes: int | None = None
+    entered: bool = False
+    """its entry was seen, not only a step or its return"""
     known: bool = False
     """its arguments are on record"""
+    mainline: bool = False
+    """its tracepoint has the name that only mainline gives it"""
     fd: int | None = None
     attempted: bool = False
     compared: bool = False
@@ -102,7 +133,12 @@ class VmState:
     thread: int
     born_here: bool
     """its first line makes its first memslot or guest_memfd"""
+    dialect: Dialect = Dialect.UNKNOWN
+    returned: dict[int, int] = field(default_factory=dict)
+    """what ioctls had returned to its thread when it was met"""
     birth_told: bool = False
+    fd: int | None = None
+    """with which its ioctls were called"""
     torn_down: bool = False
     gmems: int = 0
     mmap: bool = False
@@ -184,8 +220,8 @@ class Thread:
     error: int | None = None
     """the page index of the last kvm_gmem_error_folio"""
     runs: dict[str, Run] = field(default_factory=dict)
-    returned: dict[int, list[int]] = field(default_factory=dict)
-    """small values that ioctls returned, with their lines: one of them was the fd of a VM"""
+    returned: dict[int, int] = field(default_factory=dict)
+    """small values that ioctls returned, with their last line: one of them was the fd of a VM"""
 
 
 Handler = Callable[["Tracker", Fact, Thread], bool]
@@ -207,7 +243,6 @@ class Tracker:
         self.gmems: list[GmemState] = []
         self.by_handle: dict[int, VmState] = {}
         self.shown: set[Capability] = set()
-        self.dialect = Dialect.UNKNOWN
         self.whole = True
         """nothing was lost so far"""
         self._running: dict[int, Thread] = {}
@@ -227,6 +262,8 @@ class Tracker:
         thread = self.threads.get(fact.thread)
         if thread is None:
             thread = self.threads[fact.thread] = Thread(fact.thread, fact.comm)
+        elif thread.call is not None and fact.name in OUTSIDE:
+            self.leave(thread)
         return handler(self, fact, thread)
 
     def _show(self, fact: Fact, capability: Capability) -> None:
@@ -298,7 +335,7 @@ class Tracker:
     def new_vm(self, pointer: int, fact: Fact, thread: Thread, *, makes: bool) -> VmState:
         """A guest that was not met before; an older one at the same address is gone."""
         old = self.vms.get(pointer)
-        vm = VmState(self.handle(), pointer, fact.line, thread.tid, makes and self.whole)
+        vm = VmState(self.handle(), pointer, fact.line, thread.tid, makes and self.whole, returned=thread.returned.copy())
         self.vms[pointer] = self.by_handle[vm.handle] = vm
         if old is not None:
             del self.by_handle[old.handle]
@@ -314,6 +351,12 @@ class Tracker:
     def vm_of(self, thread: Thread) -> VmState | None:
         """The one guest that a thread was seen with; None if there are none or several."""
         return self.by_handle.get(thread.vms[0]) if len(thread.vms) == 1 else None
+
+    def mainline(self, vm: VmState, fact: Fact) -> None:
+        """A name in a line proves that the attributes of a guest live in its VM."""
+        if vm.dialect is Dialect.UNKNOWN:
+            vm.dialect = Dialect.MAINLINE
+            self.emit(DialectSeen(space=vm.handle, dialect=vm.dialect, t=fact.t, line=fact.line, source=self.source))
 
     def gmem_at(self, pointer: int, fact: Fact, vm: int | None) -> GmemState:
         """The guest_memfd behind an inode pointer."""
@@ -332,6 +375,13 @@ class Tracker:
                 return gmem
         return None
 
+    def leave(self, thread: Thread) -> None:
+        """A thread is no longer inside its conversion."""
+        if thread.call is not None:
+            self.closed.append(thread.call.handle)
+            thread.call = None
+        thread.zap = None
+
     # --- the trace itself
 
     def restart(self) -> None:
@@ -339,7 +389,7 @@ class Tracker:
         self.flush()
         self.closed += [thread.call.handle for thread in self.threads.values() if thread.call is not None]
         self.threads, self.vms, self.by_handle, self.gmems = {}, {}, {}, []
-        self.dialect, self.whole = Dialect.UNKNOWN, True
+        self.whole = True
 
     def mark(self, marker: Marker) -> None:
         """A gap in the trace: nothing that was in the middle can be trusted to be the same behind it."""

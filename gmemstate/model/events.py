@@ -412,6 +412,14 @@ class VcpuExited(Event):
     result: int | None = None
 
 
+@_kind(17, "kvm_range_has_memory_attributes, kvm_gmem_bind", {"dialect": "value"})
+class DialectSeen(Event):
+    """The kernel has functions that only one dialect has: it is known where the attributes of the guest live."""
+
+    space: int
+    dialect: Dialect
+
+
 @_kind(20, "KVM_SET_USER_MEMORY_REGION2", {"flags": "value", "slot": "actor"})
 class SlotSet(Event):
     """A memslot was set; ``npages`` 0 deletes it; ``slot`` is ``as_id << 16 | id``; ``detail`` has the hva."""
@@ -437,7 +445,7 @@ class GmemCreated(Event):
 
 @_kind(22, "inode=0x... in a line", {"pointer": "value", "vm": "actor"}, reference="vm")
 class GmemSeen(Event):
-    """A guest_memfd whose creation is not on record is met for the first time."""
+    """A guest_memfd whose creation is not on record is met for the first time, or again and its guest is known now."""
 
     space: int
     pointer: int | None = None
@@ -531,6 +539,21 @@ class MemoryFaultExit(Event):
 @_kind(40, "kvm_vm_ioctl, kvm_gmem_ioctl", {"attributes": "value", "thread": "actor", "through": "result"})
 class ConvertAsked(Event):
     """A thread asks for a conversion. Without ``start`` the arguments are unaligned (``detail`` has them) or unknown."""
+
+    conversion: int
+    through: Through
+    space: int | None = None
+    thread: int | None = None
+    start: int | None = None
+    npages: int | None = None
+    attributes: int | None = None
+
+
+@_kind(
+    39, "a step or a return of kvm_vm_ioctl, kvm_gmem_ioctl", {"attributes": "value", "thread": "actor", "through": "result"}
+)
+class ConvertMet(Event):
+    """A thread is met inside of a conversion whose entry is not on record; some of its steps may not be either."""
 
     conversion: int
     through: Through

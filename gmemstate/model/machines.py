@@ -124,7 +124,7 @@ def _range_rows() -> Iterator[Row]:
     yield Row("R10", "gap", flight, TORN, "evidence is missing inside a conversion")
     yield Row("R10", "gap", (*SETTLED,), UNKNOWN, "evidence is missing: a conversion may be in it")
     yield Row("R10", "gap", (TORN,), STAY, "evidence is missing")
-    for kind in (SHARED, PRIVATE):
+    for kind in SETTLED:
         for b in SETTLED:
             yield Row("R18", f"outcome_lost_{kind}", (b,), kind if b == kind else UNKNOWN, "asked, the result unseen")
         yield Row("R18", f"outcome_lost_{kind}", (*flight, TORN), TORN, "begun, the result unseen")

@@ -6,7 +6,7 @@ The fold is deterministic and goes in seq order. A bad history makes findings, n
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gmemstate.model.events import KIND, KINDS, SEQ, SPACE, Event, EventRow, User
+from gmemstate.model.events import KIND, KINDS, SEQ, SPACE, Capability, Dialect, Event, EventRow, User
 from gmemstate.model.findings import Finding, unexpected
 from gmemstate.model.fold import conversions as conversion_handlers
 from gmemstate.model.fold import guests as guest_handlers
@@ -162,27 +162,36 @@ class Memory:
         return next(self.guest_runs(vm, gfn, gfn + 1)).state
 
     def guest_runs(self, vm: int, start: int = 0, end: int = END) -> Iterator[StateRun]:
-        """The states of gfns ``[start, end)`` as the guest sees them; adjacent runs may be equal."""
-        cuts = [(first, last, gmem, index) for gmem, index, _, first, last in self._bindings(vm, start, end)]
-        at = start
-        for first, last, gmem, index in sorted(cuts):
-            yield from self.runs(vm, at, first)
-            shift = first - index
-            yield from (
-                StateRun(run.start + shift, run.end + shift, run.state) for run in self.runs(gmem, index, index + last - first)
-            )
-            at = last
-        yield from self.runs(vm, at, end)
+        """The states of gfns ``[start, end)`` as the guest sees them; adjacent runs may be equal.
 
-    def _bindings(self, vm: int, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """In-place bindings inside gfns ``[start, end)``: ``(gmem, first index, last index, first gfn, last gfn)``."""
+        On mainline the attributes of the VM count; on in-place kernels those of the guest_memfd, where there is one. As
+        long as it is not known which, shared says nothing of a gfn that may have one.
+        """
         guest = self.vms.get(vm)
-        for slot in guest.slots.values() if guest else ():
+        if guest is None or guest.dialect is Dialect.MAINLINE:
+            yield from self.runs(vm, start, end)
+            return
+        bare = self.slots_known(guest)
+        at = start
+        for slot in sorted(guest.slots.values(), key=lambda slot: slot.start):
+            first, last = max(slot.start, at), min(slot.end, end)
+            if first >= last:
+                continue
+            yield from self._vm_runs(vm, at, first, bare)
             gmem = self.gmems.get(slot.gmem or 0)
-            first, last = max(slot.start, start), min(slot.end, end)
-            if gmem is not None and gmem.inplace and slot.index is not None and first < last:
-                index = first - slot.start + slot.index
-                yield gmem.id, index, index + last - first, first, last
+            if gmem is not None and gmem.inplace and slot.index is not None:
+                shift = slot.start - slot.index
+                for run in self.runs(gmem.id, first - shift, last - shift):
+                    yield StateRun(run.start + shift, run.end + shift, run.state)
+            else:
+                yield from self._vm_runs(vm, first, last, slot.has_gmem is False)
+            at = last
+        yield from self._vm_runs(vm, at, end, bare)
+
+    def _vm_runs(self, vm: int, start: int, end: int, counts: bool) -> Iterator[StateRun]:
+        """The attributes of the VM; where they may not count, those that only exist where they do."""
+        for run in self.runs(vm, start, end):
+            yield run if counts or run.state != SHARED else run._replace(state=UNKNOWN)
 
     # --- pages
 
@@ -227,6 +236,9 @@ class Memory:
         if gmem is None or gmem.inplace:
             return
         gmem.inplace = True
+        for vm in self.vms.values():
+            if vm.dialect is Dialect.UNKNOWN and (vm.id == gmem.vm or any(slot.gmem == gmem.id for slot in vm.slots.values())):
+                vm.dialect = Dialect.INPLACE
         if gmem.flags is not None:
             kind = SHARED if gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED else PRIVATE
             self.step(gmem.id, f"born_{kind}", 0, gmem.npages or END, seq)
@@ -288,7 +300,7 @@ class Memory:
     def slots_known(self, vm: Vm) -> bool:
         """Whether all memslots of a guest are on record, so that a gfn in none of them is in none."""
         source = self.sources.get(vm.source or 0)
-        return vm.made and (source is None or not (source.gaps or source.blind))
+        return vm.made and (source is None or (Capability.SLOTS in source.shows and not source.gaps and not source.blind))
 
     # --- news
 

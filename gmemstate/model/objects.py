@@ -63,7 +63,7 @@ class Slot:
     id: int
     start: int
     npages: int
-    flags: int
+    flags: int | None
     gmem: int | None = None
     index: int | None = None
 
@@ -73,9 +73,9 @@ class Slot:
         return self.start + self.npages
 
     @property
-    def has_gmem(self) -> bool:
-        """Whether private memory can be behind it."""
-        return bool(self.flags & KVM_MEM_GUEST_MEMFD)
+    def has_gmem(self) -> bool | None:
+        """Whether private memory can be behind it; None if that is not known."""
+        return None if self.flags is None else bool(self.flags & KVM_MEM_GUEST_MEMFD)
 
 
 @dataclass(slots=True)
@@ -149,8 +149,10 @@ class Conversion:
     request: int | None = None
     read_twice: bool = False
     """its arguments were read at its entry and at its return, and are the same"""
-    touched: bool = False
-    """a range has left its settled state for it"""
+    entered: bool = False
+    """its entry is on record, so that every step that its source shows would be"""
+    touched: tuple[int, int] | None = None
+    """the pages that have left their settled state for it, and perhaps some between them"""
     stored: bool = False
     """the new attribute was seen to be written"""
     answers: tuple[EventRow, ...] = ()
@@ -174,15 +176,20 @@ class Conversion:
         source: int | None,
         through: Through,
         thread: int | None = None,
-        asked: int | None = None,
+        met: int | None = None,
         first_line: int | None = None,
     ) -> None:
         self.id = id
         self.source = source
         self.through = through
         self.thread = thread
-        self.asked = asked
+        self.met = met
         self.first_line = first_line
+
+    @property
+    def asked(self) -> int | None:
+        """When the ioctl was entered (ns); None if that was not seen. It was met at ``met``."""
+        return self.met if self.entered else None
 
     @property
     def ended(self) -> bool:

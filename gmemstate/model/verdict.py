@@ -19,11 +19,13 @@ class Label(StrEnum):
     REJECTED = "rejected"
     """refused by the argument checks: nothing was looked at"""
     FAILED = "failed"
-    """an errno, everything as before"""
+    """an errno; the attributes as before, and nothing else is known to differ"""
     FAILED_RESIDUE = "failed_residue"
     """an errno, the attributes as before, something else differs"""
     PARTIAL = "partial"
     """part was applied"""
+    UNKNOWN = "unknown"
+    """an errno that has several meanings, and steps may have gone unseen"""
     ATTEMPTED = "attempted"
     """the result was not seen"""
     CUT = "cut"
@@ -71,7 +73,8 @@ class Verdict:
     told: int | None
     """the errno, 0 for success, None if it was not seen"""
     applied: Applied
-    residue: tuple[Residue, ...]
+    residue: tuple[Residue, ...] | None
+    """None where steps may have gone unseen"""
     label: Label
 
 
@@ -109,7 +112,10 @@ def label(conversion: Conversion, source: Source | None = None) -> Label:
     if conversion.result == 0:
         return Label.COMMITTED
     if conversion.result is not None:
-        dirty = conversion.state == "failed_dirty" or _residue(conversion)
+        left = _residue(conversion)
+        if left is None:
+            return Label.UNKNOWN
+        dirty = conversion.state == "failed_dirty" or left
         return Label.FAILED_RESIDUE if dirty else Label.FAILED
     if conversion.superseded:
         return Label.ATTEMPTED
@@ -134,8 +140,12 @@ def _applied(conversion: Conversion) -> Applied:
     return Applied("none", (), Basis.IMPLIED)
 
 
-def _residue(conversion: Conversion) -> tuple[Residue, ...]:
-    """What differs although the attribute does not: users that lost mappings in a failed conversion, and suspect pages."""
+def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
+    """What differs although the attribute does not: users that lost mappings in a failed conversion, and suspect pages.
+
+    In-place, EAGAIN comes from the in-use test, which follows unmap_mapping_pages() over the whole request; and EFAULT may
+    hide an EAGAIN that could not be written back.
+    """
     found = []
     if conversion.suspects:
         found.append(Residue("suspect pages", conversion.space, None, None, conversion.suspects, Basis.OBSERVED))
@@ -146,14 +156,14 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...]:
         if entries != 0 and start is not None:
             end = END if npages is None else start + npages
             found.append(Residue(user_name(row[ACTOR]), row[SPACE], start, end, entries, Basis.OBSERVED))
-    if not found and _must_have_unmapped(conversion):
-        found.append(Residue(USER_NAMES[User.HOST], conversion.space, conversion.start, conversion.end, None, Basis.IMPLIED))
+    if not found and conversion.through is Through.GMEM_IOCTL:
+        if conversion.result == EAGAIN:
+            found.append(
+                Residue(USER_NAMES[User.HOST], conversion.space, conversion.start, conversion.end, None, Basis.IMPLIED)
+            )
+        elif conversion.result == EFAULT and conversion.state != "rejected":
+            return None
     return tuple(found)
-
-
-def _must_have_unmapped(conversion: Conversion) -> bool:
-    """In-place, EAGAIN comes from the in-use test, which follows unmap_mapping_pages() over the whole request."""
-    return conversion.through is Through.GMEM_IOCTL and conversion.result == EAGAIN and conversion.target == "private"
 
 
 def error_offset_counts(conversion: Conversion) -> bool:
@@ -167,7 +177,7 @@ def arguments_known(conversion: Conversion) -> bool:
     With EFAULT the kernel could not read them, unless a step shows that it had. With EIO and ENOTTY it never looked; a probe
     at a bad pointer reads rubbish then, but not the same rubbish twice.
     """
-    if conversion.touched or conversion.answers:
+    if conversion.touched is not None or conversion.answers:
         return True
     if conversion.result == EFAULT:
         return False

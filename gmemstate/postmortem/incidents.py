@@ -227,7 +227,7 @@ def traps(history: History, vm: Vm) -> list[tuple[int, int, str]]:
                 continue
             if at < start and history.memory.slots_known(vm):
                 found.append((at, start, "no memslot"))
-            if not slot.has_gmem:
+            if slot.has_gmem is False:
                 found.append((start, end, _without(slot)))
             at = end
         if at < run.end and history.memory.slots_known(vm):

@@ -18,8 +18,10 @@ from gmemstate.model.events import (
     Capability,
     ConvertAsked,
     ConvertAttempted,
+    ConvertMet,
     ConvertReturned,
     Declared,
+    Dialect,
     EventRow,
     FolioMerged,
     FolioSplit,
@@ -63,13 +65,15 @@ RETURNED = {
 }
 KIND_OF: dict[int | None, str] = {0: SHARED, PRIVATE_ATTRIBUTE: PRIVATE}
 THROUGH = (Through.VM_IOCTL, *Through)
+UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
+"""What a thread was told by an exit for a hypercall that is not on record."""
 
 # Triggers of the range machine by target. Tables, since millions of events look into them.
 ZAP_TO = {None: f"zap_to_{UNKNOWN}", SHARED: f"zap_to_{SHARED}", PRIVATE: f"zap_to_{PRIVATE}"}
 STORE = {kind: f"store_{kind}" for kind in (SHARED, PRIVATE)}
 SEEN = {kind: f"seen_{kind}" for kind in (SHARED, PRIVATE)}
 RETURNED_OK = {kind: f"returned_ok_{kind}" for kind in (SHARED, PRIVATE)}
-OUTCOME_LOST = {kind: f"outcome_lost_{kind}" for kind in (SHARED, PRIVATE)}
+OUTCOME_LOST = {None: f"outcome_lost_{UNKNOWN}", SHARED: f"outcome_lost_{SHARED}", PRIVATE: f"outcome_lost_{PRIVATE}"}
 
 
 def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conversion:
@@ -99,10 +103,11 @@ def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conver
 
 def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
     """A thread that asks anew has left its last conversion, whose result nobody saw (R18)."""
-    if old.space is not None and old.start is not None and old.end is not None and old.target is not None:
-        # Neither mainline nor in-place can fail behind the store.
-        trigger = RETURNED_OK[old.target] if old.stored else OUTCOME_LOST[old.target]
-        memory.step(old.space, trigger, old.start, old.end, seq)
+    # Neither mainline nor in-place can fail behind the store.
+    trigger = RETURNED_OK[old.target] if old.stored and old.target else OUTCOME_LOST[old.target]
+    asked = None if old.start is None or old.end is None else (old.start, old.end)
+    if old.space is not None and (pages := asked or old.touched) is not None:
+        memory.step(old.space, trigger, *pages, seq)
     old.superseded = True
     memory.end(old, seq)
 
@@ -118,10 +123,19 @@ def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) ->
 
 
 def convert_asked(memory: "Memory", seq: int, row: EventRow) -> None:
+    _asked(memory, seq, row).entered = True
+
+
+def convert_met(memory: "Memory", seq: int, row: EventRow) -> None:
+    _asked(memory, seq, row)
+
+
+def _asked(memory: "Memory", seq: int, row: EventRow) -> Conversion:
     conversion = _open(memory, seq, row, THROUGH[row[RESULT] or 1])
     if row[DETAIL] is not None:
         conversion.detail = row[DETAIL]
     memory.move(conversion, "asked", seq)
+    return conversion
 
 
 def convert_attempted(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -159,14 +173,16 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     trigger = RETURNED.get(result, "returned_error")
     if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
         trigger = "returned_noop"
+    elif result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
+        trigger = "returned_error"  # it may be a refusal that could not be written back
     memory.move(conversion, trigger, seq)
     space, start, end = conversion.space, conversion.start, conversion.end
-    if space is not None and start is not None and end is not None:
-        if result == 0:
-            if conversion.target is not None:
-                memory.step(space, RETURNED_OK[conversion.target], start, end, seq)
-        elif conversion.touched:
-            memory.step(space, "returned_err", start, end, seq)
+    if space is not None and result == 0 and start is not None and end is not None and conversion.target is not None:
+        memory.step(space, RETURNED_OK[conversion.target], start, end, seq)
+        if conversion.in_vm and conversion.target == PRIVATE and memory.vms[space].dialect is Dialect.UNKNOWN:
+            memory.vms[space].dialect = Dialect.MAINLINE  # an in-place kernel refuses it
+    elif space is not None and result != 0 and conversion.touched is not None:
+        memory.step(space, "returned_err", *conversion.touched, seq)
     memory.end(conversion, seq)
 
 
@@ -178,9 +194,13 @@ def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
         return False
     if {run.state for run in memory.runs(conversion.space, conversion.start, conversion.end)} == {conversion.target}:
         return True
+    return conversion.through is Through.GMEM_IOCTL and _silent(memory, conversion, Capability.ZAP, Capability.STORED)
+
+
+def _silent(memory: "Memory", conversion: Conversion, *steps: Capability) -> bool:
+    """Whether one of the steps would have been seen, had there been one (absence is evidence only then)."""
     source = memory.sources.get(conversion.source or 0)
-    silent = source is not None and not conversion.gapped and not {Capability.ZAP, Capability.STORED}.isdisjoint(source.shows)
-    return conversion.through is Through.GMEM_IOCTL and silent
+    return source is not None and conversion.entered and not conversion.gapped and not source.shows.isdisjoint(steps)
 
 
 def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -230,8 +250,14 @@ def _step_in_flight(memory: "Memory", conversion: Conversion, trigger: str, seq:
     space, start = conversion.space if conversion.space is not None else row[SPACE], row[START]
     if space is None or start is None:
         return
-    conversion.touched = True
-    memory.step(space, trigger, start, END if row[NPAGES] is None else start + row[NPAGES], seq)
+    end = END if row[NPAGES] is None else start + row[NPAGES]
+    _touch(conversion, start, end)
+    memory.step(space, trigger, start, end, seq)
+
+
+def _touch(conversion: Conversion, start: int, end: int) -> None:
+    low, high = conversion.touched or (start, end)
+    conversion.touched = min(low, start), max(high, end)
 
 
 def invalidate_added(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -299,11 +325,11 @@ def attrs_stored(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion is None or conversion.start is None or conversion.end is None:
         memory.step(space, SEEN[kind], start, end, seq)
         return
-    conversion.touched = True
-    if conversion.start <= start and end <= conversion.end:
-        memory.step(space, STORE[kind], start, end, seq)
+    first, last = max(start, conversion.start), min(end, conversion.end)
+    _touch(conversion, first, last)
+    memory.step(space, STORE[kind], first, last, seq)
+    if (first, last) == (start, end):
         return
-    memory.step(space, STORE[kind], max(start, conversion.start), min(end, conversion.end), seq)
     memory.step(space, SEEN[kind], start, min(end, conversion.start), seq)
     memory.step(space, SEEN[kind], max(start, conversion.end), end, seq)
 
@@ -381,7 +407,7 @@ def vcpu_exited(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.exits[key] = request
         memory.changed_requests.add(request.id)
         return
-    memory.exits[key] = None
+    memory.exits[key] = UNSEEN if row[VALUE] == KVM_EXIT_HYPERCALL else None
 
 
 def guest_answered(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -417,18 +443,19 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
 
 
 def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
-    if told is None or told.start is None:
-        return (Trigger.VMM if told is None else Trigger.UNKNOWN), None
+    if told is None:
+        return Trigger.VMM, None
+    if told.start is None:
+        return Trigger.UNKNOWN, None
     wanted = [(told.start, told.start + (told.npages or 1))]
+    placed = True
     if not conversion.in_vm:
-        if told.space is None:
-            return Trigger.UNKNOWN, None
-        wanted = [(first, last) for gmem, first, last, _ in memory.indices(told.space, *wanted[0]) if gmem == conversion.space]
-        if not wanted and conversion.space is None:
-            return Trigger.UNKNOWN, None
+        parts = list(memory.indices(told.space or 0, *wanted[0]))
+        placed = conversion.space is not None and sum(last - first for _, first, last, _ in parts) == (told.npages or 1)
+        wanted = [(first, last) for gmem, first, last, _ in parts if gmem == conversion.space]
     end = conversion.end or END
     if not any(start < end and (conversion.start or 0) < stop for start, stop in wanted):
-        return Trigger.VMM, None
+        return (Trigger.VMM if placed else Trigger.UNKNOWN), None
     if isinstance(told, Request):
         return (Trigger.GUEST_REQUEST, told.id) if not told.ended else (Trigger.VMM, None)
     return (Trigger.FAULT_MISMATCH if told.kind is FaultClass.MISMATCH else Trigger.VMM_AFTER_FAULT), None
@@ -436,6 +463,7 @@ def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: 
 
 HANDLERS = {
     ConvertAsked.code: convert_asked,
+    ConvertMet.code: convert_met,
     ConvertAttempted.code: convert_attempted,
     ConvertReturned.code: convert_returned,
     AttrsCompared.code: attrs_compared,

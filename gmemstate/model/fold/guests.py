@@ -12,6 +12,7 @@ from gmemstate.model.events import (
     START,
     VALUE,
     Dialect,
+    DialectSeen,
     EventRow,
     Gap,
     GmemBound,
@@ -84,14 +85,18 @@ def vm_seen(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
-    """R1. On mainline the attributes of a new VM are an empty xarray: everything is shared."""
+    """R1. The attributes of a new VM are an empty xarray: everything is shared, where the VM's attributes count."""
     vm = memory.vms.get(row[SPACE] or 0)
     if vm is None:
         return
     vm.born = True
-    vm.dialect = Dialect(row[VALUE] or 0)
-    if vm.dialect is Dialect.MAINLINE:
-        memory.step(vm.id, "born_shared", 0, END, seq)
+    vm.dialect = Dialect(row[VALUE] or vm.dialect)
+    memory.step(vm.id, "born_shared", 0, END, seq)
+
+
+def dialect_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+    if vm := memory.vms.get(row[SPACE] or 0):
+        vm.dialect = Dialect(row[VALUE] or 0)
 
 
 def vm_destroyed(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -124,11 +129,11 @@ def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
         vm.ghosts.append(old)
     if not row[NPAGES] or row[START] is None:
         return
-    slot = Slot(row[ACTOR], row[START], row[NPAGES], row[VALUE] or 0)
+    slot = Slot(row[ACTOR], row[START], row[NPAGES], row[VALUE])
     if old is not None and (old.start, old.npages) == (slot.start, slot.npages):
         slot.gmem, slot.index = old.gmem, old.index
     vm.slots[slot.id] = slot
-    if not slot.has_gmem:
+    if slot.has_gmem is False:
         _look_for_a_swap(memory, seq, vm, slot)
     vm.ghosts = [ghost for ghost in vm.ghosts if ghost.end <= slot.start or slot.end <= ghost.start]
 
@@ -164,6 +169,9 @@ def gmem_created(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+    if known := memory.gmems.get(row[SPACE] or 0):
+        known.vm = known.vm if known.vm is not None else row[ACTOR]
+        return
     pointer = None if row[VALUE] is None else unsigned(row[VALUE])
     memory.gmems[seq] = Gmem(seq, row[ACTOR], pointer=pointer)
 
@@ -199,6 +207,7 @@ HANDLERS = {
     HostBooted.code: host_booted,
     VmSeen.code: vm_seen,
     VmCreated.code: vm_created,
+    DialectSeen.code: dialect_seen,
     VmDestroyed.code: vm_destroyed,
     VmBugged.code: vm_bugged,
     VmDead.code: vm_dead,

@@ -93,7 +93,7 @@ def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
         known = memory.slots_known(vm) or _saw_deletion(vm.ghosts, fault.start)
         return FaultClass.UNBACKED if known else FaultClass.UNKNOWN
     gmem = memory.gmems.get(slot.gmem or 0)
-    if (fault.private and not slot.has_gmem) or (gmem is not None and gmem.released):
+    if (fault.private and slot.has_gmem is False) or (gmem is not None and gmem.released):
         return FaultClass.UNBACKED
     state = memory.attribute(vm.id, fault.start)
     if fault.private is not None and state in (SHARED, PRIVATE) and (state == PRIVATE) != fault.private:

@@ -81,15 +81,20 @@ def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
         odd["ioctl"] = hex(SET_ATTRIBUTES2)
     kind = ConvertAsked if call.entered else ConvertMet
     tracker.emit(
-        kind(conversion=call.handle, through=call.through, space=call.gmem, thread=thread.tid, start=call.start,
-             npages=call.npages, attributes=call.attributes, detail=detail(**odd), **_at(tracker, fact))
+        kind(conversion=call.handle, through=call.through, space=call.vm if call.through is Through.VM_IOCTL else call.gmem,
+             thread=thread.tid, start=call.start, npages=call.npages, attributes=call.attributes, detail=detail(**odd),
+             **_at(tracker, fact))
     )  # fmt: skip
 
 
 def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") not in (SET_ATTRIBUTES, SET_ATTRIBUTES2):
         return False
-    ask(tracker, fact, thread, begin(tracker, fact, thread, Through.VM_IOCTL, entered=True))
+    call = begin(tracker, fact, thread, Through.VM_IOCTL, entered=True)
+    call.file = fact.args.get("file")
+    vm = next((vm for vm in tracker.vms.values() if vm.file == call.file is not None and not vm.torn_down), None)
+    call.vm = vm.handle if vm is not None else None
+    ask(tracker, fact, thread, call)
     return True
 
 
@@ -206,7 +211,8 @@ def _meet(tracker: Tracker, fact: Fact, thread: Thread, call: Call, vm: VmState)
     first touched the guest got just that fd from an ioctl before, in a record without gaps, it was the creation.
     """
     call.vm = vm.handle
-    vm.fd = call.fd if vm.fd is None else vm.fd
+    vm.fd = vm.fd if call.fd is None else call.fd
+    vm.file = vm.file if call.file is None else call.file
     if call.mainline:
         tracker.mainline(vm, fact)
     if vm.birth_told or not vm.born_here or not tracker.whole or call.fd is None:

@@ -164,7 +164,7 @@ def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if thread.region is not None:
         thread.region.vm = thread.region.vm or vm
         return True
-    if vm is not None and Capability.SLOTS in tracker.shown:
+    if vm is not None and Capability.SLOTS in vm.shown:
         if not vm.torn_down:
             vm.torn_down = True
             tracker.emit(VmDestroyed(space=vm.handle, detail=detail(basis="implied", join="thread"), **_at(tracker, fact)))

@@ -3,7 +3,18 @@
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.slots import link
 from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker, VmState
-from gmemstate.model.events import Access, Dialect, Event, FaultServed, HvaUnmapped, Through, User, UserAnswered, detail
+from gmemstate.model.events import (
+    Access,
+    Capability,
+    Dialect,
+    Event,
+    FaultServed,
+    HvaUnmapped,
+    Through,
+    User,
+    UserAnswered,
+    detail,
+)
 from gmemstate.model.units import PAGE_SHIFT
 
 SPTE_PRESENT = 1 << 11
@@ -82,7 +93,7 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     vm = tracker.vm(args["kvm"], fact, thread)
     zap, thread.zap = thread.zap, None
-    entries = zap[0] if zap else (0 if _entries_shown(tracker) else None)
+    entries = zap[0] if zap else (0 if tracker.whole and Capability.GUEST_ENTRIES in vm.shown else None)
     first = zap[1] if zap else fact.line
     call = thread.call
     start, end = args.get("start"), args.get("end")
@@ -112,12 +123,6 @@ def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
     if known is None or known.index is None:
         return index
     return max(index, known.index) if gfn == known.start else index
-
-
-def _entries_shown(tracker: Tracker) -> bool:
-    from gmemstate.model.events import Capability
-
-    return Capability.GUEST_ENTRIES in tracker.shown and tracker.whole
 
 
 def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:

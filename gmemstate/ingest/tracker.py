@@ -96,6 +96,7 @@ class Call:
     mainline: bool = False
     """its tracepoint has the name that only mainline gives it"""
     fd: int | None = None
+    file: int | None = None
     attempted: bool = False
     compared: bool = False
     zapped: bool = False
@@ -134,11 +135,14 @@ class VmState:
     born_here: bool
     """its first line makes its first memslot or guest_memfd"""
     dialect: Dialect = Dialect.UNKNOWN
+    shown: set[Capability] = field(default_factory=set)
+    """the capabilities proven by lines about it"""
     returned: dict[int, int] = field(default_factory=dict)
     """what ioctls had returned to its thread when it was met"""
     birth_told: bool = False
     fd: int | None = None
-    """with which its ioctls were called"""
+    file: int | None = None
+    """what its ioctls were called on: the fd of one thread, the file of them all"""
     torn_down: bool = False
     gmems: int = 0
     mmap: bool = False
@@ -253,9 +257,6 @@ class Tracker:
 
     def feed(self, fact: Fact) -> bool:
         """Take one fact; whether it is used (now or in an event still to come) or mere context."""
-        capability = SHOWS.get(fact.name)
-        if capability is not None and capability not in self.shown:
-            self._show(fact, capability)
         handler = self._handlers.get(fact.name)
         if handler is None:
             return False
@@ -264,13 +265,23 @@ class Tracker:
             thread = self.threads[fact.thread] = Thread(fact.thread, fact.comm)
         elif thread.call is not None and fact.name in OUTSIDE:
             self.leave(thread)
-        return handler(self, fact, thread)
+        used = handler(self, fact, thread)
+        capability = SHOWS.get(fact.name)
+        if capability is not None:
+            self._show(fact, thread, capability)
+        return used
 
-    def _show(self, fact: Fact, capability: Capability) -> None:
-        if fact.name == "gmem_store" and fact.args.get("val") not in (0x1, 0x11):
+    def _show(self, fact: Fact, thread: Thread, capability: Capability) -> None:
+        """The first line of a kind about a guest proves that the next ones would be there too."""
+        pointer = fact.args.get("kvm")
+        vm = self.vms.get(pointer) if pointer is not None else self.vm_of(thread)
+        shown = self.shown if vm is None else vm.shown
+        if capability in shown or (fact.name == "gmem_store" and fact.args.get("val") not in (0x1, 0x11)):
             return
-        self.shown.add(capability)
-        self.emit(SourceShows(capability=capability, t=fact.t, line=fact.line, source=self.source))
+        shown.add(capability)
+        # Not by `emit`: what it proves is no step between two pages.
+        space = vm.handle if vm is not None else None
+        self.made.append(SourceShows(capability=capability, space=space, t=fact.t, line=fact.line, source=self.source))
 
     def take(self) -> list[Event]:
         """The events made since the last time."""

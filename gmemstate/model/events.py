@@ -337,9 +337,13 @@ class Gap(Event):
 
 @_kind(4, "the first line of a kind", {"capability": "value"})
 class SourceShows(Event):
-    """The source proves that it can show something; from here on its silence about it is evidence."""
+    """The source proves that it shows something of a guest (or, ``space`` None, of nobody in particular).
+
+    From here on its silence about it is evidence.
+    """
 
     capability: Capability
+    space: int | None = None
 
 
 @_kind(5, "the end of the input", {"offset": "value", "whole": "result"})

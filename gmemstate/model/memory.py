@@ -270,8 +270,7 @@ class Memory:
     def end(self, conversion: Conversion, seq: int) -> None:
         """Close a conversion: nothing more will be said of it."""
         conversion.last = seq
-        if source := self.sources.get(conversion.source or 0):
-            conversion.shown = source.shows
+        conversion.shown = self.shows(conversion)
         self.conversions.pop(conversion.id, None)
         key = (conversion.source, conversion.thread or 0)
         if self.by_thread.get(key) == conversion.id:
@@ -292,6 +291,19 @@ class Memory:
             return space
         return self.gmems[space].vm if space in self.gmems else None
 
+    def shows(self, conversion: Conversion) -> frozenset[int]:
+        """What the source of a conversion has proven to show of its guest: only that can be missed.
+
+        Lines that name no guest are about the only one that there is.
+        """
+        vm = self.vms.get(self.vm_of(conversion) or 0)
+        source = self.sources.get(conversion.source or 0)
+        unnamed = source.shows if source is not None else frozenset()
+        if vm is None:
+            return unnamed
+        alone = all(other.source != vm.source or other is vm for other in self.vms.values())
+        return vm.shows | unnamed if alone else vm.shows
+
     def source_of(self, space: int) -> int | None:
         """The source in which a space was met."""
         vm = self.vms.get(self.owner(space) or 0)
@@ -300,7 +312,7 @@ class Memory:
     def slots_known(self, vm: Vm) -> bool:
         """Whether all memslots of a guest are on record, so that a gfn in none of them is in none."""
         source = self.sources.get(vm.source or 0)
-        return vm.made and (source is None or (Capability.SLOTS in source.shows and not source.gaps and not source.blind))
+        return vm.made and (source is None or (Capability.SLOTS in vm.shows and not source.gaps and not source.blind))
 
     # --- news
 

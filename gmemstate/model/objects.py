@@ -48,7 +48,7 @@ class Source:
 
     id: int
     shows: frozenset[int] = frozenset()
-    """the capabilities it has proven"""
+    """the capabilities it has proven in lines that name no guest"""
     gaps: int = 0
     read: bool = False
     """its end was reached"""
@@ -92,6 +92,8 @@ class Vm:
     """the record reaches back to its first memslot or guest_memfd"""
     born: bool = False
     dialect: Dialect = Dialect.UNKNOWN
+    shows: frozenset[int] = frozenset()
+    """the capabilities that its source has proven for it"""
     gone: str | None = None
     """None, "bugged", "dead" or "destroyed" """
     slots: dict[int, Slot] = field(default_factory=dict)
@@ -168,7 +170,7 @@ class Conversion:
     superseded: bool = False
     """its thread went on; the result was not seen"""
     shown: frozenset[int] = frozenset()
-    """what its source had proven to show when it ended"""
+    """what its source had proven to show of its guest when it, or the source, ended"""
 
     def __init__(
         self,

@@ -121,8 +121,7 @@ def label(conversion: Conversion, source: Source | None = None) -> Label:
         return Label.ATTEMPTED
     if source is not None and not source.read:
         return Label.IN_FLIGHT
-    shows = conversion.shown or (source.shows if source else frozenset())
-    return Label.CUT if conversion.gapped or Capability.RETURNED in shows else Label.ATTEMPTED
+    return Label.CUT if conversion.gapped or Capability.RETURNED in conversion.shown else Label.ATTEMPTED
 
 
 def _applied(conversion: Conversion) -> Applied:
@@ -155,7 +154,9 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
         start, npages, entries = row[START], row[NPAGES], row[VALUE]
         if entries != 0 and start is not None:
             end = END if npages is None else start + npages
-            found.append(Residue(user_name(row[ACTOR]), row[SPACE], start, end, entries, Basis.OBSERVED))
+            # Host page tables are clean behind unmap_mapping_pages(); the guest may have had no entry to lose.
+            basis = Basis.OBSERVED if entries or row[ACTOR] == User.HOST else Basis.ASSUMED
+            found.append(Residue(user_name(row[ACTOR]), row[SPACE], start, end, entries, basis))
     if not found and conversion.through is Through.GMEM_IOCTL:
         if conversion.result == EAGAIN:
             found.append(

@@ -1,5 +1,7 @@
 """The first schema: the record, its guards, its projections and one view per kind of event."""
 
+import re
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -23,642 +25,72 @@ EVENT_COLUMNS = (
     "detail",
 )
 
-# name: (number, {name of the view's column: name of the event's column})
-VIEWS = {
-    "source_opened": (1, {"t": "t", "source": "source", "line": "line", "detail": "detail"}),
-    "clock_pair": (2, {"t": "t", "source": "source", "other": "value", "clock": "actor", "line": "line", "detail": "detail"}),
-    "gap": (
-        3,
-        {"t": "t", "source": "source", "gap": "actor", "count": "value", "space": "space", "line": "line", "detail": "detail"},
-    ),
-    "source_shows": (4, {"t": "t", "source": "source", "capability": "value", "line": "line", "detail": "detail"}),
-    "source_read": (
-        5,
-        {"t": "t", "source": "source", "offset": "value", "whole": "result", "line": "line", "detail": "detail"},
-    ),
-    "host_booted": (10, {"t": "t", "source": "source", "line": "line", "detail": "detail"}),
-    "vm_seen": (
-        11,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "made": "result",
-            "pointer": "value",
-            "thread": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "vm_created": (
-        12,
-        {"t": "t", "source": "source", "space": "space", "dialect": "value", "line": "line", "detail": "detail"},
-    ),
-    "vm_destroyed": (13, {"t": "t", "source": "source", "space": "space", "line": "line", "detail": "detail"}),
-    "vm_bugged": (14, {"t": "t", "source": "source", "space": "space", "cause": "value", "line": "line", "detail": "detail"}),
-    "vm_dead": (15, {"t": "t", "source": "source", "space": "space", "cause": "value", "line": "line", "detail": "detail"}),
-    "vcpu_exited": (
-        16,
-        {
-            "t": "t",
-            "source": "source",
-            "thread": "actor",
-            "space": "space",
-            "reason": "value",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "slot_set": (
-        20,
-        {
-            "t": "t",
-            "source": "source",
-            "slot": "actor",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "flags": "value",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "gmem_created": (
-        21,
-        {
-            "t": "t",
-            "source": "source",
-            "vm": "actor",
-            "npages": "npages",
-            "flags": "value",
-            "result": "result",
-            "space": "space",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "gmem_seen": (
-        22,
-        {"t": "t", "source": "source", "space": "space", "pointer": "value", "vm": "actor", "line": "line", "detail": "detail"},
-    ),
-    "gmem_bound": (
-        23,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "index": "value",
-            "gmem": "actor",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "gmem_unbound": (
-        24,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "index": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "gmem_released": (
-        25,
-        {"t": "t", "source": "source", "space": "space", "npages": "npages", "line": "line", "detail": "detail"},
-    ),
-    "guest_asked": (
-        30,
-        {
-            "t": "t",
-            "source": "source",
-            "request": "conversion",
-            "thread": "actor",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "flags": "value",
-            "path": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "guest_answered": (
-        31,
-        {
-            "t": "t",
-            "source": "source",
-            "request": "conversion",
-            "result": "result",
-            "space": "space",
-            "thread": "actor",
-            "next_gpa": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "memory_fault_exit": (
-        32,
-        {
-            "t": "t",
-            "source": "source",
-            "thread": "actor",
-            "result": "result",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "flags": "value",
-            "raced": "conversion",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "convert_asked": (
-        40,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "through": "result",
-            "space": "space",
-            "thread": "actor",
-            "start": "start",
-            "npages": "npages",
-            "attributes": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "convert_attempted": (
-        41,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "start": "start",
-            "npages": "npages",
-            "attributes": "value",
-            "space": "space",
-            "thread": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "convert_returned": (
-        42,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "result": "result",
-            "start": "start",
-            "npages": "npages",
-            "space": "space",
-            "error_offset": "value",
-            "thread": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "attrs_compared": (
-        43,
-        {
-            "t": "t",
-            "source": "source",
-            "start": "start",
-            "npages": "npages",
-            "attributes": "value",
-            "equal": "result",
-            "space": "space",
-            "conversion": "conversion",
-            "thread": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "work_item": (
-        44,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "reserved": (
-        45,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "result": "result",
-            "space": "space",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "zap_started": (
-        46,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "start": "start",
-            "npages": "npages",
-            "space": "space",
-            "attributes": "value",
-            "slot": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "invalidate_added": (
-        47,
-        {
-            "t": "t",
-            "source": "source",
-            "start": "start",
-            "npages": "npages",
-            "space": "space",
-            "conversion": "conversion",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "invalidate_ended": (
-        48,
-        {"t": "t", "source": "source", "conversion": "conversion", "space": "space", "line": "line", "detail": "detail"},
-    ),
-    "user_answered": (
-        49,
-        {
-            "t": "t",
-            "source": "source",
-            "user": "actor",
-            "start": "start",
-            "npages": "npages",
-            "space": "space",
-            "conversion": "conversion",
-            "result": "result",
-            "entries": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "users_checked": (
-        50,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "start": "start",
-            "npages": "npages",
-            "result": "result",
-            "space": "space",
-            "references": "value",
-            "expected": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "attrs_stored": (
-        51,
-        {
-            "t": "t",
-            "source": "source",
-            "start": "start",
-            "npages": "npages",
-            "attributes": "value",
-            "space": "space",
-            "conversion": "conversion",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "folio_split": (
-        52,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "result": "result",
-            "order": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "folio_merged": (
-        53,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "result": "result",
-            "order": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "undone": (
-        54,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "hva_unmapped": (
-        55,
-        {
-            "t": "t",
-            "source": "source",
-            "start": "start",
-            "npages": "npages",
-            "space": "space",
-            "conversion": "conversion",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "fault_served": (
-        60,
-        {
-            "t": "t",
-            "source": "source",
-            "access": "actor",
-            "start": "start",
-            "npages": "npages",
-            "space": "space",
-            "result": "result",
-            "pfn": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "private_mapped": (
-        61,
-        {
-            "t": "t",
-            "source": "source",
-            "pfn": "value",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "private_map_failed": (
-        62,
-        {
-            "t": "t",
-            "source": "source",
-            "pfn": "value",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "status": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "private_unmap_failed": (
-        63,
-        {
-            "t": "t",
-            "source": "source",
-            "step": "actor",
-            "pfn": "value",
-            "space": "space",
-            "conversion": "conversion",
-            "start": "start",
-            "npages": "npages",
-            "status": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "page_leaked": (
-        64,
-        {
-            "t": "t",
-            "source": "source",
-            "pfn": "start",
-            "npages": "npages",
-            "space": "space",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "hkid_leaked": (65, {"t": "t", "source": "source", "hkid": "value", "line": "line", "detail": "detail"}),
-    "reclaim_failed": (
-        66,
-        {
-            "t": "t",
-            "source": "source",
-            "pfn": "value",
-            "space": "space",
-            "status": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "page_added": (
-        67,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "pfn": "value",
-            "order": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "page_freed": (
-        68,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "pfn": "value",
-            "order": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "punched": (
-        69,
-        {
-            "t": "t",
-            "source": "source",
-            "mode": "value",
-            "result": "result",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "thread": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "poisoned": (
-        70,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "pfn": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "rmp_violation": (71, {"t": "t", "source": "source", "pfn": "value", "space": "space", "line": "line", "detail": "detail"}),
-    "general_protection": (72, {"t": "t", "source": "source", "address": "value", "line": "line", "detail": "detail"}),
-    "machine_check": (73, {"t": "t", "source": "source", "pfn": "value", "line": "line", "detail": "detail"}),
-    "dma_mapped": (
-        80,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "owner": "actor",
-            "iova": "value",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "dma_unmapped": (
-        81,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "owner": "actor",
-            "iova": "value",
-            "result": "result",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "pinned": (
-        82,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "owner": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "unpinned": (
-        83,
-        {
-            "t": "t",
-            "source": "source",
-            "space": "space",
-            "start": "start",
-            "npages": "npages",
-            "owner": "actor",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "spinning": (
-        84,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "space": "space",
-            "references": "value",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "task_stuck": (
-        85,
-        {
-            "t": "t",
-            "source": "source",
-            "thread": "actor",
-            "conversion": "conversion",
-            "space": "space",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "task_signalled": (
-        86,
-        {
-            "t": "t",
-            "source": "source",
-            "thread": "actor",
-            "signal": "value",
-            "reason": "result",
-            "space": "space",
-            "conversion": "conversion",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-    "kernel_warned": (
-        87,
-        {"t": "t", "source": "source", "thread": "actor", "space": "space", "line": "line", "detail": "detail"},
-    ),
-    "vmm_said": (88, {"t": "t", "source": "source", "space": "space", "result": "result", "line": "line", "detail": "detail"}),
-    "declared": (
-        90,
-        {
-            "t": "t",
-            "source": "source",
-            "conversion": "conversion",
-            "how": "result",
-            "space": "space",
-            "line": "line",
-            "detail": "detail",
-        },
-    ),
-}
+# number name: its columns of the table `event`, each with the name that it has in the view
+VIEWS = """
+1 source_opened:
+2 clock_pair: value other, actor clock
+3 gap: actor gap, value count, space
+4 source_shows: value capability, space
+5 source_read: value offset, result whole
+10 host_booted:
+11 vm_seen: space, result made, value pointer, actor thread
+12 vm_created: space, value dialect
+13 vm_destroyed: space
+14 vm_bugged: space, value cause
+15 vm_dead: space, value cause
+16 vcpu_exited: actor thread, space, value reason, result
+17 dialect_seen: space, value dialect
+20 slot_set: actor slot, space, start, npages, value flags, result
+21 gmem_created: actor vm, npages, value flags, result, space
+22 gmem_seen: space, value pointer, actor vm
+23 gmem_bound: space, start, npages, value index, actor gmem, result
+24 gmem_unbound: space, start, npages, value index
+25 gmem_released: space, npages
+30 guest_asked: conversion request, actor thread, space, start, npages, value flags, result path
+31 guest_answered: conversion request, result, space, actor thread, value next_gpa
+32 memory_fault_exit: actor thread, result, space, start, npages, value flags, conversion raced
+39 convert_met: conversion, result through, space, actor thread, start, npages, value attributes
+40 convert_asked: conversion, result through, space, actor thread, start, npages, value attributes
+41 convert_attempted: conversion, start, npages, value attributes, space, actor thread
+42 convert_returned: conversion, result, start, npages, space, value error_offset, actor thread
+43 attrs_compared: start, npages, value attributes, result equal, space, conversion, actor thread
+44 work_item: conversion, space, start, npages
+45 reserved: conversion, result, space
+46 zap_started: conversion, start, npages, space, value attributes, actor slot
+47 invalidate_added: start, npages, space, conversion
+48 invalidate_ended: conversion, space
+49 user_answered: actor user, start, npages, space, conversion, result, value entries
+50 users_checked: conversion, start, npages, result, space, value references, actor expected
+51 attrs_stored: start, npages, value attributes, space, conversion, result
+52 folio_split: conversion, space, start, npages, result, value order
+53 folio_merged: conversion, space, start, npages, result, value order
+54 undone: conversion, space, start, npages, result
+55 hva_unmapped: start, npages, space, conversion
+60 fault_served: actor access, start, npages, space, result, value pfn
+61 private_mapped: value pfn, space, start, npages
+62 private_map_failed: value pfn, space, start, npages, result status
+63 private_unmap_failed: actor step, value pfn, space, conversion, start, npages, result status
+64 page_leaked: start pfn, npages, space
+65 hkid_leaked: value hkid
+66 reclaim_failed: value pfn, space, result status
+67 page_added: space, start, npages, value pfn, actor order
+68 page_freed: space, start, npages, value pfn, actor order
+69 punched: value mode, result, space, start, npages, actor thread
+70 poisoned: space, start, npages, value pfn
+71 rmp_violation: value pfn, space
+72 general_protection: value address
+73 machine_check: value pfn
+80 dma_mapped: space, start, npages, actor owner, value iova, result
+81 dma_unmapped: space, start, npages, actor owner, value iova, result
+82 pinned: space, start, npages, actor owner
+83 unpinned: space, start, npages, actor owner
+84 spinning: conversion, space, value references
+85 task_stuck: actor thread, conversion, space
+86 task_signalled: actor thread, value signal, result reason, space, conversion
+87 kernel_warned: actor thread, space
+88 vmm_said: space, result
+90 declared: conversion, result how, space
+"""
 
 
 def _table(name: str, *columns: "sa.Column[object]") -> None:
@@ -681,9 +113,10 @@ def upgrade() -> None:
     _record()
     _guards()
     _projections()
-    for name, (kind, columns) in VIEWS.items():
-        chosen = ", ".join(column if column == shown else f'{column} AS "{shown}"' for shown, column in columns.items())
-        op.execute(f'CREATE VIEW "{name}" AS SELECT seq, {chosen} FROM event WHERE kind = {kind}')
+    for line in VIEWS.strip().splitlines():
+        kind, name, columns = re.fullmatch(r"(\d+) (\w+):(.*)", line).groups()
+        chosen = "".join(f", {column}" for column in re.sub(r"(\w+) (\w+)", r'\1 AS "\2"', columns).split(",") if column)
+        op.execute(f'CREATE VIEW "{name}" AS SELECT seq, t, source, line{chosen}, detail FROM event WHERE kind = {kind}')
 
 
 def _record() -> None:

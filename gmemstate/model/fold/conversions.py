@@ -199,8 +199,7 @@ def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
 
 def _silent(memory: "Memory", conversion: Conversion, *steps: Capability) -> bool:
     """Whether one of the steps would have been seen, had there been one (absence is evidence only then)."""
-    source = memory.sources.get(conversion.source or 0)
-    return source is not None and conversion.entered and not conversion.gapped and not source.shows.isdisjoint(steps)
+    return conversion.entered and not conversion.gapped and not memory.shows(conversion).isdisjoint(steps)
 
 
 def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -436,7 +435,7 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
-    elif Capability.EXITS in source.shows:
+    elif conversion.space is not None and Capability.EXITS in memory.shows(conversion):
         others = [told for (of, _), told in memory.exits.items() if of == source.id]
         if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
             conversion.trigger = Trigger.VMM

@@ -44,8 +44,9 @@ def source_opened(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def source_shows(memory: "Memory", seq: int, row: EventRow) -> None:
-    if (source := memory.sources.get(row[SOURCE] or 0)) and row[VALUE] is not None:
-        source.shows |= {row[VALUE]}
+    shower = memory.vms.get(row[SPACE] or 0) or memory.sources.get(row[SOURCE] or 0)
+    if shower is not None and row[VALUE] is not None:
+        shower.shows |= {row[VALUE]}
 
 
 def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -53,7 +54,7 @@ def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
         source.read = True
         for conversion in memory.open_conversions():
             if conversion.source == source.id:
-                conversion.last = seq
+                conversion.last, conversion.shown = seq, memory.shows(conversion)
 
 
 def gap(memory: "Memory", seq: int, row: EventRow) -> None:

@@ -1,0 +1,8 @@
+"""What holds for all tests."""
+
+from hypothesis import HealthCheck, settings
+
+# The suite gives the same answer each time; `--hypothesis-profile search` looks further, elsewhere at each run.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", settings.get_profile("suite"), derandomize=False, max_examples=2000)
+settings.load_profile("suite")

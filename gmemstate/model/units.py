@@ -105,7 +105,12 @@ def size_in_words(npages: int) -> str:
     return f"{npages} page{'s' * (npages != 1)}"
 
 
-_RANGE = re.compile(r"(?:(gfn|gpa|idx):)?(0x[0-9a-fA-F]+|\d+)(?:(?:-|\.\.|,)(0x[0-9a-fA-F]+|\d+)|\+(0x[0-9a-fA-F]+|\d+))?")
+_NUMBER = r"(0x[0-9a-fA-F]+|[0-9]{1,20})"
+_RANGE = re.compile(rf"(?:(gfn|gpa|idx):\s*)?{_NUMBER}(?:\s*(?:-|\.\.|,)\s*{_NUMBER}|\s*\+\s*{_NUMBER})?")
+
+
+def _number(text: str) -> int:
+    return int(text, 16 if text.startswith("0x") else 10)
 
 
 class Address(NamedTuple):
@@ -121,15 +126,16 @@ def parse_range(text: str) -> Address | None:
 
     A bare number is a gfn. ``a-b`` is half-open, ``a+n`` counts pages (bytes with ``gpa:``).
     """
-    match = _RANGE.fullmatch(text.strip().strip("[)").replace(" ", ""))
+    text = text.strip()
+    match = _RANGE.fullmatch(text[1:-1] if text.startswith("[") and text.endswith(")") else text)
     if match is None:
         return None
     unit, first, last, count = match.groups()
-    start = int(first, 0)
+    start = _number(first)
     if last is not None:
-        end = int(last, 0)
+        end = _number(last)
     else:
-        end = start + (int(count, 0) if count is not None else PAGE_SIZE if unit == "gpa" else 1)
+        end = start + (_number(count) if count is not None else PAGE_SIZE if unit == "gpa" else 1)
     if unit == "gpa":
         start, end = start >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT
     return Address("idx" if unit == "idx" else "gfn", start, end) if start < end <= END else None

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gmemstate.model.errors import CannotRead
 
@@ -69,11 +69,12 @@ class Input:
         self.offset = 0
         self.damage: str | None = None
         self._hash = hashlib.sha256()
+        self._opened: BinaryIO | None = None
         self._file = self._open()
         try:
             self._first = self._fill(HEAD_SIZE)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
         if not self._first:
             self.close()
@@ -92,8 +93,9 @@ class Input:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file is not sys.stdin.buffer:
+        if self._opened is not None:
             self._file.close()
+            self._opened.close()  # which a GzipFile leaves open
 
     def lines(self) -> Iterator[bytes]:
         """All lines without their newline; a last line without one is not given, as it may be cut."""
@@ -124,7 +126,8 @@ class Input:
         if path.is_dir():
             raise CannotRead(f"{self.name}: is a directory; name the files in it, e.g. {path / '*.txt'}")
         try:
-            return self._unzipped(path.open("rb"))
+            self._opened = path.open("rb")
+            return self._unzipped(self._opened)
         except OSError as error:
             raise CannotRead(f"{self.name}: {error.strerror or error}; check the name and its permissions") from None
 

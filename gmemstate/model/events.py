@@ -283,7 +283,7 @@ def _row_maker(code: int, columns: dict[str, str], enums: dict[str, Any]) -> Cal
             parts.append("None")
         elif isinstance(enums.get(field), type):
             parts.append(f"int(e.{field})")
-        elif column in ("value", "start", "actor"):
+        elif column in ("value", "start"):
             parts.append(f"(e.{field} if e.{field} is None or e.{field} < {1 << 63} else signed(e.{field}))")
         else:
             parts.append(f"e.{field}")
@@ -292,7 +292,7 @@ def _row_maker(code: int, columns: dict[str, str], enums: dict[str, Any]) -> Cal
 
 
 def event_of(row: EventRow) -> Event:
-    """The typed event behind a row. Raises BadEvent for an unknown kind."""
+    """The typed event behind a row. Raises BadEvent for an unknown kind, and for a word that its enumeration does not have."""
     kind = KINDS.get(row[KIND])
     if kind is None:
         raise BadEvent(f"event kind {row[KIND]} is unknown to this version; it was written by a newer one", kind=row[KIND])
@@ -301,7 +301,11 @@ def event_of(row: EventRow) -> Event:
         value: Any = row[COLUMNS.index(column)]
         if value is not None and column in ("value", "start"):
             value = unsigned(value)
-        values[field] = kind.enums[field](value) if field in kind.enums else value
+        values[field] = value
+    try:
+        values.update({field: enum(values[field]) for field, enum in kind.enums.items()})
+    except ValueError as error:
+        raise BadEvent(f"{kind.name}: {error} in this version; it was written by a newer one", kind=row[KIND]) from None
     return kind(**values)
 
 
@@ -728,15 +732,19 @@ class FolioMerged(Event):
     order: int | None = None
 
 
-@_kind(54, "rollback of kvm_gmem_convert_range")
+@_kind(54, "rollback of kvm_gmem_convert_range", {"attributes": "value"})
 class Undone(Event):
-    """One item of a rollback; a ``result`` other than 0 is a WARN and leaves the range torn."""
+    """One item of a rollback; a ``result`` other than 0 is a WARN and leaves the range torn.
+
+    ``attributes`` is what the range has behind it, where that is known.
+    """
 
     conversion: int
     space: int | None
     start: int
     npages: int
     result: int
+    attributes: int | None = None
 
 
 @_kind(55, "kvm_unmap_hva_range")
@@ -939,6 +947,16 @@ class Unpinned(Event):
     owner: int | None = None
 
 
+@_kind(89, "DMAR fault", {"owner": "actor"})
+class DmaFaulted(Event):
+    """A device touched pages that its IOMMU no longer maps: unlike a processor it cannot fault them in."""
+
+    space: int | None
+    start: int
+    npages: int
+    owner: int | None = None
+
+
 @_kind(84, "Spinning on folio", {"references": "value"})
 class Spinning(Event):
     """A conversion waits for a reference that may never go away."""
@@ -990,4 +1008,12 @@ class Declared(Event):
 
     conversion: int
     how: int
+    space: int | None = None
+
+
+@_kind(91, "the process that carried out the conversion died")
+class Interrupted(Event):
+    """Whoever carried out a conversion is gone and left it in the middle; what it had touched is torn."""
+
+    conversion: int
     space: int | None = None

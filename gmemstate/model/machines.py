@@ -118,7 +118,8 @@ def _range_rows() -> Iterator[Row]:
             yield Row("R11", "returned_err", (in_flight(phase, b, t),), b, "failure: all old")
     yield Row("R17", "returned_err", (*SETTLED, TORN), STAY, "failure before anything was touched")
     for b, t in pairs:
-        yield Row("R12", "undo_started", (in_flight("stored", b, t),), in_flight("undoing", b, t), "rfc-v2 rolls back")
+        begun = tuple(in_flight(phase, b, t) for phase in PHASES[:3])
+        yield Row("R12", "undo_started", begun, in_flight("undoing", b, t), "rfc-v2 rolls back, the failing item included")
     yield Row("R13", "undone", of("undoing"), STAY, "one item of the rollback went well")
     yield Row("R13'", "undo_warned", of("undoing"), TORN, "one item of the rollback failed (WARN)")
     yield Row("R10", "gap", flight, TORN, "evidence is missing inside a conversion")
@@ -197,10 +198,12 @@ def _conversion_rows() -> Iterator[Row]:
         "committed",
         "no slot, or the steps were not shown",
     )
-    yield Row("C10", "refused", ("zapping",), "failing_at_unmap", "a user refuses, or a reported private unmap fails")
+    yield Row("C10", "refused", ("zapping", "checked"), "failing_at_unmap", "a user refuses, or a reported private unmap fails")
+    yield Row("C10", "refused", ("failing_at_unmap",), STAY, "one more")
     yield Row("C11", "suspect", going, STAY, "a private unmap failed and nobody is told")
-    yield Row("C12", "users_checked", ("zapping", "checked"), "checked", "nobody else holds the pages")
-    yield Row("C12", "users_bad", ("zapping", "checked"), "failing_at_check", "somebody holds a page")
+    heard = ("zapping", "checked", "failing_at_unmap")
+    yield Row("C12", "users_checked", heard, "checked", "nobody else holds the pages; a refusal that holds nothing is not heard")
+    yield Row("C12", "users_bad", heard, "failing_at_check", "somebody holds a page")
     yield Row(
         "C13",
         "stored",
@@ -217,6 +220,7 @@ def _conversion_rows() -> Iterator[Row]:
         STAY,
         "an end that belongs to an earlier step",
     )
+    yield Row("C12", "users_bad", ("planned", "reserving"), "failing_at_check", "check-first: nobody was unmapped yet")
     yield Row("C16", "returned_ok", ("zapping", "checked", "storing", "ending"), "committed", "success")
     for error in ("refused", "eagain", "enomem", "error"):
         yield Row("C17", f"returned_{error}", ("failing_at_unmap",), "failed_at_unmap", "all old, users unmapped")
@@ -243,7 +247,7 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row(
         "C19",
         "returned_short",
-        ("planned", "zapping", "checked", "storing", "ending"),
+        ("asked", "planned", "zapping", "checked", "storing", "ending"),
         "committed_short",
         "success, but less was changed",
     )

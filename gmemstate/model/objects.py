@@ -126,6 +126,8 @@ class Gmem:
     inplace: bool = False
     released: bool = False
     backing: RangeMap = field(default_factory=RangeMap)
+    orders: RangeMap = field(default_factory=RangeMap)
+    """the order of the folio behind each page, where there is one"""
 
 
 class Conversion:
@@ -157,6 +159,8 @@ class Conversion:
     """the pages that have left their settled state for it, and perhaps some between them"""
     stored: bool = False
     """the new attribute was seen to be written"""
+    items: tuple[tuple[int, int], ...] | None = None
+    """its items of work (RFC v2), where they are on record"""
     answers: tuple[EventRow, ...] = ()
     """the users that unmapped for it, as they answered"""
     bad_page: int | None = None

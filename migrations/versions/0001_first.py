@@ -64,7 +64,7 @@ VIEWS = """
 51 attrs_stored: start, npages, value attributes, space, conversion, result
 52 folio_split: conversion, space, start, npages, result, value order
 53 folio_merged: conversion, space, start, npages, result, value order
-54 undone: conversion, space, start, npages, result
+54 undone: conversion, space, start, npages, result, value attributes
 55 hva_unmapped: start, npages, space, conversion
 60 fault_served: actor access, start, npages, space, result, value pfn
 61 private_mapped: value pfn, space, start, npages
@@ -89,7 +89,9 @@ VIEWS = """
 86 task_signalled: actor thread, value signal, result reason, space, conversion
 87 kernel_warned: actor thread, space
 88 vmm_said: space, result
+89 dma_faulted: space, start, npages, actor owner
 90 declared: conversion, result how, space
+91 interrupted: conversion, space
 """
 
 
@@ -137,10 +139,12 @@ def _record() -> None:
 
 def _guards() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        for table in ("event", "batch"):
-            for verb in ("UPDATE", "DELETE"):
+        for table, key in (("event", "seq"), ("batch", "first")):
+            # REPLACE deletes without firing a trigger of DELETE.
+            taken = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})"
+            for name, when in (("update", "UPDATE"), ("delete", "DELETE"), ("replace", "INSERT")):
                 op.execute(
-                    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                    f"CREATE TRIGGER {table}_no_{name} BEFORE {when} ON {table} {taken if when == 'INSERT' else ''} "
                     f"BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END"
                 )
         return

@@ -6,6 +6,7 @@ from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
     DETAIL,
+    KIND,
     LINE,
     NPAGES,
     RESULT,
@@ -28,6 +29,7 @@ from gmemstate.model.events import (
     GuestAnswered,
     GuestAsked,
     HvaUnmapped,
+    Interrupted,
     InvalidateAdded,
     InvalidateEnded,
     RequestPath,
@@ -44,7 +46,7 @@ from gmemstate.model.events import (
     WorkItem,
     ZapStarted,
 )
-from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
+from gmemstate.model.machines import PRIVATE, SETTLED, SHARED, UNKNOWN
 from gmemstate.model.objects import UNMAPPED, Conversion, FaultClass, FaultExit, Request, Source, Trigger
 from gmemstate.model.units import END, unsigned
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
@@ -168,9 +170,12 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
         conversion.error_offset = unsigned(row[VALUE])
     if row[START] is not None:
         conversion.read_twice = (row[START], row[NPAGES]) == (conversion.start, conversion.npages)
-    if conversion.through is Through.GMEM_IOCTL and result != ENOTTY:
-        memory.activate(conversion.space, seq)
+    if result != ENOTTY:
+        _activate(memory, conversion, seq)
     trigger = RETURNED.get(result, "returned_error")
+    if result == 0 and conversion.items is not None:
+        _return_items(memory, conversion, seq)
+        return
     if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
         trigger = "returned_noop"
     elif result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
@@ -183,6 +188,20 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
             memory.vms[space].dialect = Dialect.MAINLINE  # an in-place kernel refuses it
     elif space is not None and result != 0 and conversion.touched is not None:
         memory.step(space, "returned_err", *conversion.touched, seq)
+    memory.end(conversion, seq)
+
+
+def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
+    """C19: success counts for the items of work only; less than was needed may have been changed (INV-40)."""
+    space, start, end, target = conversion.space, conversion.start, conversion.end, conversion.target
+    if space is None or start is None or end is None or target is None:
+        memory.move(conversion, "returned_ok", seq)
+    else:
+        for first, last in conversion.items or ():
+            memory.step(space, RETURNED_OK[target], first, last, seq)
+        whole = all(run.state == target for run in memory.runs(space, start, end))
+        trigger = ("returned_ok" if conversion.items else "returned_noop") if whole else "returned_short"
+        memory.move(conversion, trigger, seq)
     memory.end(conversion, seq)
 
 
@@ -218,21 +237,24 @@ def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def work_item(memory: "Memory", seq: int, row: EventRow) -> None:
-    if conversion := _known(memory, seq, row):
+    conversion, start = _known(memory, seq, row), row[START]
+    if conversion is not None and start is not None:
+        conversion.items = (*(conversion.items or ()), (start, start + (row[NPAGES] or 1)))
         memory.move(conversion, "work_item", seq)
 
 
 def reserved(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "reserved", seq)
+        if row[RESULT] and conversion.through is Through.GMEM_CONVERT:
+            conversion.items = conversion.items or ()
 
 
 def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
-    if conversion.through is Through.GMEM_IOCTL:
-        memory.activate(conversion.space, seq)
+    _activate(memory, conversion, seq)
     memory.move(conversion, "zap", seq)
     if conversion.attributes is None and row[VALUE] is not None:
         conversion.attributes = unsigned(row[VALUE])
@@ -241,7 +263,7 @@ def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def _activate(memory: "Memory", conversion: Conversion, seq: int) -> None:
-    if conversion.through is Through.GMEM_IOCTL:
+    if not conversion.in_vm:
         memory.activate(conversion.space, seq)
 
 
@@ -287,8 +309,7 @@ def user_answered(memory: "Memory", seq: int, row: EventRow) -> None:
     if row[RESULT] == 0:
         memory.map_pages(space, user, start, end, UNMAPPED)
         if conversion is not None:
-            if conversion.through is Through.GMEM_IOCTL:
-                memory.activate(conversion.space, seq)
+            _activate(memory, conversion, seq)
             conversion.answers += (row,)
 
 
@@ -337,17 +358,36 @@ def restructured(memory: "Memory", seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
+    space, start = conversion.space, row[START]
     if row[RESULT]:
         memory.move(conversion, "store_failed", seq)
-        if conversion.space is not None and conversion.start is not None:
-            memory.step(conversion.space, "undo_started", conversion.start, conversion.end or END, seq)
+    elif space in memory.gmems and start is not None:
+        order = (row[VALUE] or 0) if row[KIND] == FolioMerged.code else 0
+        memory.gmems[space].orders.set(start, start + (row[NPAGES] or 1), order)
 
 
 def undone(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R12, R13: an item of a rollback. Behind a WARN only the kernel can say what the range has."""
+    conversion = _known(memory, seq, row)
+    if conversion is None:
+        return
+    trigger = "undo_warned" if row[RESULT] else "undone"
+    memory.move(conversion, trigger, seq)
+    _step_in_flight(memory, conversion, "undo_started", seq, row)
+    _step_in_flight(memory, conversion, trigger, seq, row)
+    if row[RESULT] and row[VALUE] in KIND_OF:
+        _step_in_flight(memory, conversion, SEEN[KIND_OF[row[VALUE]]], seq, row)
+
+
+def interrupted(memory: "Memory", seq: int, row: EventRow) -> None:
+    """C22: nobody will say what became of it; what it had not touched is as before."""
     if conversion := _known(memory, seq, row):
-        trigger = "undo_warned" if row[RESULT] else "undone"
-        memory.move(conversion, trigger, seq)
-        _step_in_flight(memory, conversion, trigger, seq, row)
+        memory.move(conversion, "cut", seq)
+        conversion.gapped = True
+        if conversion.space is not None and conversion.touched is not None:
+            for run in memory.runs(conversion.space, *conversion.touched):
+                if run.state not in SETTLED:
+                    memory.step(conversion.space, "gap", run.start, run.end, seq)
 
 
 def hva_unmapped(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -477,6 +517,7 @@ HANDLERS = {
     FolioSplit.code: restructured,
     FolioMerged.code: restructured,
     Undone.code: undone,
+    Interrupted.code: interrupted,
     HvaUnmapped.code: hva_unmapped,
     Spinning.code: spinning,
     TaskStuck.code: spinning,

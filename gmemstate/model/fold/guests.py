@@ -167,6 +167,9 @@ def gmem_created(memory: "Memory", seq: int, row: EventRow) -> None:
     gmem = Gmem(row[SPACE], row[ACTOR], row[NPAGES], row[VALUE])
     gmem.backing.set(0, row[NPAGES] or END, HOLE)
     memory.gmems[gmem.id] = gmem
+    owner = memory.vms.get(row[ACTOR] or 0)
+    if owner is not None and owner.dialect not in (Dialect.UNKNOWN, Dialect.MAINLINE):
+        memory.activate(gmem.id, seq)
 
 
 def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:

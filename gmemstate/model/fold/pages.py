@@ -15,12 +15,15 @@ from gmemstate.model.events import (
     VALUE,
     Access,
     Cause,
+    DmaMapped,
+    DmaUnmapped,
     EventRow,
     FaultServed,
     MemoryFaultExit,
     PageAdded,
     PageFreed,
     PageLeaked,
+    Pinned,
     Poisoned,
     PrivateMapFailed,
     PrivateMapped,
@@ -29,10 +32,11 @@ from gmemstate.model.events import (
     ReclaimFailed,
     T,
     UnmapStep,
+    Unpinned,
     User,
 )
 from gmemstate.model.machines import PRIVATE, SHARED
-from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, FaultClass, FaultExit, MessedUp
+from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, UNMAPPED, FaultClass, FaultExit, MessedUp
 from gmemstate.model.units import END
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
@@ -179,6 +183,9 @@ def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
     cause = Cause.SEPT_STILL_MAPS if step <= UnmapStep.WBINVD else Cause.RMP_STILL_GUEST
     count = 1 if row[VALUE] is not None or row[NPAGES] else None
     entry = MessedUp(seq, cause, "trusted", row[VALUE], count, row[SPACE], gfn=row[START], since=row[T], detail=row[DETAIL])
+    if row[SPACE] in memory.gmems:
+        entry.gmem, entry.index = row[SPACE], row[START]
+        entry.vm, entry.gfn = memory.place(entry.gmem, entry.index)
     memory.mark(entry, "marked", seq)
     if conversion := memory.conversions.get(row[CONVERSION] or 0):
         conversion.suspects += row[NPAGES] or 1
@@ -199,9 +206,34 @@ def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def page_added(memory: "Memory", seq: int, row: EventRow) -> None:
-    if row[SPACE] is not None and row[START] is not None:
-        memory.back(row[SPACE], row[START], row[START] + (row[NPAGES] or 1), PRESENT)
+    space, start = row[SPACE], row[START]
+    if space is not None and start is not None:
+        end = start + (row[NPAGES] or 1)
+        memory.back(space, start, end, PRESENT)
+        if space in memory.gmems:
+            memory.gmems[space].orders.set(start, end, row[ACTOR] or 0)
     private_mapped(memory, seq, row)
+
+
+def dma_mapped(memory: "Memory", seq: int, row: EventRow) -> None:
+    _hold(memory, row, User.IOMMU, MAPPED)
+
+
+def dma_unmapped(memory: "Memory", seq: int, row: EventRow) -> None:
+    _hold(memory, row, User.IOMMU, UNMAPPED)
+
+
+def pinned(memory: "Memory", seq: int, row: EventRow) -> None:
+    _hold(memory, row, User.PIN, MAPPED)
+
+
+def unpinned(memory: "Memory", seq: int, row: EventRow) -> None:
+    _hold(memory, row, User.PIN, UNMAPPED)
+
+
+def _hold(memory: "Memory", row: EventRow, user: User, mapped: int) -> None:
+    if row[SPACE] is not None and row[START] is not None and not row[RESULT]:
+        memory.map_pages(row[SPACE], user, row[START], row[START] + (row[NPAGES] or 1), mapped)
 
 
 def page_freed(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -221,4 +253,8 @@ HANDLERS = {
     ReclaimFailed.code: reclaim_failed,
     PageAdded.code: page_added,
     PageFreed.code: page_freed,
+    DmaMapped.code: dma_mapped,
+    DmaUnmapped.code: dma_unmapped,
+    Pinned.code: pinned,
+    Unpinned.code: unpinned,
 }

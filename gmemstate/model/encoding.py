@@ -55,7 +55,7 @@ def seal(rows: Sequence[EventRow], first: int, recorded: int, previous: bytes) -
 
 
 def encode(rows: Sequence[EventRow]) -> bytes:
-    """The canonical bytes of the events."""
+    """The canonical bytes of the events; raises BadEvent where a column does not fit."""
     try:
         return b"".join(
             [_encoders[shape](row) if (shape := tuple(map(type, row))) in _encoders else _learn(shape)(row) for row in rows]
@@ -63,6 +63,8 @@ def encode(rows: Sequence[EventRow]) -> bytes:
     except struct.error:
         bad = next(row for row in rows if any(isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 for value in row))
         raise BadEvent(f"a column of {bad} does not fit into 64 bits", row=bad) from None
+    except UnicodeEncodeError as error:
+        raise BadEvent(f"the detail {error.object!a} is no text: {error.reason}", detail=error.object) from None
 
 
 def _learn(shape: Shape) -> Callable[[Any], bytes]:

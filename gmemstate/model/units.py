@@ -59,8 +59,8 @@ def pages(address: int, size: int) -> tuple[int, int] | None:
 
 
 def signed(u64: int) -> int:
-    """The two's complement form in which a u64 is stored."""
-    return u64 - (1 << 64) if u64 >= 1 << 63 else u64
+    """The two's complement form in which a u64 is stored; what is no u64 stays as it is, and does not fit."""
+    return u64 - (1 << 64) if 1 << 63 <= u64 < 1 << 64 else u64
 
 
 def unsigned(i64: int) -> int:

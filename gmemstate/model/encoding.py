@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gmemstate.model.errors import BadEvent
-from gmemstate.model.events import COLUMNS, DETAIL, SEQ, EventRow
+from gmemstate.model.events import COLUMNS, DETAIL, KIND, SEQ, EventRow
 
 FORMAT = 1
 MAGIC = b"gmemstate batch 1\n"
@@ -74,10 +74,10 @@ def _learn(shape: Shape) -> Callable[[Any], bytes]:
     wrong = [COLUMNS[n] for n in integers if not issubclass(shape[n], int)]
     if len(shape) != len(COLUMNS) or wrong or (DETAIL in present and shape[DETAIL] is not str):
         raise BadEvent(f"columns {wrong or list(shape)} have the wrong type", columns=wrong)
+    if KIND not in present:
+        raise BadEvent("an event without a kind", columns=["kind"])
     mask = sum(1 << n for n in present)
     packer = struct.Struct(f"<H{len(integers)}q").pack
-    if not integers:
-        raise BadEvent("an event without a kind", shape=shape)
     pick: Callable[[Any], Any] = itemgetter(*integers) if len(integers) > 1 else lambda row: (row[integers[0]],)
     if DETAIL in present:
         length = struct.Struct("<I").pack

@@ -1,0 +1,129 @@
+"""The proposal of the review threads: ask, allocate and split before anybody is unmapped.
+
+Every user is asked first whether it would let go; tree nodes, work items and split folios are made before the point of no
+return. Behind it only a bug of KVM or of the TDX module can fail, and that calls back into guest_memfd.
+"""
+
+from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
+
+from gmemstate.convert.dialects import rfc_v2
+from gmemstate.convert.engine import THIS, Ask, Call, Doing, Kernel, Steps, Told, misaligned, range_of, wraps
+from gmemstate.model.events import (
+    AttrsStored,
+    FolioMerged,
+    FolioSplit,
+    InvalidateAdded,
+    InvalidateEnded,
+    Reserved,
+    User,
+    UsersChecked,
+    ZapStarted,
+    detail,
+)
+from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.units import PAGE_SHIFT
+
+
+def convert(kernel: Kernel, call: Call) -> Steps:
+    """The ioctl of RFC v2 with the flow of the proposal."""
+    if not kernel.setting.in_place:
+        return Told(ENOTTY)
+    if not call.readable:
+        return Told(EFAULT)
+    size = kernel.gmem(call.space).npages
+    if (
+        call.size == 0
+        or wraps(call)
+        or misaligned(call)
+        or (size is not None and call.address + call.size > size << PAGE_SHIFT)
+    ):
+        return Told(EINVAL)
+    start, end = range_of(call)
+    if kernel.messed_up(call.space, start, end) is not None:
+        return Told(EFAULT)
+    told = yield from _convert_range(kernel, call, start, end)
+    return told if told is None or not told.errno or call.writable else Told(EFAULT)
+
+
+def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
+    space = call.space
+    # 1. the work, and faults held off
+    items, error = yield from rfc_v2.work_items(kernel, call, start, end)
+    if error or not items:
+        return Told(error)
+    for first, last in items:
+        low, high = rfc_v2.rounded(kernel, first, last)
+        yield InvalidateAdded(conversion=THIS, space=space, start=low, npages=high - low)
+    # 2. what can fail: would the users let go; memory for the tree, for split folios, for split page tables
+    told = yield from _check(kernel, call, items)
+    if told.errno == 0:
+        error = next((error for point in ("reserve", "split", "merge") if (error := kernel.fails(point, start, end))), 0)
+        yield Reserved(conversion=THIS, space=space, result=error)
+        told = Told(error)
+    # 3. abort, or go: from here on nothing may fail
+    if told.errno == 0:
+        gone: Told | None = yield from _go(kernel, call, items)
+        if gone is None:
+            return None
+        told = gone
+    for _ in items:
+        yield InvalidateEnded(conversion=THIS, space=space)
+    return told
+
+
+def _check(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Doing[Told]:
+    """Nobody is unmapped yet: each user says whether it would let go, and references beyond their mappings are counted."""
+    if call.target == SHARED:
+        return Told()
+    for first, last in items:
+        for user in kernel.users:
+            if user.kind not in (User.HOST, User.IOMMU):
+                continue
+            answer = yield Ask(user, first, last, ask=True)
+            if answer is None or answer.result != 0:
+                yield UsersChecked(conversion=THIS, space=call.space, start=first, npages=last - first, result=EAGAIN,
+                                   detail=detail(user=user.name, would="refuse" if answer and answer.result else "not answer"))  # fmt: skip
+                return Told(EAGAIN, first << PAGE_SHIFT)
+        mapping = [user for user in kernel.users if user.kind in (User.HOST, User.IOMMU)]
+        for head, order in kernel.folios(call.space, first, last):
+            own = sum(user.references(head, head + (1 << order), drained=True) for user in mapping)
+            kernel.drained = True
+            found, expected = kernel.references(call.space, head, order) - own + 1, (1 << order) + 1
+            if found != expected:
+                yield UsersChecked(conversion=THIS, space=call.space, start=head, npages=1 << order, result=EAGAIN,
+                                   references=found, expected=expected)  # fmt: skip
+                return Told(EAGAIN, head << PAGE_SHIFT)
+    return Told()
+
+
+def _go(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Steps:
+    """Unmap, store, restructure."""
+    space, kind = call.space, SHARED if call.target == PRIVATE else PRIVATE
+    for first, last in items:
+        yield ZapStarted(conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes)
+        if call.target == PRIVATE and (yield from kernel.unmap(space, first, last, User.HOST, User.IOMMU)) is None:
+            return None
+        if (yield from kernel.zap(space, first, last, kind)) is None:
+            return None
+    # a bug: the failing page is marked, the conversion is refused before the attribute changes
+    if error := (yield from kernel.learn(space)):
+        return Told(error)
+    for first, last in items:
+        yield AttrsStored(conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes)
+        yield from _restructure(kernel, space, first, last, split=call.target == SHARED)
+    return Told()
+
+
+def _restructure(kernel: Kernel, space: int, first: int, last: int, *, split: bool) -> Doing[None]:
+    """Split or merge with what was allocated before."""
+    order = kernel.setting.order
+    if not order:
+        return
+    low, high = rfc_v2.rounded(kernel, first, last)
+    for head in range(low, high, 1 << order):
+        present = list(kernel.folios(space, head, head + (1 << order)))
+        whole = bool(present) and present[0] == (head, order)
+        if split and whole:
+            yield FolioSplit(conversion=THIS, space=space, start=head, npages=1 << order, result=0, order=order)
+        elif not split and len(present) == 1 << order and kernel.all_are(space, head, head + (1 << order), PRIVATE):
+            yield FolioMerged(conversion=THIS, space=space, start=head, npages=1 << order, result=0, order=order)

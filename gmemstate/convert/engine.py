@@ -1,0 +1,398 @@
+"""The engine: what a dialect sees of a host, what it may do to it, and the loop that carries its steps out."""
+
+import errno
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, TypeVar
+
+from gmemstate.convert.policies import Policy
+from gmemstate.convert.users import FOLL_PIN, Answer, PageUser
+from gmemstate.model.events import (
+    ConvertAsked,
+    ConvertReturned,
+    Event,
+    PageFreed,
+    Poisoned,
+    PrivateUnmapFailed,
+    Spinning,
+    TaskStuck,
+    Through,
+    UnmapStep,
+    User,
+    UserAnswered,
+    VmBugged,
+    detail,
+)
+from gmemstate.model.machines import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
+from gmemstate.model.memory import Memory
+from gmemstate.model.objects import POISONED_PAGE, PRESENT, Gmem, Slot, Vm
+from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, hexadecimal, pages
+from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+
+STORED = {state: state for state in (UNKNOWN, SHARED, PRIVATE, TORN, GONE)}
+STORED |= {in_flight(phase, b, t): t if phase == "stored" else b for phase in PHASES for b in SETTLED for t in SETTLED}
+"""The attribute that is stored in each state of a range."""
+
+THIS = -1
+"""The conversion that is being carried out, as long as it has no seq."""
+
+TURNS = 16
+"""After how many turns a loop that waits for a reference is reported as stuck."""
+
+
+class VmType(StrEnum):
+    """What protects the guest; it decides what a private unmap is."""
+
+    SW = "sw"
+    """KVM_X86_SW_PROTECTED_VM: nothing but KVM's own word"""
+    TDX = "tdx"
+    """mirrored page tables; removing a private page is four SEAMCALLs that can fail"""
+    SNP = "snp"
+    """the RMP; a private page goes back by RMPUPDATE"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is fixed when a guest is made: its type and how its memory is laid out."""
+
+    type: VmType = VmType.SW
+    order: int = 0
+    """order of the folios that the guest_memfd allocates: 0, 9 (2M) or 18 (1G); rfc-v2 and check-first only"""
+    mmap_is_hva: bool = True
+    """memslots name the mmap of their own guest_memfd, so that its mmu notifier reaches KVM"""
+    in_place: bool = True
+    """kvm.gmem_in_place_conversion"""
+    private_mem: bool = True
+    """the VM type has private memory"""
+    defects: frozenset[str] = frozenset()
+    """known defects of a posting that are switched on"""
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether shared and private entries live in different page tables."""
+        return self.type is VmType.TDX
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something that goes wrong: the ``nth`` time (from 1) that the kernel does ``at``, or whenever it concerns ``page``."""
+
+    at: str
+    page: int | None = None
+    nth: int | None = None
+    errno: int = errno.ENOMEM
+    step: UnmapStep = UnmapStep.REMOVE
+    times: int = 1
+    seen: int = 0
+
+    def strikes(self, at: str, start: int, end: int) -> bool:
+        """Whether it strikes now."""
+        if at != self.at or not self.times or (self.page is not None and not start <= self.page < end):
+            return False
+        self.seen += 1
+        if self.nth is not None and self.seen != self.nth:
+            return False
+        self.times -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One conversion ioctl as its caller passes it; ``address`` is a gpa or an offset (bytes)."""
+
+    space: int
+    address: int
+    size: int
+    attributes: int = PRIVATE_ATTRIBUTE
+    flags: int = 0
+    reserved: int = 0
+    error_offset: int = 0
+    readable: bool = True
+    writable: bool = True
+    same_mm: bool = True
+    thread: int | None = None
+
+    @property
+    def target(self) -> str:
+        """The kind that the pages shall have."""
+        return PRIVATE if self.attributes & PRIVATE_ATTRIBUTE else SHARED
+
+
+class Told(NamedTuple):
+    """What an ioctl returns: 0 or an errno, and error_offset where the kernel writes it."""
+
+    errno: int = 0
+    error_offset: int | None = None
+
+
+class Ask(NamedTuple):
+    """A question to a user; whoever drives the engine puts it and sends the answer back."""
+
+    user: PageUser
+    start: int
+    end: int
+    ask: bool = False
+
+    def put(self) -> Answer:
+        """Ask the user."""
+        return self.user.unmap(self.start, self.end, ask=self.ask)
+
+
+T = TypeVar("T")
+Step = Event | Ask
+Doing = Generator[Step, Answer | None, T]
+"""Steps that end with a result."""
+Steps = Doing[Told | None]
+"""The steps of an ioctl; it ends with what the caller is told, or with None if it never returns."""
+
+
+@dataclass
+class Kernel:
+    """The host as a dialect sees it: the record so far, the users of pages, what goes wrong, and the policy."""
+
+    memory: Memory
+    users: Sequence[PageUser] = ()
+    setting: Setting = field(default_factory=Setting)
+    policy: Policy = Policy.BUG_VM
+    faults: Sequence[Fault] = ()
+    drained: bool = False
+    failed: list[int] = field(default_factory=list)
+    """private pages that could not be unmapped in this conversion"""
+
+    # --- reading
+
+    def vm(self, space: int) -> Vm:
+        """The guest of a space."""
+        return self.memory.vms[self.memory.owner(space) or 0]
+
+    def gmem(self, space: int) -> Gmem:
+        """The guest_memfd inode."""
+        return self.memory.gmems[space]
+
+    def slots(self, space: int, start: int, end: int) -> Iterator[tuple[Vm, Slot, int, int]]:
+        """The memslots of all guests that overlap pages of a space, and the overlap in pages of the space."""
+        for vm in self.memory.vms.values():
+            for slot in vm.slots.values():
+                base = slot.start if vm.id == space else slot.index if slot.gmem == space else None
+                if base is not None and max(base, start) < min(base + slot.npages, end):
+                    yield vm, slot, max(base, start), min(base + slot.npages, end)
+
+    def kinds(self, space: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:
+        """The attribute of each page of a range as it is stored at this moment, as runs."""
+        return ((run.start, run.end, STORED[run.state]) for run in self.memory.runs(space, start, end))
+
+    def all_are(self, space: int, start: int, end: int, kind: str) -> bool:
+        """Whether a whole range has an attribute."""
+        return all(state == kind for _, _, state in self.kinds(space, start, end))
+
+    def folios(self, space: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The folios in a range of a guest_memfd: first page and order, in index order."""
+        gmem = self.gmem(space)
+        page = start
+        while page < end:
+            _, last, backing = gmem.backing.run_at(page)
+            if backing not in (PRESENT, POISONED_PAGE):
+                page = last
+                continue
+            order = gmem.orders.get(page)
+            head = page >> order << order
+            yield head, order
+            page = head + (1 << order)
+
+    def references(self, space: int, head: int, order: int) -> int:
+        """folio_ref_count(): the filemap's references and those of everybody else."""
+        end = head + (1 << order)
+        others = sum(user.references(head, end, drained=self.drained) for user in self.users)
+        return (1 << order) + others + self._kept(space, head, end)
+
+    def _kept(self, space: int, start: int, end: int) -> int:
+        """References of the kernel itself: of memory_failure() for poison, of TDX for pages that it could not remove."""
+        backing = self.gmem(space).backing.runs(start, end)
+        kept = sum(last - first for first, last, what in backing if what == POISONED_PAGE)
+        if self.policy is Policy.UNINFORMED:
+            lost = (entry.index for entry in self.memory.messed_up.values() if entry.gmem == space)
+            kept += sum(index is not None and start <= index < end for index in lost)
+        return kept
+
+    def pinned_or_mapped(self, head: int, order: int) -> bool:
+        """folio_maybe_dma_pinned() or folio_mapped()."""
+        for user in self.users:
+            count = user.references(head, head + (1 << order), drained=self.drained)
+            if count >= FOLL_PIN or (count and user.kind is User.HOST):
+                return True
+        return False
+
+    def fails(self, at: str, start: int = 0, end: int = 1) -> int:
+        """The errno with which a step fails now, 0 if it does not."""
+        fault = self.fault(at, start, end)
+        return 0 if fault is None else fault.errno
+
+    def fault(self, at: str, start: int, end: int) -> Fault | None:
+        """What goes wrong now, if anything."""
+        return next((fault for fault in self.faults if fault.strikes(at, start, end)), None)
+
+    # --- doing
+
+    def unmap(self, space: int, start: int, end: int, *kinds: User) -> Steps:
+        """Ask the users of some kinds, one after the other, to unmap a range. Their answers are recorded, not obeyed."""
+        for user in self.users:
+            if user.kind not in kinds:
+                continue
+            answer = yield Ask(user, start, end)
+            if answer is None or answer.result is None:
+                yield from self._answered(space, user, start, end, Answer(None))
+                yield TaskStuck(conversion=THIS, space=space, thread=0, detail=detail(waits_for=user.name))
+                return None
+            yield from self._answered(space, user, start, end, answer)
+        return Told()
+
+    def _answered(self, space: int, user: PageUser, start: int, end: int, answer: Answer) -> Iterator[Event]:
+        """The answer as events; the guest's page tables are those of a VM, so its pages are gfns."""
+        places = [(space, start, end)]
+        if user.kind is User.GUEST and space in self.memory.gmems:
+            slots = self.slots(space, start, end)
+            places = [(vm.id, first + _shift(slot), last + _shift(slot)) for vm, slot, first, last in slots]
+        for n, (where, first, last) in enumerate(places):
+            yield UserAnswered(
+                user=user.kind,
+                start=first,
+                npages=last - first,
+                space=where,
+                conversion=THIS,
+                result=answer.result,
+                entries=answer.entries if n == 0 else None,
+                detail=detail(user=user.name, turns=answer.turns or None),
+            )
+
+    def zap(self, space: int, start: int, end: int, kind: str | None) -> Steps:
+        """kvm_tdp_mmu_zap_leafs(): the guest loses its entries of a kind (None: of both).
+
+        Only mirrored page tables keep the kinds apart; elsewhere all entries go. A private page of a TD may not come off.
+        """
+        runs = [(start, end)]
+        if self.setting.mirrored and kind is not None:
+            runs = [(first, last) for first, last, state in self.kinds(space, start, end) if state == kind]
+        for first, last in runs:
+            if self.setting.type is VmType.TDX:
+                yield from self._remove_private(space, first, last)
+            told = yield from self.unmap(space, first, last, User.GUEST)
+            if told is None:
+                return None
+        return Told()
+
+    def _remove_private(self, space: int, start: int, end: int) -> Doing[None]:
+        """tdx_sept_remove_leaf_spte() of each private page: what fails here, the caller does not hear of."""
+        for first, last, state in list(self.kinds(space, start, end)):
+            if state == PRIVATE:
+                while (fault := self.fault("private_unmap", first, last)) is not None:
+                    page = fault.page if fault.page is not None else first
+                    self.failed.append(page)
+                    yield PrivateUnmapFailed(step=fault.step, space=space, conversion=THIS, start=page, npages=1)
+
+    def learn(self, space: int) -> Doing[int]:
+        """What guest_memfd learns of private pages that could not be unmapped, by policy; the errno that follows."""
+        if not self.failed:
+            return 0
+        if self.policy is Policy.BUG_VM:
+            yield VmBugged(space=self.vm(space).id)
+            return 0
+        if self.policy is Policy.UNINFORMED:
+            return 0
+        for page in self.failed:
+            if self.policy is Policy.HOLD_AND_DROP:
+                yield PageFreed(space=space, start=page, npages=1, detail=detail(kept="its reference is never put"))
+            elif self.policy is Policy.HWPOISON:
+                yield Poisoned(space=space, start=page, npages=1)
+        yield UserAnswered(user=User.GUEST, start=self.failed[0], npages=1, space=space, conversion=THIS, result=errno.EFAULT)
+        return errno.EFAULT
+
+    def messed_up(self, space: int, start: int, end: int) -> int | None:
+        """The first page of a range that the policy ``track`` knows to be messed up."""
+        if self.policy is not Policy.TRACK:
+            return None
+        known = (entry.index for entry in self.memory.messed_up.values() if entry.gmem == space and entry.state != "cleared")
+        return min((index for index in known if index is not None and start <= index < end), default=None)
+
+    def freeze(self, space: int, head: int, order: int) -> Doing[bool]:
+        """filemap_remove_folio_for_restructuring(): spins until nobody else holds the folio; False if it never ends."""
+        said = False
+        for _ in range(TURNS):
+            count = self.references(space, head, order)
+            if count == 1 << order:
+                return True
+            if not said:
+                yield Spinning(conversion=THIS, space=space, references=count, detail=detail(page=hexadecimal(head)))
+                said = True
+        return False
+
+
+Dialect = Callable[[Kernel, Call], Steps]
+
+
+def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) -> Steps:
+    """A whole ioctl: its entry, the steps of the dialect, its return."""
+    run = pages(call.address, call.size) if call.readable else None
+    unaligned = None if run or not call.readable else {"address": hexadecimal(call.address), "size": hexadecimal(call.size)}
+    yield ConvertAsked(
+        conversion=THIS,
+        through=through,
+        space=call.space,
+        thread=call.thread,
+        start=run[0] if run else None,
+        npages=run[1] if run else None,
+        attributes=call.attributes if call.readable else None,
+        detail=detail(**(unaligned or {}), flags=hexadecimal(call.flags) if call.flags else None),
+    )
+    told = yield from dialect(kernel, call)
+    if told is not None:
+        yield ConvertReturned(
+            conversion=THIS, result=told.errno, space=call.space, error_offset=told.error_offset, thread=call.thread
+        )
+    return told
+
+
+def drive(steps: Steps, append: Callable[[Event], None]) -> Told | None:
+    """Carry steps out: each event is appended (and stored) before the next step, each question is put to its user."""
+    answer: Answer | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            told: Told | None = end.value
+            return told
+        answer = None
+        if isinstance(step, Ask):
+            answer = step.put()
+        else:
+            append(step)
+
+
+def _shift(slot: Slot) -> int:
+    return slot.start - (slot.index or 0)
+
+
+def range_of(call: Call) -> tuple[int, int]:
+    """The pages of a call whose arguments were checked."""
+    return call.address >> PAGE_SHIFT, (call.address + call.size) >> PAGE_SHIFT
+
+
+def wraps(call: Call) -> bool:
+    """Whether address and size go over the end of 64 bits."""
+    return call.address + call.size >= 1 << 64
+
+
+def misaligned(call: Call) -> bool:
+    """Whether address or size are no multiples of a page."""
+    return bool((call.address | call.size) % PAGE_SIZE)
+
+
+def runs_of(pages_: Iterable[int]) -> list[tuple[int, int]]:
+    """Pages as half-open runs."""
+    runs: list[tuple[int, int]] = []
+    for page in sorted(set(pages_)):
+        if runs and runs[-1][1] == page:
+            runs[-1] = runs[-1][0], page + 1
+        else:
+            runs.append((page, page + 1))
+    return runs

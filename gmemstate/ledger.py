@@ -1,7 +1,7 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -17,10 +17,12 @@ from gmemstate.model.events import (
     CONVERSION,
     DETAIL,
     KIND,
+    KINDS,
     LINE,
     SEQ,
     SOURCE,
     SPACE,
+    START,
     VALUE,
     Event,
     EventRow,
@@ -111,12 +113,17 @@ class Ledger:
         """Append events as one batch; on return they are stored. ``expect`` maps guests to the last seq seen of each."""
         return self._recording().append([event.row() for event in events], None, expect)
 
-    def ingest(self, *names: str | Path) -> list[Ingested]:
+    def record_rows(self, rows: Iterable[EventRow]) -> Head:
+        """Append a finished record of others, such as a simulation, as one batch; references are its own seqs."""
+        return self._recording().append([_as_reference(row) for row in rows], {})
+
+    def ingest(self, *names: str | Path, progress: Callable[[int], None] | None = None) -> list[Ingested]:
         """Read traces (paths, or ``-`` for standard input) into the ledger, one after the other.
 
-        What was read before adds nothing; a file that has grown is continued. Raises CannotRead, SourceChanged.
+        What was read before adds nothing; a file that has grown is continued. ``progress`` is told from time to time how many
+        bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
         """
-        return [self._ingest(str(name)) for name in names]
+        return [self._ingest(str(name), progress) for name in names]
 
     def rebuild(self) -> int:
         """Make all projections anew from the record; the number of events."""
@@ -130,8 +137,8 @@ class Ledger:
             self._recorder = Recorder(engine, self.where, time.time_ns)
         return self._recorder
 
-    def _ingest(self, name: str) -> Ingested:
-        source = Input(name)
+    def _ingest(self, name: str, progress: Callable[[int], None] | None) -> Ingested:
+        source = Input(name, progress)
         try:
             before = self._known(source)
             stored = [] if before is None else list(self._of_source(before.id))
@@ -152,11 +159,11 @@ class Ledger:
                 reading.tracker.closed.clear()
             if at < len(stored):
                 raise SourceChanged(
-                    f"{name}: is shorter than when it was read before; nothing was added. Read it into another ledger"
+                    f"{source.name}: is shorter than when it was read before; nothing was added. Read it into another ledger"
                 )
         finally:
             source.close()
-        return Ingested(name, added, reading.account, reading.gaps, reading.damage, before is not None and not added)
+        return Ingested(source.name, added, reading.account, reading.gaps, reading.damage, before is not None and not added)
 
     def _known(self, source: Input) -> SourceInfo | None:
         """The source that begins with the same bytes, if it was read before."""
@@ -251,3 +258,11 @@ class Ledger:
 def open(where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Ledger:
     """Open the ledger at a path or database URL (see :meth:`Ledger.open`)."""
     return Ledger.open(where, readonly=readonly, durable=durable)
+
+
+def _as_reference(row: EventRow) -> EventRow:
+    """A row whose references to events of its own record are replaced by the recorder."""
+    kind = KINDS[row[KIND]]
+    source, space, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[SPACE], row[CONVERSION]))
+    actor = -row[ACTOR] if kind.actor_is_reference and row[ACTOR] is not None else row[ACTOR]
+    return (0, row[T], row[KIND], source, space, conversion, *row[START:ACTOR], actor, *row[LINE:])

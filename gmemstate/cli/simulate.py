@@ -1,0 +1,186 @@
+"""``gmemstate simulate``: scenarios under dialects and policies."""
+
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmemstate.cli import render
+from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.options import json_option
+from gmemstate.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from gmemstate.convert.outcome import Outcome
+    from gmemstate.convert.scenario import Scenario
+
+ALL = "all"
+DIALECTS = ("mainline", "rfc-v2", "inplace", "check-first")
+POLICIES = ("uninformed", "hold-and-drop", "track", "bug-vm", "hwpoison")
+
+
+@click.command()
+@click.argument("scenario", required=False, metavar="FILE|NAME")
+@click.option("--list", "listing", is_flag=True, help="List the scenarios that come with the program, each with its verdict.")
+@click.option("--dialect", type=click.Choice([*DIALECTS, ALL]), help="The kernel that converts [default: the first that fits].")
+@click.option("--policy", type=click.Choice([*POLICIES, ALL]), help="What follows a failed private unmap [default: bug-vm].")
+@click.option("--store", is_flag=True, help="Keep what happened in the ledger.")
+@json_option()
+@click.pass_obj
+def simulate(
+    db: str, scenario: str | None, listing: bool, dialect: str | None, policy: str | None, store: bool, as_json: bool
+) -> Exit:
+    """Carry out a scenario: a request, the users of its pages, what goes wrong, and what must come of it.
+
+    With `all` the outcomes stand side by side; otherwise the steps are told. An expectation of the scenario that is not met
+    is exit 1, with the first event that differs.
+    """
+    from gmemstate.convert.scenario import catalogue, load
+
+    if listing:
+        return _list([load(name) for name in catalogue()], as_json=as_json)
+    if scenario is None:
+        raise UsageError("name a scenario file, or one of `gmemstate simulate --list`")
+    found = load(scenario)
+    outcomes = _outcomes(found, dialect, policy)
+    if store:
+        _keep(db, outcomes)
+    if as_json:
+        render.as_json([_as_json(outcome) for outcome in outcomes])
+    elif len(outcomes) == 1 and ALL not in (dialect, policy):
+        _tell(outcomes[0])
+    else:
+        _compare(found, outcomes)
+    return _judge(outcomes)
+
+
+def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> "list[Outcome]":
+    from gmemstate.convert.outcome import dialect_name, pairs, run
+    from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
+
+    wanted = pairs(scenario)
+    if dialect not in (None, ALL):
+        chosen = DIALECT_NAMES[str(dialect)]
+        wanted = [pair for pair in wanted if pair[0] is chosen] or [(chosen, each) for each in POLICIES[chosen]]
+    elif dialect is None:
+        wanted = [pair for pair in wanted if pair[0] is wanted[0][0]]
+    if policy not in (None, ALL):
+        wanted = [(kind, Policy(str(policy))) for kind in dict.fromkeys(kind for kind, _ in wanted)]
+        if impossible := [kind for kind, each in wanted if each not in POLICIES[kind]]:
+            if len(impossible) == len(wanted):
+                raise UsageError(
+                    f"{dialect_name(impossible[0])} cannot have the policy {policy}: guest_memfd does not learn of the failure there"
+                )
+            wanted = [pair for pair in wanted if pair[0] not in impossible]
+    elif policy is None and dialect != ALL:
+        kept = [pair for pair in wanted if pair[1] is Policy.BUG_VM]
+        wanted = kept[:1] or wanted[:1]
+    return [run(scenario, kind, each) for kind, each in wanted]
+
+
+def _tell(outcome: "Outcome") -> None:
+    from gmemstate.convert.dialects import SOURCES
+    from gmemstate.convert.outcome import dialect_name
+    from gmemstate.convert.story import tell
+
+    width = min(shutil.get_terminal_size().columns, 100)
+    scenario = outcome.scenario
+    click.echo(f"{scenario.name}: {scenario.title}")
+    if scenario.source:
+        click.echo(f"({scenario.source})")
+    if scenario.about:
+        click.echo("\n" + "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in scenario.about.split("\n\n")))
+    click.echo(f"\n{dialect_name(outcome.dialect)} ({SOURCES[outcome.dialect]}), policy {outcome.policy}:")
+    for sentence in tell(outcome):
+        indent = "  " + " " * (len(sentence) - len(sentence.lstrip()))
+        click.echo(textwrap.fill(sentence.strip(), width, initial_indent=indent, subsequent_indent=indent + "  "))
+
+
+def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
+    from gmemstate.convert.outcome import dialect_name
+    from gmemstate.convert.policies import POLICIES, Policy
+
+    click.echo(f"{scenario.name}: {scenario.title}\n")
+    have = {(outcome.dialect, outcome.policy): outcome for outcome in outcomes}
+    policies = [policy for policy in Policy if any(policy is each for _, each in have)]
+    rows: list[list[Any]] = []
+    for dialect in dict.fromkeys(dialect for dialect, _ in have):
+        for policy in policies:
+            outcome = have.get((dialect, policy))
+            cells = ["-"] * 6 if outcome is None else _cells(outcome)
+            if outcome is not None or policy not in POLICIES[dialect]:
+                rows.append([dialect_name(dialect), policy.value, *cells])
+    render.as_table(("DIALECT", "POLICY", "TOLD", "PRIVATE", "LOST MAPPINGS", "MESSED UP", "VM", "EXPECTED"), rows, empty="")
+
+
+def _cells(outcome: "Outcome") -> list[str]:
+    facts = outcome.facts
+    told = [
+        text if offset == "-" or text == "0" else f"{text}@{int(offset, 16) >> 12}"
+        for text, offset in zip(facts["told"], facts["error_offset"], strict=True)
+    ]
+    lost = [f"{name} {','.join(runs)}" for name, runs in facts["lost"].items()]
+    verdict = "-" if not outcome.expects else "no" if outcome.differences else "yes"
+    return [", ".join(told), ", ".join(facts["private"]) or "none", "; ".join(lost) or "none",
+            ", ".join(facts["messed_up"]) or "none", facts["vm"], verdict]  # fmt: skip
+
+
+def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:
+    from gmemstate.convert.outcome import dialect_name, pairs, run
+
+    rows, code, data = [], Exit.CLEAN, []
+    for scenario in scenarios:
+        outcomes = [run(scenario, dialect, policy) for dialect, policy in pairs(scenario)]
+        failed = [outcome for outcome in outcomes if outcome.differences]
+        code = Exit.FINDINGS if failed else code
+        dialects = dict.fromkeys(dialect_name(outcome.dialect) for outcome in outcomes)
+        verdict = (
+            "as expected" if not failed else "differs: " + ", ".join(f"{dialect_name(o.dialect)}/{o.policy}" for o in failed)
+        )
+        rows.append([scenario.name, " ".join(dialects), verdict, scenario.title])
+        data += [_as_json(outcome) for outcome in outcomes]
+    if as_json:
+        render.as_json(data)
+    else:
+        render.as_table(("SCENARIO", "DIALECTS", "VERDICT", "TITLE"), rows, empty="no scenarios")
+    return code
+
+
+def _judge(outcomes: "list[Outcome]") -> Exit:
+    from gmemstate.audit.events import event_line
+    from gmemstate.convert.outcome import dialect_name
+    from gmemstate.model.events import event_of
+
+    code = Exit.CLEAN
+    for outcome in outcomes:
+        for difference in outcome.differences[:1]:
+            code = Exit.FINDINGS
+            talk(
+                f"{dialect_name(outcome.dialect)}/{outcome.policy}: {difference.fact}: expected {difference.expected}, found {difference.found}"
+            )
+            if difference.seq is not None:
+                row = outcome.simulation.rows[difference.seq - 1]
+                talk(f"  first at {event_line(difference.seq, event_of(row))}")
+    return code
+
+
+def _as_json(outcome: "Outcome") -> dict[str, Any]:
+    from gmemstate.convert.outcome import dialect_name
+
+    return {
+        "scenario": outcome.scenario.name,
+        "dialect": dialect_name(outcome.dialect),
+        "policy": outcome.policy.value,
+        **outcome.facts,
+        "differences": [difference._asdict() for difference in outcome.differences],
+    }
+
+
+def _keep(db: str, outcomes: "list[Outcome]") -> None:
+    from gmemstate.ledger import Ledger
+
+    with Ledger.open(db) as ledger:
+        for outcome in outcomes:
+            head = ledger.record_rows(outcome.simulation.rows)
+            talk(f"{outcome.scenario.name}: {len(outcome.simulation.rows)} events stored, up to {head.seq}")

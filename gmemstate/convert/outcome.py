@@ -9,7 +9,7 @@ from gmemstate.convert import requests
 from gmemstate.convert.engine import Call, Fault, Told, runs_of
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.scenario import Run, Scenario
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.simulation import VMM, Simulation
 from gmemstate.convert.users import Holder, PageUser
 from gmemstate.model.events import (
     KIND,
@@ -136,6 +136,7 @@ class _Play:
             "address": start << PAGE_SHIFT,
             "size": (end - start) << PAGE_SHIFT,
             "attributes": PRIVATE_ATTRIBUTE if to == PRIVATE else 0,
+            "thread": VMM,
             **how,
         }
         self.simulation.convert(Call(self.simulation.space, **call))

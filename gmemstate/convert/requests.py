@@ -16,7 +16,7 @@ RETRY, INVALID_OPERAND = 1, -(1 << 63)
 """TDVMCALL_STATUS_RETRY; TDVMCALL_STATUS_INVALID_OPERAND as a signed number"""
 GENERIC_ERROR = 0x100 << 32
 """What SW_EXITINFO2 says when a page state change fails otherwise."""
-VCPU = 1
+VCPU = 2
 
 Runs = Sequence[tuple[int, int]]
 

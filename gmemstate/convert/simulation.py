@@ -51,6 +51,8 @@ from gmemstate.model.record import resolve
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
+VMM = 1
+"""The thread that converts, unless a guest has asked for it."""
 TURN = 1_000
 """ns between two events of a simulation: it has no clock, only an order."""
 
@@ -123,7 +125,7 @@ class Simulation:
 
     def close_record(self) -> None:
         """End the record: nothing is missing from it."""
-        self.record(SourceRead(offset=len(self.rows)))
+        self.record(SourceRead(offset=len(self.rows), detail=detail(lines=0, used=0, unparsed=0)))
 
     def make_vm(self) -> int:
         """KVM_CREATE_VM."""
@@ -202,7 +204,7 @@ class Simulation:
         """A conversion of pages ``[start, end)``."""
         attributes = PRIVATE_ATTRIBUTE if kind == PRIVATE else 0
         return self.convert(
-            Call(self.space, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes, **how)  # type: ignore[arg-type]
+            Call(self.space, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes, **{"thread": VMM, **how})  # type: ignore[arg-type]
         )
 
     def touch(self, user: PageUser, page: int, *, private: bool = False) -> bool:

@@ -148,7 +148,7 @@ class Conversion:
     error_offset: int | None = None
     last_line: int | None = None
     last: int = 0
-    """the seq of its youngest event, or of the end of its source"""
+    """the seq of its youngest event, or of what else tells of it: a gap, the end of its source or more behind that"""
     trigger: Trigger = Trigger.UNKNOWN
     request: int | None = None
     read_twice: bool = False

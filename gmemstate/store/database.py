@@ -19,6 +19,9 @@ from gmemstate.store.schema import APPLICATION_ID, HEAD
 REVISIONS = ("0001",)
 """All revisions that this version can upgrade from, oldest first."""
 
+PATIENCE = 10.0
+"""How long somebody else may write (s) before recording is given up."""
+
 
 def migrations() -> Path:
     """Where the migrations lie: in the wheel beside the package, in a checkout beside its folder."""
@@ -99,7 +102,7 @@ def _open_file(path: Path, *, writable: bool, synchronous: str) -> sqlite3.Conne
     if not writable:
         return _open_to_read(path)
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
     except sqlite3.OperationalError as error:
@@ -112,7 +115,7 @@ def _open_file(path: Path, *, writable: bool, synchronous: str) -> sqlite3.Conne
 def _open_to_read(path: Path) -> sqlite3.Connection:
     """Open without changing anything, also where the folder cannot be written."""
     uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=10, check_same_thread=False)
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:

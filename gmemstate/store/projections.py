@@ -3,7 +3,23 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from gmemstate.model.events import DETAIL, KIND, RESULT, SEQ, SOURCE, VALUE, EventRow, SourceOpened, SourceRead, details
+from gmemstate.model.events import (
+    ACTOR,
+    DETAIL,
+    KIND,
+    RESULT,
+    SEQ,
+    SOURCE,
+    SPACE,
+    VALUE,
+    EventRow,
+    GmemBound,
+    GmemCreated,
+    GmemSeen,
+    SourceOpened,
+    SourceRead,
+    details,
+)
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request
 from gmemstate.model.units import END, signed
@@ -84,11 +100,11 @@ def conversion_row(memory: Memory, conversion: Conversion) -> tuple[Any, ...]:
     )
 
 
-def request_row(memory: Memory, request: Request) -> tuple[Any, ...]:
+def request_row(request: Request) -> tuple[Any, ...]:
     """A request as a row of its table."""
     return (
         request.id,
-        memory.owner(request.space),
+        request.space,
         request.thread,
         request.start,
         request.npages,
@@ -136,54 +152,64 @@ def source_rows(rows: Sequence[EventRow]) -> tuple[Rows, Rows]:
     return opened, read
 
 
+def adopted(memory: Memory, rows: Sequence[EventRow]) -> Rows:
+    """``(guest, space)`` of the guest_memfds that the rows join to a guest: older conversions of them get it too."""
+    joined = {row[ACTOR] if row[KIND] == GmemBound.code else row[SPACE] for row in rows if row[KIND] in _JOINING}
+    return [(memory.owner(space), space) for space in joined if space in memory.gmems]
+
+
+_JOINING = frozenset((GmemCreated.code, GmemSeen.code, GmemBound.code))
+
+
 class Projector:
     """Writes the net difference of a batch with the statements of one database."""
 
     def __init__(self, mark: str) -> None:
         def insert(table: Any) -> str:
-            names = [column.name for column in table.columns]
-            return f'INSERT INTO "{table.name}" ({", ".join(_quoted(name) for name in names)}) VALUES ({", ".join([mark] * len(names))})'
+            names = [f'"{column.name}"' for column in table.columns]
+            return f'INSERT INTO "{table.name}" ({", ".join(names)}) VALUES ({", ".join([mark] * len(names))})'
 
-        self._insert = {table.name: insert(table) for table in schema.PROJECTIONS}
-        self._delete_ranges = f'DELETE FROM "range" WHERE space = {mark} AND "start" >= {mark} AND "start" < {mark}'
-        self._delete = {name: f'DELETE FROM "{name}" WHERE id = {mark}' for name in ("conversion", "request", "messed_up")}
-        self._read = f"UPDATE source SET read_to = {mark}, whole = {mark}, last = {mark} WHERE id = {mark}"
+        def replace(table: Any) -> str:
+            new = [f'"{column.name}" = excluded."{column.name}"' for column in table.columns if column.name != "id"]
+            return f"{insert(table)} ON CONFLICT (id) DO UPDATE SET {', '.join(new)}"
+
+        self._insert_range = insert(schema.range_)
+        self._delete_range = f'DELETE FROM "range" WHERE space = {mark} AND "start" >= {mark} AND "start" < {mark}'
+        self._insert_source = insert(schema.source)
+        self._read_source = f"UPDATE source SET read_to = {mark}, whole = {mark}, last = {mark} WHERE id = {mark}"
+        self._adopt = f"UPDATE conversion SET guest = {mark} WHERE space = {mark}"
+        self._replace_conversion = replace(schema.conversion)
+        self._replace_request = replace(schema.request)
+        self._replace_messed_up = replace(schema.messed_up)
 
     def write(self, cursor: Any, memory: Memory, rows: Sequence[EventRow]) -> None:
         """Bring all projections up to the memory, whose news are those of the batch."""
         if memory.dirty:
             delete, insert = range_windows(memory)
-            cursor.executemany(self._delete_ranges, delete)
-            cursor.executemany(self._insert["range"], insert)
+            cursor.executemany(self._delete_range, delete)
+            cursor.executemany(self._insert_range, insert)
         first = rows[0][SEQ] if rows else 0
         changed = memory.ended + [conversion for conversion in memory.conversions.values() if conversion.last >= first]
         if changed:
-            self._replace(cursor, "conversion", [conversion_row(memory, conversion) for conversion in changed], first)
+            cursor.executemany(self._replace_conversion, [conversion_row(memory, conversion) for conversion in changed])
+        if gmems := adopted(memory, rows):
+            cursor.executemany(self._adopt, gmems)
         if memory.changed_requests:
             found = [memory.requests[id] for id in sorted(memory.changed_requests) if id in memory.requests]
-            self._replace(cursor, "request", [request_row(memory, request) for request in found], first)
+            cursor.executemany(self._replace_request, [request_row(request) for request in found])
         if memory.changed_messed_up:
             entries = [memory.messed_up[id] for id in sorted(memory.changed_messed_up)]
-            self._replace(cursor, "messed_up", [messed_up_row(entry) for entry in entries], first)
+            cursor.executemany(self._replace_messed_up, [messed_up_row(entry) for entry in entries])
         opened, read = source_rows(rows)
         if opened:
-            cursor.executemany(self._insert["source"], opened)
+            cursor.executemany(self._insert_source, opened)
         if read:
-            cursor.executemany(self._read, read)
-
-    def _replace(self, cursor: Any, table: str, rows: Rows, first: int) -> None:
-        """Replace rows by id; those that the batch itself opened cannot be there yet."""
-        cursor.executemany(self._delete[table], [(row[0],) for row in rows if row[0] < first])
-        cursor.executemany(self._insert[table], rows)
+            cursor.executemany(self._read_source, read)
 
     def clear(self, cursor: Any) -> None:
         """Empty all projections."""
         for table in schema.PROJECTIONS:
             cursor.execute(f'DELETE FROM "{table.name}"')
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
 
 
 class Folded(Protocol):
@@ -200,7 +226,7 @@ def compare(record: StoredRecord, folded: Folded) -> list[str]:
     expected: dict[str, Rows] = {
         "range": sorted(row for space in memory.ranges for row in range_rows(memory, space)),
         "conversion": [conversion_row(memory, folded.conversions[id]) for id in sorted(folded.conversions)],
-        "request": [request_row(memory, folded.requests[id]) for id in sorted(folded.requests)],
+        "request": [request_row(folded.requests[id]) for id in sorted(folded.requests)],
         "messed_up": [messed_up_row(memory.messed_up[id]) for id in sorted(memory.messed_up)],
     }
     return [name for name, rows in expected.items() if record.table(name) != rows]

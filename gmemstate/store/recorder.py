@@ -50,7 +50,7 @@ class Recorder:
         """
         rows = list(rows)
         if not rows:
-            return self._head
+            return self.record.head()
         try:
             cursor = self._connected()
             self._begin(cursor)
@@ -61,13 +61,27 @@ class Recorder:
             self._commit(cursor)
         except BaseException as error:
             self._forget()
-            if isinstance(error, Exception):
+            if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
                 raise explain(self.where, error) from error
             raise
         if known is not None:
             known.update(new)
         self._head = Head(batch.last, batch.hash)
         return self._head
+
+    @property
+    def engine(self) -> Engine:
+        """The database."""
+        return self._engine
+
+    def current(self) -> Memory:
+        """The memory with everything that others have recorded by now."""
+        with explained(self.where):
+            cursor = self._connected()
+            self._begin(cursor)
+            self._catch_up(cursor)
+            self._commit(cursor)
+        return self.memory
 
     def _connected(self) -> Any:
         """The one cursor of the recorder; it begins and commits by hand, as the driver's own way is too late to lock."""
@@ -166,7 +180,7 @@ class Recorder:
             self._commit(cursor)
         except BaseException as error:
             self._forget()
-            if isinstance(error, Exception):
+            if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
                 raise explain(self.where, error) from error
             raise
         self.memory = memory

@@ -105,13 +105,21 @@ def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conver
 
 def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
     """A thread that asks anew has left its last conversion, whose result nobody saw (R18)."""
-    # Neither mainline nor in-place can fail behind the store.
-    trigger = RETURNED_OK[old.target] if old.stored and old.target else OUTCOME_LOST[old.target]
-    asked = None if old.start is None or old.end is None else (old.start, old.end)
-    if old.space is not None and (pages := asked or old.touched) is not None:
-        memory.step(old.space, trigger, *pages, seq)
+    _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
     old.superseded = True
     memory.end(old, seq)
+
+
+def _apply(memory: "Memory", conversion: Conversion, seq: int, *, certain: bool) -> None:
+    """The pages of a conversion that is over have the new value, or may have it; any page may, if it is not known which."""
+    space, target = conversion.space, conversion.target
+    asked = None if conversion.start is None or conversion.end is None else (conversion.start, conversion.end)
+    if space is None:
+        return
+    if asked is None or target is None or not certain:
+        memory.step(space, OUTCOME_LOST[target], *(asked or (0, END)), seq)
+    if certain and target is not None and (pages := asked or conversion.touched) is not None:
+        memory.step(space, RETURNED_OK[target], *pages, seq)
 
 
 def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) -> None:
@@ -181,12 +189,12 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     elif result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
         trigger = "returned_error"  # it may be a refusal that could not be written back
     memory.move(conversion, trigger, seq)
-    space, start, end = conversion.space, conversion.start, conversion.end
-    if space is not None and result == 0 and start is not None and end is not None and conversion.target is not None:
-        memory.step(space, RETURNED_OK[conversion.target], start, end, seq)
-        if conversion.in_vm and conversion.target == PRIVATE and memory.vms[space].dialect is Dialect.UNKNOWN:
-            memory.vms[space].dialect = Dialect.MAINLINE  # an in-place kernel refuses it
-    elif space is not None and result != 0 and conversion.touched is not None:
+    space, vm = conversion.space, memory.vms.get(conversion.space or 0)
+    if result == 0:
+        _apply(memory, conversion, seq, certain=True)
+        if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
+            vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
+    elif space is not None and conversion.touched is not None:
         memory.step(space, "returned_err", *conversion.touched, seq)
     memory.end(conversion, seq)
 
@@ -465,7 +473,10 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
     """Why the conversion is asked: from what its thread, or else any vCPU of its source, was last told by KVM."""
     if source is None:
         return
-    source.read = False
+    if source.read:
+        source.read = False  # it has grown: what its end had cut off goes on
+        for other in memory.conversions.values():
+            other.last = conversion.last if other.source == source.id else other.last
     if conversion.thread is None or conversion.start is None or conversion.gapped:
         return
     key = (source.id, conversion.thread)

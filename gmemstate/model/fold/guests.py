@@ -63,7 +63,7 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
         source.gaps += 1
     for conversion in memory.open_conversions():
         if conversion.source == row[SOURCE] and row[SPACE] in (None, memory.vm_of(conversion), conversion.space):
-            conversion.gapped = True
+            conversion.gapped, conversion.last = True, seq
             memory.move(conversion, "cut", seq)
     for space in list(memory.ranges):
         if memory.source_of(space) == row[SOURCE] and row[SPACE] in (None, space, memory.owner(space)):

@@ -1,0 +1,94 @@
+"""A ledger somewhere: what every kind of store must be able to do is tested through this."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmemstate.ledger import Ledger
+from gmemstate.model.encoding import NO_HASH, seal
+from gmemstate.model.events import (
+    ConvertAsked,
+    ConvertReturned,
+    Dialect,
+    Event,
+    SourceOpened,
+    Through,
+    VmCreated,
+    VmSeen,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a ledger is, or can be made."""
+
+    where: str
+
+    def open(self, **options: Any) -> Ledger:
+        return Ledger.open(self.where, **options)
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What another program gets that runs one statement on the store, without any code of ours."""
+        connection = sqlite3.connect(self.where, isolation_level=None)
+        try:
+            return connection.execute(statement, parameters).fetchall()
+        finally:
+            connection.close()
+
+    def hold(self) -> sqlite3.Connection:
+        """Begin to write and do not end, until the connection is closed."""
+        connection = sqlite3.connect(self.where, isolation_level=None, check_same_thread=False)
+        connection.execute("BEGIN IMMEDIATE")
+        return connection
+
+
+@pytest.fixture(params=["sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place for a ledger, once for each kind of store."""
+    yield Place(str(tmp_path / "ledger.db"))
+
+
+def guests(count: int) -> list[Event]:
+    """The birth of some guests. Recorded as the first events, the source is 1 and the guests are 2, 3, 4 ..."""
+    seen: list[Event] = [VmSeen(source=-1, space=-2 - n, pointer=0x1000 + n) for n in range(count)]
+    born: list[Event] = [VmCreated(source=-1, space=-2 - n, dialect=Dialect.MAINLINE) for n in range(count)]
+    return [SourceOpened(source=-1), *seen, *born]
+
+
+def conversion(guest: int, start: int, npages: int = 16, attributes: int = 8, reference: int = -1) -> list[Event]:
+    """A conversion that succeeds."""
+    return [
+        ConvertAsked(
+            conversion=reference, through=Through.VM_IOCTL, space=guest, start=start, npages=npages, attributes=attributes
+        ),
+        ConvertReturned(conversion=reference, result=0, space=guest),
+    ]
+
+
+def record_of(ledger: Ledger) -> tuple[list[tuple[Any, ...]], list[bytes]]:
+    """Everything that is on record."""
+    return list(ledger.record_.events()), [batch.hash for batch in ledger.record_.batches()]
+
+
+def assert_chained(ledger: Ledger) -> None:
+    """The seqs have no gap, the batches tile them, and each hash covers its batch and the hash before."""
+    rows = list(ledger.record_.events())
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    previous, at = NO_HASH, 0
+    for batch in ledger.record_.batches():
+        assert (batch.first, batch.previous) == (at + 1, previous)
+        assert seal(rows[at : at + batch.size], batch.first, batch.recorded, batch.previous) == batch
+        previous, at = batch.hash, at + batch.size
+    assert at == len(rows)
+    assert ledger.head() == (at, previous)
+
+
+def python(code: str, *arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run code in a process of its own."""
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, check=False)

@@ -11,6 +11,7 @@ from gmemstate.audit.history import History, moment
 from gmemstate.audit.history import history as history_of
 from gmemstate.ingest.lines import Account, Input
 from gmemstate.ingest.reading import Reading
+from gmemstate.live import Converted, Live
 from gmemstate.model.errors import SourceChanged, UsageError
 from gmemstate.model.events import (
     ACTOR,
@@ -84,6 +85,7 @@ class Ledger:
         self._writable = writable
         self._synchronous = synchronous
         self._recorder: Recorder | None = None
+        self._live: Live | None = None
         self.record_ = StoredRecord(connect(where, writable=writable, synchronous=synchronous), where)
 
     @classmethod
@@ -102,6 +104,9 @@ class Ledger:
 
     def close(self) -> None:
         """Close the ledger; an SQLite ledger is then whole in its one file."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None
@@ -125,9 +130,26 @@ class Ledger:
         """
         return [self._ingest(str(name), progress) for name in names]
 
+    def convert(self, space: int, start: int, end: int, to: str, **how: Any) -> Converted:
+        """Carry out a conversion of pages ``[start, end)`` of a guest or a guest_memfd, as its kernel would.
+
+        Every step is stored before the next one; ``users``, ``dialect``, ``policy``, ``setting`` and ``faults`` are those of
+        :meth:`gmemstate.live.Live.convert`. Conversions of one space take turns, over threads and processes.
+        """
+        return self._carrying_out().convert(space, start, end, to, **how)
+
+    def resolve(self, conversion: int, how: str, outcome: str | None = None) -> Converted:
+        """Close a conversion that was left open: ``how`` is "roll-back", or "declare" with an outcome (new, old, unknown)."""
+        return self._carrying_out().resolve(conversion, how, outcome)
+
     def rebuild(self) -> int:
         """Make all projections anew from the record; the number of events."""
         return self._recording().rebuild()
+
+    def _carrying_out(self) -> Live:
+        if self._live is None:
+            self._live = Live(self._recording())
+        return self._live
 
     def _recording(self) -> Recorder:
         if not self._writable:

@@ -119,7 +119,7 @@ def label(conversion: Conversion, source: Source | None = None) -> Label:
         return Label.FAILED_RESIDUE if dirty else Label.FAILED
     if conversion.superseded:
         return Label.ATTEMPTED
-    if source is not None and not source.read:
+    if source is not None and not source.read and conversion.state != "cut":
         return Label.IN_FLIGHT
     return Label.CUT if conversion.gapped or Capability.RETURNED in conversion.shown else Label.ATTEMPTED
 

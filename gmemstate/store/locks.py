@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sqlalchemy import Engine, text
 
@@ -20,11 +21,13 @@ def space_lock(engine: Engine, where: str, space: int) -> Iterator[None]:
     On SQLite it is an OS lock on a file beside the ledger, which is there only while it is held.
     """
     if engine.dialect.name == "sqlite":
+        file = Path(f"{engine.url.database}.{space}.lock")
         with explained(where):
-            held = _locked(f"{engine.url.database}.{space}.lock")
+            held = _locked(file)
         try:
             yield
         finally:
+            file.unlink(missing_ok=True)
             os.close(held)
         return
     with explained(where), engine.connect() as connection:
@@ -38,12 +41,12 @@ def space_lock(engine: Engine, where: str, space: int) -> Iterator[None]:
             connection.commit()
 
 
-def _locked(path: str) -> int:
-    """Lock a file and take its name away again: the next one makes its own, unless it waits for this one already."""
+def _locked(path: Path) -> int:
+    """Make and lock a file; its holder removes it, so what was waited for may be there no longer."""
     while True:
         file = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
-            if os.stat(path).st_ino == os.fstat(file).st_ino:
+            if path.stat().st_ino == os.fstat(file).st_ino:
                 return file
         os.close(file)

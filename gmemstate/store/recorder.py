@@ -11,7 +11,7 @@ from gmemstate.model.errors import Conflict
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
-from gmemstate.store.database import explain
+from gmemstate.store.database import explain, explained
 from gmemstate.store.events import AT_ONCE, StoredRecord, head_of
 from gmemstate.store.projections import Projector
 

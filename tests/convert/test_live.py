@@ -1,0 +1,230 @@
+"""Conversions on a ledger: durable step by step, in turns, and open until somebody says what became of them."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gmemstate
+from gmemstate.convert import users
+from gmemstate.convert.users import Answer
+from gmemstate.ledger import Ledger
+from gmemstate.model.errors import UsageError
+from gmemstate.model.events import (
+    ConvertReturned,
+    Dialect,
+    Event,
+    GmemBound,
+    GmemCreated,
+    Interrupted,
+    PageAdded,
+    SlotSet,
+    User,
+    VmCreated,
+    VmSeen,
+    ZapStarted,
+)
+from gmemstate.model.verdict import Label
+
+VM, GMEM = 1, 3
+
+
+def guest(dialect: Dialect) -> list[Event]:
+    """A guest with 16 shared pages of one guest_memfd, at gfn 0x100."""
+    return [
+        VmSeen(space=-1, made=1),
+        VmCreated(space=-1, dialect=dialect),
+        GmemCreated(space=-2, vm=-1, npages=16, flags=2, result=0),
+        SlotSet(slot=0, space=-1, start=0x100, npages=16, flags=4),
+        GmemBound(space=-1, start=0x100, npages=16, index=0, gmem=-2),
+        PageAdded(space=-2, start=0, npages=16, pfn=0x1000),
+    ]
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    return tmp_path / "vm.db"
+
+
+@pytest.fixture
+def ledger(where: Path) -> Iterator[Ledger]:
+    with gmemstate.open(where) as made:
+        made.record(*guest(Dialect.INPLACE))
+        yield made
+
+
+def states(ledger: Ledger, space: int = GMEM) -> list[tuple[int, int, str]]:
+    return [tuple(run) for run in ledger.memory().runs(space, 0, 16)]
+
+
+def killed_at_its_first_question(where: Path) -> int:
+    """A process that dies when the kernel asks its user to unmap; the id of the conversion that it leaves."""
+    program = f"""
+        import os, signal, gmemstate
+        class Dies:
+            name, kind = "D", 1
+            def unmap(self, start, end, *, ask):
+                os.kill(os.getpid(), signal.SIGKILL)
+            def references(self, start, end, *, drained):
+                return 0
+            def touch(self, page):
+                return True
+        with gmemstate.open({str(where)!r}) as ledger:
+            ledger.convert({GMEM}, 0, 8, "private", users=[Dies()])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with gmemstate.open(where, readonly=True) as ledger:
+        return int(ledger.conversions()[-1]["id"])
+
+
+def test_a_refused_conversion_says_what_was_told_and_what_is_left(ledger: Ledger) -> None:
+    result = ledger.convert(GMEM, 0, 16, "private", users=[users.host("A", range(16)), users.pin("vfio", [5])])
+    assert result.told == 11
+    assert result.verdict.label is Label.FAILED_RESIDUE
+    assert result.verdict.applied.extent == "none"
+    assert [(left.what, left.start, left.end) for left in result.verdict.residue or ()] == [("host mapping", 0, 16)]
+    assert next(event for _, event in result.events if isinstance(event, ConvertReturned)).error_offset == 5 << 12
+    assert states(ledger) == [(0, 16, "shared")]
+
+
+@pytest.mark.parametrize(("dialect", "space", "start"), [(Dialect.MAINLINE, VM, 0x100), (Dialect.RFC_V2, GMEM, 0)])
+def test_each_dialect_converts_where_its_attribute_lives(where: Path, dialect: Dialect, space: int, start: int) -> None:
+    with gmemstate.open(where) as ledger:
+        ledger.record(*guest(dialect))
+        assert ledger.convert(space, start, start + 4, "private").verdict.label is Label.COMMITTED
+        assert ledger.range(0x100).state == "private"
+        assert ledger.range(0x104).state == "shared"
+        with pytest.raises(UsageError, match="holds the attribute"):
+            ledger.convert(GMEM if space == VM else VM, 0, 1, "private")
+
+
+def test_every_step_is_stored_before_the_next_one(ledger: Ledger, where: Path) -> None:
+    seen: list[list[str]] = []
+
+    class Looks:
+        name, kind = "L", User.HOST
+
+        def unmap(self, start: int, end: int, *, ask: bool) -> Answer:
+            with gmemstate.open(where, readonly=True) as other:
+                seen.append([event.name for _, event in other.events(other.head().seq)])
+                assert other.conversions()[-1]["label"] == "in_flight"
+            return Answer(0, 0)
+
+        def references(self, start: int, end: int, *, drained: bool) -> int:
+            return 0
+
+        def touch(self, page: int) -> bool:
+            return True
+
+    ledger.convert(GMEM, 0, 16, "private", users=[Looks()])
+    assert seen == [[ZapStarted.name]]
+
+
+def test_a_killed_conversion_is_in_flight_until_the_next_one_gets_the_lock(where: Path) -> None:
+    with gmemstate.open(where) as ledger:
+        ledger.record(*guest(Dialect.INPLACE))
+    left = killed_at_its_first_question(where)
+    with gmemstate.open(where) as ledger:
+        assert ledger.conversions()[-1]["label"] == "in_flight"
+        with pytest.raises(UsageError, match="torn"):
+            ledger.convert(GMEM, 0, 16, "private")
+        assert [event.conversion for _, event in ledger.events() if isinstance(event, Interrupted)] == [left]
+        assert ledger.conversions()[-1]["label"] == "cut"
+        assert states(ledger) == [(0, 8, "torn"), (8, 16, "shared")]
+        assert ledger.convert(GMEM, 8, 16, "private").told == 0  # what it had not touched is as before
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "state"),
+    [
+        ("roll-back", None, "shared"),
+        ("declare", "old", "shared"),
+        ("declare", "new", "private"),
+        ("declare", "unknown", "torn"),
+    ],
+)
+def test_an_open_conversion_is_resolved_as_somebody_says(where: Path, how: str, outcome: str | None, state: str) -> None:
+    with gmemstate.open(where) as ledger:
+        ledger.record(*guest(Dialect.INPLACE))
+    left = killed_at_its_first_question(where)
+    with gmemstate.open(where) as ledger:
+        assert ledger.resolve(left, how, outcome).verdict.label is Label.DECLARED
+        assert states(ledger)[0] == ((0, 16, state) if state == "shared" else (0, 8, state))
+        assert not ledger.history().findings
+        with pytest.raises(UsageError, match="not open"):
+            ledger.resolve(left, how, outcome)
+
+
+def test_an_observed_conversion_can_only_be_declared(where: Path) -> None:
+    from tests.traces import lines_of
+
+    trace = where.with_name("cut.txt")
+    lines = lines_of("enomem")
+    entry = max(n for n, line in enumerate(lines) if b": vm_ioctl:" in line)
+    trace.write_bytes(b"\n".join(lines[: entry + 1]) + b"\n")
+    with gmemstate.open(where) as ledger:
+        ledger.ingest(trace)
+        left = int(ledger.conversions()[-1]["id"])
+        with pytest.raises(UsageError, match="observed"):
+            ledger.resolve(left, "roll-back")
+        assert ledger.resolve(left, "declare", "unknown").verdict.label is Label.DECLARED
+
+
+def test_conversions_of_one_space_take_turns_over_threads(ledger: Ledger, where: Path) -> None:
+    """Two threads convert overlapping pages to and fro: no interval of one overlaps with one of the other (INV-20)."""
+
+    def work(kind: str) -> None:
+        with gmemstate.open(where, durable=False) as mine:
+            for _ in range(5):
+                mine.convert(GMEM, 0, 12, kind)
+
+    threads = [threading.Thread(target=work, args=(kind,)) for kind in ("private", "shared")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    inside = None
+    for _, event in ledger.events():
+        conversion = getattr(event, "conversion", None)
+        if conversion is not None:
+            assert inside in (None, conversion)
+            inside = None if isinstance(event, ConvertReturned) else conversion
+    history = ledger.history()
+    assert len(history.conversions) == 10
+    assert not history.findings
+
+
+def test_conversions_of_one_space_take_turns_over_processes(ledger: Ledger, where: Path) -> None:
+    program = f"""
+        import gmemstate
+        with gmemstate.open({str(where)!r}, durable=False) as ledger:
+            for kind in ("private", "shared", "private"):
+                ledger.convert({GMEM}, 0, 16, kind)
+    """
+    children = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)]) for _ in range(2)]
+    assert [child.wait() for child in children] == [0, 0]
+    history = ledger.history()
+    assert len(history.conversions) == 6
+    assert not history.findings
+    assert {conversion.result for conversion in history.conversions.values()} == {0}
+
+
+def test_a_silent_user_leaves_the_conversion_stuck(ledger: Ledger) -> None:
+    result = ledger.convert(
+        GMEM, 0, 16, "private", users=[users.host("S", range(16), refuses=None, refused=frozenset(range(16)))]
+    )
+    assert result.told is None
+    assert ledger.conversions()[-1]["stuck"]
+
+
+def test_nothing_is_left_beside_the_ledger(where: Path) -> None:
+    with gmemstate.open(where) as ledger:
+        ledger.record(*guest(Dialect.INPLACE))
+        ledger.convert(GMEM, 0, 16, "private")
+    assert [path.name for path in where.parent.iterdir()] == ["vm.db"]

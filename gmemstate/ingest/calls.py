@@ -6,7 +6,7 @@ __kvm_gmem_set_attributes() for the ioctl of a guest_memfd.
 
 from typing import Any
 
-from gmemstate.ingest.facts import Fact
+from gmemstate.ingest.facts import FOREVER, LAST_PAGE, Fact
 from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker, VmState
 from gmemstate.model.events import (
     AttrsCompared,
@@ -31,6 +31,7 @@ from gmemstate.model.units import PAGE_SHIFT, PRIVATE, pages
 
 SET_ATTRIBUTES, SET_ATTRIBUTES2, SET_REGION, RUN = 0x4020AED2, 0xC080AED2, 0x40A0AE49, 0xAE80
 EIO, EAGAIN, ENOMEM, EFAULT, ENOTTY = 5, 11, 12, 14, 25
+MAX_ERRNO = 4095
 UNREAD = (-EIO, -EFAULT, -ENOTTY)
 """Results with which the kernel has not read the arguments; a probe may have read rubbish."""
 IDLE_REFERENCES = 2
@@ -62,19 +63,23 @@ def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through, *, ent
     return call
 
 
+def _range(fact: Fact) -> tuple[int, int] | None:
+    """Address and size (bytes) that a call was given, if the line has both."""
+    address, size = fact.args.get("addr", fact.args.get("offset")), fact.args.get("size")
+    return None if address is None or size is None else (address, size)
+
+
 def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
     """Put the arguments of a call on record, as far as the line has them."""
-    address = fact.args.get("addr", fact.args.get("offset"))
-    size, attributes = fact.args.get("size"), fact.args.get("attrs")
     odd: dict[str, Any] = {}
-    if address is not None and size is not None:
+    if (given := _range(fact)) is not None:
         call.known = True
-        run = pages(address, size)
+        run = pages(*given)
         if run is None:
-            odd = {"address": hex(address), "size": hex(size)}
+            odd = {"address": hex(given[0]), "size": hex(given[1])}
         else:
             call.start, call.npages = run
-        call.attributes = attributes
+        call.attributes = fact.args.get("attrs")
         if fact.args.get("flags"):
             odd["flags"] = hex(fact.args["flags"])
     if fact.args.get("cmd") == SET_ATTRIBUTES2 and call.through is Through.VM_IOCTL:
@@ -328,7 +333,7 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The point of no return of a conversion; or the beginning of a punch, a poisoning or a release."""
     start, end = fact.args["start"], fact.args["end"]
     call = thread.call
-    if call is not None and call.known and (start, end) != (call.start, call.end):
+    if call is not None and (end == FOREVER or (call.known and (start, end) != (call.start, call.end))):
         tracker.leave(thread)
         call = None
     if call is None or call.through is not Through.GMEM_IOCTL:
@@ -349,10 +354,10 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """maple_tree:ma_write, once or twice for a store; the range is merged with equal neighbours."""
     call = thread.call
-    value = {0x1: 0, 0x11: PRIVATE}.get(fact.args.get("val", -1))
-    if call is None or call.through is not Through.GMEM_IOCTL or value is None:
-        return False
+    value = {0x1: 0, 0x11: PRIVATE}.get(fact.args["val"])
     start, last = fact.args["index"], fact.args["last"]
+    if call is None or call.through is not Through.GMEM_IOCTL or value is None or not start <= last < LAST_PAGE:
+        return False
     again = call.stored == (start, last, value)
     call.stored = (start, last, value)
     if not again:
@@ -369,7 +374,7 @@ def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") not in (SET_ATTRIBUTES, SET_ATTRIBUTES2) or "ret" not in fact.args:
         return False
-    call = _returning(tracker, fact, thread, Through.VM_IOCTL, "addr")
+    call = _returning(tracker, fact, thread, Through.VM_IOCTL)
     if "kvm" in fact.args:
         _meet(tracker, fact, thread, call, tracker.vm(fact.args["kvm"], fact, thread))
     _return(tracker, fact, thread, call, fact.args["ret"], None)
@@ -379,7 +384,7 @@ def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") != SET_ATTRIBUTES2 or "ret" not in fact.args:
         return False
-    call = _returning(tracker, fact, thread, Through.GMEM_IOCTL, "offset")
+    call = _returning(tracker, fact, thread, Through.GMEM_IOCTL)
     result = fact.args["ret"]
     error_offset = fact.args.get("error_offset") if result in (-EAGAIN, -ENOMEM) else None
     if result == -EAGAIN and call.zapped and call.attributes == PRIVATE and error_offset is not None:
@@ -388,14 +393,15 @@ def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
-def _returning(tracker: Tracker, fact: Fact, thread: Thread, through: Through, address: str) -> Call:
+def _returning(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Call:
     """The call that a return line ends; its arguments are read again there, unless they cannot be read at all."""
     call = thread.call
     if call is not None and call.through is through:
-        said = pages(fact.args[address], fact.args["size"]) if address in fact.args else None
+        given = _range(fact)
+        said = None if given is None else pages(*given)
         own = None if call.start is None or call.npages is None else (call.start, call.npages)
         if not call.known or said is None or own is None or own == said or fact.args["ret"] in UNREAD:
-            if not call.known and address in fact.args and fact.args["ret"] != -EFAULT:
+            if not call.known and given is not None and fact.args["ret"] != -EFAULT:
                 _identify(tracker, fact, thread, call)
                 ask(tracker, fact, thread, call)
             return call
@@ -416,8 +422,8 @@ def _tell_bad_page(tracker: Tracker, fact: Fact, call: Call, index: int) -> None
 
 
 def _return(tracker: Tracker, fact: Fact, thread: Thread, call: Call, result: int, error_offset: int | None) -> None:
-    address = fact.args.get("addr", fact.args.get("offset"))
-    again = pages(address, fact.args["size"]) if address is not None and "size" in fact.args else None
+    given = _range(fact)
+    again = None if given is None else pages(*given)
     tracker.emit(
         ConvertReturned(conversion=call.handle, space=call.vm if call.through is Through.VM_IOCTL else call.gmem,
                         result=-min(result, 0), start=again[0] if again else None, npages=again[1] if again else None,
@@ -445,11 +451,12 @@ def _remember(tracker: Tracker, fact: Fact, call: Call) -> None:
 def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The return of the syscall: the result of a call whose own return is not traced; and perhaps the fd of a VM."""
     entered, thread.syscall = thread.syscall, None
-    result = fact.args["ret"]
+    result = fact.args["returned"]
     call = thread.call
     if (
         call is not None
         and not call.gapped
+        and result >= -MAX_ERRNO
         and (entered is None or entered[1].get("cmd") in (None, SET_ATTRIBUTES, SET_ATTRIBUTES2))
     ):
         vm = tracker.vm_of(thread)

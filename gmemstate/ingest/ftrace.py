@@ -8,28 +8,38 @@ of a probe are read by name, in any order.
 import re
 from collections.abc import Callable, Mapping
 
-from gmemstate.ingest.facts import Context, Fact, Marker
+from gmemstate.ingest.facts import SECONDS, Context, Fact, Marker, Said, nanoseconds, sound
 from gmemstate.ingest.graph import Graph
 
 Parsed = Fact | Marker | Context | None
 
+# No number is longer than 64 bits; what is longer is none, and its line is damaged. Possessive quantifiers (``*+``) keep the
+# time for a hostile line in proportion to its length.
+_HEX = "0x[0-9a-f]{1,16}"
+_DECIMAL = "[0-9]{1,20}"
+_COUNT = "[0-9]{1,18}"
+
 _LINE = re.compile(
-    r" *(?P<comm>.+?)-(?P<thread>\d+) +(?:\( *[-\d]+\) +)?\[\d+\] +(?:[^ \d][^ ]* +)?(?P<s>\d+)(?:\.(?P<f>\d+))?: +(?P<rest>.*)"
+    r" *+(?P<comm>.*?)-(?P<thread>[0-9]{1,9}) +(?:\( *[-\d]+\) +)?\[\d+\] +(?:[^ \d][^ ]* +)?"
+    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|\d+): +(?P<rest>.*)"
 ).fullmatch
 _EVENT = re.compile(r"([A-Za-z_]\w*): *(.*)").fullmatch
-_FIELDS = re.compile(r"(\w+)=(-?(?:0x[0-9a-f]+|\d+))(?![\w.])").findall
-_SYSCALL = re.compile(r"sys_(\w+)(?:\((.*)\)| -> (-?\w+))").fullmatch
-_SYSCALL_FIELDS = re.compile(r"(\w+): (-?(?:0x[0-9a-fA-F]+|\d+))").findall
-_ATTRIBUTES = re.compile(r"(0x[0-9a-f]+) -- (0x[0-9a-f]+) \[(0x[0-9a-f]+)\]").fullmatch
-_HVA = re.compile(r"mmu notifier unmap range: (0x[0-9a-f]+) -- (0x[0-9a-f]+)").fullmatch
-_SPTE = re.compile(r"as id (\d+) gfn ([0-9a-f]+) level (\d+) old_spte ([0-9a-f]+) new_spte ([0-9a-f]+)").fullmatch
-_HYPERCALL = re.compile(r"nr (0x[0-9a-f]+) a0 (0x[0-9a-f]+) a1 (0x[0-9a-f]+) a2 (0x[0-9a-f]+) a3 (0x[0-9a-f]+)").fullmatch
-_EXIT = re.compile(r"reason (\S+) \((\d+)\)").fullmatch
-_PAGE_FAULT = re.compile(r"vcpu (\d+) .*?address (0x[0-9a-f]+) error_code (0x[0-9a-f]+)").match
-_FAILURE = re.compile(r"pfn (0x[0-9a-f]+): (recovery action for .*)").fullmatch
-_LOST = re.compile(r"CPU:(\d+) \[(?:LOST(?: (\d+))? EVENTS|(?:(\d+) )?EVENTS DROPPED)\]").fullmatch
+_FIELDS = re.compile(rf"\b(\w++)=(?:({_HEX})|(-?{_DECIMAL}))(?![\w.])").findall
+_SYSCALL = re.compile(rf"sys_(\w+)(?:\((.*)\)| -> (-?(?:{_HEX}|{_DECIMAL})))").fullmatch
+_SYSCALL_FIELDS = re.compile(rf"\b(\w++): (?:({_HEX})|(-?{_DECIMAL}))(?!\w)").findall
+_RESULT = re.compile(rf"-?(?:{_HEX}|{_DECIMAL})").fullmatch
+_ATTRIBUTES = re.compile(rf"({_HEX}) -- ({_HEX}) \[({_HEX})\]").fullmatch
+_HVA = re.compile(rf"mmu notifier unmap range: ({_HEX}) -- ({_HEX})").fullmatch
+_SPTE = re.compile(
+    r"as id (\d{1,9}) gfn ([0-9a-f]{1,13}) level ([1-5]) old_spte ([0-9a-f]{1,16}) new_spte ([0-9a-f]{1,16})"
+).fullmatch
+_HYPERCALL = re.compile(rf"nr ({_HEX}) a0 ({_HEX}) a1 ({_HEX}) a2 ({_HEX}) a3 ({_HEX})").fullmatch
+_EXIT = re.compile(r"reason (\S+) \((\d{1,9})\)").fullmatch
+_PAGE_FAULT = re.compile(rf"vcpu (\d{{1,9}}) .*?address ({_HEX}) error_code ({_HEX})").match
+_FAILURE = re.compile(rf"pfn ({_HEX}): (recovery action for .*)").fullmatch
+_LOST = re.compile(rf"CPU:(\d+) \[(?:LOST(?: ({_COUNT}))? EVENTS|(?:({_COUNT}) )?EVENTS DROPPED)\]").fullmatch
 _BUFFER = re.compile(r"#+ CPU (\d+) buffer started #+").fullmatch
-_ENTRIES = re.compile(r"# entries-in-buffer/entries-written: (\d+)/(\d+).*").fullmatch
+_ENTRIES = re.compile(rf"# entries-in-buffer/entries-written: ({_COUNT})/({_COUNT}).*").fullmatch
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch
 
 PROBES = frozenset(
@@ -86,6 +96,16 @@ _CONTEXT = frozenset(
 """Tracepoints that are recognised and need no reading."""
 
 
+def numbers(text: str) -> dict[str, int]:
+    """All ``name=value`` with a number as value."""
+    return {name: int(value, 16) if value else int(decimal) for name, value, decimal in _FIELDS(text)}
+
+
+def _arguments(text: str) -> dict[str, int]:
+    """The arguments of a system call: all ``name: value`` with a number as value."""
+    return {name: int(value, 16) if value else int(decimal) for name, value, decimal in _SYSCALL_FIELDS(text)}
+
+
 def _attributes(text: str) -> Mapping[str, int] | None:
     match = _ATTRIBUTES(text)
     return match and {"start": int(match[1], 16), "end": int(match[2], 16), "attrs": int(match[3], 16)}
@@ -93,7 +113,8 @@ def _attributes(text: str) -> Mapping[str, int] | None:
 
 def _hva(text: str) -> Mapping[str, int] | None:
     match = _HVA(text)
-    return match and {"start": int(match[1], 16), "end": int(match[2], 16)}
+    first, behind = (int(match[1], 16), int(match[2], 16)) if match else (0, 0)
+    return {"hva": first, "behind": behind} if first < behind else None
 
 
 def _spte(text: str) -> Mapping[str, int] | None:
@@ -109,7 +130,7 @@ def _spte(text: str) -> Mapping[str, int] | None:
 
 def _hypercall(text: str) -> Mapping[str, int] | None:
     match = _HYPERCALL(text)
-    return match and {"nr": int(match[1], 16), "a0": int(match[2], 16), "a1": int(match[3], 16), "a2": int(match[4], 16)}
+    return match and {"number": int(match[1], 16), "a0": int(match[2], 16), "a1": int(match[3], 16), "a2": int(match[4], 16)}
 
 
 def _exit(text: str) -> Mapping[str, int] | None:
@@ -126,11 +147,6 @@ def _page_fault(text: str) -> Mapping[str, int] | None:
 def _failure(text: str) -> Mapping[str, int] | None:
     match = _FAILURE(text)
     return match and {"pfn": int(match[1], 16)}
-
-
-def numbers(text: str) -> dict[str, int]:
-    """All ``name=value`` with a number as value."""
-    return {name: int(value, 0) for name, value in _FIELDS(text)}
 
 
 _TRACEPOINTS: dict[str, tuple[str, Callable[[str], Mapping[str, int] | None]]] = {
@@ -165,41 +181,11 @@ class FtraceReader:
             return self._other(number, text)
         self.entries += 1
         comm, thread, whole, part, rest = match.groups()
-        t = None if part is None else int(whole) * 1_000_000_000 + int(part.ljust(9, "0")[:9])
         event = _EVENT(rest)
-        if event is None:
-            return self._syscall(number, t, int(thread), comm, rest)
-        name, payload = event.groups()
-        if name in PROBES:
-            return Fact(number, t, int(thread), comm, name, numbers(payload), payload)
-        known = _TRACEPOINTS.get(name)
-        if known is not None:
-            args = known[1](payload)
-            return None if args is None else Fact(number, t, int(thread), comm, known[0], args, f"{name}: {payload}")
-        if name in _CONTEXT:
-            return Context(name)
-        if name.startswith("sys_e"):
-            return self._trace_cmd_syscall(number, t, int(thread), comm, name, payload)
-        return Context("other events")
-
-    def _syscall(self, number: int, t: int | None, thread: int, comm: str, rest: str) -> Parsed:
-        match = _SYSCALL(rest)
-        if match is None:
-            return Context("stack trace") if rest in ("<stack trace>", "<user stack trace>") else None
-        name, arguments, result = match.groups()
-        if arguments is not None:
-            args = {field: int(value, 0) for field, value in _SYSCALL_FIELDS(arguments)}
-            return Fact(number, t, thread, comm, f"enter_{name}", args)
-        return Fact(number, t, thread, comm, f"leave_{name}", {"ret": _s64(int(result, 0))})
-
-    def _trace_cmd_syscall(self, number: int, t: int | None, thread: int, comm: str, name: str, payload: str) -> Parsed:
-        if name.startswith("sys_enter_"):
-            args = {field: int(value, 0) for field, value in _SYSCALL_FIELDS(payload)}
-            return Fact(number, t, thread, comm, f"enter_{name[10:]}", args)
-        try:
-            return Fact(number, t, thread, comm, f"leave_{name[9:]}", {"ret": _s64(int(payload, 0))})
-        except ValueError:
-            return None
+        said = _syscall(rest) if event is None else _event(*event.groups())
+        if said is None or isinstance(said, Context):
+            return said
+        return Fact(number, nanoseconds(whole, part), int(thread), comm, *said)
 
     def _other(self, number: int, text: str) -> Parsed:
         if text.startswith((" => ", "=> ")):
@@ -207,7 +193,7 @@ class FtraceReader:
         said = self._graph.parse(number, text)
         if isinstance(said, Fact) and said.name == "attempt_text":
             args = _attributes(said.text.partition(": ")[2])
-            return None if args is None else said._replace(name="attempt", args=args)
+            return None if args is None or not sound("attempt", args) else said._replace(name="attempt", args=args)
         if said is not None:
             return said
         if match := _LOST(text.strip()):
@@ -217,7 +203,7 @@ class FtraceReader:
         if _BUFFER(text):
             return Marker(number, "overwritten")
         if match := _ENTRIES(text):
-            return Marker(number, "entries", int(match[1]), int(match[2]) - int(match[1]))
+            return Marker(number, "entries", int(match[1]), max(0, int(match[2]) - int(match[1])))
         if text.startswith("# tracer:"):
             return Marker(number, "header")
         if text.startswith("#") or not text.strip():
@@ -225,5 +211,32 @@ class FtraceReader:
         return Context("trace-cmd header") if _TRACE_CMD(text.strip()) else None
 
 
-def _s64(value: int) -> int:
+def _event(name: str, payload: str) -> Said | Context | None:
+    if name in PROBES:
+        args = numbers(payload)
+        return Said(name, args, payload) if sound(name, args) else None
+    known = _TRACEPOINTS.get(name)
+    if known is not None:
+        fact, read = known
+        found = read(payload)
+        return Said(fact, found, f"{name}: {payload}") if found is not None and sound(fact, found) else None
+    if name.startswith("sys_enter_"):
+        return Said(f"enter_{name[10:]}", _arguments(payload))
+    if name.startswith("sys_exit_"):
+        return Said(f"leave_{name[9:]}", {"returned": _s64(payload)}) if _RESULT(payload) else None
+    return Context(name if name in _CONTEXT else "other events")
+
+
+def _syscall(text: str) -> Said | Context | None:
+    match = _SYSCALL(text)
+    if match is None:
+        return Context("stack trace") if text in ("<stack trace>", "<user stack trace>") else None
+    name, arguments, result = match.groups()
+    if arguments is not None:
+        return Said(f"enter_{name}", _arguments(arguments))
+    return Said(f"leave_{name}", {"returned": _s64(result)})
+
+
+def _s64(text: str) -> int:
+    value = int(text, 16 if "x" in text else 10)
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -7,14 +7,18 @@ without them are context. Pointers stay closed: what a probe reads behind one (`
 import re
 from typing import NamedTuple
 
-from gmemstate.ingest.facts import Context, Fact
+from gmemstate.ingest.facts import SECONDS, Context, Fact, Said, nanoseconds, sound
 
-_LINE = re.compile(r" *(?:(?P<s>\d+)\.(?P<f>\d+) \| +)?\d+\) +(?P<comm>\S.*?)-(?P<thread>\d+) +\|[^|]*\|(?P<body>.*)").fullmatch
+_LINE = re.compile(
+    rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?\d+\) +(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|[^|]*\|(?P<body>.*)"
+).fullmatch
 _OTHER_LINE = re.compile(r" *(?:\d+\.\d+ \| +)?\d+\) .*|[- ]*-{10,}[- ]*").fullmatch
-_CALL = re.compile(r" *([\w.]+)(?: \[\w+\])?\((.*)\)(?: \{|;(?: */\* (?:[^*]*)ret=(-?\w+)[^*]*\*/)?)$").match
-_END = re.compile(r" *\}(?: */\*(?: ([A-Za-z_][\w.]*))?(?: \[\w+\])?(?: ret=(-?\w+))?[^*]*\*/)?$").match
+_CALL = re.compile(r" *+([\w.]++)(?: \[\w++\])?+\((.*)\)(?: \{|;(?: */\*([^*]*+)\*/)?)$").match
+_END = re.compile(r" *+\}(?: */\*([^*]*+)\*/)?$").match
+_NAME = re.compile(r" ([A-Za-z_][\w.]*+)(?!=)").match
+_RETURN = re.compile(r" ret=(-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20}))(?!\w)").search
 _COMMENT = re.compile(r" */\* (\w+): (.*) \*/$").match
-_ARGUMENTS = re.compile(r"(\w+)=(-?(?:0x[0-9a-f]+|\d+))").findall
+_ARGUMENTS = re.compile(r"\b(\w++)=(?:(0x[0-9a-f]{1,16})|(-?[0-9]{1,20}))(?![\w.])").findall
 _SUFFIX = re.compile(r"\.(?:part|isra|constprop|cold)\.?\d*")
 DEPTH = 64
 
@@ -45,7 +49,8 @@ RETURNED = {
 }
 """Functions whose return says something."""
 
-Said = tuple[str, dict[str, int], str]
+BOOLEAN = frozenset(["range_has_attrs", "pre_set", "unmap_gfn"])
+"""Facts whose result is a bool: one byte, with anything beside it in the register."""
 
 
 class Open(NamedTuple):
@@ -72,21 +77,20 @@ class Graph:
         if match is None:
             return Context("function graph") if _OTHER_LINE(text) else None
         whole, part, comm, thread, body = match.groups()
-        t = None if whole is None else int(whole) * 1_000_000_000 + int(part.ljust(9, "0")[:9])
         said = self._said(self._stacks.setdefault(int(thread), []), body.rstrip())
-        if said is None:
+        if said is None or not sound(said.name, said.args):
             return Context("function graph")
-        return Fact(number, t, int(thread), comm, *said)
+        return Fact(number, nanoseconds(whole, part), int(thread), comm, *said)
 
     def _said(self, stack: list[Open], body: str) -> Said | None:
         if comment := _COMMENT(body):
-            return ("attempt_text", {}, f"{comment[1]}: {comment[2]}") if "mem_attributes" in comment[1] else None
+            return Said("attempt_text", {}, f"{comment[1]}: {comment[2]}") if "mem_attributes" in comment[1] else None
         indent = len(body) - len(body.lstrip())
         if call := _CALL(body):
             while stack and stack[-1].indent >= indent:
                 stack.pop()  # its return is missing
             name = _SUFFIX.sub("", call[1])
-            args = {key: int(value, 0) for key, value in _ARGUMENTS(call[2])}
+            args = {key: int(value, 16) if value else int(decimal) for key, value, decimal in _ARGUMENTS(call[2])}
             if body.endswith("{"):
                 said = self._fact(ENTERED, stack, name, args, None)
                 stack.append(Open(indent, name, args))
@@ -97,11 +101,12 @@ class Graph:
         if end := _END(body):
             while stack and stack[-1].indent > indent:
                 stack.pop()
-            named = _SUFFIX.sub("", end[1]) if end[1] is not None else None
+            name_at_end = _NAME(end[1] or "")
+            named = _SUFFIX.sub("", name_at_end[1]) if name_at_end else None
             if stack and stack[-1].indent == indent:
                 _, name, args = stack.pop()
                 if named in (None, name):
-                    return self._fact(RETURNED, stack, name, args, end[2])
+                    return self._fact(RETURNED, stack, name, args, end[1])
         return None
 
     @staticmethod
@@ -110,15 +115,16 @@ class Graph:
         callers: list[Open],
         name: str,
         args: dict[str, int],
-        result: str | None,
+        comment: str | None,
     ) -> Said | None:
         known = table.get(name)
         if known is None:
             return None
         fact, names = known
         renamed = {new: args[old] for old, new in names.items() if old in args}
-        if result is not None:
-            value = int(result, 0)
+        if table is RETURNED and (result := _RETURN(comment or "")):
+            value = int(result[1], 16 if "x" in result[1] else 10)
+            value &= 0xFF if fact in BOOLEAN else -1
             renamed["ret"] = value - (1 << 64) if value >= 1 << 63 else value
         caller = callers[-1].name if callers else "?"
-        return fact, renamed, f"({caller}+0x0 <- {name})"
+        return Said(fact, renamed, f"({caller}+0x0 <- {name})")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gmemstate.ingest.calls import RUN
-from gmemstate.ingest.facts import Fact
+from gmemstate.ingest.facts import LAST_PAGE, Fact
 from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker
 from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, TaskSignalled, Through, VcpuExited, detail
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
@@ -26,17 +26,17 @@ def _space(tracker: Tracker, thread: Thread) -> int | None:
 
 def hypercall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A guest asks. Only KVM_HC_MAP_GPA_RANGE is about conversions."""
-    thread.other_hypercall = fact.args["nr"] != KVM_HC_MAP_GPA_RANGE
+    thread.other_hypercall = fact.args["number"] != KVM_HC_MAP_GPA_RANGE
     if thread.other_hypercall:
         return False
     gpa, npages = fact.args["a0"], fact.args["a1"]
-    aligned = gpa % PAGE_SIZE == 0
+    whole = gpa % PAGE_SIZE == 0 and (gpa >> PAGE_SHIFT) + npages <= LAST_PAGE
     thread.request = tracker.handle()
     thread.exit = None
     tracker.emit(
-        GuestAsked(request=thread.request, thread=thread.tid, space=_space(tracker, thread), start=gpa >> PAGE_SHIFT if aligned else None,
-                   npages=npages if aligned else None, flags=fact.args["a2"], **_at(tracker, fact),
-                   detail=None if aligned else detail(gpa=hex(gpa), pages=hex(npages)))
+        GuestAsked(request=thread.request, thread=thread.tid, space=_space(tracker, thread), start=gpa >> PAGE_SHIFT if whole else None,
+                   npages=npages if whole else None, flags=fact.args["a2"], **_at(tracker, fact),
+                   detail=None if whole else detail(gpa=hex(gpa), pages=hex(npages)))
     )  # fmt: skip
     return True
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from gmemstate.ingest.calls import gmem_here
 from gmemstate.ingest.facts import Fact
+from gmemstate.ingest.lines import printable
 from gmemstate.ingest.tracker import GmemState, Handler, Region, SlotState, Thread, Tracker, VmState
 from gmemstate.model.events import (
     Capability,
@@ -85,8 +86,6 @@ def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int
 
 def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args = fact.args
-    if not {"kvm", "size", "fd"} <= args.keys():
-        return False
     vm = tracker.vm(args["kvm"], fact, thread, makes=True)
     flags, npages = args.get("flags", 0), args["size"] >> PAGE_SHIFT
     if args["fd"] < 0:
@@ -106,8 +105,6 @@ def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_gmem_bind() of mainline, kvm_gmem_prepare_memory_region() of in-place kernels; the latter names the inode."""
     args = fact.args
-    if "kvm" not in args:
-        return False
     vm = tracker.vm(args["kvm"], fact, thread, makes=True)
     if "<- kvm_gmem_bind" in fact.text:
         tracker.mainline(vm, fact)
@@ -137,12 +134,10 @@ def _bound_gmem(tracker: Tracker, fact: Fact, vm: VmState) -> GmemState:
 
 def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args = fact.args
-    if "kvm" not in args:
-        return False
     vm = tracker.vm(args["kvm"], fact, thread, makes=True)
     if thread.region is not None:
         thread.region.vm = vm
-        if args.get("ret", 0) == 0 and "pgoff" in args and "base_gfn" in args:
+        if args.get("ret", 0) == 0 and {"base_gfn", "npages", "pgoff"} <= args.keys():
             thread.region.bound = (args["base_gfn"], args["npages"], args["pgoff"])
             if "inode" in args and thread.region.gmem is None:
                 thread.region.gmem = _bound_gmem(tracker, fact, vm).handle
@@ -152,8 +147,6 @@ def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Outside of a change of memslots it is the end of its guest (kvm_destroy_vm): its pointer may be somebody else's next."""
     args = fact.args
-    if not {"base_gfn", "npages"} <= args.keys():
-        return False
     owners = [
         vm
         for vm in tracker.vms.values()
@@ -177,8 +170,6 @@ def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    if "inode" not in fact.args:
-        return False
     vm = tracker.vm_of(thread)
     gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None)
     gmem.released = True
@@ -191,8 +182,6 @@ def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A punch or an allocation; the gfns that were unmapped inside of it tell which memslot holds the file."""
     args = fact.args
-    if not {"mode", "offset", "len", "ret"} <= args.keys():
-        return False
     vm = tracker.vm_of(thread)
     gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None) if "inode" in args else None
     run = pages(args["offset"], args["len"])
@@ -227,8 +216,6 @@ def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
 
 
 def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    if not {"inode", "index"} <= fact.args.keys():
-        return False
     vm = tracker.vm_of(thread)
     thread.file = gmem_here(tracker, fact, thread, vm.handle if vm else None)
     thread.error, thread.bracket = fact.args["index"], None
@@ -240,7 +227,7 @@ def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel's last word on a poisoned page; behind kvm_gmem_error_folio() on the same thread it is that page."""
     gmem, index = (thread.file, thread.error) if thread.error is not None else (None, None)
     thread.file = thread.error = thread.bracket = None
-    words = fact.text.partition("recovery action for ")[2]
+    words = printable(fact.text.partition("recovery action for ")[2])
     tracker.emit(
         Poisoned(space=gmem.handle if gmem else None, start=index, npages=1, pfn=fact.args["pfn"],
                  detail=detail(action=words, join="thread" if gmem is not None else None), **_at(tracker, fact))

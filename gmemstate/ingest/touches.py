@@ -34,8 +34,6 @@ def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
     args = fact.args
-    if not {"kvm", "gfn", "ret"} <= args.keys():
-        return False
     vm = tracker.vm(args["kvm"], fact, thread)
     private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
     access = Access.GUEST_PRIVATE if private else Access.GUEST
@@ -89,8 +87,6 @@ def _leaf(entry: int, level: int) -> bool:
 def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The guest's page tables answer an invalidation: of a conversion, of a punch, or of the host's own page tables."""
     args = fact.args
-    if "kvm" not in args:
-        return False
     vm = tracker.vm(args["kvm"], fact, thread)
     zap, thread.zap = thread.zap, None
     entries = zap[0] if zap else (0 if tracker.whole and Capability.GUEST_ENTRIES in vm.shown else None)
@@ -141,7 +137,7 @@ def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: 
 
 def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
-    start, end = fact.args["start"] >> PAGE_SHIFT, fact.args["end"] >> PAGE_SHIFT
+    start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["behind"] >> PAGE_SHIFT)
     if thread.call is not None and thread.call.through is Through.VM_IOCTL:
         tracker.leave(thread)  # that ioctl never touches host page tables: the thread has gone on
     source, call = tracker.source, thread.call
@@ -163,8 +159,6 @@ def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host touches the mmap of a guest_memfd; the file is that of the memslot whose hva and offset both fit."""
     args = fact.args
-    if not {"pgoff", "addr", "ret"} <= args.keys():
-        return False
     space = _file_at(tracker, thread, args["addr"], args["pgoff"])
     source, ret = tracker.source, args["ret"]
     result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0

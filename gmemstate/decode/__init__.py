@@ -1,4 +1,70 @@
 """Words and numbers that others print, explained: pure functions and tables, no input or output.
 
-Every table names the file or manual that its figures come from. A word without such a source is not explained.
+:func:`read` explains a pasted line or word; the other functions read one kind of word each and give a typed result, or a
+:class:`Meaning` where there is no more to a word than its text. Every table names the file or manual that its figures come from.
+What no source has is not explained: the answer is None, or a result whose name is None.
 """
+
+from gmemstate.decode.addresses import address_of
+from gmemstate.decode.ept import LevelState, SeptEntry, Spte, level_state, sept_entry, spte
+from gmemstate.decode.errnos import Errno, errno, errno_of
+from gmemstate.decode.hypercalls import (
+    HypercallResult,
+    MapGpaAttributes,
+    hypercall,
+    hypercall_result,
+    map_gpa_attributes,
+    tdvmcall,
+    tdvmcall_status,
+)
+from gmemstate.decode.ioctls import Ioctl, ioctl, ioctl_number, ioctls
+from gmemstate.decode.kvm import ExitReason, MemoryAttributes, exit_reason, memory_attributes, memory_fault_flags
+from gmemstate.decode.lines import Reading, Word, read
+from gmemstate.decode.meaning import Meaning
+from gmemstate.decode.snp import RmpCode, RmpEntry, psmash, pvalidate, rmp_entry, rmpupdate
+from gmemstate.decode.tdx import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, tdx_status
+
+__all__ = [
+    "Errno",
+    "ExitReason",
+    "HypercallResult",
+    "Ioctl",
+    "LevelState",
+    "MapGpaAttributes",
+    "Meaning",
+    "MemoryAttributes",
+    "Outcome",
+    "Reading",
+    "RmpCode",
+    "RmpEntry",
+    "SeamcallLeaf",
+    "SeptEntry",
+    "Spte",
+    "TdxStatus",
+    "Word",
+    "address_of",
+    "errno",
+    "errno_of",
+    "exit_reason",
+    "hypercall",
+    "hypercall_result",
+    "ioctl",
+    "ioctl_number",
+    "ioctls",
+    "level_state",
+    "map_gpa_attributes",
+    "memory_attributes",
+    "memory_fault_flags",
+    "psmash",
+    "pvalidate",
+    "read",
+    "rmp_entry",
+    "rmpupdate",
+    "seamcall_leaf",
+    "seamcall_leaf_of",
+    "sept_entry",
+    "spte",
+    "tdvmcall",
+    "tdvmcall_status",
+    "tdx_status",
+]

@@ -1,0 +1,128 @@
+"""The verb ``decode``: explain words, numbers and lines that kernels, VMMs and tracers print."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmemstate.cli import render
+from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.options import json_option
+from gmemstate.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from gmemstate.decode import Meaning, Reading, Word
+
+LIMIT = 64 << 10
+"""A line of standard input is read in pieces of this many bytes."""
+SHOWN = 5
+"""How many unknown lines of standard input are named."""
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[WORD|LINE]...")
+@json_option()
+def decode(words: tuple[str, ...], as_json: bool) -> Exit:
+    r"""Explain a word, a number or a line that a kernel, a VMM or a tracer printed.
+
+    Statuses of TDX, errnos, ioctls, RMP entries, exit reasons, hypercalls, page table entries, addresses:
+
+    \b
+    gmemstate decode 0xc0000b0d00000001 -14 KVM_EXIT_MEMORY_FAULT gpa:0x4000000
+    gmemstate decode 'SEV-SNP: RMPUPDATE failed for PFN 56700, pg_level: 1, ret: 2'
+    dmesg | gmemstate decode -
+
+    A word that may mean several things is given with all of them, the most plausible first. Exits with 3 if something is not known.
+    """
+    typed = bool(words) and words != ("-",)
+    found, seen, unknown = [], 0, 0
+    for number, reading in _typed(words) if typed else _piped():
+        seen += 1
+        if as_json:
+            found.append(_json(reading))
+        elif reading.known:
+            click.echo(_text(reading))
+        if not reading.known:
+            unknown += 1
+            if typed:
+                talk(f"{reading.text}: not known (a bare address is told as gpa:0x... or gfn:0x...)")
+            elif unknown <= SHOWN:
+                talk(f"line {number}: nothing known in it: {reading.text[:200]}")
+    if not seen:
+        raise UsageError("there is nothing to decode: give a word or a line, or pipe lines into `gmemstate decode -`")
+    if as_json:
+        render.as_json(found)
+    if unknown > SHOWN and not typed:
+        talk(f"{unknown} of {seen} lines hold nothing that is known")
+    return Exit.INCOMPLETE if unknown else Exit.CLEAN
+
+
+def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Reading]]":
+    """Words from the command line; a line that the shell took apart is put together again."""
+    from gmemstate.decode.lines import recognised
+
+    line = " ".join(words)
+    for number, text in enumerate((line,) if len(words) > 1 and recognised(line) else words, 1):
+        yield from _read(number, text)
+
+
+def _piped() -> "Iterator[tuple[int, Reading]]":
+    """The lines of standard input; none from a terminal, where nobody knows that something is waited for."""
+    if sys.stdin.isatty():
+        return
+    for number, raw in enumerate(iter(lambda: sys.stdin.buffer.readline(LIMIT), b""), 1):
+        yield from _read(number, raw.decode("utf-8", "replace"))
+
+
+def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
+    from gmemstate.decode import read
+    from gmemstate.ingest.lines import printable
+
+    # Cleaned first, so that nothing that a terminal obeys gets any further; columns count in what is shown.
+    clean = printable(text.strip())
+    if clean:
+        yield number, read(clean)
+
+
+def _text(reading: "Reading") -> str:
+    """A reading for people: the line, who prints such lines, and its words with their columns."""
+    whole = not reading.forms and len(reading.words) == 1 and reading.words[0].text == reading.text
+    lines = [reading.text, *(f"  {who}: {says}" for who, says in reading.forms)]
+    for word in reading.words:
+        if not whole:
+            lines.append(f"  {word.column}: {word.text}")
+        lines += _meanings(word, "  " if whole else "    ")
+    sources = dict.fromkeys(meaning.source for word in reading.words for meaning in word.meanings if meaning.source)
+    if sources:
+        lines.append(f"  sources: {'; '.join(sources)}")
+    return "\n".join(lines)
+
+
+def _meanings(word: "Word", indent: str) -> Iterator[str]:
+    for meaning in word.meanings:
+        yield f"{indent}{'' if word.certain else 'possibly '}{meaning.kind}: {meaning.text}"
+        width = max((len(name) for name, _ in meaning.details), default=0)
+        for name, said in meaning.details:
+            yield f"{indent}    {name.ljust(width)}  {said}"
+
+
+def _json(reading: "Reading") -> dict[str, Any]:
+    return {
+        "text": reading.text,
+        "known": reading.known,
+        "forms": [{"who": who, "says": says} for who, says in reading.forms],
+        "words": [
+            {
+                "column": word.column,
+                "text": word.text,
+                "certain": word.certain,
+                "meanings": [_meaning_json(meaning) for meaning in word.meanings],
+            }
+            for word in reading.words
+        ],
+    }
+
+
+def _meaning_json(meaning: "Meaning") -> dict[str, Any]:
+    return {"kind": meaning.kind, "text": meaning.text, "details": dict(meaning.details), "source": meaning.source}

@@ -4,7 +4,7 @@ import json
 from enum import IntEnum
 from typing import Any
 
-from gmemstate.model.events import Event, details
+from gmemstate.model.events import Event, SourceOpened, details
 from gmemstate.model.units import END, seconds, span
 
 _HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "address", "iova")
@@ -42,6 +42,9 @@ def event_line(seq: int, event: Event) -> str:
         if isinstance(value, IntEnum):
             value = value.name.lower()
         parts.append(f"{field}={value:#x}" if field in _HEX else f"{field}={value}")
+    if isinstance(event, SourceOpened):
+        facts = details(event.detail)
+        parts.append(f"name={facts.get('name', '?')} format={facts.get('format', '?')}")
     if event.line is not None:
         parts.append(f"line={event.line}")
-    return " ".join(parts)
+    return " ".join(parts).rstrip()

@@ -1,7 +1,9 @@
 """One pass over a record: the memory at its end, and everything that happened on the way."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from gmemstate.model.errors import UsageError
@@ -12,6 +14,7 @@ from gmemstate.model.events import (
     SEQ,
     SOURCE,
     VALUE,
+    Capability,
     EventRow,
     Gap,
     SourceOpened,
@@ -39,21 +42,20 @@ class SourceFacts:
     """the account of its lines, as of its last reading"""
     gaps: list[tuple[int | None, int | None]] = field(default_factory=list)
     """line and number of lost events of each gap"""
-    first: int | None = None
-    last: int | None = None
-    """when its first and last event happened (ns)"""
 
     @property
     def damage(self) -> str | None:
-        """Why it is not whole."""
-        return self.account.get("damage") if self.account else "it is still being read"
+        """Why it is not whole, as of its last reading."""
+        return self.account.get("damage") if self.account else "its reading has not come to an end"
 
 
 class History:
     """Folds a record and remembers what the memory lets go: ended conversions, requests, faults, findings."""
 
-    def __init__(self, *, live: bool = False) -> None:
+    def __init__(self, *, live: bool = False, last: int | None = None) -> None:
+        """``last`` is the seq at which the asker stops, None for the end of the record."""
         self.memory = Memory(live=live)
+        self.last = last
         self.sources: dict[int, SourceFacts] = {}
         self.conversions: dict[int, Conversion] = {}
         self.places: dict[int, tuple[int, int] | None] = {}
@@ -125,56 +127,102 @@ class History:
     # --- what is missing
 
     def missing(self) -> list[str]:
-        """Why an answer from this record is incomplete; empty if it is not."""
-        reasons = []
-        for source in self.sources.values():
-            if source.damage is not None:
-                reasons.append(f"{source.name}: {source.damage}")
-            for line, lost in source.gaps:
-                count = "events" if lost is None else f"{lost} events"
-                reasons.append(f"{source.name}:{line}: {count} lost; what happened meanwhile is not known")
+        """Why an answer from this record is incomplete; empty if it is not.
+
+        What a record up to some moment does not hold yet is not missing.
+        """
+        labels = self.labels()
+        reasons = [f"{labels[source.id]}{reason}" for source in self.sources.values() for reason in self._missing(source)]
         late = [vm for vm in self.memory.vms.values() if not vm.made]
-        return reasons + [
-            f"{vm.name}: the record begins after its beginning; what was converted before is not known" for vm in late
-        ]
+        reasons += [f"{vm.name}: the record begins after its beginning; what was converted before is not known" for vm in late]
+        if not self.memory.seq and self.last is None:
+            reasons.append("no event is on record: `gmemstate ingest FILE` reads a trace")
+        return reasons
+
+    def labels(self) -> dict[int, str]:
+        """For each source the shortest tail of its name that tells it from the others."""
+        paths = {source.id: source.name.split("/") for source in self.sources.values()}
+        others = list(paths.values())
+        return {
+            key: next(
+                ("/".join(path[-n:]) for n in range(1, len(path)) if sum(other[-n:] == path[-n:] for other in others) == 1),
+                "/".join(path),
+            )
+            for key, path in paths.items()
+        }
+
+    def _missing(self, source: SourceFacts) -> Iterable[str]:
+        if source.damage is not None and self.last is None:
+            yield f": {source.damage}"
+        for line, lost in source.gaps:
+            count = "events" if lost is None else f"{lost} events"
+            yield f":{line}: {count} lost; what happened meanwhile is not known"
+        if self.last is None and source.format == "ftrace" and not self._shows_conversions(source):
+            yield (
+                ": no line shows a conversion, and none proves that one would have been seen: static tracepoints do not show those "
+                "of a guest_memfd, nor any result; add the return probes on kvm_vm_ioctl and kvm_gmem_ioctl"
+            )
+
+    def _shows_conversions(self, source: SourceFacts) -> bool:
+        """Whether a source has shown a conversion, or lines of a kind that shows all of them."""
+        known = self.memory.sources.get(source.id)
+        shown = set(known.shows) if known is not None else set()
+        for vm in self.memory.vms.values():
+            shown |= vm.shows if vm.source == source.id else set()
+        seen = any(conversion.source == source.id for conversion in self.conversions.values())
+        return seen or not shown.isdisjoint(_CALLS)
 
     def ordered(self) -> list[Conversion]:
         """All conversions, by the seq of their first event."""
         return [self.conversions[key] for key in sorted(self.conversions)]
 
 
+_CALLS = frozenset((Capability.ASKED, Capability.RETURNED, Capability.ATTEMPTED))
 _ABOUT_SOURCES = frozenset((SourceOpened.code, SourceRead.code, Gap.code))
 
 
 def history(record: Record, last: int | None = None) -> History:
     """The history of a record up to seq ``last`` (all of it if None)."""
-    return History().fold(record.events(1, last))
+    if last is not None and last >= record.head().seq:
+        last = None
+    return History(last=last).fold(record.events(1, last))
 
 
 def moment(record: Record, at: str | int | None) -> int | None:
     """The seq that a moment means: a seq itself, or a time of the source's clock in seconds ("5.31", "5s").
 
-    A time means the state before the first event that is later. Raises UsageError where that is ambiguous.
+    A time means the state before the first event that is later. Raises UsageError for what is no moment, for an event that
+    is not on record, and for a time where several sources have each their own clock.
     """
-    if at is None or isinstance(at, int):
-        return at
-    text = at.strip()
-    if text.isdigit():
-        return int(text)
-    try:
-        wanted = round(float(text.removesuffix("s")) * NS)
-    except ValueError:
-        raise UsageError(f"{at!r} is no moment: give a seq (like 42) or a time in seconds (like 5.31)") from None
-    source = None
-    last = 0
+    if at is None:
+        return None
+    match = _MOMENT.fullmatch(str(at).strip())
+    if match is None:
+        raise UsageError(f"{at!r} is no moment: give the number of an event (like 42) or a time in seconds (like 5.31)")
+    if match["seq"] is not None:
+        wanted, head = int(match["seq"]), record.head().seq
+        if wanted > head:
+            raise UsageError(f"there is no event {wanted}: the last one is {head}", last=head)
+        return wanted
+    return _event_at(record, int(Decimal(match["time"]) * NS))
+
+
+_MOMENT = re.compile(r"(?P<seq>\d{1,18})|(?P<time>\d{1,12}(?:\.\d*)?|\.\d+)s?")
+
+
+def _event_at(record: Record, time: int) -> int:
+    """The seq of the last event before the first that is later than a time (ns)."""
+    sources: list[str] = []
+    last, found = 0, None
     for row in record.events():
         if row[KIND] == SourceOpened.code:
-            if source is not None:
-                raise UsageError("the ledger has several sources, each with its own clock: name the moment by its seq")
-            source = row[SEQ]
-        if row[T] is not None and row[T] > wanted:
-            return last
+            sources.append(details(row[DETAIL]).get("name", "?"))
+        if found is None and row[T] is not None and row[T] > time:
+            found = last
         last = row[SEQ]
-    if wanted < 0:
-        raise UsageError(f"{seconds(wanted)} s is before every event")
-    return last
+    if len(sources) > 1:
+        raise UsageError(
+            f"{seconds(time)} s is ambiguous: {', '.join(sources[:4])} have each a clock of their own; "
+            "name the moment by the number of an event (`gmemstate events` lists them)"
+        )
+    return last if found is None else found

@@ -209,8 +209,12 @@ class StateRow(NamedTuple):
     start: int
     end: int
     state: str
-    unbacked: str | None
-    held_by: int | None
+    unbacked: str | None = None
+    """why there can be no private memory behind it"""
+    held_by: int | None = None
+    """the conversion that is at work on it"""
+    gone: str | None = None
+    """what became of the guest: None, "bugged", "dead" or "destroyed"; the state is that of its end"""
 
 
 def unbacked(history: History, vm: Vm, gfn: int) -> str | None:
@@ -225,7 +229,10 @@ def unbacked(history: History, vm: Vm, gfn: int) -> str | None:
 
 
 def state(history: History, start: int = 0, end: int = END, unit: str = "gfn") -> Iterator[StateRow]:
-    """The state of all pages of ``[start, end)``, guest by guest, then guest_memfd by guest_memfd (``unit`` idx)."""
+    """The state of all pages of ``[start, end)``: gfns guest by guest, or with ``unit`` idx pages of each guest_memfd.
+
+    A look at all gfns adds the guest_memfds that are in no memslot.
+    """
     memory = history.memory
     for vm in memory.vms.values() if unit == "gfn" else ():
         for run in memory.guest_runs(vm.id, start, end):
@@ -235,19 +242,17 @@ def state(history: History, start: int = 0, end: int = END, unit: str = "gfn") -
             if conversion.space is None and conversion.start is not None and conversion.end is not None:
                 low, high = max(start, conversion.start), min(end, conversion.end)
                 if low < high:
-                    yield StateRow(NO_GUEST, None, low, high, UNKNOWN, None, None)
+                    yield StateRow(NO_GUEST, None, low, high, UNKNOWN)
+    everything = (start, end) == (0, END)
     for gmem in memory.gmems.values():
-        if gmem.inplace and (unit == "idx" or not _in_a_slot(history, gmem.id)):
+        if gmem.inplace and (unit == "idx" or (everything and not _in_a_slot(history, gmem.id))):
             for run in memory.runs(gmem.id, start, end):
+                guest = memory.vms.get(memory.owner(gmem.id) or 0)
+                held = _held(history, gmem.id, run.start) if "(" in run.state else None
                 yield StateRow(
-                    guest_name(history, gmem.id),
-                    gmem.id,
-                    run.start,
-                    run.end,
-                    run.state,
-                    None,
-                    _held(history, gmem.id, run.start),
-                )
+                    guest.name if guest else NO_GUEST, gmem.id, run.start, run.end, run.state,
+                    held_by=held, gone=guest.gone if guest else None,
+                )  # fmt: skip
 
 
 def _in_a_slot(history: History, gmem: int) -> bool:
@@ -264,7 +269,7 @@ def _rows(history: History, vm: Vm, start: int, end: int, state: str) -> Iterato
     for low, high in pairwise(edges):
         held = _held(history, vm.id, low) if "(" in state else None
         why = unbacked(history, vm, low) if state == PRIVATE else None
-        row = StateRow(vm.name, None, low, high, state, why, held)
+        row = StateRow(vm.name, None, low, high, state, why, held, vm.gone)
         if pending is not None and pending._replace(end=0, start=0) == row._replace(end=0, start=0):
             pending = pending._replace(end=high)
             continue
@@ -294,6 +299,7 @@ def state_json(row: StateRow) -> Json:
         "state": row.state,
         "unbacked": row.unbacked,
         "held_by": row.held_by,
+        "guest_gone": row.gone,
     }
 
 

@@ -10,6 +10,16 @@ import click
 from gmemstate._version import __version__
 from gmemstate.model.errors import GmemstateError
 
+EXAMPLES = """\b
+Begin with:
+  gmemstate demo               what it is about, in ten seconds
+  gmemstate ingest trace.txt   read a kernel trace into the ledger
+  gmemstate postmortem         what failed, whose fault it is, what to do
+
+Exit codes: 0 clean, 1 findings, 2 usage, 3 incomplete, 4 cannot read. Every
+verb that prints data has --json.
+"""
+
 
 class Exit(IntEnum):
     """Exit codes; where several fit, 4 goes before 2, 1, 3 and 0."""
@@ -31,8 +41,14 @@ def worst(*codes: Exit) -> Exit:
 
 
 def talk(text: str) -> None:
-    """Say something to the person, not to the pipe."""
-    click.echo(text, err=True)
+    """Say one line to the person, not to the pipe; what a terminal would obey is escaped."""
+    from gmemstate.ingest.lines import printable
+
+    click.echo(printable(text), err=True)
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has had enough; no error, and nobody is left to be told."""
 
 
 class Verbs(click.Group):
@@ -50,23 +66,22 @@ class Verbs(click.Group):
 
         return list(verbs.VERBS)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a closed pipe is made known before click turns it into a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(cls=Verbs, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--db", metavar="PATH|URL", envvar="GMEMSTATE_DB", default="gmemstate.db", help="The ledger [default: gmemstate.db]."
 )
 @click.version_option(__version__, prog_name="gmemstate")
 @click.pass_context
 def cli(context: click.Context, db: str) -> None:
-    r"""Flight recorder, auditor and post-mortem tool for guest_memfd shared/private conversions.
-
-    \b
-    gmemstate demo                  what it is about, in ten seconds
-    gmemstate ingest trace.txt      read a kernel trace into the ledger
-    gmemstate postmortem            what failed, whose fault it is, what is left, what to do
-
-    Exit codes: 0 clean, 1 findings, 2 usage, 3 incomplete, 4 cannot read. Every verb that prints data has --json.
-    """
+    """Flight recorder, auditor and post-mortem tool for guest_memfd shared/private conversions."""
     context.obj = db
 
 
@@ -74,10 +89,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     try:
         code = cli.main(args=arguments, prog_name="gmemstate", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         _leave(code if isinstance(code, int) else Exit.CLEAN)
     except click.exceptions.NoArgsIsHelpError as error:
-        talk(error.format_message())
+        click.echo(error.format_message(), err=True)
         _leave(Exit.USAGE)
     except click.ClickException as error:
         error.show()
@@ -87,10 +103,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except GmemstateError as error:
         talk(f"gmemstate: {error}")
         _leave(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read us has had enough. Keep Python from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ReaderGone, BrokenPipeError):
+        _close_output()
         _leave(Exit.CLEAN)
+    except OSError as error:
+        _close_output()
+        talk(
+            f"gmemstate: {error.filename or 'the output'}: {error.strerror or error}; check permissions and room, or write elsewhere"
+        )
+        _leave(Exit.CANNOT_READ)
+
+
+def _close_output() -> None:
+    """Keep Python from complaining about what it cannot flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(code: Any) -> NoReturn:

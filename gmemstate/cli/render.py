@@ -3,10 +3,15 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
+
+PATIENCE = 0.5
+"""After how many seconds a person at a terminal is shown how far it is."""
 
 
 def as_json(data: Any) -> None:
@@ -15,18 +20,18 @@ def as_json(data: Any) -> None:
 
 
 def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print a table: with colour and lines on a terminal, plain and never shortened in a pipe."""
+    """Print a table: as wide as the terminal on a terminal, plain and never shortened in a pipe."""
     cells = [[_cell(value) for value in row] for row in rows]
     if not cells:
         click.echo(empty, err=True)
         return
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         _plain(header, cells)
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in header:
         table.add_column(name, overflow="fold")
     for row in cells:
@@ -42,3 +47,31 @@ def _plain(header: Sequence[str], cells: list[list[str]]) -> None:
 
 def _cell(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error for what takes long, on a terminal only; yields the function to tell it how far it is.
+
+    ``total`` is None where the end is not known.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task, begun = bar.add_task(what, total=total), time.monotonic()
+
+    def told(done: int) -> None:
+        if not bar.live.is_started and time.monotonic() - begun >= PATIENCE:
+            bar.start()
+        bar.update(task, completed=done)
+
+    try:
+        yield told
+    finally:
+        if bar.live.is_started:
+            bar.stop()

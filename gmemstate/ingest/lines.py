@@ -6,7 +6,7 @@ import io
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,16 +61,18 @@ class Input:
     """One input, read once from its beginning: a path or ``-``, plain or gzipped.
 
     ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the input ended early,
-    None where it ended well. Raises CannotRead where there is nothing to read at all.
+    None where it ended well; ``progress`` is told the offset from time to time. Raises CannotRead where there is nothing to
+    read at all.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, progress: Callable[[int], None] | None = None) -> None:
+        self.name = "standard input" if name == "-" else name
+        self._progress = progress
         self.offset = 0
         self.damage: str | None = None
         self._hash = hashlib.sha256()
         self._opened: BinaryIO | None = None
-        self._file = self._open()
+        self._file = self._open(name)
         try:
             self._first = self._fill(HEAD_SIZE)
         except BaseException:
@@ -78,7 +80,7 @@ class Input:
             raise
         if not self._first:
             self.close()
-            raise CannotRead(f"{name}: {self.damage or 'is empty'}; there is nothing to read")
+            raise CannotRead(f"{self.name}: {self.damage or 'is empty'}; there is nothing to read")
         self._refuse_binary()
         self.head_size = len(self._first)
 
@@ -115,21 +117,25 @@ class Input:
                 self._hash.update(rest[kept:])
                 dropped += len(rest) - MAX_LINE
                 rest, kept = rest[:MAX_LINE], MAX_LINE
+            if self._progress is not None:
+                self._progress(self.offset)
             chunk = self._read(CHUNK)
         if rest and self.damage is None:
             self.damage = "the last line has no end"
 
-    def _open(self) -> Any:
-        if self.name == "-":
+    def _open(self, name: str) -> Any:
+        if name == "-":
+            if sys.stdin is None:
+                raise CannotRead("standard input: is closed; there is nothing to read")
             return self._unzipped(sys.stdin.buffer)
-        path = Path(self.name)
-        if path.is_dir():
-            raise CannotRead(f"{self.name}: is a directory; name the files in it, e.g. {path / '*.txt'}")
+        path = Path(name)
         try:
+            if path.is_dir():
+                raise CannotRead(f"{name}: is a directory; name the files in it, e.g. {path / '*.txt'}")
             self._opened = path.open("rb")
             return self._unzipped(self._opened)
         except OSError as error:
-            raise CannotRead(f"{self.name}: {error.strerror or error}; check the name and its permissions") from None
+            raise CannotRead(f"{name}: {error.strerror or error}; check the name and its permissions") from None
 
     def _unzipped(self, file: Any) -> Any:
         buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
@@ -156,8 +162,9 @@ class Input:
     def _refuse_binary(self) -> None:
         if self._first.startswith(TRACE_DAT):
             self.close()
+            file = self.name if self._opened is not None else "FILE"
             raise CannotRead(
-                f"{self.name}: is a binary trace-cmd recording; give its text: `trace-cmd report {self.name} | gmemstate ingest -`"
+                f"{self.name}: is a binary trace-cmd recording; give its text: `trace-cmd report {file} | gmemstate ingest -`"
             )
         if b"\0" in self._first[:8192]:
             self.close()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from gmemstate.postmortem.story import Story, Table
+from gmemstate.postmortem.story import Report, Story, Table
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --blame: #b33; }
@@ -21,16 +21,17 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def page(stories: Iterable[tuple[int, Story]], count: int, covered: str, missing: list[str]) -> str:
-    """The page of some stories. All text is escaped: names of processes and files are the guest's or anybody's."""
-    bodies = [_article(number, count, story) for number, story in stories] or ["<p>Nothing failed in what was recorded.</p>"]
-    ends = [("Covered", covered), *(("Missing", reason) for reason in missing)]
+def page(report: Report) -> str:
+    """The page of a report. All text is escaped: names of processes and files are the guest's or anybody's."""
+    bodies = [_article(number, report.count, story) for number, story in report.stories]
+    if report.silence is not None:
+        bodies.append(f"<p>{escape(report.silence)}</p>")
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>gmemstate post-mortem</title><style>{STYLE}</style></head><body>\n"
-        "<h1>Post-mortem of guest_memfd conversions</h1>\n" + "\n".join(bodies) + f"\n{_list(ends)}\n</body></html>\n"
+        "<h1>Post-mortem of guest_memfd conversions</h1>\n" + "\n".join(bodies) + f"\n{_list(report.ends())}\n</body></html>\n"
     )
 
 
@@ -44,11 +45,7 @@ def _article(number: int, count: int, story: Story) -> str:
         parts.append(_table(Table((), story.timeline)))
     if story.table is not None:
         parts.append(_table(story.table))
-    words = list(story.paragraphs)
-    if story.evidence:
-        words.append(("Lines", story.evidence))
-    words += [("Missing", missing) for missing in dict.fromkeys(story.missing)]
-    parts.append(_list(words))
+    parts.append(_list(story.margin()))
     return f'<article id="incident-{number}">\n' + "\n".join(parts) + "\n</article>"
 
 

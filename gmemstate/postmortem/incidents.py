@@ -21,6 +21,8 @@ class Kind(StrEnum):
     """What an incident is about."""
 
     PARTLY_APPLIED = "partly applied"
+    NOT_AS_TOLD = "told success, not applied"
+    REQUEST_REFUSED = "request refused"
     REFUSED_THEN_APPLIED = "not applied, then applied"
     NOT_APPLIED = "not applied"
     REJECTED = "refused by the argument checks"
@@ -31,10 +33,11 @@ class Kind(StrEnum):
     KILLED = "killed inside a conversion"
     RESULT_UNSEEN = "result not seen"
     SLOT_SWAP = "private memory replaced"
+    DISTRUSTED = "host page not to be trusted"
     FINDING = "impossible history"
 
 
-FAILED = (Label.FAILED, Label.FAILED_RESIDUE, Label.PARTIAL)
+FAILED = (Label.FAILED, Label.FAILED_RESIDUE, Label.PARTIAL, Label.UNKNOWN)
 UNSEEN = (Label.ATTEMPTED, Label.CUT)
 
 
@@ -66,6 +69,7 @@ class Incident:
     first: int
     """the seq of its first event"""
     episodes: list[Episode] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     conversions: list[Conversion] = field(default_factory=list)
     faults: list[FaultExit] = field(default_factory=list)
     entries: list[MessedUp] = field(default_factory=list)
@@ -80,9 +84,11 @@ def incidents(history: History) -> list[Incident]:
     told: set[int] = set()
     found += _requests(history, told)
     found += _failures(history, told)
+    found += _refused_requests(history)
     found += _rejections(history)
     found += _unbacked(history)
     found += _poison(history)
+    found += _distrusted(history)
     found += _races(history)
     found += _stopped(history)
     found += _killed(history)
@@ -93,19 +99,36 @@ def incidents(history: History) -> list[Incident]:
 
 def guest_of(history: History, conversion: Conversion) -> Vm | None:
     """The guest of a conversion."""
-    return history.memory.vms.get(history.memory.owner(conversion.space) or 0)
+    return _vm(history, conversion.space)
+
+
+def _vm(history: History, space: int | None) -> Vm | None:
+    return history.memory.vms.get(history.memory.owner(space) or 0)
 
 
 def _requests(history: History, told: set[int]) -> list[Incident]:
-    """Requests of which a part was applied: their conversions are not all-or-nothing together."""
+    """Requests of which the guest was told otherwise than what was applied; their conversions are one incident."""
     found = []
     for request in history.requests.values():
         own = [history.conversions[key] for key in request.conversions if key in history.conversions]
-        if "TOLD_FAIL_BUT_APPLIED" in served(history, request).flags and any(conversion.result for conversion in own):
+        flags = served(history, request).flags
+        partly = "TOLD_FAIL_BUT_APPLIED" in flags and any(conversion.result for conversion in own)
+        if partly or "TOLD_OK_NOT_APPLIED" in flags:
             told |= {conversion.id for conversion in own}
-            vm = history.memory.vms.get(history.memory.owner(request.space) or 0)
-            found.append(Incident(Kind.PARTLY_APPLIED, vm, request.id, [Episode(own, request)]))
+            kind = Kind.PARTLY_APPLIED if partly else Kind.NOT_AS_TOLD
+            found.append(Incident(kind, _vm(history, request.space), request.id, [Episode(own, request)]))
     return found
+
+
+def _refused_requests(history: History) -> list[Incident]:
+    """Requests that were answered with an error and of which no conversion is on record."""
+    groups: dict[tuple[object, ...], Incident] = {}
+    for request in history.requests.values():
+        if request.result and not request.conversions:
+            vm = _vm(history, request.space)
+            key = (vm.id if vm else None, request.result, request.was_exit)
+            groups.setdefault(key, Incident(Kind.REQUEST_REFUSED, vm, request.id)).requests.append(request)
+    return list(groups.values())
 
 
 def _failures(history: History, told: set[int]) -> list[Incident]:
@@ -251,6 +274,16 @@ def _poison(history: History) -> list[Incident]:
     return list(groups.values())
 
 
+def _distrusted(history: History) -> list[Incident]:
+    """Host pages that are messed up for another cause than poison."""
+    groups: dict[tuple[object, ...], Incident] = {}
+    for entry in history.memory.messed_up.values():
+        if entry.cause is not Cause.POISONED and entry.state != "cleared":
+            vm = history.memory.vms.get(entry.vm or 0)
+            groups.setdefault((entry.cause, entry.vm), Incident(Kind.DISTRUSTED, vm, entry.id)).entries.append(entry)
+    return list(groups.values())
+
+
 def _races(history: History) -> list[Incident]:
     groups: dict[int | None, Incident] = {}
     for fault in history.faults:
@@ -277,7 +310,7 @@ def _findings(history: History) -> list[Incident]:
     groups: dict[tuple[object, ...], Incident] = {}
     for finding in history.findings:
         kind = Kind.SLOT_SWAP if finding.code == "SLOT-SWAP-FLIP" else Kind.FINDING
-        vm = history.memory.vms.get(history.memory.owner(finding.space) or 0)
+        vm = _vm(history, finding.space)
         group = groups.setdefault((kind, vm.id if vm else None), Incident(kind, vm, finding.seq))
         group.findings.append(finding)
     return list(groups.values())

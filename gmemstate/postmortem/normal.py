@@ -1,9 +1,10 @@
-"""Stories of what looks like a failure and is not, or of which nothing more can be said: poison, lost races, kills, cuts."""
+"""Stories of host pages, and of what looks like a failure and is none, or of which nothing more can be said."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import NPAGES, SPACE, START, Capability, T, details
+from gmemstate.model.events import Capability, Cause, EventRow, T, details
+from gmemstate.model.findings import CATALOGUE
 from gmemstate.model.objects import MessedUp
-from gmemstate.model.units import END, duration, seconds, span
+from gmemstate.model.units import END, duration, seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene
@@ -23,42 +24,20 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         f"{words.count(len(entries), 'page')} of guest_memfd {'has' if len(entries) == 1 else 'have'} a memory error (poison). The poison stays "
         "with the page, through conversions in both directions, until it is punched out of the file.",
     )
-    for entry in entries[:SHOWN]:
-        story.timeline.append(("poison", seconds(entry.since), _page(entry), "", ""))
-    for fault in incident.faults[:SHOWN]:
-        at = "" if fault.start is None else f" of gfn {fault.start:#x}"
-        kind = "private" if fault.private else "shared"
-        story.timeline.append(
-            (
-                "touch",
-                seconds(fault.t),
-                f"the guest's {kind} access{at}",
-                words.errno_name(fault.result),
-                "KVM_EXIT_MEMORY_FAULT",
-            )
-        )
+    rows: list[tuple[str, ...]] = [("poison", seconds(entry.since), _page(entry), "", "") for entry in entries]
+    rows += [("touch", *words.fault(fault)) for fault in incident.faults]
     for conversion in history.ordered():
         if any(
             conversion.space in (entry.vm, entry.gmem) and _over(conversion.start, conversion.end, entry, conversion.in_vm)
             for entry in entries
         ):
-            story.timeline.append(("", *words.line(conversion)))
-    for row in seen.punches:
-        start = row[START]
-        if start is not None and any(
-            entry.gmem == row[SPACE] and entry.index is not None and start <= entry.index < _end(start, row[NPAGES])
-            for entry in entries
-        ):
-            story.timeline.append(
-                (
-                    "punch",
-                    seconds(row[T]),
-                    f"idx {span(start, _end(start, row[NPAGES]))} punched: the page is gone, the next touch gets a fresh one",
-                    "0",
-                    "",
-                )
-            )
-    story.timeline.sort(key=lambda row: row[1].rjust(20))
+            rows.append(("", *words.line(conversion)))
+    punches = [_punch(seen, entry) for entry in entries]
+    for entry, punch in zip(entries, punches, strict=True):
+        if punch is not None:
+            text = f"idx {entry.index or 0:#x} leaves the file; next touch: a fresh page"
+            rows.append(("punch", seconds(punch[T]), text, "", ""))
+    story.timeline = words.some(sorted(rows, key=lambda row: row[1].rjust(20)))
     actions = sorted({action for entry in entries if (action := details(entry.detail).get("action"))})
     failed = [action for action in actions if "Failed" in action]
     story.add(
@@ -79,8 +58,19 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         "to shared gives the guest another page where shared memory is elsewhere (mainline); in place the poison comes along, and to-private is refused with EAGAIN until it is punched",
     )
     story.add("Host", "the page is out of use for good; nothing else is affected")
-    story.add("Do", "punch the page out of the guest_memfd (its contents are lost), tell the guest, replace the memory module")
+    story.add(
+        "Do",
+        "punch the page out of the guest_memfd (its contents are lost) and tell the guest; replace the memory module"
+        if None in punches
+        else "replace the memory module; the page was punched out of the guest_memfd, so the guest can go on without its contents",
+    )
     return story
+
+
+def _punch(seen: Scene, entry: MessedUp) -> EventRow | None:
+    if entry.gmem is None or entry.index is None:
+        return None
+    return seen.punch(entry.gmem, entry.index, entry.id, END)
 
 
 def _page(entry: MessedUp) -> str:
@@ -94,8 +84,29 @@ def _over(start: int | None, end: int | None, entry: MessedUp, in_vm: bool) -> b
     return page is not None and start is not None and start <= page < (end or END)
 
 
-def _end(start: int, npages: int | None) -> int:
-    return END if npages is None else start + npages
+def distrusted(history: History, seen: Scene, incident: Incident) -> Story:
+    """Host pages that a failed unmap, assignment or reclaim has left in doubt."""
+    entries = incident.entries
+    first = entries[0]
+    cause = first.cause.name.lower().replace("_", " ")
+    story = Story(
+        _BLAMED.get(first.cause, "kernel or module"),
+        incident.kind,
+        words.guest(history, incident.vm),
+        f"{words.count(len(entries), 'host page')} can no longer be trusted ({cause}).",
+    )
+    story.timeline = words.some([("", seconds(entry.since), _page(entry), "", "") for entry in entries])
+    story.add("Host", first.reuse_risk)
+    story.add(
+        "Do",
+        {"reboot": "reboot the host: that clears it", "never": "nothing clears it"}.get(first.cleared_by, "mend the cause"),
+    )
+    if any(entry.pfn is None for entry in entries):
+        story.missing.append("which host page it is: no line names a pfn")
+    return story
+
+
+_BLAMED = {Cause.UNUSABLE_PRIVATE: "host platform", Cause.STALE_DMA: "VMM"}
 
 
 def lost_race(history: History, seen: Scene, incident: Incident) -> Story:
@@ -108,21 +119,13 @@ def lost_race(history: History, seen: Scene, incident: Incident) -> Story:
         f"{words.count(len(faults), 'guest access', 'guest accesses')} fell into a conversion of the same page: KVM_RUN returned KVM_EXIT_MEMORY_FAULT. That is no "
         "request for a conversion and no error; nothing is left over.",
     )
-    for fault in faults[:SHOWN]:
+    rows: list[tuple[str, ...]] = []
+    for fault in faults:
         raced = history.conversions.get(fault.raced or 0)
-        at = "?" if fault.start is None else f"gfn {fault.start:#x}"
-        kind = "private" if fault.private else "shared"
-        story.timeline.append(
-            (
-                "fault",
-                seconds(fault.t),
-                f"vCPU thread {fault.thread}: {kind} access to {at}",
-                words.errno_name(fault.result),
-                "",
-            )
-        )
+        rows.append(("fault", *words.fault(fault)))
         if raced is not None:
-            story.timeline.append(("raced", *words.line(raced)))
+            rows.append(("raced", *words.line(raced)))
+    story.timeline = words.some(rows)
     story.add(
         "Why",
         "the attribute changed between the fault and its check (kvm_mmu_faultin_pfn): the page was converted while this vCPU was in the guest [implied]",
@@ -143,11 +146,7 @@ def stopped(history: History, seen: Scene, incident: Incident) -> Story:
         f"KVM_RUN returned {words.errno_name(errno)} with KVM_EXIT_MEMORY_FAULT {words.count(len(faults), 'time')}: "
         + ("no memory could be had for the page." if shortage else "this record does not show why."),
     )
-    for fault in faults[:SHOWN]:
-        at = "an address that is not shown" if fault.start is None else f"gfn {fault.start:#x}"
-        kind = {True: "private", False: "shared", None: "?"}[fault.private]
-        row = ("fault", seconds(fault.t), f"thread {fault.thread}: {kind} access to {at}", words.errno_name(fault.result), "")
-        story.timeline.append(row)
+    story.timeline = words.some([("fault", *words.fault(fault)) for fault in faults])
     if shortage:
         story.add("Do", "run the vCPU again when memory is free; the attribute is as it was")
         return story
@@ -182,19 +181,14 @@ def killed(history: History, seen: Scene, incident: Incident) -> Story:
         f"The task was killed while {words.where(first)} was converted to {first.target}. The conversion was not interrupted: {end}; the process "
         "died then. All-or-nothing held.",
     )
-    for conversion in own[:SHOWN]:
-        story.timeline.append(("asked", *words.line(conversion)))
-        story.timeline.append(("signal", seconds(conversion.dying), f"signal to thread {conversion.thread}", "", ""))
+    rows: list[tuple[str, ...]] = []
+    for conversion in own:
+        rows.append(("asked", *words.line(conversion)))
+        rows.append(("signal", seconds(conversion.dying), f"signal to thread {conversion.thread}", "", ""))
         if conversion.returned is not None:
-            story.timeline.append(
-                (
-                    "return",
-                    seconds(conversion.returned),
-                    f"{words.errno_name(conversion.result)} to a caller that is dying",
-                    "",
-                    "",
-                )
-            )
+            told = f"{words.errno_name(conversion.result)} to a caller that is dying"
+            rows.append(("return", seconds(conversion.returned), told, "", ""))
+    story.timeline = words.some(rows)
     story.add(
         "Why",
         "neither conversion ioctl looks for signals; a large range takes as long as it takes (it holds the lock of its guest meanwhile)",
@@ -214,11 +208,9 @@ def result_unseen(history: History, seen: Scene, incident: Incident) -> Story:
         f"{words.count(len(own), 'conversion')} {'was' if len(own) == 1 else 'were'} attempted; this record does not show with what result. The state of "
         "these pages is unknown.",
     )
-    story.timeline = [
-        ("", *words.line(conversion, "the record ends inside" if conversion.gapped else "")) for conversion in own[:SHOWN]
-    ]
-    if len(own) > SHOWN:
-        story.timeline.append(("", "", f"... and {len(own) - SHOWN} more", "", ""))
+    story.timeline = words.some(
+        [("", *words.line(conversion, "the record ends inside" if conversion.gapped else "")) for conversion in own]
+    )
     shows = own[0].shown
     if Capability.RETURNED not in shows:
         story.missing.append(
@@ -241,6 +233,10 @@ def impossible(history: History, seen: Scene, incident: Incident) -> Story:
         "A wrong join of threads or guests is likelier than a kernel bug.",
     )
     for finding in findings[:SHOWN]:
-        story.add(finding.code, str(finding))
+        story.add("Event", str(finding))
+    if len(findings) > SHOWN:
+        story.add("Event", f"... and {len(findings) - SHOWN} more: see replay")
+    for code in sorted({finding.code for finding in findings}):
+        story.add("Do", f"{CATALOGUE[code].next_step} [{code}]")
     story.complete = False
     return story

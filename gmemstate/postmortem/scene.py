@@ -3,7 +3,7 @@
 A second pass over the record, for the few ranges that incidents are about.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gmemstate.audit.history import History
 from gmemstate.model.events import (
@@ -31,11 +31,14 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.memory import Memory, StateRun
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion
+from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion, Slot
 from gmemstate.model.record import Record
 from gmemstate.model.units import END, PAGE_SHIFT
-from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.incidents import Incident, Kind
 
+PUNCH_HOLE = 2
+"""FALLOC_FL_PUNCH_HOLE (include/uapi/linux/falloc.h)."""
+CLOSED = "its guest_memfd was closed"
 _BEFORE_THE_LOCK = (ConvertAsked.code, ConvertAttempted.code)
 
 
@@ -65,6 +68,19 @@ class Scene:
     """host virtual ranges that lost their mapping outside of conversions"""
     hvas: dict[tuple[int, int], int] = field(default_factory=dict)
     """hva of each memslot, by guest and slot"""
+    slots: dict[int, list[tuple[int, Slot]]] = field(default_factory=dict)
+    """for each conversion of a guest_memfd: the guests and memslots that map it"""
+    reasons: dict[int, str] = field(default_factory=dict)
+    """for each fault of an incident: why there was no memory behind its page"""
+
+    def punch(self, gmem: int, index: int, after: int, before: int) -> EventRow | None:
+        """The first punch of a page of a guest_memfd between two events."""
+        for row in self.punches:
+            start = row[START] or 0
+            end = END if row[NPAGES] is None else start + row[NPAGES]
+            if row[SPACE] == gmem and after < row[SEQ] < before and start <= index < end:
+                return row
+        return None
 
     def touched(
         self, conversion: Conversion, accesses: tuple[Access, ...], spaces: set[int], start: int, end: int
@@ -87,6 +103,7 @@ def scene(record: Record, history: History, found: list[Incident]) -> Scene:
     for incident in found:
         for conversion in [*incident.conversions, *(c for episode in incident.episodes for c in episode.conversions)]:
             wanted[conversion.id] = conversion
+    faults = {fault.seq for incident in found if incident.kind is Kind.NO_MEMORY_BEHIND for fault in incident.faults}
     entries = [entry for incident in found for entry in incident.entries]
     hull = _hull(
         history,
@@ -100,7 +117,15 @@ def scene(record: Record, history: History, found: list[Incident]) -> Scene:
         begun = wanted.get(row[CONVERSION] or 0)
         if begun is not None and begun.id not in seen.before and row[KIND] not in _BEFORE_THE_LOCK:
             seen.before[begun.id] = _before(memory, begun)
+            seen.slots[begun.id] = [
+                (vm.id, replace(slot))
+                for vm in memory.vms.values()
+                for slot in vm.slots.values()
+                if not begun.in_vm and slot.gmem == begun.space is not None
+            ]
         memory.apply(row)
+        if row[SEQ] in faults:
+            seen.reasons[row[SEQ]] = _no_memory(memory, row)
         if row[SEQ] % 10_000 == 0:
             memory.forget_news()
         _look(seen, row, hull)
@@ -118,6 +143,15 @@ def _before(memory: Memory, conversion: Conversion) -> list[StateRun]:
     return memory.runs(space, start, end)
 
 
+def _no_memory(memory: Memory, row: EventRow) -> str:
+    """Why a fault on a page found no memory behind it."""
+    vm = memory.vms.get(row[SPACE] or 0)
+    slot = vm.slot_of(row[START]) if vm is not None and row[START] is not None else None
+    if slot is None:
+        return "no memslot"
+    return f"slot {slot.id & 0xFFFF} has no guest_memfd" if slot.has_gmem is False else CLOSED
+
+
 def _look(seen: Scene, row: EventRow, hull: dict[int, tuple[int, int]]) -> None:
     kind, space, start = row[KIND], row[SPACE], row[START]
     if kind == FaultServed.code and space in hull and start is not None and not row[RESULT]:
@@ -126,7 +160,7 @@ def _look(seen: Scene, row: EventRow, hull: dict[int, tuple[int, int]]) -> None:
         if low < end and start < high:
             access = Access(row[ACTOR] or Access.GUEST)
             seen.touches.append(Touch(row[SEQ], row[T], row[LINE], space, access, start, end, row[VALUE]))
-    elif kind == Punched.code and space in hull and not row[RESULT]:
+    elif kind == Punched.code and space in hull and not row[RESULT] and (row[VALUE] or 0) & PUNCH_HOLE:
         seen.punches.append(row)
     elif kind == HvaUnmapped.code:
         seen.unmaps.append(row)

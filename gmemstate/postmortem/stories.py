@@ -8,12 +8,14 @@ from gmemstate.model.record import Record
 from gmemstate.postmortem import normal, refusals, requests, vmm_errors
 from gmemstate.postmortem.incidents import Incident, Kind, incidents
 from gmemstate.postmortem.scene import Scene, scene
-from gmemstate.postmortem.story import Story
+from gmemstate.postmortem.story import Covered, Report, Story
 
 Teller = Callable[[History, Scene, Incident], Story]
 
 TELLERS: dict[Kind, Teller] = {
-    Kind.PARTLY_APPLIED: requests.partly_applied,
+    Kind.PARTLY_APPLIED: requests.not_as_told,
+    Kind.NOT_AS_TOLD: requests.not_as_told,
+    Kind.REQUEST_REFUSED: requests.refused,
     Kind.REFUSED_THEN_APPLIED: refusals.told,
     Kind.NOT_APPLIED: refusals.told,
     Kind.REJECTED: vmm_errors.rejected,
@@ -24,6 +26,7 @@ TELLERS: dict[Kind, Teller] = {
     Kind.STOPPED: normal.stopped,
     Kind.KILLED: normal.killed,
     Kind.RESULT_UNSEEN: normal.result_unseen,
+    Kind.DISTRUSTED: normal.distrusted,
     Kind.FINDING: normal.impossible,
 }
 
@@ -39,35 +42,56 @@ def tell(record: Record, history: History) -> list[Story]:
     return stories
 
 
-def covered(history: History) -> str:
+def report(history: History, chosen: list[tuple[int, Story]], count: int) -> Report:
+    """Some of ``count`` stories with what was covered and what is missing."""
+    return Report(chosen, count, covered(history), history.missing())
+
+
+def covered(history: History) -> list[Covered]:
     """What was looked at: sources, lines, gaps."""
-    parts = []
-    for source in history.sources.values():
-        account = source.account
-        entries = f"{account['entries']} entries in " if account.get("entries") else ""
-        lost = sum(count or 0 for _, count in source.gaps)
-        gaps = f"{len(source.gaps)} gaps, at least {lost} events lost" if source.gaps else "none lost"
-        parts.append(
-            f"{source.name}: {entries}{account.get('lines', '?')} lines ({account.get('used', '?')} used, "
-            f"{sum(account.get('context', {}).values())} context, {account.get('unparsed', '?')} not understood), {gaps}"
+    labels = history.labels()
+    return [
+        Covered(
+            file=source.name,
+            label=labels[source.id],
+            entries=source.account.get("entries"),
+            lines=source.account.get("lines"),
+            used=source.account.get("used", 0),
+            context=sum(source.account.get("context", {}).values()),
+            unparsed=source.account.get("unparsed", 0),
+            gaps=len(source.gaps),
+            lost=sum(count or 0 for _, count in source.gaps),
         )
-    return "; ".join(parts) or "nothing: the ledger has no source"
+        for source in history.sources.values()
+    ]
+
+
+def report_json(told: Report) -> dict[str, Any]:
+    """A report as data."""
+    return {
+        "incidents": [story_json(number, story) for number, story in told.stories],
+        "count": told.count,
+        "covered": [{key: value for key, value in source._asdict().items() if key != "label"} for source in told.covered],
+        "missing": told.missing,
+        "complete": told.complete,
+    }
 
 
 def story_json(number: int, story: Story) -> dict[str, Any]:
     """A story as data."""
+    timeline = [dict(zip(("what", "time", "text", "result", "note"), row, strict=True)) for row in story.timeline]
     return {
         "incident": number,
         "blame": story.blame,
         "title": story.title,
         "who": story.who,
         "summary": story.summary,
-        "timeline": [list(row) for row in story.timeline],
+        "timeline": timeline,
         "table": None
         if story.table is None
         else {"header": list(story.table.header), "rows": [list(row) for row in story.table.rows]},
         "paragraphs": [list(pair) for pair in story.paragraphs],
-        "evidence": story.evidence,
+        "evidence": [{"file": lines.file, "first": lines.first, "last": lines.last} for lines in story.evidence],
         "missing": list(dict.fromkeys(story.missing)),
         "complete": story.complete,
     }

@@ -2,61 +2,60 @@
 
 import textwrap
 
-from gmemstate.postmortem.story import Story, Table
+from gmemstate.postmortem.story import Report, Story, Table
 
 WIDTH = 80
 MARGIN = 8
+TEXTS = 44
+"""How wide the column of what happened may be before what follows it is pushed to the right."""
 
 
-def render(story: Story, number: int, count: int, *, width: int = WIDTH) -> str:
+def report(told: Report) -> str:
+    """All of a report: the stories, then what was covered and what is missing."""
+    parts = [render(story, number, told.count) for number, story in told.stories]
+    if told.silence is not None:
+        parts.append(told.silence)
+    return "\n\n".join([*parts, "\n".join(paragraph(word, text) for word, text in told.ends())])
+
+
+def render(story: Story, number: int, count: int, width: int = WIDTH) -> str:
     """One story: blame class first, evidence and what is missing last."""
     head = f"{story.blame}: {story.title.upper()}"
     right = f"incident {number} of {count}"
-    lines = [f"{head}{right:>{max(len(right) + 2, width - len(head))}}", f"{story.who}"]
+    lines = [f"{head}{right:>{max(len(right) + 2, width - len(head))}}"]
+    lines += textwrap.wrap(story.who, width)
     lines += textwrap.wrap(story.summary, width)
     if story.timeline:
         lines += ["", *_timeline(story.timeline, width)]
     if story.table is not None:
-        lines += ["", *_table(story.table)]
-    if story.paragraphs:
-        lines.append("")
-    for word, text in story.paragraphs:
-        lines += _paragraph(word, text, width)
-    if story.evidence or story.missing:
-        lines += [""] if not story.paragraphs else []
-    if story.evidence:
-        lines += _paragraph("Lines", story.evidence, width)
-    for missing in dict.fromkeys(story.missing):
-        lines += _paragraph("Missing", missing, width)
-    return "\n".join(lines)
+        lines += ["", *_table(story.table, width)]
+    words = story.margin()
+    lines += [""] if words else []
+    return "\n".join([*lines, *(paragraph(word, text, width) for word, text in words)])
 
 
 def paragraph(word: str, text: str, width: int = WIDTH) -> str:
     """A word in the margin and a text beside it."""
-    return "\n".join(_paragraph(word, text, width))
-
-
-def _paragraph(word: str, text: str, width: int) -> list[str]:
     indent = " " * MARGIN
-    return textwrap.wrap(
-        text, width, initial_indent=word.ljust(MARGIN), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
-    )
+    return textwrap.fill(text, width, initial_indent=word.ljust(MARGIN), subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _timeline(rows: list[tuple[str, ...]], width: int) -> list[str]:
     times = max(len(row[1]) for row in rows)
-    texts = min(max((len(row[2]) for row in rows if any(row[3:])), default=0), 44)
+    texts = min(max((len(row[2]) for row in rows if any(row[3:])), default=0), TEXTS)
     words = max(len(row[0]) for row in rows)
     told = max(len(row[3]) for row in rows)
     lines = []
     for word, when, text, result, note in rows:
         start = f"  {word:{words}} {when:>{times}}  " if words else f"  {when:>{times}}  "
         line = f"{start}{text:{texts}}  {result:{told}}  {note}".rstrip()
-        lines += [line] if len(line) <= width + 20 else textwrap.wrap(line, width + 20, subsequent_indent=" " * len(start))
+        lines += textwrap.wrap(line, width, subsequent_indent=" " * len(start), break_on_hyphens=False)
     return lines
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: Table, width: int) -> list[str]:
+    """Rows with two blanks between the columns, or one where they would not fit."""
     widths = [max(len(cell) for cell in column) for column in zip(table.header, *table.rows, strict=True)]
+    gap = "  " if 2 + sum(widths) + 2 * (len(widths) - 1) <= width else " "
     rows = [table.header, *table.rows]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return ["  " + gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

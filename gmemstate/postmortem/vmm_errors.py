@@ -3,15 +3,14 @@
 from gmemstate.audit.history import History
 from gmemstate.audit.views import gfns
 from gmemstate.model.objects import Conversion
-from gmemstate.model.units import seconds, size_in_words, span
+from gmemstate.model.units import size_in_words, span
 from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
-from gmemstate.postmortem.scene import Scene
+from gmemstate.postmortem.scene import CLOSED, Scene
 from gmemstate.postmortem.story import Story, Table
 
 EIO, EFAULT, EINVAL, ENOTTY = 5, 14, 22, 25
-SHOWN = 12
 REASONS = {
     EINVAL: "flags, an unknown attribute, size 0, a wrap, a misalignment, or an attribute that this VM type does not have",
     EFAULT: "the arguments could not be read",
@@ -31,9 +30,7 @@ def rejected(history: History, seen: Scene, incident: Incident) -> Story:
         f"{words.count(len(own), 'request')} {'was' if len(own) == 1 else 'were'} refused before anything was looked at "
         f"({', '.join(words.errno_name(code) for code in errnos)}). Nothing was changed.",
     )
-    story.timeline = [("", *words.line(conversion, _said(conversion))) for conversion in own[:SHOWN]]
-    if len(own) > SHOWN:
-        story.timeline.append(("", "", f"... and {len(own) - SHOWN} more", "", ""))
+    story.timeline = words.some([("", *words.line(conversion, _said(conversion))) for conversion in own])
     for code in errnos:
         story.add(words.errno_name(code), REASONS.get(code, words.errno_text(code)))
     story.add("Do", "mend the call in the VMM; retrying it unchanged fails again")
@@ -50,6 +47,8 @@ def _said(conversion: Conversion) -> str:
 def no_memory_behind(history: History, seen: Scene, incident: Incident) -> Story:
     """Gfns were made private where no guest_memfd is: the ioctl does not mind, the guest's next access cannot be served."""
     vm = incident.vm
+    if not incident.trapped and all(seen.reasons.get(fault.seq) == CLOSED for fault in incident.faults):
+        return _closed(history, incident)
     touched = len(incident.faults)
     left = sum(end - start for start, end, _ in incident.trapped)
     summary = (
@@ -61,15 +60,9 @@ def no_memory_behind(history: History, seen: Scene, incident: Incident) -> Story
     else:
         summary += " No such trap is left."
     story = Story("VMM", "private without memory", words.guest(history, vm), summary)
-    for conversion in incident.conversions[:SHOWN]:
-        story.timeline.append(("made", *words.line(conversion)))
-    for fault in incident.faults[:SHOWN]:
-        kind = "private" if fault.private else "shared"
-        at = "an address that is not shown" if fault.start is None else f"gfn {fault.start:#x}"
-        story.timeline.append(
-            ("fault", seconds(fault.t), f"{kind} access to {at}", words.errno_name(fault.result), "KVM_EXIT_MEMORY_FAULT")
-        )
-    story.timeline.sort(key=lambda row: row[1])
+    rows = [("made", *words.line(conversion)) for conversion in incident.conversions]
+    rows += [("fault", *words.fault(fault, seen.reasons.get(fault.seq, ""))) for fault in incident.faults]
+    story.timeline = words.some(sorted(rows, key=lambda row: row[1].rjust(20)))
     if incident.trapped:
         story.table = Table(
             ("gfn", "size", "why there is no memory"),
@@ -84,6 +77,29 @@ def no_memory_behind(history: History, seen: Scene, incident: Incident) -> Story
     story.add("Do", "convert the ranges back to shared, or bind a guest_memfd to their memslots" if left else "nothing now")
     story.add("Fix", "VMM: answer a request for private only where a guest_memfd backs the range")
     story.evidence = words.lines_of(history, incident.conversions)
+    return story
+
+
+def _closed(history: History, incident: Incident) -> Story:
+    """A guest_memfd was closed under its memslot: it counts as gone, and an access to it cannot be served (SC-42)."""
+    faults = incident.faults
+    story = Story(
+        "VMM",
+        "guest_memfd closed under its memslot",
+        words.guest(history, incident.vm),
+        f"The guest_memfd behind a memslot was closed while the guest was running, and the guest was stopped at "
+        f"{words.count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT. No conversion failed.",
+    )
+    story.timeline = words.some([("fault", *words.fault(fault, CLOSED)) for fault in faults])
+    story.add(
+        "Why",
+        "closing the file detaches it from its memslots and zaps its pages; the slots stay, with nothing behind them. An access to such a "
+        "page is reported as shared, whatever its attribute is [implied]",
+    )
+    story.add("Left", "every page of these memslots is a trap; a retry of KVM_RUN stops at the same access")
+    story.add("Data", "lost to the guest; the pages live only as long as a mapping of the file holds its inode")
+    story.add("Do", "end the guest, or replace the memslots by ones with a guest_memfd; the contents do not come back")
+    story.add("Fix", "VMM: keep the guest_memfd open as long as a memslot is bound to it")
     return story
 
 

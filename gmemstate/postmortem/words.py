@@ -2,15 +2,16 @@
 
 import errno as _errno
 import os
+from collections.abc import Sequence
 
 from gmemstate.audit.history import History
 from gmemstate.model.events import Through, details
-from gmemstate.model.objects import Conversion, Vm
+from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
 from gmemstate.model.units import PAGE_SHIFT, duration, seconds, span
 from gmemstate.model.verdict import arguments_known
+from gmemstate.postmortem.story import Evidence
 
 EHWPOISON = 133
-BY_BASIS = {"observed": "[observed]", "implied": "[implied]", "assumed": "[assumed]"}
 
 
 def errno_name(code: int | None) -> str:
@@ -62,7 +63,21 @@ def took(conversion: Conversion) -> str:
 def line(conversion: Conversion, note: str = "") -> tuple[str, ...]:
     """A conversion as a line of a timeline."""
     aim = f" to {conversion.target or '?'}" if arguments_known(conversion) else ""
-    return seconds(conversion.asked), f"{where(conversion)}{aim}", errno_name(conversion.result), note or took(conversion)
+    return seconds(conversion.met), f"{where(conversion)}{aim}", errno_name(conversion.result), note or took(conversion)
+
+
+def fault(exit_: FaultExit, note: str = "") -> tuple[str, ...]:
+    """A KVM_EXIT_MEMORY_FAULT as a line of a timeline."""
+    kind = {True: "private", False: "shared", None: "?"}[exit_.private]
+    at = "an address that is not shown" if exit_.start is None else f"gfn {exit_.start:#x}"
+    return seconds(exit_.t), f"thread {exit_.thread}: {kind} access to {at}", errno_name(exit_.result), note
+
+
+def some(rows: list[tuple[str, ...]], shown: int = 12) -> list[tuple[str, ...]]:
+    """The first rows of a timeline, and how many more there are."""
+    if len(rows) <= shown:
+        return rows
+    return [*rows[:shown], ("", "", f"... and {len(rows) - shown} more", "", "")]
 
 
 def count(n: int, thing: str, plural: str | None = None) -> str:
@@ -75,25 +90,25 @@ def pages_of(conversion: Conversion) -> int:
     return conversion.npages or 0
 
 
-def lines_of(history: History, conversions: list[Conversion]) -> str:
-    """The lines that show some conversions: ``ftrace.txt:642-777,780-783``."""
-    by_file: dict[str, list[str]] = {}
-    for conversion in conversions:
-        source = history.sources.get(conversion.source or 0)
-        if source is not None and conversion.first_line is not None:
-            last = conversion.last_line or conversion.first_line
-            shown = f"{conversion.first_line}-{last}" if last != conversion.first_line else str(last)
-            by_file.setdefault(source.name, []).append(shown)
-    parts = []
-    for name, ranges in by_file.items():
-        more = f" and {len(ranges) - 8} more" if len(ranges) > 8 else ""
-        parts.append(f"{name}:{','.join(ranges[:8])}{more}")
-    return "; ".join(parts)
+def lines_of(history: History, things: Sequence[Conversion | Request]) -> list[Evidence]:
+    """The lines that show some conversions or requests."""
+    labels = history.labels()
+    return [
+        Evidence(
+            history.sources[thing.source].name, labels[thing.source], thing.first_line, thing.last_line or thing.first_line
+        )
+        for thing in things
+        if thing.source in history.sources and thing.first_line is not None
+    ]
 
 
-def hva(address: int) -> str:
-    """A host virtual address."""
-    return f"{address:#x}"
+WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM's log"
+
+
+def why_no_memory(failure: Conversion) -> str:
+    """Where to look for the reason of an ENOMEM."""
+    at = seconds(failure.returned)
+    return f"why memory ran out: look into dmesg near {at} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
 
 
 def bytes_of(index: int) -> str:

@@ -1,0 +1,30 @@
+"""The verb that shows the state machines."""
+
+import click
+
+from gmemstate.cli import render
+from gmemstate.cli.main import Exit
+from gmemstate.cli.options import json_option
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["range", "conversion", "messed-up"]), default="range")
+@click.option("--as", "form", type=click.Choice(["table", "dot", "mermaid"]), default="table", help="How to print it.")
+@json_option()
+def machine(name: str, form: str, as_json: bool) -> Exit:
+    """Show a state machine: range, conversion or messed-up."""
+    from gmemstate.model import machines
+
+    definition = machines.MACHINES[name]
+    if as_json:
+        render.as_json({"name": name, "states": definition.states, "rows": [row._asdict() for row in definition.rows]})
+    elif form == "table":
+        rows = [(row.id, row.trigger, _states(row.sources), row.dest, row.note) for row in machines.table(definition)]
+        render.as_table(("row", "trigger", "from", "to", "note"), rows, empty="")
+    else:
+        click.echo(machines.dot(definition) if form == "dot" else machines.mermaid(definition))
+    return Exit.CLEAN
+
+
+def _states(states: tuple[str, ...]) -> str:
+    return ", ".join(states) if len(states) <= 3 else f"{states[0]}, {states[1]} and {len(states) - 2} more"

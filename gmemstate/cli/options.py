@@ -1,0 +1,44 @@
+"""What verbs have in common: options, the ledger that they read, and how an answer ends."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmemstate.cli.main import Exit, talk
+
+if TYPE_CHECKING:
+    from gmemstate.audit.history import History
+    from gmemstate.ledger import Ledger
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def json_option() -> Decorator:
+    """``--json`` for a verb."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON (u64 as hex strings, times as decimal strings in ns)."
+    )
+
+
+def at_option() -> Decorator:
+    """``--at`` for a verb."""
+    return click.option("--at", metavar="SEQ|TIME", help="As of an event (42) or of a time of the trace's clock (5.31).")
+
+
+@contextmanager
+def reading(where: str) -> "Iterator[Ledger]":
+    """A ledger that is only read."""
+    from gmemstate.ledger import Ledger
+
+    with Ledger.open(where, readonly=True) as ledger:
+        yield ledger
+
+
+def finish(history: "History", *, also: bool = False) -> Exit:
+    """Say what is missing from an answer, and the exit code that follows; ``also``: the answer itself is not whole."""
+    missing = history.missing()
+    for reason in missing:
+        talk(f"incomplete: {reason}")
+    return Exit.INCOMPLETE if missing or also else Exit.CLEAN

@@ -1,0 +1,84 @@
+"""The verbs that tell what failed."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gmemstate.cli import render
+from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.options import json_option, reading
+from gmemstate.model.errors import CannotWrite, UsageError
+
+if TYPE_CHECKING:
+    from gmemstate.ledger import Ledger
+
+
+@click.command()
+@click.argument("incident", type=int, required=False)
+@click.option("--html", "html_file", metavar="FILE", help="Write a self-contained HTML page as well.")
+@json_option()
+@click.pass_obj
+def postmortem(db: str, incident: int | None, html_file: str | None, as_json: bool) -> Exit:
+    """Tell what failed: whose fault, what is left, what to do.
+
+    INCIDENT is a number; without it all are told. A failure that is told whole is an answer: exit code 0. It is 3 if
+    evidence is missing that touches the story.
+    """
+    with reading(db) as ledger:
+        return _tell(ledger, incident, html_file, as_json)
+
+
+@click.command()
+@click.pass_obj
+def demo(db: str) -> Exit:
+    """Tell what happened in two bundled traces of real failures.
+
+    The same is written as a page, gmemstate-demo.html.
+    """
+    import tempfile
+    from importlib.resources import as_file, files
+    from pathlib import Path
+
+    from gmemstate.ledger import Ledger
+
+    target = Path("gmemstate-demo.html")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        as_file(files("gmemstate") / "data" / "demo") as captures,
+        Ledger.open(Path(folder) / "demo.db", durable=False) as ledger,
+    ):
+        for capture in sorted(captures.glob("*.txt")):
+            ledger.ingest(capture)
+        code = _tell(ledger, None, str(target), as_json=False)
+    click.echo(
+        f"\nThe same as a page: {target.resolve()}\nYour own trace:     gmemstate ingest trace.txt && gmemstate postmortem"
+    )
+    return code
+
+
+def _tell(ledger: "Ledger", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
+    from gmemstate.postmortem import html, stories, text
+    from gmemstate.postmortem.words import count
+
+    history = ledger.history()
+    told = stories.tell(ledger.record_, history)
+    if incident is not None and not 1 <= incident <= len(told):
+        raise UsageError(f"there is no incident {incident}: {count(len(told), 'incident is', 'incidents are')} on record")
+    report = stories.report(history, [(n, story) for n, story in enumerate(told, 1) if incident in (None, n)], len(told))
+    if html_file is not None:
+        _write(html_file, html.page(report))
+    if as_json:
+        render.as_json(stories.report_json(report))
+    else:
+        click.echo(text.report(report))
+    return Exit.CLEAN if report.complete else Exit.INCOMPLETE
+
+
+def _write(name: str, page: str) -> None:
+    from pathlib import Path
+
+    try:
+        Path(name).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(f"{name}: {error.strerror or error}; name a file in a folder that can be written") from None
+    talk(f"written: {name}")

@@ -17,6 +17,8 @@ HEAD_SIZE = 64 << 10
 MAX_LINE = 16 << 10
 CHUNK = 1 << 20
 TRACE_DAT = b"\x17\x08\x44tracing"
+FIRST_LINES = 200
+"""By how many lines the format of an input is named."""
 SHOWN = 5
 """How many unparsed lines are kept, with their numbers."""
 
@@ -28,6 +30,11 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" for char in text
     )
+
+
+def as_text(line: bytes) -> str:
+    """A line as text; bytes that are none are shown as such."""
+    return line.decode("utf-8", "backslashreplace").rstrip("\r")
 
 
 @dataclass(slots=True)
@@ -87,6 +94,10 @@ class Input:
     def head(self, size: int | None = None) -> str:
         """The hash of the first ``size`` bytes (all that is at hand if None): the identity of a source."""
         return hashlib.sha256(self._first if size is None else self._first[:size]).hexdigest()
+
+    def first_lines(self) -> list[str]:
+        """The lines at the beginning, as far as they are at hand."""
+        return [as_text(line) for line in self._first.split(b"\n")[:FIRST_LINES]]
 
     @property
     def digest(self) -> str:

@@ -7,8 +7,8 @@ is continued.
 from collections.abc import Iterator
 
 from gmemstate.ingest.facts import Context, Fact, Marker
-from gmemstate.ingest.ftrace import FtraceReader
-from gmemstate.ingest.lines import Account, Input, printable
+from gmemstate.ingest.lines import Account, Input, as_text, printable
+from gmemstate.ingest.readers import Chooser, formats
 from gmemstate.ingest.tracker import Tracker
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
@@ -27,7 +27,7 @@ class Reading:
         self.account = Account()
         self.tracker = Tracker()
         self.gaps = 0
-        self._reader = FtraceReader()
+        self._reader = Chooser()
         self._pauses = set(pauses)
         self._expected = 0
         self._understood = False
@@ -46,13 +46,15 @@ class Reading:
         name = printable(self.input.name)
         opened = SourceOpened(
             source=self.tracker.source,
-            detail=detail(name=name, format=self._reader.format, head=self.input.head(), head_size=self.input.head_size),
+            detail=detail(
+                name=name, format=formats(self.input.first_lines()), head=self.input.head(), head_size=self.input.head_size
+            ),
         )
         self.tracker.emit(opened)
         if self.input.offset in self._pauses:
             yield self._pause()
         for number, raw in enumerate(self.input.lines(), 1):
-            self._take(number, raw.decode("utf-8", "backslashreplace").rstrip("\r"))
+            self._take(number, as_text(raw))
             if len(self.tracker.made) >= AT_ONCE and self._understood:
                 yield self.tracker.take()
             if number == PATIENCE and not self._understood:

@@ -20,9 +20,10 @@ def summary(history: History, seen: Scene, incident: Incident, applied: bool) ->
     held = f"at least one page of {size} was in use" if size > 1 else "the page was in use"
     nobody = "No fault of kernel, host or guest."
     freed = "was let go" if _punch(seen, incident.episodes[0]) is None else "was punched out of the file"
+    repeated = f"the next request converted all {size} pages" if size > 1 else "the next request converted it"
     if _poisoned(history, first):
-        end = f"After it {freed} the next request converted all of them. " if applied else "Nothing was converted."
-        return f"A poisoned page keeps a reference, so it counts as in use: {refused}. {end}".rstrip()
+        end = f"After it {freed} {repeated}." if applied else "Nothing was converted."
+        return f"A poisoned page keeps a reference, so it counts as in use: {refused}. {end}"
     if len(incident.episodes) > 1:
         most = max(len(episode.failed) for episode in incident.episodes)
         end = (
@@ -32,7 +33,7 @@ def summary(history: History, seen: Scene, incident: Incident, applied: bool) ->
         )
         return f"{len(incident.episodes)} times {held}: {refused}; {end}. No refusal changed an attribute. {nobody}"
     if applied:
-        return f"VMM held a page: {held}, so {refused}; after it {freed} the next request converted all of them. {nobody} Nothing is left over."
+        return f"VMM held a page: {held}, so {refused}; after it {freed} {repeated}. {nobody} Nothing is left over."
     return f"VMM held a page: {held}, so {refused}. Nothing was converted; the pages are as they were. {nobody}"
 
 

@@ -123,7 +123,7 @@ def _requests(history: History, told: set[int]) -> list[Incident]:
 def _refused_requests(history: History) -> list[Incident]:
     """Requests that were answered with an error and of which no conversion is on record."""
     groups: dict[tuple[object, ...], Incident] = {}
-    for request in history.requests.values():
+    for _, request in sorted(history.requests.items()):
         if request.result and not request.conversions:
             vm = _vm(history, request.space)
             key = (vm.id if vm else None, request.result, request.was_exit)

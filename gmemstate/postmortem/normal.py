@@ -26,12 +26,16 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
     )
     rows: list[tuple[str, ...]] = [("poison", seconds(entry.since), _page(entry), "", "") for entry in entries]
     rows += [("touch", *words.fault(fault)) for fault in incident.faults]
-    for conversion in history.ordered():
+    over = [
+        conversion
+        for conversion in history.ordered()
         if any(
             conversion.space in (entry.vm, entry.gmem) and _over(conversion.start, conversion.end, entry, conversion.in_vm)
             for entry in entries
-        ):
-            rows.append(("", *words.line(conversion)))
+        )
+    ]
+    rows += [("", *words.line(conversion)) for conversion in over]
+    story.evidence = words.lines_of(history, [*over, *incident.faults])
     punches = [_punch(seen, entry) for entry in entries]
     for entry, punch in zip(entries, punches, strict=True):
         if punch is not None:
@@ -122,10 +126,11 @@ def lost_race(history: History, seen: Scene, incident: Incident) -> Story:
     rows: list[tuple[str, ...]] = []
     for fault in faults:
         raced = history.conversions.get(fault.raced or 0)
-        rows.append(("fault", *words.fault(fault)))
         if raced is not None:
             rows.append(("raced", *words.line(raced)))
+        rows.append(("fault", *words.fault(fault)))
     story.timeline = words.some(rows)
+    story.evidence = words.lines_of(history, faults)
     story.add(
         "Why",
         "the attribute changed between the fault and its check (kvm_mmu_faultin_pfn): the page was converted while this vCPU was in the guest [implied]",
@@ -147,6 +152,7 @@ def stopped(history: History, seen: Scene, incident: Incident) -> Story:
         + ("no memory could be had for the page." if shortage else "this record does not show why."),
     )
     story.timeline = words.some([("fault", *words.fault(fault)) for fault in faults])
+    story.evidence = words.lines_of(history, faults)
     if shortage:
         story.add("Do", "run the vCPU again when memory is free; the attribute is as it was")
         return story

@@ -38,7 +38,7 @@ from gmemstate.postmortem.incidents import Incident, Kind
 
 PUNCH_HOLE = 2
 """FALLOC_FL_PUNCH_HOLE (include/uapi/linux/falloc.h)."""
-CLOSED = "its guest_memfd was closed"
+NO_SLOT, NO_GMEM, CLOSED = "no memslot", "no guest_memfd", "guest_memfd closed"
 _BEFORE_THE_LOCK = (ConvertAsked.code, ConvertAttempted.code)
 
 
@@ -148,8 +148,8 @@ def _no_memory(memory: Memory, row: EventRow) -> str:
     vm = memory.vms.get(row[SPACE] or 0)
     slot = vm.slot_of(row[START]) if vm is not None and row[START] is not None else None
     if slot is None:
-        return "no memslot"
-    return f"slot {slot.id & 0xFFFF} has no guest_memfd" if slot.has_gmem is False else CLOSED
+        return NO_SLOT
+    return NO_GMEM if slot.has_gmem is False else CLOSED
 
 
 def _look(seen: Scene, row: EventRow, hull: dict[int, tuple[int, int]]) -> None:

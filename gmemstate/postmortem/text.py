@@ -6,8 +6,6 @@ from gmemstate.postmortem.story import Report, Story, Table
 
 WIDTH = 80
 MARGIN = 8
-TEXTS = 44
-"""How wide the column of what happened may be before what follows it is pushed to the right."""
 
 
 def report(told: Report) -> str:
@@ -41,10 +39,11 @@ def paragraph(word: str, text: str, width: int = WIDTH) -> str:
 
 
 def _timeline(rows: list[tuple[str, ...]], width: int) -> list[str]:
-    times = max(len(row[1]) for row in rows)
-    texts = min(max((len(row[2]) for row in rows if any(row[3:])), default=0), TEXTS)
-    words = max(len(row[0]) for row in rows)
-    told = max(len(row[3]) for row in rows)
+    """Rows in columns; a text that leaves no room for what follows it breaks its row only."""
+    words, times, _, told, notes = (max(map(len, column)) for column in zip(*rows, strict=True))
+    margin = len("  ") + (words + 1 if words else 0) + times + len("  ")
+    room = width - margin - len("  ") - told - len("  ") - notes
+    texts = max((len(row[2]) for row in rows if len(row[2]) <= room), default=0)
     lines = []
     for word, when, text, result, note in rows:
         start = f"  {word:{words}} {when:>{times}}  " if words else f"  {when:>{times}}  "

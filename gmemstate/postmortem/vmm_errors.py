@@ -76,7 +76,7 @@ def no_memory_behind(history: History, seen: Scene, incident: Incident) -> Story
         story.add("Then", "converted back to shared: " + ", ".join(words.where(c) for c in mended[:4]))
     story.add("Do", "convert the ranges back to shared, or bind a guest_memfd to their memslots" if left else "nothing now")
     story.add("Fix", "VMM: answer a request for private only where a guest_memfd backs the range")
-    story.evidence = words.lines_of(history, incident.conversions)
+    story.evidence = words.lines_of(history, [*incident.conversions, *incident.faults])
     return story
 
 
@@ -90,7 +90,8 @@ def _closed(history: History, incident: Incident) -> Story:
         f"The guest_memfd behind a memslot was closed while the guest was running, and the guest was stopped at "
         f"{words.count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT. No conversion failed.",
     )
-    story.timeline = words.some([("fault", *words.fault(fault, CLOSED)) for fault in faults])
+    story.timeline = words.some([("fault", *words.fault(fault)) for fault in faults])
+    story.evidence = words.lines_of(history, faults)
     story.add(
         "Why",
         "closing the file detaches it from its memslots and zaps its pages; the slots stay, with nothing behind them. An access to such a "

@@ -66,11 +66,12 @@ def line(conversion: Conversion, note: str = "") -> tuple[str, ...]:
     return seconds(conversion.met), f"{where(conversion)}{aim}", errno_name(conversion.result), note or took(conversion)
 
 
-def fault(exit_: FaultExit, note: str = "") -> tuple[str, ...]:
+def fault(exit_: FaultExit, note: str | None = None) -> tuple[str, ...]:
     """A KVM_EXIT_MEMORY_FAULT as a line of a timeline."""
     kind = {True: "private", False: "shared", None: "?"}[exit_.private]
     at = "an address that is not shown" if exit_.start is None else f"gfn {exit_.start:#x}"
-    return seconds(exit_.t), f"thread {exit_.thread}: {kind} access to {at}", errno_name(exit_.result), note
+    said = f"thread {exit_.thread}" if note is None else note
+    return seconds(exit_.t), f"{kind} access to {at}", errno_name(exit_.result), said
 
 
 def some(rows: list[tuple[str, ...]], shown: int = 12) -> list[tuple[str, ...]]:
@@ -90,16 +91,16 @@ def pages_of(conversion: Conversion) -> int:
     return conversion.npages or 0
 
 
-def lines_of(history: History, things: Sequence[Conversion | Request]) -> list[Evidence]:
-    """The lines that show some conversions or requests."""
+def lines_of(history: History, things: Sequence[Conversion | Request | FaultExit]) -> list[Evidence]:
+    """The lines that show some conversions, requests or faults, in order."""
     labels = history.labels()
-    return [
-        Evidence(
-            history.sources[thing.source].name, labels[thing.source], thing.first_line, thing.last_line or thing.first_line
-        )
-        for thing in things
-        if thing.source in history.sources and thing.first_line is not None
-    ]
+    found = []
+    for thing in things:
+        first, last = (thing.line, thing.line) if isinstance(thing, FaultExit) else (thing.first_line, thing.last_line)
+        source = history.sources.get(thing.source or 0)
+        if source is not None and first is not None:
+            found.append(Evidence(source.name, labels[source.id], first, last or first))
+    return sorted(found)
 
 
 WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM's log"

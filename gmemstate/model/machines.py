@@ -125,6 +125,9 @@ def _range_rows() -> Iterator[Row]:
     yield Row("R10", "gap", flight, TORN, "evidence is missing inside a conversion")
     yield Row("R10", "gap", (*SETTLED,), UNKNOWN, "evidence is missing: a conversion may be in it")
     yield Row("R10", "gap", (TORN,), STAY, "evidence is missing")
+    for step in ("users_checked", "undo_started", "undone"):
+        yield Row("R10", step, (UNKNOWN, TORN), STAY, "a step behind a gap")
+    yield Row("R10", "undo_warned", (UNKNOWN, TORN), TORN, "a step behind a gap")
     for kind in SETTLED:
         for b in SETTLED:
             yield Row("R18", f"outcome_lost_{kind}", (b,), kind if b == kind else UNKNOWN, "asked, the result unseen")
@@ -167,7 +170,7 @@ FAILING = ("failing_at_unmap", "failing_at_check", "undoing", "undoing_dirty")
 def _conversion_rows() -> Iterator[Row]:
     going = (*OPEN, *FAILING)
     yield Row("C1", "asked", (NEW,), "asked", "bytes as requested, perhaps unaligned")
-    yield Row("C1", "asked", (*OPEN, "cut"), STAY, "its arguments are seen late")
+    yield Row("C1", "asked", (*going, "cut"), STAY, "its arguments are seen late")
     yield Row("C2", "attempted", (NEW, "asked"), "waiting", "the tracepoint: validation passed")
     yield Row("C3", "returned_refused", (NEW, "asked"), "rejected", "EINVAL, EFAULT, EIO, ENOTTY: nothing was looked at")
     yield Row("C4", "compared_equal", (NEW, "asked", "waiting"), "same", "the whole range has the value already")
@@ -383,15 +386,26 @@ def table(definition: Definition) -> list[Row]:
 
 
 def dot(definition: Definition) -> str:
-    """The machine in the dialect of Graphviz that Linux runtime verification reads (tools/verification/models)."""
+    """The machine in the dialect of Graphviz that Linux runtime verification reads (tools/verification/rvgen).
+
+    Its tools make C names of states and events: states have no brackets there, and several events on one arrow are separated
+    by a line break.
+    """
     lines = ["digraph state_automaton {", "\tcenter = true;", '\tsize = "7,11";']
-    first = definition.states[0]
+    first = plain(definition.states[0])
     lines.append(f'\t{{node [shape = plaintext, style=invis, label=""] "__init_{first}"}};')
-    lines += [f'\t{{node [shape = doublecircle] "{state}"}};' for state in definition.final]
-    lines += [f'\t{{node [shape = circle] "{state}"}};' for state in definition.states]
+    lines += [f'\t{{node [shape = doublecircle] "{plain(state)}"}};' for state in definition.final]
+    lines += [f'\t{{node [shape = circle] "{plain(state)}"}};' for state in definition.states]
     lines.append(f'\t"__init_{first}" -> "{first}";')
-    lines += [f'\t"{a}" -> "{b}" [ label = "{label}" ];' for a, b, label in _arrows(definition)]
+    for a, b, label in _arrows(definition):
+        events = label.replace(", ", "\\n")
+        lines.append(f'\t"{plain(a)}" -> "{plain(b)}" [ label = "{events}" ];')
     return "\n".join([*lines, "}"])
+
+
+def plain(state: str) -> str:
+    """The name of a state as an identifier: ``zapping_shared_private`` for ``zapping(shared>private)``."""
+    return state.rstrip(")").replace("(", "_").replace(">", "_")
 
 
 def mermaid(definition: Definition) -> str:

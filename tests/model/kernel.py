@@ -31,6 +31,12 @@ SHOWN = {
     e.FaultServed: e.Capability.PRIVATE_FAULTS,
 }
 """What a tracer can show or not."""
+NEEDED: dict[type[e.Event], tuple[type[e.Event], ...]] = {
+    e.UsersChecked: (e.ZapStarted, e.ConvertReturned),
+    e.ZapStarted: (e.ConvertReturned,),
+    e.AttrsStored: (e.ConvertReturned,),
+}
+"""What is never shown without something else."""
 
 
 @dataclass
@@ -47,6 +53,8 @@ class Call:
     """its seq on record"""
     known: bool = False
     """its arguments are on record"""
+    zapped: bool = False
+    """its zap is on record"""
 
     @property
     def attributes(self) -> int:
@@ -60,12 +68,13 @@ class Call:
 class Trace:
     """What a tracer shows of one guest, folded into a memory."""
 
-    def __init__(self, kernel: "Kernel", visible: set[type[e.Event]], *, born: bool) -> None:
+    def __init__(self, kernel: "Kernel", visible: set[type[e.Event]], *, born: bool, rereads: bool = True) -> None:
         self.memory = Memory()
         self.rows: list[e.EventRow] = []
-        self.visible = visible
+        self.visible = visible | {needed for kind in visible for needed in NEEDED.get(kind, ())}
+        self.rereads = rereads
+        """the return of an ioctl shows its arguments once more"""
         self.lost = False
-        self.born = born
         self.through = e.Through.GMEM_IOCTL if kernel.inplace else e.Through.VM_IOCTL
         self.record(e.SourceOpened())
         self.vm = self.record(e.VmSeen(space=self.memory.seq + 1, made=int(born), source=1))
@@ -100,7 +109,7 @@ class Trace:
         if self.lost or kind not in self.visible:
             return
         arguments = {"start": self.number(call.start), "npages": call.end - call.start, "attributes": call.attributes}
-        has_arguments = kind in (e.ConvertAsked, e.ConvertAttempted, e.ConvertReturned)
+        has_arguments = kind in (e.ConvertAsked, e.ConvertAttempted) or (kind is e.ConvertReturned and self.rereads)
         met = {"thread": call.thread, "through": self.through, "space": self.space, "source": 1}
         if call.id is None:
             call.id = self.memory.seq + 1
@@ -109,11 +118,14 @@ class Trace:
         elif has_arguments and not call.known:
             self.record(e.ConvertMet(conversion=call.id, **met, **arguments))
         call.known |= has_arguments
+        if kind is e.UsersChecked and not call.zapped:  # the line that tells it tells of the zap, too
+            self.tell(call, e.ZapStarted, call.start, call.end, attributes=call.attributes)
+        call.zapped |= kind is e.ZapStarted
         if kind in (e.ConvertAsked, e.ConvertAttempted):
             facts |= arguments | {"thread": call.thread}
         if kind is e.ConvertAsked:
             facts["through"] = self.through
-        if first is not None and last is not None:
+        if first is not None and last is not None and (has_arguments or kind is not e.ConvertReturned):
             facts |= {"start": self.number(first), "npages": last - first}
         self.record(kind(conversion=call.id, space=self.space, source=1, **facts))
 

@@ -102,14 +102,18 @@ class SeenInPart(Converting):
         attribute=st.lists(KIND, min_size=PAGES, max_size=PAGES),
         visible=st.sets(st.sampled_from(list(SHOWN))),
         proof=st.sampled_from(PROOFS),
+        rereads=st.booleans(),
     )
-    def begin(self, inplace: bool, born: bool, attribute: list[str], visible: set[type[e.Event]], proof: type[e.Event]) -> None:
+    def begin(
+        self, inplace: bool, born: bool, attribute: list[str], visible: set[type[e.Event]], proof: type[e.Event], rereads: bool
+    ) -> None:
         if born:
             attribute = [attribute[0] if inplace else "shared"] * PAGES
         if proof is e.ConvertAttempted and inplace:
-            proof = e.ConvertReturned
+            proof = e.ConvertAsked
+        rereads |= proof is e.ConvertReturned
         self.kernel = Kernel(attribute, inplace=inplace)
-        self.trace = Trace(self.kernel, visible | {proof}, born=born)
+        self.trace = Trace(self.kernel, visible | {proof}, born=born, rereads=rereads)
         self.all_calls: list[Call] = []
 
     @rule(thread=THREAD, start=PAGE, npages=st.integers(1, PAGES), to=KIND, fails=st.booleans())

@@ -4,7 +4,7 @@ import gzip
 import json
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,23 +20,29 @@ from gmemstate.model.record import resolve
 CAPTURES = Path(__file__).parent / "captures"
 CASES = sorted(path.parent.name for path in CAPTURES.glob("*/meta.json"))
 SHARED = Path(__file__).parents[2] / "shared"
+_FOLDERS = {path.parent.name: path.parent for path in [*SHARED.glob("captures/**/meta.json"), *CAPTURES.glob("*/meta.json")]}
+ALL_CASES = sorted(_FOLDERS)
+"""Those of this folder, and those beside the project, where there are any."""
 
 
 def capture(case: str) -> Path:
     """The trace of a case."""
-    return CAPTURES / case / "ftrace.txt.gz"
+    plain = _FOLDERS[case] / "ftrace.txt"
+    return plain if plain.exists() else plain.with_suffix(".txt.gz")
 
 
 @cache
 def lines_of(case: str) -> tuple[bytes, ...]:
     """The lines of the trace of a case."""
-    return tuple(gzip.decompress(capture(case).read_bytes()).split(b"\n")[:-1])
+    path = capture(case)
+    data = path.read_bytes()
+    return tuple((gzip.decompress(data) if path.suffix == ".gz" else data).split(b"\n")[:-1])
 
 
 @cache
 def meta(case: str) -> dict[str, Any]:
     """What is on file about a case."""
-    facts: dict[str, Any] = json.loads((CAPTURES / case / "meta.json").read_text())
+    facts: dict[str, Any] = json.loads((_FOLDERS[case] / "meta.json").read_text())
     return facts
 
 
@@ -82,16 +88,21 @@ def read_file(path: Path | str) -> Read:
             numbered, new = resolve([event.row() for event in events], len(rows) + 1, known)
             known.update(new)
             rows += numbered
-        return Read(History().fold(rows), rows, reading.account)
     finally:
         source.close()
+    account = reading.account
+    assert account.used + sum(account.context.values()) + account.unparsed == account.lines, "a line was lost, or counted twice"
+    return Read(History().fold(rows), rows, account)
 
 
 def read_lines(lines: Iterable[bytes], folder: Path) -> Read:
     """Read and fold lines."""
     path = folder / "trace.txt"
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
-    return read_file(path)
+    data = b"".join(line + b"\n" for line in lines)
+    path.write_bytes(data)
+    read = read_file(path)
+    assert read.account.lines == data.count(b"\n"), "a line was not counted"
+    return read
 
 
 @cache
@@ -167,8 +178,9 @@ def interleaved(
 
 @dataclass(frozen=True)
 class Truth:
-    """One call as the program itself saw it."""
+    """One call as the program itself saw it; ``t`` is when it had returned (ns of the trace's clock)."""
 
+    t: int
     thread: int
     op: str
     fields: dict[str, str]
@@ -186,11 +198,8 @@ def ground_truth(case: str) -> list[Truth]:
     """All operations that the program of a case has reported."""
     found = []
     for line in meta(case)["ground_truth"] or ():
-        match = re.match(r"mono=[\d.]+ tid=(\d+) op=(\S+)(?: (.*))?", line)
+        match = re.match(r"mono=(\d+)\.(\d{6}) tid=(\d+) op=(\S+)(?: (.*))?", line)
         assert match, line
-        fields = dict(part.split("=", 1) for part in re.sub(r"\([^)]*\)", "", match[3] or "").split() if "=" in part)
-        found.append(Truth(int(match[1]), match[2], fields))
+        fields = dict(part.split("=", 1) for part in re.sub(r"\([^)]*\)", "", match[5] or "").split() if "=" in part)
+        found.append(Truth(int(match[1] + match[2]) * 1000, int(match[3]), match[4], fields))
     return found
-
-
-Edit = Callable[[bytes], bytes]

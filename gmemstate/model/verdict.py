@@ -157,12 +157,12 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
             # Host page tables are clean behind unmap_mapping_pages(); the guest may have had no entry to lose.
             basis = Basis.OBSERVED if entries or row[ACTOR] == User.HOST else Basis.ASSUMED
             found.append(Residue(user_name(row[ACTOR]), row[SPACE], start, end, entries, basis))
-    if not found and conversion.through is Through.GMEM_IOCTL:
+    if conversion.through is Through.GMEM_IOCTL and User.HOST not in [row[ACTOR] for row in conversion.answers]:
         if conversion.result == EAGAIN:
             found.append(
                 Residue(USER_NAMES[User.HOST], conversion.space, conversion.start, conversion.end, None, Basis.IMPLIED)
             )
-        elif conversion.result == EFAULT and conversion.state != "rejected":
+        elif conversion.result == EFAULT and not found and conversion.state != "rejected":
             return None
     return tuple(found)
 

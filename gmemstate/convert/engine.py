@@ -156,6 +156,8 @@ class Kernel:
     setting: Setting = field(default_factory=Setting)
     policy: Policy = Policy.BUG_VM
     faults: Sequence[Fault] = ()
+    pfn: Callable[[int, int], int | None] = lambda gmem, index: None
+    """the host page behind a page of a guest_memfd, where that is known"""
     drained: bool = False
     failed: list[int] = field(default_factory=list)
     """private pages that could not be unmapped in this conversion"""
@@ -200,6 +202,12 @@ class Kernel:
             yield head, order
             page = head + (1 << order)
 
+    def is_small(self, space: int, start: int, end: int) -> bool:
+        """Whether a whole range has memory, in folios of one page."""
+        gmem = self.gmem(space)
+        filled = all(what in (PRESENT, POISONED_PAGE) for _, _, what in gmem.backing.runs(start, end))
+        return filled and not any(order for _, _, order in gmem.orders.runs(start, end))
+
     def references(self, space: int, head: int, order: int) -> int:
         """folio_ref_count(): the filemap's references and those of everybody else."""
         end = head + (1 << order)
@@ -210,10 +218,7 @@ class Kernel:
         """References of the kernel itself: of memory_failure() for poison, of TDX for pages that it could not remove."""
         backing = self.gmem(space).backing.runs(start, end)
         kept = sum(last - first for first, last, what in backing if what == POISONED_PAGE)
-        if self.policy is Policy.UNINFORMED:
-            lost = (entry.index for entry in self.memory.messed_up.values() if entry.gmem == space)
-            kept += sum(index is not None and start <= index < end for index in lost)
-        return kept
+        return kept + len(self.messed_up(space, start, end)) if self.policy is Policy.UNINFORMED else kept
 
     def pinned_or_mapped(self, head: int, order: int) -> bool:
         """folio_maybe_dma_pinned() or folio_mapped()."""
@@ -252,7 +257,7 @@ class Kernel:
         places = [(space, start, end)]
         if user.kind is User.GUEST and space in self.memory.gmems:
             slots = self.slots(space, start, end)
-            places = [(vm.id, first + _shift(slot), last + _shift(slot)) for vm, slot, first, last in slots]
+            places = [(vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots]
         for n, (where, first, last) in enumerate(places):
             yield UserAnswered(
                 user=user.kind,
@@ -288,31 +293,61 @@ class Kernel:
                 while (fault := self.fault("private_unmap", first, last)) is not None:
                     page = fault.page if fault.page is not None else first
                     self.failed.append(page)
-                    yield PrivateUnmapFailed(step=fault.step, space=space, conversion=THIS, start=page, npages=1)
+                    yield PrivateUnmapFailed(
+                        step=fault.step,
+                        space=space,
+                        conversion=THIS,
+                        start=page,
+                        npages=1,
+                        pfn=self.pfn(*self._behind(space, page)),
+                    )
 
-    def learn(self, space: int) -> Doing[int]:
+    def _behind(self, space: int, page: int) -> tuple[int, int]:
+        """The guest_memfd and the index behind a page of a space."""
+        if space in self.memory.gmems:
+            return space, page
+        return next(((gmem, index) for gmem, index, *_ in self.memory.indices(space, page, page + 1)), (0, page))
+
+    def learn(self, space: int, start: int, end: int) -> Doing[int]:
         """What guest_memfd learns of private pages that could not be unmapped, by policy; the errno that follows."""
-        if not self.failed:
+        bad = sorted({*self.failed, *self._flagged(space, start, end)})
+        if not bad or self.policy is Policy.UNINFORMED:
             return 0
         if self.policy is Policy.BUG_VM:
-            yield VmBugged(space=self.vm(space).id)
-            return 0
-        if self.policy is Policy.UNINFORMED:
+            if self.vm(space).gone is None:
+                yield VmBugged(space=self.vm(space).id)
             return 0
         for page in self.failed:
             if self.policy is Policy.HOLD_AND_DROP:
-                yield PageFreed(space=space, start=page, npages=1, detail=detail(kept="its reference is never put"))
+                for head, order in list(self.folios(space, page, page + 1)):
+                    yield PageFreed(space=space, start=head, npages=1 << order, order=order, detail=detail(kept="for ever"))
             elif self.policy is Policy.HWPOISON:
-                yield Poisoned(space=space, start=page, npages=1)
-        yield UserAnswered(user=User.GUEST, start=self.failed[0], npages=1, space=space, conversion=THIS, result=errno.EFAULT)
+                yield Poisoned(space=space, start=page, npages=1, pfn=self.pfn(space, page))
+        yield UserAnswered(user=User.GUEST, start=bad[0], npages=1, space=space, conversion=THIS, result=errno.EFAULT)
         return errno.EFAULT
 
-    def messed_up(self, space: int, start: int, end: int) -> int | None:
-        """The first page of a range that the policy ``track`` knows to be messed up."""
-        if self.policy is not Policy.TRACK:
-            return None
-        known = (entry.index for entry in self.memory.messed_up.values() if entry.gmem == space and entry.state != "cleared")
-        return min((index for index in known if index is not None and start <= index < end), default=None)
+    def _flagged(self, space: int, start: int, end: int) -> list[int]:
+        """kvm_gmem_has_invalid_folio(): pages of a range that are marked as poisoned, where the policy looks for them."""
+        if self.policy is not Policy.HWPOISON:
+            return []
+        runs = self.gmem(space).backing.runs(start, end)
+        return [page for first, last, what in runs if what == POISONED_PAGE for page in range(first, last)]
+
+    def messed_up(self, space: int, start: int, end: int) -> list[int]:
+        """The pages of a range whose host page is messed up, and still the one behind them."""
+        gmem = self.memory.gmems.get(space)
+        return sorted(
+            entry.index
+            for entry in self.memory.messed_up.values()
+            if gmem is not None and entry.gmem == space and entry.index is not None and start <= entry.index < end
+            if entry.state != "cleared"
+            and gmem.backing.get(entry.index) == PRESENT
+            and self.pfn(space, entry.index) == entry.pfn
+        )
+
+    def tracked(self, space: int, start: int, end: int) -> bool:
+        """Whether a conversion is refused for a page that the policy ``track`` knows to be messed up."""
+        return self.policy is Policy.TRACK and bool(self.messed_up(space, start, end))
 
     def freeze(self, space: int, head: int, order: int) -> Doing[bool]:
         """filemap_remove_folio_for_restructuring(): spins until nobody else holds the folio; False if it never ends."""
@@ -368,7 +403,8 @@ def drive(steps: Steps, append: Callable[[Event], None]) -> Told | None:
             append(step)
 
 
-def _shift(slot: Slot) -> int:
+def shift(slot: Slot) -> int:
+    """What makes a gfn of a page index."""
     return slot.start - (slot.index or 0)
 
 

@@ -4,16 +4,14 @@ Every user is asked first whether it would let go; tree nodes, work items and sp
 return. Behind it only a bug of KVM or of the TDX module can fail, and that calls back into guest_memfd.
 """
 
-from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
+from errno import EAGAIN, EFAULT
 
 from gmemstate.convert.dialects import rfc_v2
-from gmemstate.convert.engine import THIS, Ask, Call, Doing, Kernel, Steps, Told, misaligned, range_of, wraps
+from gmemstate.convert.engine import THIS, Ask, Call, Doing, Kernel, Steps, Told, range_of
 from gmemstate.model.events import (
     AttrsStored,
     FolioMerged,
     FolioSplit,
-    InvalidateAdded,
-    InvalidateEnded,
     Reserved,
     User,
     UsersChecked,
@@ -21,27 +19,16 @@ from gmemstate.model.events import (
     detail,
 )
 from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.objects import HOLE
 from gmemstate.model.units import PAGE_SHIFT
 
 
 def convert(kernel: Kernel, call: Call) -> Steps:
     """The ioctl of RFC v2 with the flow of the proposal."""
-    if not kernel.setting.in_place:
-        return Told(ENOTTY)
-    if not call.readable:
-        return Told(EFAULT)
-    size = kernel.gmem(call.space).npages
-    if (
-        call.size == 0
-        or wraps(call)
-        or misaligned(call)
-        or (size is not None and call.address + call.size > size << PAGE_SHIFT)
-    ):
-        return Told(EINVAL)
-    start, end = range_of(call)
-    if kernel.messed_up(call.space, start, end) is not None:
-        return Told(EFAULT)
-    told = yield from _convert_range(kernel, call, start, end)
+    told = rfc_v2.refusal(kernel, call)
+    if told is not None:
+        return told
+    told = yield from _convert_range(kernel, call, *range_of(call))
     return told if told is None or not told.errno or call.writable else Told(EFAULT)
 
 
@@ -52,8 +39,7 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     if error or not items:
         return Told(error)
     for first, last in items:
-        low, high = rfc_v2.rounded(kernel, first, last)
-        yield InvalidateAdded(conversion=THIS, space=space, start=low, npages=high - low)
+        yield from rfc_v2.invalidate_begin(kernel, space, first, last)
     # 2. what can fail: would the users let go; memory for the tree, for split folios, for split page tables
     told = yield from _check(kernel, call, items)
     if told.errno == 0:
@@ -66,8 +52,8 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
         if gone is None:
             return None
         told = gone
-    for _ in items:
-        yield InvalidateEnded(conversion=THIS, space=space)
+    for first, last in items:
+        yield from rfc_v2.invalidate_end(kernel, space, first, last)
     return told
 
 
@@ -106,7 +92,7 @@ def _go(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Steps:
         if (yield from kernel.zap(space, first, last, kind)) is None:
             return None
     # a bug: the failing page is marked, the conversion is refused before the attribute changes
-    if error := (yield from kernel.learn(space)):
+    if error := (yield from kernel.learn(space, items[0][0], items[-1][1])):
         return Told(error)
     for first, last in items:
         yield AttrsStored(conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes)
@@ -121,9 +107,8 @@ def _restructure(kernel: Kernel, space: int, first: int, last: int, *, split: bo
         return
     low, high = rfc_v2.rounded(kernel, first, last)
     for head in range(low, high, 1 << order):
-        present = list(kernel.folios(space, head, head + (1 << order)))
-        whole = bool(present) and present[0] == (head, order)
-        if split and whole:
+        end = head + (1 << order)
+        if split and kernel.gmem(space).backing.get(head) != HOLE and kernel.gmem(space).orders.get(head) == order:
             yield FolioSplit(conversion=THIS, space=space, start=head, npages=1 << order, result=0, order=order)
-        elif not split and len(present) == 1 << order and kernel.all_are(space, head, head + (1 << order), PRIVATE):
+        elif not split and kernel.is_small(space, head, end) and kernel.all_are(space, head, end, PRIVATE):
             yield FolioMerged(conversion=THIS, space=space, start=head, npages=1 << order, result=0, order=order)

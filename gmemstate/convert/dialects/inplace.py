@@ -6,11 +6,12 @@ host its page table entries, and more where the memslot names the mmap of the sa
 
 from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
 
-from gmemstate.convert.engine import THIS, Call, Doing, Kernel, Steps, Told, misaligned, range_of, wraps
+from gmemstate.convert.engine import THIS, Call, Doing, Kernel, Steps, Told, misaligned, range_of, shift, wraps
 from gmemstate.convert.engine import VmType as Type
 from gmemstate.model.events import (
     AttrsCompared,
     AttrsStored,
+    InvalidateAdded,
     InvalidateEnded,
     PrivateUnmapFailed,
     Reserved,
@@ -72,18 +73,21 @@ def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
             return Told(EAGAIN, max(start, page) << PAGE_SHIFT)
     # 6. the point of no return: users of the opposite kind lose their mappings
     overlaps = list(kernel.slots(space, start, end))
-    for _, slot, first, last in overlaps:
+    for vm, slot, first, last in overlaps:
+        yield InvalidateAdded(conversion=THIS, space=vm.id, start=first + shift(slot), npages=last - first)
         yield ZapStarted(
             conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
         if (yield from kernel.zap(space, first, last, SHARED if to_private else PRIVATE)) is None:
             return None
-    yield from kernel.learn(space)
+    yield from kernel.learn(space, start, end)
     # 7. kvm_arch_gmem_make_shared(): a failure is a WARN_ONCE, the page counts as shared all the same
     if not to_private and kernel.setting.type is Type.SNP:
         while (fault := kernel.fault("rmp_update", start, end)) is not None:
             page = start if fault.page is None else fault.page
-            yield PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, space=space, conversion=THIS, start=page, npages=1)
+            yield PrivateUnmapFailed(
+                step=UnmapStep.RMPUPDATE, space=space, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(space, page)
+            )
     # 8. mas_store_prealloc() cannot fail
     yield AttrsStored(conversion=THIS, space=space, start=start, npages=npages, attributes=call.attributes)
     # 9. kvm_mmu_invalidate_end(), once for each file with a binding in the range

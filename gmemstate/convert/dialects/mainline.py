@@ -11,6 +11,7 @@ from gmemstate.model.events import (
     AttrsCompared,
     AttrsStored,
     ConvertAttempted,
+    Dialect,
     InvalidateAdded,
     InvalidateEnded,
     Reserved,
@@ -31,7 +32,9 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
     if not call.readable:
         return Told(EFAULT)
     # kvm_vm_ioctl_set_mem_attributes
-    supported = PRIVATE_ATTRIBUTE if kernel.setting.private_mem else 0
+    # Where the attributes live in the guest_memfd the VM has none to offer, but the ioctl is still there.
+    in_vm = vm.dialect is Dialect.MAINLINE or not kernel.setting.in_place
+    supported = PRIVATE_ATTRIBUTE if kernel.setting.private_mem and in_vm else 0
     if call.flags or call.attributes & ~supported:
         return Told(EINVAL)
     if call.size == 0 or wraps(call) or misaligned(call):
@@ -70,7 +73,7 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
         )
         if (yield from kernel.zap(vm.id, first, last, SHARED if call.target == PRIVATE else PRIVATE)) is None:
             return None
-    yield from kernel.learn(vm.id)
+    yield from kernel.learn(vm.id, start, end)
     # 6. xa_store() cannot fail: the entries are reserved
     yield AttrsStored(conversion=THIS, space=vm.id, start=start, npages=npages, attributes=call.attributes)
     # 7. kvm_arch_post_set_memory_attributes(): the first overlapping slot ends the invalidation

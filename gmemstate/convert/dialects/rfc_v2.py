@@ -24,6 +24,7 @@ from gmemstate.model.events import (
     detail,
 )
 from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.objects import HOLE
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
@@ -42,6 +43,19 @@ Errno = Doing[int | None]
 
 def convert(kernel: Kernel, call: Call) -> Steps:
     """kvm_gmem_ioctl_convert_range()."""
+    told = refusal(kernel, call)
+    if told is not None:
+        return told
+    told = yield from _convert_range(kernel, call, *range_of(call))
+    if told is None or not told.errno:
+        return told
+    if told.error_offset is None and "error-offset" in kernel.setting.defects:
+        told = Told(told.errno, RUBBISH)
+    return told if call.writable else Told(EFAULT)
+
+
+def refusal(kernel: Kernel, call: Call) -> Told | None:
+    """What the ioctl answers before it takes a lock: a wrong argument, or success with nothing to do; None: it goes on."""
     if not kernel.setting.in_place:
         return Told(ENOTTY)
     if not call.readable:
@@ -51,19 +65,9 @@ def convert(kernel: Kernel, call: Call) -> Steps:
     if call.size == 0:
         return Told()
     size = kernel.gmem(call.space).npages
-    if wraps(call) or (size is not None and call.address + call.size > size << PAGE_SHIFT):
+    if wraps(call) or (size is not None and call.address + call.size > size << PAGE_SHIFT) or misaligned(call):
         return Told(EINVAL, call.error_offset)
-    if misaligned(call):
-        return Told(EINVAL, call.error_offset)
-    start, end = range_of(call)
-    if kernel.messed_up(call.space, start, end) is not None:
-        return Told(EFAULT)  # policy `track`: refused before anything is touched
-    told = yield from _convert_range(kernel, call, start, end)
-    if told is None or not told.errno:
-        return told
-    if told.error_offset is None and "error-offset" in kernel.setting.defects:
-        told = Told(told.errno, RUBBISH)
-    return told if call.writable else Told(EFAULT)
+    return Told(EFAULT) if kernel.tracked(call.space, *range_of(call)) else None
 
 
 def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
@@ -77,8 +81,7 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
         return Told()
     # 3. kvm_gmem_invalidate_begin(), rounded out to the allocator's page size
     for first, last in items:
-        low, high = rounded(kernel, first, last)
-        yield InvalidateAdded(conversion=THIS, space=space, start=low, npages=high - low)
+        yield from invalidate_begin(kernel, space, first, last)
     # 4. kvm_gmem_convert_should_proceed(): the first failure needs no rollback
     told: Told | None = Told()
     for item in items:
@@ -100,9 +103,27 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
                 yield from _roll_back(kernel, space, done, attributes ^ PRIVATE_ATTRIBUTE)
                 break
     # 8. kvm_gmem_invalidate_end()
-    for _ in items:
-        yield InvalidateEnded(conversion=THIS, space=space)
+    for first, last in items:
+        yield from invalidate_end(kernel, space, first, last)
     return told
+
+
+def invalidate_begin(kernel: Kernel, space: int, first: int, last: int) -> Doing[None]:
+    """Each file of the inode that has a memslot in the range, rounded out to the allocator's page size."""
+    low, high = rounded(kernel, first, last)
+    for _ in _files(kernel, space, low, high):
+        yield InvalidateAdded(conversion=THIS, space=space, start=low, npages=high - low)
+
+
+def invalidate_end(kernel: Kernel, space: int, first: int, last: int) -> Doing[None]:
+    """The same files: the lock keeps the bindings as they were."""
+    for _ in _files(kernel, space, *rounded(kernel, first, last)):
+        yield InvalidateEnded(conversion=THIS, space=space)
+
+
+def _files(kernel: Kernel, space: int, low: int, high: int) -> set[int]:
+    """The guests whose memslots overlap pages of an inode: each has a file of its own."""
+    return {vm.id for vm, *_ in kernel.slots(space, low, high)}
 
 
 def work_items(kernel: Kernel, call: Call, start: int, end: int) -> Doing[tuple[list[Item], int]]:
@@ -127,7 +148,7 @@ def _should_proceed(kernel: Kernel, call: Call, item: Item) -> Steps:
         # kvm_gmem_unmap_private() returns void; only a policy lets guest_memfd learn of a failure
         if (yield from kernel.zap(call.space, first, last, PRIVATE)) is None:
             return None
-        return Told((yield from kernel.learn(call.space)))
+        return Told((yield from kernel.learn(call.space, first, last)))
     if (yield from kernel.unmap(call.space, first, last, User.HOST, User.IOMMU)) is None:
         return None
     if kernel.setting.mmap_is_hva and (yield from kernel.zap(call.space, first, last, SHARED)) is None:
@@ -180,17 +201,18 @@ def _restructure_one(kernel: Kernel, space: int, head: int, *, split: bool) -> E
     """One huge range; nothing to do where there is no folio, or where it has the right size already."""
     order = kernel.setting.order
     size = 1 << order
-    present = list(kernel.folios(space, head, head + size))
-    if not present or present[0][0] != head:
+    gmem = kernel.gmem(space)
+    if gmem.backing.get(head) == HOLE:
         return 0
     if split:
-        if present[0][1] == 0:
+        if gmem.orders.get(head) == 0:
             return 0
-    elif present[0][1] == order or len(present) < size or not kernel.all_are(space, head, head + size, PRIVATE):
+    elif not kernel.is_small(space, head, head + size) or not kernel.all_are(space, head, head + size, PRIVATE):
         return 0
-    for folio, folio_order in present:
-        if not (yield from kernel.freeze(space, folio, folio_order)):
-            return None
+    if kernel.references(space, head, order) != size:  # else every folio freezes at once
+        for folio, folio_order in list(kernel.folios(space, head, head + size)):
+            if not (yield from kernel.freeze(space, folio, folio_order)):
+                return None
     error = kernel.fails("split" if split else "merge", head, head + size)
     yield _restructured(space, head, order, error, split=split)
     return error

@@ -21,7 +21,7 @@ def space_lock(engine: Engine, where: str, space: int) -> Iterator[None]:
     On SQLite it is an OS lock on a file beside the ledger, which is there only while it is held.
     """
     if engine.dialect.name == "sqlite":
-        file = Path(f"{engine.url.database}.{space}.lock")
+        file = Path(f"{where}.{space}.lock")
         with explained(where):
             held = _locked(file)
         try:

@@ -35,13 +35,14 @@ def conversions(db: str, at: str | None, as_json: bool) -> Exit:
             from gmemstate.postmortem import words
 
             render.as_table(
-                ("id", "guest", "time", "thread", "range", "to", "told", "verdict", "asked by", "took"),
+                ("id", "guest", "time", "range", "to", "told", "verdict", "took", "asked by", "thread"),
                 [
-                    (c.id, row["guest"], seconds(c.met), c.thread, words.where(c), row["to"], words.errno_name(c.result),
-                     row["label"], row["trigger"], words.took(c))
+                    (c.id, row["guest"], seconds(c.met), words.where(c), row["to"], words.errno_name(c.result),
+                     row["label"], words.took(c), row["trigger"], c.thread)
                     for c, row in zip(history.ordered(), found, strict=True)
                 ],
                 empty="no conversion is on record",
+                folding=(),
             )  # fmt: skip
         return finish(history, also=any(row["label"] in ("attempted", "cut") for row in found))
 
@@ -64,13 +65,15 @@ def requests(db: str, at: str | None, as_json: bool) -> Exit:
 
             asked = [history.requests[row["id"]].asked for row in found]
             render.as_table(
-                ("id", "guest", "time", "gpa", "pages", "to", "applied", "told", "conversions", "notes"),
+                ("id", "guest", "gpa", "pages", "to", "applied", "told", "notes", "time", "conversions"),
                 [
-                    (row["id"], row["guest"], seconds(t), row["gpa"], row["pages"], row["to"], row["applied_pages"],
-                     "not seen" if row["told"] is None else row["told"], ",".join(map(str, row["conversions"])), " ".join(row["notes"]))
+                    (row["id"], row["guest"], row["gpa"], row["pages"], row["to"], row["applied_pages"],
+                     "not seen" if row["told"] is None else row["told"], ", ".join(row["notes"]).lower().replace("_", " "),
+                     seconds(t), ",".join(map(str, row["conversions"])))
                     for row, t in zip(found, asked, strict=True)
                 ],
                 empty="no guest has asked for anything on record",
+                folding=("notes",),
             )  # fmt: skip
         return finish(history)
 
@@ -154,6 +157,7 @@ def messed_up(db: str, at: str | None, as_json: bool) -> Exit:
                     for row in found
                 ],
                 empty="no page is messed up, as far as the record goes",
+                folding=("reuse", "cleared by"),
             )  # fmt: skip
         return finish(history)
 

@@ -20,7 +20,7 @@ def machine(name: str, form: str, as_json: bool) -> Exit:
         render.as_json({"name": name, "states": definition.states, "rows": [row._asdict() for row in definition.rows]})
     elif form == "table":
         rows = [(row.id, row.trigger, _states(row.sources), row.dest, row.note) for row in machines.table(definition)]
-        render.as_table(("row", "trigger", "from", "to", "note"), rows, empty="")
+        render.as_table(("row", "trigger", "from", "to", "note"), rows, empty="", folding=("from", "to", "note"))
     else:
         click.echo(machines.dot(definition) if form == "dot" else machines.mermaid(definition))
     return Exit.CLEAN

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+FOLDED = 20
+"""How narrow a column may be that is folded."""
 PATIENCE = 0.5
 """After how many seconds a person at a terminal is shown how far it is."""
 
@@ -19,8 +21,12 @@ def as_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print a table: as wide as the terminal on a terminal, plain and never shortened in a pipe."""
+def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, folding: Sequence[str] | None = None) -> None:
+    """Print a table: plain and whole in a pipe; on a terminal as wide as that.
+
+    Where a terminal is too narrow, the columns named by ``folding`` (the last one if None) are folded; then the last ones are
+    left out, which is said.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     if not cells:
         click.echo(empty, err=True)
@@ -31,12 +37,27 @@ def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str
     from rich.console import Console
     from rich.table import Table
 
+    width = shutil.get_terminal_size().columns
+    folding = header[-1:] if folding is None else folding
+    shown = _that_fit(header, cells, folding, width)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for name in header[:shown]:
+        table.add_column(name, no_wrap=name not in folding, overflow="fold")
     for row in cells:
-        table.add_row(*row)
-    Console(width=shutil.get_terminal_size().columns, highlight=False, markup=False).print(table)
+        table.add_row(*row[:shown])
+    Console(width=width, highlight=False, markup=False).print(table)
+    if shown < len(header):
+        click.echo(f"for want of width without: {', '.join(header[shown:])} (a pipe and --json have them)", err=True)
+
+
+def _that_fit(header: Sequence[str], cells: list[list[str]], folding: Sequence[str], width: int) -> int:
+    """How many columns fit side by side, at least one."""
+    needed = [max(len(cell) for cell in column) for column in zip(header, *cells, strict=True)]
+    needed = [min(need, FOLDED) if name in folding else need for name, need in zip(header, needed, strict=True)]
+    shown = len(needed)
+    while shown > 1 and sum(needed[:shown]) + 2 * (shown - 1) > width:
+        shown -= 1
+    return shown
 
 
 def _plain(header: Sequence[str], cells: list[list[str]]) -> None:

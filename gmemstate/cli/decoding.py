@@ -1,5 +1,6 @@
 """The verb ``decode``: explain words, numbers and lines that kernels, VMMs and tracers print."""
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ LIMIT = 64 << 10
 """A line of standard input is read in pieces of this many bytes."""
 SHOWN = 5
 """How many unknown lines of standard input are named."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
+"""How dmesg and others colour what they print; not a part of the words."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -63,7 +66,8 @@ def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Reading]]":
     from gmemstate.decode.lines import recognised
 
     line = " ".join(words)
-    for number, text in enumerate((line,) if len(words) > 1 and recognised(line) else words, 1):
+    apart = not any(recognised(word) for word in words) and recognised(line)
+    for number, text in enumerate((line,) if apart else words, 1):
         yield from _read(number, text)
 
 
@@ -80,7 +84,7 @@ def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
     from gmemstate.ingest.lines import printable
 
     # Cleaned first, so that nothing that a terminal obeys gets any further; columns count in what is shown.
-    clean = printable(text.strip())
+    clean = printable(_COLOUR.sub("", text).strip())
     if clean:
         yield number, read(clean)
 

@@ -7,7 +7,7 @@ prints a raw gpa may show it. Error values of pfns: include/linux/kvm_host.h (KV
 from gmemstate.decode.meaning import Meaning, number_of
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, parse_range, size_in_words, span
 
-SOURCE = "4 KiB pages: gfn = gpa >> 12"
+SOURCE = "arithmetic of 4 KiB pages"
 _HUGE = ((18, "1G"), (9, "2M"))
 _SHARED_BITS = (51, 47)
 _PFN_ERROR = 0x7FF << 52

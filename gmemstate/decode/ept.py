@@ -87,6 +87,12 @@ def level_state(word: int) -> LevelState:
     return LevelState(word, word & 7, word >> 8 & 0xFF, word >> 16 & 3)
 
 
+_RULE = (
+    "the module reports entry and level_state with TDX_EPT_WALK_FAILED, TDX_GPA_RANGE_NOT_BLOCKED, TDX_EPT_ENTRY_STATE_INCORRECT, "
+    "and with TDX_OPERAND_BUSY of the entry itself (operand RCX); with other statuses both are 0 or something else"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SeptEntry:
     """An entry that a SEAMCALL reported, with what may be concluded from it.
@@ -105,7 +111,7 @@ class SeptEntry:
         """The entry in words."""
         if not self.reported:
             text = "not reported with this status: no page can be concluded from it"
-            return Meaning("secure EPT entry", text, (), SEPT_SOURCE)
+            return Meaning("secure EPT entry", text, (("rule", _RULE),), SEPT_SOURCE)
         state = f"{self.where.state_name} at {self.where.level_name}"
         if self.pfn is not None:
             text = f"{state}, host page pfn {self.pfn:#x}"

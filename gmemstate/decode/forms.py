@@ -186,7 +186,7 @@ FORMS = (
     _form(
         _STRACE,
         "an ioctl",
-        r"\bioctl\(fd: \d+[^,]{0,80}, cmd: (?P<ioctl>\(0x[0-9a-f]+, 0x[0-9a-f]+, 0x[0-9a-f]+\)|[A-Z][A-Z0-9_]+)",
+        r"\bioctl\(fd: \d+[^,]{0,80}, cmd: (?P<ioctlbynumber>\(0x[0-9a-f]+, 0x[0-9a-f]+, 0x[0-9a-f]+\)|[A-Z][A-Z0-9_]+)",
     ),
     _form(_STRACE, "an ioctl", r"sys_ioctl\(fd: [0-9a-f]+, cmd: <ioctlbare:B>"),
     _form(

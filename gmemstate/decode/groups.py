@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gmemstate.decode import addresses, ept, errnos, hypercalls, kvm, snp, tdx, words
-from gmemstate.decode.ioctls import ioctls, is_kvm
+from gmemstate.decode.ioctls import Ioctl, ioctls, is_kvm
 from gmemstate.decode.meaning import Explained, Meaning, number_of, said
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, size_in_words, span
 
@@ -108,7 +108,7 @@ _CALLS = (
     (re.compile(r"kvm_set_user_memory").search, errnos.REGION2),
     (re.compile(r"CreateGuestMemfd").search, errnos.CREATE),
 )
-_IOCTL = re.compile(r"\bioctl\([^,]{1,120}, (?:cmd: )?(0x[0-9a-f]+|_IOC\([^)]{1,80}\)|\([^)]{1,40}\)|[A-Z][A-Z0-9_]+)").search
+_IOCTL = re.compile(r"\bioctl\([^,]{1,120}, (cmd: )?(0x[0-9a-f]+|_IOC\([^)]{1,80}\)|\([^)]{1,40}\)|[A-Z][A-Z0-9_]+)").search
 _KVM_NAME = re.compile(r"\bKVM_[A-Z0-9_]{3,60}").search
 _GMEM_FILE = "kvm-gmem"
 """How the kernel calls the file of a guest_memfd, and strace -yy with it."""
@@ -120,9 +120,8 @@ def _call(line: str) -> str | None:
         if search(line):
             return call
     if match := _IOCTL(line):
-        found = ioctls(match[1])
-        # A name that fits two ioctls is that of the VM unless the line shows a guest_memfd.
-        return found[-1 if _GMEM_FILE in line else 0].name if found else match[1]
+        found = _ioctls(match[2], line, by_number=bool(match[1]))
+        return found[0].name if found else match[2]
     match = _KVM_NAME(line)
     return match[0] if match else None
 
@@ -144,10 +143,16 @@ def _exit_number(piece: Piece) -> Found:
     return said(kvm.exit_reason(int(piece.text)))
 
 
-def _ioctl(text: str, line: str) -> Found:
+def _ioctls(text: str, line: str, *, by_number: bool) -> tuple[Ioctl, ...]:
+    """The ioctls that a spelling may be: one if the tool looks at all of the number, as strace does and perf trace does not."""
     found = ioctls(text)
-    if _GMEM_FILE in line:
+    if _GMEM_FILE in line and by_number:
         found = found[::-1]
+    return found if by_number or " or " in text else found[:1]
+
+
+def _ioctl(text: str, line: str, *, by_number: bool = False) -> Found:
+    found = _ioctls(text, line, by_number=by_number)
     return tuple(replace(one.meaning(), details=()) for one in found if one.name or text[0] in "_(" or is_kvm(one))
 
 
@@ -267,6 +272,7 @@ _READERS: dict[str, Reader] = {
     "suberror": _plain(kvm.suberror),
     "internal": lambda piece: words.sure(piece.text),
     "ioctl": lambda piece: _ioctl(piece.text, piece.line),
+    "ioctlbynumber": lambda piece: _ioctl(piece.text, piece.line, by_number=True),
     "ioctlbare": lambda piece: _ioctl(f"0x{piece.text}", piece.line),
     "fallocate": lambda piece: kvm.fallocate_mode(piece.text),
     "offset": _file_range,

@@ -176,11 +176,10 @@ def _small(number: int, *, hexadecimal: bool) -> Iterator[Ranked]:
         yield (Rank.LIKELY if hexadecimal else Rank.FAR_FETCHED), hypercalls.map_gpa_attributes(number).meaning()
     error = errnos.errno(number)
     if error is not None:
-        likely = Rank.LIKELY if error.calls else Rank.POSSIBLE
-        yield (Rank.FAR_FETCHED if hexadecimal else likely), error.meaning()
+        yield (Rank.LIKELY if error.calls and not hexadecimal else Rank.FAR_FETCHED), error.meaning()
     exit_ = kvm.exit_reason(number)
     if exit_ is not None:
-        yield (Rank.LIKELY if number in _CONVERSION_EXITS else Rank.POSSIBLE), exit_.meaning()
+        yield (Rank.LIKELY if number in _CONVERSION_EXITS else Rank.FAR_FETCHED), exit_.meaning()
     leaf = tdx.seamcall_leaf(number)
     if leaf is not None:
         yield (Rank.POSSIBLE if number in _MEMORY_LEAVES else Rank.FAR_FETCHED), leaf.meaning()

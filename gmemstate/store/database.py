@@ -3,9 +3,10 @@
 A new store is made by Alembic and nothing else. A store that is current is opened without importing Alembic.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ REVISIONS = ("0001",)
 
 PATIENCE = 10.0
 """How long somebody else may write (s) before recording is given up."""
+
+_LOOK = "SELECT 1 FROM sqlite_master"
+_UNWRITABLE = "it or its folder cannot be written; copy it to one that can, or name another with --db"
 
 
 def migrations() -> Path:
@@ -57,13 +61,12 @@ def connect(where: str, *, writable: bool, synchronous: str = "FULL") -> Engine:
 def _server(where: str) -> Engine:
     try:
         url = make_url(where)
-        if url.get_backend_name() == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
-        engine = create_engine(url, poolclass=NullPool)
-    except (ArgumentError, ModuleNotFoundError) as error:
+        if url.get_backend_name() != "postgresql":
+            raise ArgumentError("is no URL of PostgreSQL")
+        return create_engine(url.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    except (ArgumentError, ValueError, ModuleNotFoundError) as error:
         raise CannotRead(f"{where}: {error}; give a path, or a URL such as postgresql://user@host/name "
                          "(needs `pip install gmemstate[postgres]`)") from None  # fmt: skip
-    return engine
 
 
 def _file(path: Path, *, writable: bool, synchronous: str) -> Engine:
@@ -76,6 +79,8 @@ def _file(path: Path, *, writable: bool, synchronous: str) -> Engine:
             raise CannotWrite(f"{path}: the folder {path.parent} does not exist; make it first")
     elif path.stat().st_size and not _begins_like_sqlite(path):
         raise NotALedger(f"{path}: is no SQLite database; name a ledger with --db")
+    elif writable and not os.access(path, os.W_OK):
+        raise CannotWrite(f"{path}: {_UNWRITABLE}")
     engine = create_engine(
         "sqlite://",
         creator=lambda: _open_file(path, writable=writable, synchronous=synchronous),
@@ -99,33 +104,32 @@ def _begins_like_sqlite(path: Path) -> bool:
 
 
 def _open_file(path: Path, *, writable: bool, synchronous: str) -> sqlite3.Connection:
-    if not writable:
-        return _open_to_read(path)
-    try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-    except sqlite3.OperationalError as error:
-        raise CannotWrite(f"{path}: {error}; check that its folder can be written and the disk is not full") from None
-    except sqlite3.DatabaseError as error:
-        raise NotALedger(f"{path}: {error}; name a ledger with --db") from None
-    return connection
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    """Open without changing anything, also where the folder cannot be written."""
     uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        # A WAL database wants to make its shared memory file. Without a WAL beside it the one file is everything.
-        connection.close()
-        if Path(f"{path}-wal").exists():
+    if writable:
+        return _connected(uri, f"PRAGMA synchronous = {synchronous}")
+    # A reader makes the files of a WAL where there are none. SQLite removes them again if it could have written the ledger;
+    # else they would stay, and stand in the way of those who can. Without a WAL the one file is everything.
+    if Path(f"{path}-wal").exists():
+        try:
+            return _connected(f"{uri}?mode=ro", _LOOK)
+        except sqlite3.OperationalError:
             raise CannotRead(
                 f"{path}: cannot be read beside its WAL here; copy both files to a folder that can be written"
             ) from None
-        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+    if os.access(path, os.W_OK):
+        with suppress(sqlite3.OperationalError):
+            return _connected(f"{uri}?mode=rw", "PRAGMA query_only = ON", _LOOK)
+    return _connected(f"{uri}?mode=ro&immutable=1")
+
+
+def _connected(uri: str, *statements: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
+    try:
+        for statement in statements:
+            connection.execute(statement).fetchone()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -145,8 +149,8 @@ def explain(where: str, error: BaseException) -> GmemstateError:
     words = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, GmemstateError):
         return error
-    if "readonly" in words or "read-only" in words:
-        return CannotWrite(f"{where}: cannot be written; copy it to a folder that can, or name another with --db")
+    if "readonly" in words or "read-only" in words or "unable to open" in words:
+        return CannotWrite(f"{where}: {_UNWRITABLE}")
     if "locked" in words:
         return CannotWrite(f"{where}: somebody else is writing and does not end; try again")
     if "full" in words or "disk I/O" in words:
@@ -168,7 +172,7 @@ def _make_current(engine: Engine, where: str, *, writable: bool) -> None:
         if revision is None:
             raise CannotRead(f"{where}: the ledger is empty; `gmemstate ingest FILE` fills it")
         raise NotALedger(f"{where}: has the older schema {revision}; `gmemstate --db {where} ingest` upgrades it")
-    _upgrade(engine)
+    upgrade(engine)
 
 
 def _revision(connection: Any, where: str) -> str | None:
@@ -183,10 +187,13 @@ def _revision(connection: Any, where: str) -> str | None:
     if not {"alembic_version", "event", "batch"} <= tables:
         raise NotALedger(f"{where}: is a database, but not a ledger of gmemstate; name another with --db")
     row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").fetchone()
-    return None if row is None else str(row[0])
+    if row is None:
+        raise NotALedger(f"{where}: has lost the version of its schema; restore it from a copy")
+    return str(row[0])
 
 
-def _upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine) -> None:
+    """Bring a database to the newest schema."""
     import logging
 
     from alembic import command
@@ -195,6 +202,10 @@ def _upgrade(engine: Engine) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
+    if engine.dialect.name == "sqlite":
+        file = engine.raw_connection()
+        file.cursor().execute("PRAGMA journal_mode = WAL")  # which a file keeps
+        file.close()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         if connection.dialect.name == "sqlite":

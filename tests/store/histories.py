@@ -2,6 +2,7 @@
 
 import random
 from enum import IntEnum
+from functools import cache
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -23,20 +24,23 @@ POOLS: dict[str, tuple[Any, ...]] = {
 """What each column is drawn from; small, so that events meet."""
 
 
-def field(dice: random.Random, kind: type[Event], name: str) -> Any:
-    """A value for a field."""
-    wanted = get_type_hints(kind)[name]
-    if isinstance(wanted, type) and issubclass(wanted, IntEnum):
-        return dice.choice(list(wanted))
-    if NoneType in get_args(wanted) and dice.random() < 0.2:
-        return None
-    return dice.choice(POOLS[kind.columns[name]])
+@cache
+def values(kind: type[Event]) -> dict[str, tuple[Any, ...]]:
+    """What each field of a kind is drawn from; one in a few is missing where it may be."""
+    found = {}
+    for name, wanted in get_type_hints(kind).items():
+        if name in kind.columns:
+            pool = tuple(wanted) if isinstance(wanted, type) and issubclass(wanted, IntEnum) else POOLS[kind.columns[name]]
+            found[name] = (*pool, None) if NoneType in get_args(wanted) else pool
+    return found
+
+
+def event(dice: random.Random) -> Event:
+    """Any event of any kind."""
+    kind = dice.choice(list(KINDS.values()))
+    return kind(**{name: dice.choice(pool) for name, pool in values(kind).items()})
 
 
 def history(dice: random.Random, batches: int) -> list[list[Event]]:
-    """Batches of 1, 3 or 10 events of all kinds."""
-    kinds = list(KINDS.values())
-    return [
-        [kind(**{name: field(dice, kind, name) for name in kind.columns}) for kind in dice.choices(kinds, k=dice.choice((1, 3, 10)))]
-        for _ in range(batches)
-    ]
+    """Batches of 1, 3 or 10 events."""
+    return [[event(dice) for _ in range(dice.choice((1, 3, 10)))] for _ in range(batches)]

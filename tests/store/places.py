@@ -1,9 +1,9 @@
 """A ledger somewhere: what every kind of store must be able to do is tested through this."""
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ class Place:
 
 
 @pytest.fixture(params=["sqlite"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A place for a ledger, once for each kind of store."""
-    yield Place(str(tmp_path / "ledger.db"))
+    return Place(str(tmp_path / "ledger.db"))
 
 
 def guests(count: int) -> list[Event]:
@@ -87,6 +87,16 @@ def assert_chained(ledger: Ledger) -> None:
         previous, at = batch.hash, at + batch.size
     assert at == len(rows)
     assert ledger.head() == (at, previous)
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The files of a folder with the hashes of their bytes."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
 
 
 def python(code: str, *arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":

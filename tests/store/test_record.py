@@ -13,8 +13,8 @@ from gmemstate.model.events import (
     PageAdded,
     SourceOpened,
     Through,
-    VmSeen,
     VmmSaid,
+    VmSeen,
     detail,
     event_of,
 )

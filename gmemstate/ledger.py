@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from gmemstate.audit import views
+from gmemstate.audit.check import Checked, Checkpoint, check
 from gmemstate.audit.history import History, moment
 from gmemstate.audit.history import history as history_of
 from gmemstate.ingest.lines import Account, Input
@@ -38,6 +39,7 @@ from gmemstate.model.record import Head, SourceInfo
 from gmemstate.model.units import END, Gfn
 from gmemstate.store.database import connect
 from gmemstate.store.events import StoredRecord
+from gmemstate.store.inspection import Inspection
 from gmemstate.store.projections import compare
 from gmemstate.store.recorder import Recorder
 
@@ -219,6 +221,25 @@ class Ledger:
                 (row[ACTOR], have[ACTOR]),
             )
             known.update({new: old for new, old in pairs if new is not None and new < 0 and old is not None})
+
+    # --- audit
+
+    def check(self, checkpoint: Checkpoint | None = None) -> Checked:
+        """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
+        result = Checked()
+        inspection = Inspection(self.record_, result.note)
+        try:
+            check(self.record_, inspection, result, checkpoint)
+        finally:
+            inspection.close()
+        for table in self.stale_projections(result.history) if result.history is not None else ():
+            result.note("PROJECTION", f"the table {table} is not what the record folds to")
+        return result
+
+    def checkpoint(self) -> Checkpoint:
+        """What to keep elsewhere of the record as it is now."""
+        head = self.head()
+        return Checkpoint(head.seq, head.hash, time.time_ns())
 
     # --- answers
 

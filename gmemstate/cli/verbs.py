@@ -2,6 +2,7 @@
 
 import click
 
+from gmemstate.cli.check import check, checkpoint
 from gmemstate.cli.decoding import decode
 from gmemstate.cli.ingest import ingest
 from gmemstate.cli.lists import conversions, events, messed_up, requests, state, status
@@ -22,6 +23,8 @@ VERBS: dict[str, click.Command] = {
     "status": status,
     "replay": replay,
     "rebuild": rebuild,
+    "check": check,
+    "checkpoint": checkpoint,
     "simulate": simulate,
     "machine": machine,
     "decode": decode,

@@ -44,7 +44,7 @@ STATES = {
     129: "NL_BLOCKED",
     132: "NL_MAPPED",
 }
-FREE, REMOVED = 0, 5
+FREE, PRESENT, REMOVED = 0, 4, 5
 
 REPORTING = (EPT_WALK_FAILED, GPA_RANGE_NOT_BLOCKED, EPT_ENTRY_STATE_INCORRECT)
 """The statuses with which the module reports an entry; OPERAND_BUSY does so where the operand is RCX, the entry itself."""

@@ -20,6 +20,7 @@ FALLOCATE = "fallocate"
 CREATE = "KVM_CREATE_GUEST_MEMFD"
 REGION2 = "KVM_SET_USER_MEMORY_REGION2"
 TDX_INIT = "KVM_TDX_INIT_MEM_REGION"
+MAP_GPA_RANGE = "KVM_HC_MAP_GPA_RANGE"
 RMP = "RMP update"
 DMA_MAP = "VFIO_MAP_DMA"
 
@@ -130,6 +131,11 @@ MEANINGS: dict[str, dict[int, str]] = {
         5: "a SEAMCALL failed; its status stands in the kernel log",
         11: "contention in the secure EPT; transient, retry",
         22: "the range is not private, or not in a slot with a guest_memfd",
+    },
+    MAP_GPA_RANGE: {
+        11: 'the VMM\'s answer is "try again": a TD gets RETRY with the address to go on from; an SNP guest, which knows no retry, a '
+        "generic error",
+        22: "the VMM refuses: a TD gets INVALID_OPERAND, an SNP guest a generic error",
     },
     RMP: {
         14: "the instruction failed (its code stands in an earlier line), the direct map could not be split, or the page lies beyond "

@@ -43,7 +43,7 @@ FORMS = (
     # --- TDX ----------------------------------------------------------------------------------------------------------
     _form(
         _TDX,
-        "a SEAMCALL failed; printed for the first failure of a VM only, and without gpa or VM",
+        "a SEAMCALL failed; no gpa and no VM stand in it, and Linux 7.2 prints only the first failure of a VM",
         r"SEAMCALL (?P<leafname>TDH_\w+) failed: <status:H>(?:, entry <entry:H>, level_state <levelstate:H>)?",
     ),
     _form(_TDX, "a SEAMCALL failed", r"SEAMCALL \(<leaf:H>\) failed: <status:H>"),
@@ -73,6 +73,7 @@ FORMS = (
     ),
     _form(_SNP, "an RMP entry, [lo - hi]", r"PFN <pfn:H>, RMP entry: \[<rmplo:H> - <rmphi:H>\]"),
     _form(_SNP, "an RMP entry, [lo - hi]", r"PFN: <pfn:H>, \[<rmplo:H> - <rmphi:H>\]"),
+    _form(_SNP, "an RMP entry, [lo - hi]", r"^\[<rmplo:H> - <rmphi:H>\]$"),
     _form(
         _SNP,
         "the page is the host's; its neighbours in the 2M region follow",

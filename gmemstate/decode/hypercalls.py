@@ -6,7 +6,8 @@ What an answer of the VMM becomes: arch/x86/kvm/vmx/tdx.c, arch/x86/kvm/svm/sev.
 
 from dataclasses import dataclass
 
-from gmemstate.decode.errnos import errno
+from gmemstate.decode import errnos
+from gmemstate.decode.errnos import MEANINGS, errno
 from gmemstate.decode.kvm import VMX_EXITS
 from gmemstate.decode.meaning import Meaning
 
@@ -72,11 +73,7 @@ def map_gpa_attributes(word: int) -> MapGpaAttributes:
     return MapGpaAttributes(word, bool(word & 0x10), size, word & ~0x13)
 
 
-_ANSWERS = {
-    0: "done; a TD goes on with the next 2M of its request",
-    11: "try again: a TD gets RETRY with the address to go on from; an SNP guest, which knows no retry, a generic error",
-    22: "refused: a TD gets INVALID_OPERAND, an SNP guest a generic error",
-}
+_ANSWERS = {0: "done; a TD goes on with the next 2M of its request"} | MEANINGS[errnos.MAP_GPA_RANGE]
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,13 +125,16 @@ def _wide(number: int) -> Iterator[Ranked]:
         yield Rank.LIKELY, error.meaning()
         return
     status = tdx.tdx_status(number)
-    if number >> 32 and status.name and status.documented:
+    if number >> 61 and status.name and status.documented:
         yield Rank.SURE, status.meaning()
+    elif number >> 32 and status.name and status.documented and (not status.low or status.operand):
+        # Without a flag it may as well be an address.
+        yield Rank.POSSIBLE, status.meaning()
     elif number >> 62 and status.class_name and not number >> 48 & 0xFFF and status.code & 0xFFFF << 32:
         yield Rank.POSSIBLE, status.meaning()
     for one in ioctls(number):
         if is_kvm(one) and number > 0xFFF:
-            yield (Rank.SURE if one.name else Rank.POSSIBLE), one.meaning()
+            yield (Rank.POSSIBLE if one.name is None else Rank.SURE if number >> 16 else Rank.LIKELY), one.meaning()
     answer = hypercalls.tdvmcall_status(number) if number >> 63 else None
     if answer is not None:
         yield Rank.LIKELY, answer
@@ -144,6 +147,9 @@ def _wide(number: int) -> Iterator[Ranked]:
     yield from _entries(number)
 
 
+_LEVEL_STATES = {state << 8 | level for state in range(1, ept.PRESENT + 1) for level in range(3)}
+
+
 def _entries(number: int) -> Iterator[Ranked]:
     """Entries of page tables and of the RMP."""
     entry = ept.spte(number)
@@ -151,6 +157,11 @@ def _entries(number: int) -> Iterator[Ranked]:
         yield Rank.LIKELY, entry.meaning()
     elif entry.state == "present" and entry.pfn and number & 7 and number & 0x3F8 and number > 0xFFFF_FFFF:
         yield Rank.POSSIBLE, entry.meaning()
+    if number & 0x7F == 0x77 and number >> 12 and not number >> 52 & 0x7FF:
+        # Readable, writable, executable, write-back: what the module reports of a page that the guest has.
+        yield Rank.POSSIBLE, ept.sept_entry(number, ept.PRESENT << 8).meaning()
+    if number in _LEVEL_STATES:
+        yield Rank.POSSIBLE, ept.level_state(number).meaning()
     rmp = snp.rmp_entry(0, number)
     firmware = rmp.immutable and not rmp.asid and not rmp.gpa and number >> 63
     if rmp.assigned and (firmware or (number >> 32 and not rmp.reserved)):

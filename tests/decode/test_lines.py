@@ -33,6 +33,7 @@ LINES = [
         "37d4000": "pfn 0x37d4000 = host address 0x37d4000000", "1": "4K"}),
     ("SEV-SNP: PFN 0x40fdf36, RMP entry: [0x6010fffffffff001 - 0x000000000000001f]", {
         "0x6010fffffffff001": "guest-owned, ASID 2, gpa 0xfffffffff000, a VMSA (a vCPU's register page)"}),
+    ("[0x8000000000000005 - 0x0000000000000000]", {"0x8000000000000005": "held by firmware or the platform (assigned, ASID 0)"}),
     ("SEV-SNP: PFN: 0x56601, [0x8000000000000005 - 0x0000000000000000]", {
         "0x8000000000000005": "held by firmware or the platform (assigned, ASID 0)"}),
     ("SEV-SNP: PFN 0x146800 unassigned, dumping non-zero entries in 2M PFN region: [0x146800 - 0x146a00]", {

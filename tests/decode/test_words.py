@@ -51,6 +51,7 @@ def test_a_word_that_means_one_thing_is_said_without_doubt(word, kind, text):
         ("0", "TDX status", {"memory attributes", "KVM exit"}),
         ("0x80000003", "SVM exit", {"page fault error code"}),
         ("0x8000000000000000", "TDVMCALL status", {"SPTE"}),
+        ("0x400", "SVM exit", {"secure EPT level_state"}),
         ("KVM_SET_MEMORY_ATTRIBUTES", "ioctl", set()),
     ],
 )
@@ -62,7 +63,10 @@ def test_a_word_of_several_meanings_gives_all_the_most_plausible_first(word, fir
     assert len(word_read.meanings) > 1
 
 
-@pytest.mark.parametrize("word", ["0xfffffffffffffff4", "0x80000000000007fd", "0x6010fffffffff001", "5a0", "0x10001", "TDCALL"])
+@pytest.mark.parametrize(
+    "word",
+    ["0xfffffffffffffff4", "0x80000000000007fd", "0x6010fffffffff001", "5a0", "0x10001", "TDCALL", "0x1a2b3c40f7", "0x102"],
+)
 def test_a_single_meaning_may_still_be_but_a_possibility(word):
     (word_read,) = read(word).words
     assert word_read.meanings
@@ -75,6 +79,13 @@ def test_a_single_meaning_may_still_be_but_a_possibility(word):
 def test_a_word_that_means_nothing_means_nothing(word):
     assert meanings(word) == ()
     assert not read(word).known
+
+
+def test_an_address_is_not_taken_for_a_status_of_success():
+    assert kinds("0x81500000000") == ["TDX status"]
+    assert not read("0x81500000000").words[0].certain
+    assert kinds("0x81512345000") == []
+    assert not read("at 0x81500000000 in memory").known
 
 
 def test_meanings_come_in_the_order_of_their_rank():

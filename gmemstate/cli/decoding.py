@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +45,7 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
         if as_json:
             found.append(_json(reading))
         elif reading.known:
-            click.echo(_text(reading))
+            click.echo("\n".join(_fitted(_lines(reading))))
         if not reading.known:
             unknown += 1
             if typed:
@@ -89,18 +89,33 @@ def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
         yield number, read(clean)
 
 
-def _text(reading: "Reading") -> str:
+def _fitted(lines: Iterable[str]) -> Iterator[str]:
+    """Lines folded to a terminal, below where they begin; as they are in a pipe."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        yield from lines
+        return
+    import shutil
+    import textwrap
+
+    width = shutil.get_terminal_size().columns
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        yield from textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [line]
+
+
+def _lines(reading: "Reading") -> Iterator[str]:
     """A reading for people: the line, who prints such lines, and its words with their columns."""
     whole = not reading.forms and len(reading.words) == 1 and reading.words[0].text == reading.text
-    lines = [reading.text, *(f"  {who}: {says}" for who, says in reading.forms)]
+    yield reading.text
+    for who, says in reading.forms:
+        yield f"  {who}: {says}"
     for word in reading.words:
         if not whole:
-            lines.append(f"  {word.column}: {word.text}")
-        lines += _meanings(word, "  " if whole else "    ")
+            yield f"  {word.column}: {word.text}"
+        yield from _meanings(word, "  " if whole else "    ")
     sources = dict.fromkeys(meaning.source for word in reading.words for meaning in word.meanings if meaning.source)
     if sources:
-        lines.append(f"  sources: {'; '.join(sources)}")
-    return "\n".join(lines)
+        yield f"  sources: {'; '.join(sources)}"
 
 
 def _meanings(word: "Word", indent: str) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """The verb `decode`: real processes, what goes to which stream, exit codes, and outputs that are read as a person reads them."""
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -112,6 +114,34 @@ def test_colours_do_not_hide_words():
     process = run("-", given="\x1b[32m[    1.0] \x1b[0m\x1b[33mtdx: \x1b[0m\x1b[1;31mEAGAIN\x1b[0m\n")
     assert process.stdout.decode().startswith("[    1.0] tdx: EAGAIN\n")
     assert "errno: EAGAIN (11)" in process.stdout.decode()
+
+
+def test_a_terminal_gets_lines_that_fit_and_every_word_of_them():
+    far, near = os.openpty()
+    command = [sys.executable, "-m", "gmemstate", "decode", "-14", "EAGAIN"]
+    with subprocess.Popen(command, stdin=near, stdout=near, stderr=near, env=os.environ | {"COLUMNS": "72"}) as process:
+        os.close(near)
+        shown = b""
+        # A terminal that nobody writes to any more ends with an error, not with an end of file.
+        with contextlib.suppress(OSError):
+            while piece := os.read(far, 1 << 16):
+                shown += piece
+    os.close(far)
+    assert process.returncode == 0
+    lines = shown.decode().splitlines()
+    assert max(map(len, lines)) <= 72
+    assert " ".join(" ".join(lines).split()) == " ".join(run("-14", "EAGAIN").stdout.decode().split())
+
+
+def test_a_terminal_with_nothing_typed_is_not_waited_for():
+    far, near = os.openpty()
+    process = subprocess.run(
+        [sys.executable, "-m", "gmemstate", "decode"], stdin=near, capture_output=True, timeout=60, check=False
+    )
+    os.close(near)
+    os.close(far)
+    assert process.returncode == 2
+    assert b"there is nothing to decode" in process.stderr
 
 
 def test_hostile_words_on_the_command_line_are_shown_escaped():

@@ -4,11 +4,13 @@ The shared bit of a TD's gpa is 47 or 51 (4 or 5 levels of EPT; arch/x86/kvm/vmx
 prints a raw gpa may show it. Error values of pfns: include/linux/kvm_host.h (KVM_PFN_ERR_MASK).
 """
 
+from collections.abc import Iterator
+
 from gmemstate.decode.meaning import Meaning, number_of
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, parse_range, size_in_words, span
 
 SOURCE = "arithmetic of 4 KiB pages"
-_HUGE = ((18, "1G"), (9, "2M"))
+_HUGE = ((9, "2M"), (18, "1G"))
 _SHARED_BITS = (51, 47)
 _PFN_ERROR = 0x7FF << 52
 
@@ -70,17 +72,9 @@ def address_of(text: str) -> Meaning | None:
     return gpa(number) if unit == "gpa" else gfn(number)
 
 
-def _places(gfn: int) -> list[tuple[str, str]]:
-    found = []
+def _places(gfn: int) -> Iterator[tuple[str, str]]:
+    """Where a page lies in its huge pages."""
     for shift, name in _HUGE:
         first = gfn >> shift << shift
-        inside = gfn - first
-        found.append(
-            (
-                name,
-                f"first page of the {name} range"
-                if not inside
-                else f"page {inside} of gfns {span(first, first + (1 << shift))}",
-            )
-        )
-    return found[::-1]
+        at = f"page {gfn - first} of gfns {span(first, first + (1 << shift))}"
+        yield name, at if gfn > first else f"first page of the {name} range"

@@ -22,7 +22,6 @@ ARM_LDST64B SNP_REQ_CERTS
 EXITS = {number: f"KVM_EXIT_{name}" for number, name in enumerate(_EXITS.split())}
 _EXIT_NUMBERS = {name: number for number, name in EXITS.items()}
 
-MEMORY_FAULT = 39
 _EXIT_MEANS = {
     3: "a hypercall for the VMM; KVM_HC_MAP_GPA_RANGE (12) is a guest's wish for a conversion",
     8: "the guest shut down, e.g. by a triple fault",

@@ -80,11 +80,13 @@ def _piped() -> "Iterator[tuple[int, Reading]]":
 
 
 def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
-    from gmemstate.decode import read
+    from gmemstate.decode.lines import MAX_LINE, read
     from gmemstate.ingest.lines import printable
 
     # Cleaned first, so that nothing that a terminal obeys gets any further; columns count in what is shown.
     clean = printable(_COLOUR.sub("", text).strip())
+    if len(clean) > MAX_LINE:
+        talk(f"line {number}: only its first {MAX_LINE} characters are looked at")
     if clean:
         yield number, read(clean)
 

@@ -110,6 +110,13 @@ def test_nothing_that_a_terminal_obeys_gets_through(arguments):
     assert "\\x1b" in shown
 
 
+def test_a_giant_line_is_looked_at_as_far_as_is_said():
+    process = run("-", given="x " * 3000 + "EAGAIN\n")
+    assert process.returncode == 3
+    assert process.stdout == b""
+    assert "line 1: only its first 4096 characters are looked at" in process.stderr.decode()
+
+
 def test_colours_do_not_hide_words():
     process = run("-", given="\x1b[32m[    1.0] \x1b[0m\x1b[33mtdx: \x1b[0m\x1b[1;31mEAGAIN\x1b[0m\n")
     assert process.stdout.decode().startswith("[    1.0] tdx: EAGAIN\n")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import Through, details
+from gmemstate.model.events import Capability, Through, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
 from gmemstate.model.units import END, PAGE_SHIFT, hexadecimal
@@ -140,23 +140,31 @@ def served(history: History, request: Request) -> Served:
     flags = []
     if own and request.flags is not None and to is not None and (PRIVATE if request.flags & 0x10 else SHARED) != to:
         flags.append("DIRECTION_FROM_CONVERSIONS")
-    applied: int | None = 0
+    told = request.result
+    by_kernel = told is not None and not own and not request.was_exit and _shows_exits(history, request)
+    applied: int | None = 0 if own or by_kernel else None  # what is not linked to the request may have served it
     for conversion in own:
         extent = judged(history, conversion).applied.extent
         if extent == "unknown" or conversion.npages is None:
             applied = None
         elif extent == "all" and applied is not None:
             applied += conversion.npages
-    told = request.result
     if told not in (0, None) and applied:
         flags.append("TOLD_FAIL_BUT_APPLIED")
     if told == 0 and own and applied is not None and request.npages is not None and applied < request.npages:
         flags.append("TOLD_OK_NOT_APPLIED")
-    if told is not None and not request.was_exit and not own:
+    if by_kernel:
         flags.append("ANSWERED_BY_KERNEL")
     if told not in (0, None) and _asked_again(history, request):
         flags.append("RETRIED_OK")
     return Served(to, request.npages, applied, told, tuple(flags))
+
+
+def _shows_exits(history: History, request: Request) -> bool:
+    """Whether an exit to the VMM would have been seen."""
+    vm, source = history.memory.vms.get(request.space or 0), history.memory.sources.get(request.source or 0)
+    shows = (vm.shows if vm is not None else frozenset()) | (source.shows if source is not None else frozenset())
+    return not shows.isdisjoint((Capability.EXITS, Capability.FAULT_EXITS))
 
 
 def _asked_again(history: History, request: Request) -> bool:

@@ -1,5 +1,6 @@
 """Faults, backing pages, poison, and what makes a host page messed up."""
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from gmemstate.model.events import (
@@ -56,6 +57,7 @@ def fault_served(memory: "Memory", seq: int, row: EventRow) -> None:
     user = User.HOST if access == Access.HOST else User.GUEST
     memory.map_pages(space, user, start, end, MAPPED)
     if access == Access.HOST:
+        _look_for_reuse(memory, seq, row, (Cause.SEPT_STILL_MAPS, Cause.RMP_STILL_GUEST))
         if (gmem := memory.gmems.get(space)) and gmem.inplace:
             memory.step(space, "seen_shared", start, end, seq)
         memory.back(space, start, end, PRESENT)
@@ -99,6 +101,8 @@ def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
     gmem = memory.gmems.get(slot.gmem or 0)
     if (fault.private and slot.has_gmem is False) or (gmem is not None and gmem.released):
         return FaultClass.UNBACKED
+    if gmem is not None and gmem.inplace and not fault.private:
+        return FaultClass.UNKNOWN  # a closed file counts as shared, and nobody may have seen it closed
     state = memory.attribute(vm.id, fault.start)
     if fault.private is not None and state in (SHARED, PRIVATE) and (state == PRIVATE) != fault.private:
         return FaultClass.MISMATCH
@@ -155,9 +159,18 @@ def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | 
 
 
 def private_mapped(memory: "Memory", seq: int, row: EventRow) -> None:
-    """INV-22: a messed-up page must not back another user."""
+    _look_for_reuse(memory, seq, row, Cause)
+
+
+def _look_for_reuse(memory: "Memory", seq: int, row: EventRow, causes: Container[Cause]) -> None:
+    """INV-22: a messed-up page must not back another user. The pfn of a run is that of its first page."""
+    first = row[VALUE]
+    if not memory.messed_up or first is None:
+        return
     for entry in list(memory.messed_up.values()):
-        if entry.pfn is not None and entry.pfn == row[VALUE] and entry.state in ("messed_up", "reused"):
+        if entry.pfn is None or entry.cause not in causes or entry.state not in ("messed_up", "reused"):
+            continue
+        if first <= entry.pfn < first + (row[NPAGES] or 1):
             memory.mark(entry, "seen_reused", seq)
             memory.find("PFN-REUSED", seq, f"host page {entry.pfn:#x} was given away", row[SPACE], row[START])
 

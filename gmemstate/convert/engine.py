@@ -26,7 +26,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.machines import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import POISONED_PAGE, PRESENT, Gmem, Slot, Vm
+from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, hexadecimal, pages
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
@@ -59,6 +59,8 @@ class Setting:
     type: VmType = VmType.SW
     order: int = 0
     """order of the folios that the guest_memfd allocates: 0, 9 (2M) or 18 (1G); rfc-v2 and check-first only"""
+    mmap: bool = True
+    """the guest_memfd can be mapped by the host (GUEST_MEMFD_FLAG_MMAP)"""
     mmap_is_hva: bool = True
     """memslots name the mmap of their own guest_memfd, so that its mmu notifier reaches KVM"""
     in_place: bool = True
@@ -76,7 +78,10 @@ class Setting:
 
 @dataclass(slots=True)
 class Fault:
-    """Something that goes wrong: the ``nth`` time (from 1) that the kernel does ``at``, or whenever it concerns ``page``."""
+    """Something that goes wrong: ``times`` times, from the ``nth`` time (from 1) on that the kernel does ``at``.
+
+    With ``page`` only what concerns that page counts.
+    """
 
     at: str
     page: int | None = None
@@ -91,7 +96,7 @@ class Fault:
         if at != self.at or not self.times or (self.page is not None and not start <= self.page < end):
             return False
         self.seen += 1
-        if self.nth is not None and self.seen != self.nth:
+        if self.seen < (self.nth or 1):
             return False
         self.times -= 1
         return True
@@ -156,7 +161,7 @@ class Kernel:
     setting: Setting = field(default_factory=Setting)
     policy: Policy = Policy.BUG_VM
     faults: Sequence[Fault] = ()
-    pfn: Callable[[int, int], int | None] = lambda gmem, index: None
+    pfn: Callable[[int, int], int | None] = lambda _gmem, _index: None
     """the host page behind a page of a guest_memfd, where that is known"""
     drained: bool = False
     failed: list[int] = field(default_factory=list)
@@ -234,8 +239,8 @@ class Kernel:
         return 0 if fault is None else fault.errno
 
     def fault(self, at: str, start: int, end: int) -> Fault | None:
-        """What goes wrong now, if anything."""
-        return next((fault for fault in self.faults if fault.strikes(at, start, end)), None)
+        """What goes wrong now, if anything. Each fault counts this time, whichever strikes."""
+        return next(iter([fault for fault in self.faults if fault.strikes(at, start, end)]), None)
 
     # --- doing
 
@@ -288,25 +293,28 @@ class Kernel:
 
     def _remove_private(self, space: int, start: int, end: int) -> Doing[None]:
         """tdx_sept_remove_leaf_spte() of each private page: what fails here, the caller does not hear of."""
-        for first, last, state in list(self.kinds(space, start, end)):
-            if state == PRIVATE:
-                while (fault := self.fault("private_unmap", first, last)) is not None:
-                    page = fault.page if fault.page is not None else first
-                    self.failed.append(page)
-                    yield PrivateUnmapFailed(
-                        step=fault.step,
-                        space=space,
-                        conversion=THIS,
-                        start=page,
-                        npages=1,
-                        pfn=self.pfn(*self._behind(space, page)),
-                    )
+        for page, gmem, index in self.assigned(space, start, end, "private_unmap"):
+            vm, gfn = self.memory.place(gmem, index)
+            if gfn is None or self.memory.mapped(vm or 0, User.GUEST, gfn) == UNMAPPED or self.messed_up(gmem, index, index + 1):
+                continue  # KVM has no entry for it
+            if fault := self.fault("private_unmap", page, page + 1):
+                self.failed.append(page)
+                yield PrivateUnmapFailed(
+                    step=fault.step, space=space, conversion=THIS, start=page, npages=1, pfn=self.pfn(gmem, index)
+                )
 
-    def _behind(self, space: int, page: int) -> tuple[int, int]:
-        """The guest_memfd and the index behind a page of a space."""
-        if space in self.memory.gmems:
-            return space, page
-        return next(((gmem, index) for gmem, index, *_ in self.memory.indices(space, page, page + 1)), (0, page))
+    def assigned(self, space: int, start: int, end: int, at: str) -> Iterator[tuple[int, int, int]]:
+        """The private pages of a range that have memory, with guest_memfd and index; none if nothing can go wrong ``at`` them."""
+        if not any(fault.at == at and fault.times for fault in self.faults):
+            return
+        for first, last, kind in list(self.kinds(space, start, end)):
+            for page in range(first, last) if kind == PRIVATE else ():
+                behind = [(space, page)] if space in self.memory.gmems else [
+                    (gmem, index) for gmem, index, *_ in self.memory.indices(space, page, page + 1)
+                ]  # fmt: skip
+                for gmem, index in behind:
+                    if self.gmem(gmem).backing.get(index) in (PRESENT, POISONED_PAGE):
+                        yield page, gmem, index
 
     def learn(self, space: int, start: int, end: int) -> Doing[int]:
         """What guest_memfd learns of private pages that could not be unmapped, by policy; the errno that follows."""

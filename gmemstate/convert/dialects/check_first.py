@@ -19,7 +19,6 @@ from gmemstate.model.events import (
     detail,
 )
 from gmemstate.model.machines import PRIVATE, SHARED
-from gmemstate.model.objects import HOLE
 from gmemstate.model.units import PAGE_SHIFT
 
 
@@ -43,7 +42,8 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     # 2. what can fail: would the users let go; memory for the tree, for split folios, for split page tables
     told = yield from _check(kernel, call, items)
     if told.errno == 0:
-        error = next((error for point in ("reserve", "split", "merge") if (error := kernel.fails(point, start, end))), 0)
+        points = ("reserve", "split" if call.target == SHARED else "merge")[: 2 if kernel.setting.order else 1]
+        error = next((error for point in points if (error := kernel.fails(point, start, end))), 0)
         yield Reserved(conversion=THIS, space=space, result=error)
         told = Told(error)
     # 3. abort, or go: from here on nothing may fail
@@ -92,23 +92,39 @@ def _go(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Steps:
         if (yield from kernel.zap(space, first, last, kind)) is None:
             return None
     # a bug: the failing page is marked, the conversion is refused before the attribute changes
-    if error := (yield from kernel.learn(space, items[0][0], items[-1][1])):
-        return Told(error)
+    for first, last in items if call.target == SHARED else ():
+        if error := (yield from kernel.learn(space, first, last)):
+            return Told(error)
+        if error := (yield from _held(kernel, space, first, last)):
+            return Told(error)
     for first, last in items:
         yield AttrsStored(conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes)
         yield from _restructure(kernel, space, first, last, split=call.target == SHARED)
     return Told()
 
 
+def _held(kernel: Kernel, space: int, first: int, last: int) -> Doing[int]:
+    """The POC of 2025-06-16: what is still referenced behind the zap may still be in the S-EPT, and does not become shared."""
+    kernel.drained = True
+    for head, order in kernel.folios(space, first, last):
+        if (found := kernel.references(space, head, order)) > 1 << order:
+            yield UsersChecked(conversion=THIS, space=space, start=head, npages=1 << order, result=EFAULT,
+                               references=found, expected=1 << order)  # fmt: skip
+            return EFAULT
+    return 0
+
+
 def _restructure(kernel: Kernel, space: int, first: int, last: int, *, split: bool) -> Doing[None]:
-    """Split or merge with what was allocated before."""
+    """Split or merge with what was allocated before. What somebody holds beside the range is not merged: nothing may fail here."""
     order = kernel.setting.order
     if not order:
         return
     low, high = rfc_v2.rounded(kernel, first, last)
+    kernel.drained = True
     for head in range(low, high, 1 << order):
-        end = head + (1 << order)
-        if split and kernel.gmem(space).backing.get(head) != HOLE and kernel.gmem(space).orders.get(head) == order:
+        if not rfc_v2.needs(kernel, space, head, split=split):
+            continue
+        if split:
             yield FolioSplit(conversion=THIS, space=space, start=head, npages=1 << order, result=0, order=order)
-        elif not split and kernel.is_small(space, head, end) and kernel.all_are(space, head, end, PRIVATE):
+        elif kernel.references(space, head, order) == 1 << order:
             yield FolioMerged(conversion=THIS, space=space, start=head, npages=1 << order, result=0, order=order)

@@ -83,11 +83,11 @@ def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     yield from kernel.learn(space, start, end)
     # 7. kvm_arch_gmem_make_shared(): a failure is a WARN_ONCE, the page counts as shared all the same
     if not to_private and kernel.setting.type is Type.SNP:
-        while (fault := kernel.fault("rmp_update", start, end)) is not None:
-            page = start if fault.page is None else fault.page
-            yield PrivateUnmapFailed(
-                step=UnmapStep.RMPUPDATE, space=space, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(space, page)
-            )
+        for page, *_ in kernel.assigned(space, start, end, "rmp_update"):
+            if kernel.fault("rmp_update", page, page + 1):
+                yield PrivateUnmapFailed(
+                    step=UnmapStep.RMPUPDATE, space=space, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(space, page)
+                )
     # 8. mas_store_prealloc() cannot fail
     yield AttrsStored(conversion=THIS, space=space, start=start, npages=npages, attributes=call.attributes)
     # 9. kvm_mmu_invalidate_end(), once for each file with a binding in the range

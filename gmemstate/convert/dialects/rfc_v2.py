@@ -60,13 +60,14 @@ def refusal(kernel: Kernel, call: Call) -> Told | None:
         return Told(ENOTTY)
     if not call.readable:
         return Told(EFAULT)
+    back = Told(EINVAL, call.error_offset) if call.writable else Told(EFAULT)  # the struct is written back as it is
     if call.error_offset:
-        return Told(EINVAL, call.error_offset)
+        return back
     if call.size == 0:
         return Told()
     size = kernel.gmem(call.space).npages
     if wraps(call) or (size is not None and call.address + call.size > size << PAGE_SHIFT) or misaligned(call):
-        return Told(EINVAL, call.error_offset)
+        return back
     return Told(EFAULT) if kernel.tracked(call.space, *range_of(call)) else None
 
 
@@ -92,15 +93,14 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
             break
     # 5., 6. carry out; on an error undo through the failing item
     if told is not None and not told.errno:
-        done: list[Item] = []
-        for item in items:
-            done.append(item)
+        for n, item in enumerate(items, 1):
             failed = yield from execute(kernel, space, item, attributes)
             if failed is None:
                 return None
             if failed:
                 told = Told(failed)
-                yield from _roll_back(kernel, space, done, attributes ^ PRIVATE_ATTRIBUTE)
+                if not (yield from _roll_back(kernel, space, items[:n], attributes ^ PRIVATE_ATTRIBUTE)):
+                    return None
                 break
     # 8. kvm_gmem_invalidate_end()
     for first, last in items:
@@ -180,7 +180,7 @@ def execute(kernel: Kernel, space: int, item: Item, attributes: int) -> Errno:
     return (yield from restructure(kernel, space, item, split=attributes == 0))
 
 
-def restructure(kernel: Kernel, space: int, item: Item, *, split: bool) -> Errno:
+def restructure(kernel: Kernel, space: int, item: Item, *, split: bool, undoing: bool = False) -> Errno:
     """Split every touched huge folio to 4K, or merge where a huge range has become private throughout."""
     if not kernel.setting.order:
         return 0
@@ -188,34 +188,30 @@ def restructure(kernel: Kernel, space: int, item: Item, *, split: bool) -> Errno
     low, high = rounded(kernel, *item)
     done: list[int] = []
     for head in range(low, high, size):
-        error = yield from _restructure_one(kernel, space, head, split=split)
-        if error is None:
-            return None
+        if not needs(kernel, space, head, split=split):
+            continue
+        if kernel.references(space, head, kernel.setting.order) != size:  # else every folio freezes at once
+            for folio, order in list(kernel.folios(space, head, head + size)):
+                if not (yield from kernel.freeze(space, folio, order)):
+                    return None
+        error = kernel.fails("split" if split else "merge", head, head + size)
+        if error and undoing:
+            yield Undone(conversion=THIS, space=space, start=item[0], npages=item[1] - item[0], result=error,
+                         attributes=PRIVATE_ATTRIBUTE * (not split), detail=detail(folio=head))  # fmt: skip
+        else:
+            yield _restructured(space, head, kernel.setting.order, error, split=split)
         if error:
             return (yield from _walk_back(kernel, space, done, low, split=split, error=error))
         done.append(head)
     return 0
 
 
-def _restructure_one(kernel: Kernel, space: int, head: int, *, split: bool) -> Errno:
-    """One huge range; nothing to do where there is no folio, or where it has the right size already."""
-    order = kernel.setting.order
-    size = 1 << order
-    gmem = kernel.gmem(space)
-    if gmem.backing.get(head) == HOLE:
-        return 0
+def needs(kernel: Kernel, space: int, head: int, *, split: bool) -> bool:
+    """Whether a huge range is to be split or merged; not where there is no folio, or where it has the right size already."""
+    gmem, end = kernel.gmem(space), head + (1 << kernel.setting.order)
     if split:
-        if gmem.orders.get(head) == 0:
-            return 0
-    elif not kernel.is_small(space, head, head + size) or not kernel.all_are(space, head, head + size, PRIVATE):
-        return 0
-    if kernel.references(space, head, order) != size:  # else every folio freezes at once
-        for folio, folio_order in list(kernel.folios(space, head, head + size)):
-            if not (yield from kernel.freeze(space, folio, folio_order)):
-                return None
-    error = kernel.fails("split" if split else "merge", head, head + size)
-    yield _restructured(space, head, order, error, split=split)
-    return error
+        return gmem.backing.get(head) != HOLE and gmem.orders.get(head) != 0
+    return kernel.is_small(space, head, end) and kernel.all_are(space, head, end, PRIVATE)
 
 
 def _restructured(space: int, head: int, order: int, error: int, *, split: bool) -> Step:
@@ -233,14 +229,22 @@ def _walk_back(kernel: Kernel, space: int, done: Sequence[int], low: int, *, spl
     return error
 
 
-def _roll_back(kernel: Kernel, space: int, done: Sequence[Item], attributes: int) -> Doing[None]:
-    """Store the old shareability and restructure back, item by item; an error in here is a WARN, never returned."""
-    for first, last in done:
+def _roll_back(kernel: Kernel, space: int, items: Sequence[Item], attributes: int) -> Doing[bool]:
+    """Store the old shareability and restructure back, item by item; an error in here is a WARN, never returned.
+
+    The failing item is rolled back too, though it may never have been stored. False if it never ends.
+    """
+    old = PRIVATE if attributes else SHARED
+    for first, last in items:
         error = kernel.fails("undo", first, last)
-        now = attributes if not error else attributes ^ PRIVATE_ATTRIBUTE
+        as_before = not error or kernel.all_are(space, first, last, old)
+        now = attributes if as_before else attributes ^ PRIVATE_ATTRIBUTE
         yield Undone(conversion=THIS, space=space, start=first, npages=last - first, result=error, attributes=now)
         if not error:
-            yield from restructure(kernel, space, (first, last), split=attributes == 0)
+            stuck = (yield from restructure(kernel, space, (first, last), split=attributes == 0, undoing=True)) is None
+            if stuck:
+                return False
+    return True
 
 
 def rounded(kernel: Kernel, first: int, last: int) -> Item:

@@ -1,19 +1,20 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from gmemstate.audit import views
+from gmemstate.answers import Answers
 from gmemstate.audit.check import Checked, Checkpoint, check
-from gmemstate.audit.history import History, moment
-from gmemstate.audit.history import history as history_of
+from gmemstate.audit.history import History
 from gmemstate.ingest.lines import Account, Input
 from gmemstate.ingest.reading import Reading
+from gmemstate.jsonl import JsonlRecord
 from gmemstate.live import Converted, Live
-from gmemstate.model.errors import SourceChanged, UsageError
+from gmemstate.model.errors import GmemstateError, SourceChanged, UsageError
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -31,13 +32,9 @@ from gmemstate.model.events import (
     SourceRead,
     T,
     details,
-    event_of,
 )
-from gmemstate.model.machines import RANGE, may
-from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, SourceInfo
-from gmemstate.model.units import END, Gfn
-from gmemstate.store.database import connect
+from gmemstate.store.database import connect, is_url
 from gmemstate.store.events import StoredRecord
 from gmemstate.store.inspection import Inspection
 from gmemstate.store.projections import compare
@@ -63,32 +60,20 @@ class Ingested(NamedTuple):
         return not self.gaps and self.damage is None
 
 
-class RangeView(NamedTuple):
-    """The range of equal state that holds a gfn: one row of the range machine."""
-
-    guest: str
-    start: Gfn
-    end: Gfn
-    state: str
-
-    def may(self, trigger: str) -> bool:
-        """Whether an event is expected in this state."""
-        return may(RANGE, self.state, trigger)
-
-
-class Ledger:
+class Ledger(Answers):
     """A record of conversions in a file or a database, and the answers that it gives.
 
     Use :meth:`open`; a ledger is a context manager. All methods raise subclasses of GmemstateError.
     """
 
+    record_: StoredRecord
+
     def __init__(self, where: str, *, writable: bool, synchronous: str) -> None:
-        self.where = where
+        super().__init__(StoredRecord(connect(where, writable=writable, synchronous=synchronous), where), where)
         self._writable = writable
         self._synchronous = synchronous
         self._recorder: Recorder | None = None
         self._live: Live | None = None
-        self.record_ = StoredRecord(connect(where, writable=writable, synchronous=synchronous), where)
 
     @classmethod
     def open(cls, where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Self:
@@ -236,71 +221,40 @@ class Ledger:
             result.note("PROJECTION", f"the table {table} is not what the record folds to")
         return result
 
-    def checkpoint(self) -> Checkpoint:
-        """What to keep elsewhere of the record as it is now."""
-        head = self.head()
-        return Checkpoint(head.seq, head.hash, time.time_ns())
-
-    # --- answers
-
-    def head(self) -> Head:
-        """Where the record ends."""
-        return self.record_.head()
-
-    def events(self, first: int = 1, last: int | None = None) -> Iterator[tuple[int, Event]]:
-        """The events ``first .. last`` with their seqs, typed."""
-        return ((row[SEQ], event_of(row)) for row in self.record_.events(first, last))
-
-    def history(self, at: str | int | None = None) -> History:
-        """Everything that happened up to a moment (a seq, or a time like "5.31"); the whole record if None."""
-        return history_of(self.record_, moment(self.record_, at))
-
-    def memory(self, at: str | int | None = None) -> Memory:
-        """What was true at a moment."""
-        return self.history(at).memory
-
-    def state(self, at: str | int | None = None, start: int = 0, end: int = END) -> list[views.StateRow]:
-        """The state of gfns ``[start, end)`` of every guest at a moment."""
-        return list(views.state(self.history(at), start, end))
-
-    def conversions(self, at: str | int | None = None) -> list[views.Json]:
-        """All conversions with their verdicts."""
-        return views.conversions(self.history(at))
-
-    def requests(self, at: str | int | None = None) -> list[views.Json]:
-        """All requests of guests with what became of them."""
-        return views.requests(self.history(at))
-
-    def messed_up(self, at: str | int | None = None) -> list[views.Json]:
-        """All host pages that can no longer be trusted."""
-        return views.messed_up(self.history(at))
-
     def stale_projections(self, history: History) -> list[str]:
         """The tables for SQL readers that are not what a history of the whole record folds to."""
         return compare(self.record_, history)
-
-    def range(self, gfn: int, guest: str | None = None, at: str | int | None = None) -> RangeView:
-        """The range of equal state that holds a gfn of a guest (which may be left out if there is one only)."""
-        memory = self.memory(at)
-        guests = [vm for vm in memory.vms.values() if guest in (None, vm.name)]
-        if len(guests) != 1:
-            names = ", ".join(vm.name for vm in memory.vms.values()) or "none"
-            raise UsageError(f"which guest? There are: {names}", guests=names)
-        vm = guests[0]
-        state = memory.attribute(vm.id, gfn)
-        runs = [run for run in memory.guest_runs(vm.id) if run.start < run.end]
-        at_hand = next(n for n, run in enumerate(runs) if run.start <= gfn < run.end)
-        first, last = at_hand, at_hand
-        while first and runs[first - 1].state == state:
-            first -= 1
-        while last + 1 < len(runs) and runs[last + 1].state == state:
-            last += 1
-        return RangeView(vm.name, Gfn(runs[first].start), Gfn(runs[last].end), state)
 
 
 def open(where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Ledger:
     """Open the ledger at a path or database URL (see :meth:`Ledger.open`)."""
     return Ledger.open(where, readonly=readonly, durable=durable)
+
+
+def restore(where: str, export: JsonlRecord) -> Head:
+    """Make a new ledger of an export, with the same batches and hashes.
+
+    Raises UsageError where there is a ledger already, CannotRead (with the line) where the export was altered; what was
+    made by then is taken away again.
+    """
+    if is_url(where):
+        with contextlib.suppress(GmemstateError), Ledger.open(where, readonly=True) as old:
+            if old.head().seq:
+                raise UsageError(f"{where}: there is a ledger already; import into a new one")
+    elif Path(where).exists():
+        raise UsageError(f"{where}: there is a ledger already; import into a new one")
+    for _ in export.sealed():  # all of it, before anything is made
+        pass
+    recorded = 0
+    recorder = Recorder(connect(where, writable=True, synchronous="NORMAL"), where, lambda: recorded)
+    try:
+        head = export.head()
+        for batch, rows in export.sealed():
+            recorded = batch.recorded
+            head = recorder.append(rows)
+    finally:
+        recorder.close()
+    return head
 
 
 def _as_reference(row: EventRow) -> EventRow:

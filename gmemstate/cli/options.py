@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,8 +10,8 @@ import click
 from gmemstate.cli.main import Exit, talk
 
 if TYPE_CHECKING:
+    from gmemstate.answers import Answers
     from gmemstate.audit.history import History
-    from gmemstate.ledger import Ledger
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -28,8 +29,15 @@ def at_option() -> Decorator:
 
 
 @contextmanager
-def reading(where: str) -> "Iterator[Ledger]":
-    """A ledger that is only read."""
+def reading(where: str) -> "Iterator[Answers]":
+    """A ledger, or an export of one, that is only read; an export needs no database."""
+    from gmemstate.jsonl import is_export
+
+    if is_export(Path(where)):
+        from gmemstate.answers import Exported
+
+        yield Exported(Path(where))
+        return
     from gmemstate.ledger import Ledger
 
     with Ledger.open(where, readonly=True) as ledger:

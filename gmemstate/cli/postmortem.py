@@ -10,7 +10,7 @@ from gmemstate.cli.options import json_option, reading
 from gmemstate.model.errors import CannotWrite, UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.ledger import Ledger
+    from gmemstate.answers import Answers
 
 
 @click.command()
@@ -56,7 +56,7 @@ def demo(db: str) -> Exit:
     return code
 
 
-def _tell(ledger: "Ledger", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
+def _tell(ledger: "Answers", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
     from gmemstate.postmortem import html, stories, text
     from gmemstate.postmortem.words import count
 

@@ -4,6 +4,7 @@ import click
 
 from gmemstate.cli.check import check, checkpoint
 from gmemstate.cli.decoding import decode
+from gmemstate.cli.exchange import export, import_
 from gmemstate.cli.ingest import ingest
 from gmemstate.cli.lists import conversions, events, messed_up, requests, state, status
 from gmemstate.cli.machine import machine
@@ -25,6 +26,8 @@ VERBS: dict[str, click.Command] = {
     "rebuild": rebuild,
     "check": check,
     "checkpoint": checkpoint,
+    "export": export,
+    "import": import_,
     "simulate": simulate,
     "machine": machine,
     "decode": decode,

@@ -1,0 +1,49 @@
+"""The verbs that carry a record from one place to another."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.options import reading
+from gmemstate.model.errors import CannotWrite
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.pass_obj
+def export(db: str, file: str) -> Exit:
+    """Write the whole record as JSON lines to FILE (`-` for standard output).
+
+    The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
+    """
+    from gmemstate import jsonl
+
+    with reading(db) as ledger:
+        if file == "-":
+            head = jsonl.export(ledger.record_, sys.stdout)
+        else:
+            try:
+                with Path(file).open("x", encoding="utf-8", newline="\n") as target:
+                    head = jsonl.export(ledger.record_, target)
+            except OSError as error:
+                raise CannotWrite(f"{file}: cannot be written: {error.strerror}; name a file that is not there yet") from None
+    talk(f"{head.seq} events, head {head.hash.hex()}")
+    return Exit.CLEAN
+
+
+@click.command("import")
+@click.argument("file", metavar="FILE")
+@click.pass_obj
+def import_(db: str, file: str) -> Exit:
+    """Make a new ledger of an export.
+
+    It has the same batches and hashes. An export that was altered is refused, with the line, and nothing of it is kept.
+    """
+    from gmemstate.jsonl import JsonlRecord
+    from gmemstate.ledger import restore
+
+    head = restore(db, JsonlRecord(Path(file)))
+    talk(f"{db}: {head.seq} events, head {head.hash.hex()}")
+    return Exit.CLEAN

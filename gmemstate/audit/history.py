@@ -207,7 +207,7 @@ def moment(record: Record, at: str | int | None) -> int | None:
     return _event_at(record, int(Decimal(match["time"]) * NS))
 
 
-_MOMENT = re.compile(r"(?P<seq>\d{1,18})|(?P<time>\d{1,12}(?:\.\d*)?|\.\d+)s?")
+_MOMENT = re.compile(r"(?P<seq>[0-9]{1,18})|(?P<time>[0-9]{1,12}(?:\.[0-9]*)?|\.[0-9]+)s?")
 
 
 def _event_at(record: Record, time: int) -> int:

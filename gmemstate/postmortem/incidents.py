@@ -34,6 +34,7 @@ class Kind(StrEnum):
     RESULT_UNSEEN = "result not seen"
     SLOT_SWAP = "private memory replaced"
     DISTRUSTED = "host page not to be trusted"
+    GIVEN_AWAY = "bad page given away"
     FINDING = "impossible history"
 
 
@@ -309,7 +310,7 @@ def _stopped(history: History) -> list[Incident]:
 def _findings(history: History) -> list[Incident]:
     groups: dict[tuple[object, ...], Incident] = {}
     for finding in history.findings:
-        kind = Kind.SLOT_SWAP if finding.code == "SLOT-SWAP-FLIP" else Kind.FINDING
+        kind = {"SLOT-SWAP-FLIP": Kind.SLOT_SWAP, "PFN-REUSED": Kind.GIVEN_AWAY}.get(finding.code, Kind.FINDING)
         vm = _vm(history, finding.space)
         group = groups.setdefault((kind, vm.id if vm else None), Incident(kind, vm, finding.seq))
         group.findings.append(finding)

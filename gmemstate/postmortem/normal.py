@@ -2,7 +2,7 @@
 
 from gmemstate.audit.history import History
 from gmemstate.model.events import Capability, Cause, EventRow, T, details
-from gmemstate.model.findings import CATALOGUE
+from gmemstate.model.findings import CATALOGUE, Finding
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import END, duration, seconds
 from gmemstate.postmortem import words
@@ -238,11 +238,29 @@ def impossible(history: History, seen: Scene, incident: Incident) -> Story:
         f"{words.count(len(findings), 'event')} {'is' if len(findings) == 1 else 'are'} not expected where {'it stands' if len(findings) == 1 else 'they stand'}. "
         "A wrong join of threads or guests is likelier than a kernel bug.",
     )
+    _cite(story, findings)
+    story.complete = False
+    return story
+
+
+def given_away(history: History, seen: Scene, incident: Incident) -> Story:
+    """A host page that could not be trusted got a new owner (INV-22)."""
+    findings = incident.findings
+    story = Story(
+        "kernel or module",
+        incident.kind,
+        words.guest(history, incident.vm),
+        f"{words.count(len(findings), 'time')} a host page that can no longer be trusted became the memory of somebody else. The old owner "
+        "may still reach it.",
+    )
+    _cite(story, findings)
+    return story
+
+
+def _cite(story: Story, findings: list[Finding]) -> None:
     for finding in findings[:SHOWN]:
         story.add("Event", str(finding))
     if len(findings) > SHOWN:
         story.add("Event", f"... and {len(findings) - SHOWN} more: see replay")
     for code in sorted({finding.code for finding in findings}):
         story.add("Do", f"{CATALOGUE[code].next_step} [{code}]")
-    story.complete = False
-    return story

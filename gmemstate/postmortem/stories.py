@@ -27,6 +27,7 @@ TELLERS: dict[Kind, Teller] = {
     Kind.KILLED: normal.killed,
     Kind.RESULT_UNSEEN: normal.result_unseen,
     Kind.DISTRUSTED: normal.distrusted,
+    Kind.GIVEN_AWAY: normal.given_away,
     Kind.FINDING: normal.impossible,
 }
 

@@ -1,0 +1,131 @@
+"""What holds for the post-mortem of every capture: it tells all that failed and nothing else, and says what is missing."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from gmemstate.model.objects import FaultClass
+from gmemstate.postmortem import html, text
+from gmemstate.postmortem.incidents import Incident, Kind, incidents
+from gmemstate.postmortem.stories import report_json
+from tests.ingest.truth import FAILURES_ONLY, UNSEEN, reported
+from tests.postmortem.page import Page
+from tests.postmortem.telling import told
+from tests.traces import CASES, ground_truth, meta, read_case
+
+BLAMES = ("kernel or module", "host platform", "VMM", "guest", "memory shortage", "unknown", "nobody")
+
+MISSING = {
+    "einval": "vm2: the record begins after its beginning",
+    "guest_ask_nocap": "no line shows a conversion, and none proves that one would have been seen",
+    "ip_basic_graph": "the record begins after its beginning",
+    "ip_basic_tp": "no line shows a conversion, and none proves that one would have been seen",
+    "ip_eagain_graph": "the record begins after its beginning",
+    "ip_eagain_tp": "no line shows a conversion, and none proves that one would have been seen",
+    "ip_lost_overrun": "3139 events lost",
+    "kill_mid": "the record begins after its beginning",
+    "kvm_exits": "the guest of this vCPU thread",
+    "late_attach": "the record begins after its beginning",
+    "lost_overrun": "42971 events lost",
+    "simple_graph": "the record begins after its beginning",
+    "simple_tp": "the results: a tracepoint fires before the lock",
+    "st_conv_tp": "the results: a tracepoint fires before the lock",
+    "st_guest_memfd": "no line shows a conversion, and none proves that one would have been seen",
+    "st_set_region": "no line shows a conversion, and none proves that one would have been seen",
+}
+"""The captures whose evidence has holes that touch the answer, and what is said of them. All others are whole."""
+
+ABOUT_FAILURES = (Kind.REFUSED_THEN_APPLIED, Kind.NOT_APPLIED, Kind.PARTLY_APPLIED, Kind.NOT_AS_TOLD)
+
+
+def found(case: str) -> list[Incident]:
+    return incidents(read_case(case).history)
+
+
+def failures(incident: Incident) -> list[int]:
+    """The errnos of the conversions that an incident is about."""
+    own = [c for episode in incident.episodes for c in episode.failed] if incident.kind in ABOUT_FAILURES else []
+    return [c.result or 0 for c in (*own, *(incident.conversions if incident.kind is Kind.REJECTED else ()))]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in UNSEEN and meta(case)["ground_truth"]])
+def test_every_call_that_failed_is_told_once_and_no_other(case: str) -> None:
+    expected = Counter(one.call.errno for one in reported(case) if one.call.errno)
+    if case in ("simple_tp", "st_conv_tp", "lost_overrun"):
+        assert not expected
+    assert Counter(errno for incident in found(case) for errno in failures(incident)) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_that_went_wrong_is_left_out(case: str) -> None:
+    history = read_case(case).history
+    told_of = found(case)
+    faults = {fault.seq for incident in told_of for fault in incident.faults}
+    assert faults == {fault.seq for fault in history.faults if fault.kind is not FaultClass.MISMATCH}
+    entries = {entry.id for incident in told_of for entry in incident.entries}
+    assert entries == {entry.id for entry in history.memory.messed_up.values() if entry.state != "cleared"}
+    assert sum(len(incident.findings) for incident in told_of) == len(history.findings)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "guest_ask" in case or "half_done" in case])
+def test_every_answer_that_disappointed_a_guest_is_told(case: str) -> None:
+    answers = Counter(truth.number("hypercall_ret") for truth in ground_truth(case) if truth.op == "guest_saw")
+    whole = text.report(told(case))
+    for answer, times in answers.items():
+        if answer:
+            assert len([1 for word in whole.split() if word.strip("().,") == str(answer)]) >= times
+
+
+def test_calls_without_a_failure_make_no_story_of_one() -> None:
+    for case in CASES:
+        if case != FAILURES_ONLY and meta(case)["ground_truth"] and not any(truth.errno for truth in ground_truth(case)):
+            assert {incident.kind for incident in found(case)} <= {Kind.RESULT_UNSEEN, Kind.KILLED, Kind.LOST_RACE,
+                                                                   Kind.SLOT_SWAP, Kind.REQUEST_REFUSED}, case  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_missing_is_said_and_whole_evidence_is_complete(case: str) -> None:
+    report = told(case)
+    said = [*report.missing, *(missing for _, story in report.stories for missing in story.missing)]
+    assert report.complete == (case not in MISSING)
+    if case in MISSING:
+        assert any(MISSING[case] in reason for reason in said), said
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_text_begins_with_the_blame_and_ends_with_what_was_covered_and_what_is_missing(case: str) -> None:
+    report = told(case)
+    whole = text.report(report)
+    first, *_ = whole.splitlines()
+    blames = {story.blame for _, story in report.stories}
+    assert blames <= set(BLAMES)
+    if report.stories:
+        assert first.startswith(f"{report.stories[0][1].blame}: ")
+        assert first.endswith(f"incident 1 of {report.count}")
+    else:
+        assert first == "No conversion failed in what was recorded."
+    last = whole[whole.rindex("\n\nCovered") :].split()
+    account = read_case(case).account
+    assert f"{account.lines} lines" in " ".join(last)
+    assert last.count("Covered") == 1
+    assert last.count("Missing") == len(report.missing)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_line_of_the_text_is_wider_than_80_columns(case: str) -> None:
+    assert [line for line in text.report(told(case)).splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_data_and_page_say_what_the_text_says(case: str) -> None:
+    report = told(case)
+    data = json.loads(json.dumps(report_json(report)))
+    page = Page.of(html.page(report))
+    assert len(data["incidents"]) == report.count == len(page.articles)
+    assert data["complete"] == report.complete
+    for (_, story), told_as_data in zip(report.stories, data["incidents"], strict=True):
+        assert told_as_data["blame"] == story.blame
+        for words in (story.summary, *(text for _, text in story.paragraphs)):
+            assert words in page.text
+    assert all(reason in page.text for reason in report.missing)

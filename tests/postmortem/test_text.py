@@ -1,0 +1,81 @@
+"""The form of the text: one story in 80 columns, whatever is in it."""
+
+from pathlib import Path
+
+import pytest
+
+from gmemstate.postmortem import text
+from gmemstate.postmortem.story import Covered, Evidence, Report, Story, Table, cited
+from tests.postmortem.telling import tell
+from tests.traces import lines_of, read_file, read_lines
+
+LONG = "x" * 200
+
+
+def story(**facts: object) -> Story:
+    return Story("VMM", "not applied", "vm1", "One page was in use.", **facts)  # type: ignore[arg-type]
+
+
+def lines(one: Story) -> list[str]:
+    return text.render(one, 1, 1).splitlines()
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        story(paragraphs=[("Why", LONG)]),
+        story(timeline=[("asked", "5.267216", f"gfn {LONG} to private", "EAGAIN", "3.61 ms")]),
+        story(timeline=[("", "5.267216", "gfn [0x1,0x2) to private", "EAGAIN", LONG)]),
+        story(evidence=[Evidence(f"/a/{LONG}", LONG, 1, 2)]),
+        story(missing=[LONG]),
+        Story("VMM", LONG, LONG, LONG),
+    ],
+    ids=["paragraph", "row", "note", "file", "missing", "head"],
+)
+def test_even_a_word_that_is_too_long_keeps_to_the_width(long: Story) -> None:
+    head, *rest = lines(long)
+    assert [line for line in rest if len(line) > 80] == []
+    assert len(head) <= 80 or long.title == LONG
+
+
+def test_columns_of_a_timeline_stand_under_each_other_and_one_long_row_does_not_move_them() -> None:
+    rows = [
+        ("ioctl", "5.275009", "gfn [0x1,0x2) to private", "0", "3.61 ms"),
+        ("", "15.306156", f"gfn {'y' * 40} to private", "ENOMEM", "attributes 0x8"),
+        ("told", "15.331450", "-12 to the guest", "", ""),
+        ("", "15.4", "gfn [0x1,0x22) to private", "EAGAIN", "idx 0x1 in use"),
+    ]
+    shown = lines(story(timeline=rows))[4:]
+    assert shown[0] == "  ioctl  5.275009  gfn [0x1,0x2) to private   0       3.61 ms"
+    assert shown[-1] == "             15.4  gfn [0x1,0x22) to private  EAGAIN  idx 0x1 in use"
+    assert shown[1].endswith("to private")
+    assert shown[2].strip() == "ENOMEM  attributes 0x8"
+
+
+def test_a_table_that_would_be_too_wide_is_set_closer() -> None:
+    wide = Table(("gfn", "now", "guest was told"), [("a" * 40, "private", "b" * 28)])
+    assert lines(story(table=wide))[-1] == f"  {'a' * 40} private {'b' * 28}"
+
+
+def test_lines_are_cited_by_file_and_the_first_eight_places() -> None:
+    places = [Evidence("/tmp/a/ftrace.txt", "a/ftrace.txt", n, n + 1 if n % 2 else n) for n in range(10, 21)]
+    assert cited(places) == "a/ftrace.txt:10, 11-12, 12, 13-14, 14, 15-16, 16, 17-18 and 3 more"
+
+
+def test_a_report_of_nothing_says_so_and_what_it_looked_at() -> None:
+    covered = Covered("/tmp/t.txt", "t.txt", None, 3, 1, 1, 1, 1, 7)
+    assert text.report(Report([], 0, [covered], [])) == (
+        "No conversion failed in what was recorded.\n\n"
+        "Covered t.txt: 3 lines (1 used, 1 context, 1 not understood), 1 gap, at least 7\n        events lost"
+    )
+    assert text.report(Report([], 0, [], [])).endswith("Covered nothing: the ledger has no source")
+
+
+def test_two_sources_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    """The text names a file by the shortest tail of its path that no other source has; the data have the whole path."""
+    folder = tmp_path / "somewhere" / "half_done"
+    folder.mkdir(parents=True)
+    read = read_lines(lines_of("half_done"), folder)
+    assert "Lines   trace.txt:642-777" in text.report(tell(read))
+    ((_, one),) = tell(read_file(folder / "trace.txt")).stories
+    assert one.evidence[0].file == str(folder / "trace.txt")

@@ -16,7 +16,7 @@ def at(read: Read, last: int) -> History:
 @pytest.mark.parametrize("case", ["half_done", "ip_eagain_pin", "enomem"])
 def test_a_whole_record_lacks_nothing_at_any_moment(case: str) -> None:
     read = read_case(case)
-    assert [at(read, last).missing() for last in range(0, len(read.rows) + 1)] == [[]] * (len(read.rows) + 1)
+    assert [at(read, last).missing() for last in range(len(read.rows) + 1)] == [[]] * (len(read.rows) + 1)
 
 
 def test_a_gap_is_missing_from_the_moment_on_at_which_it_stands() -> None:

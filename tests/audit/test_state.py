@@ -1,5 +1,7 @@
 """The state of pages: whose they are, in which unit, what is at work on them, and what became of their guest."""
 
+from itertools import pairwise
+
 import pytest
 
 from gmemstate.audit import views
@@ -30,7 +32,7 @@ def test_a_row_says_what_became_of_the_guest_only_after_it_did() -> None:
 def test_exactly_the_pages_that_were_asked_for_are_answered(start: int, end: int) -> None:
     found = rows("half_done", 50, start, end)
     assert (found[0].start, found[-1].end) == (start, end)
-    assert all(left.end == right.start for left, right in zip(found, found[1:], strict=False))
+    assert all(left.end == right.start for left, right in pairwise(found))
     assert {row.state for row in found} <= {SHARED, PRIVATE}
 
 

@@ -126,6 +126,6 @@ def test_data_and_page_say_what_the_text_says(case: str) -> None:
     assert data["complete"] == report.complete
     for (_, story), told_as_data in zip(report.stories, data["incidents"], strict=True):
         assert told_as_data["blame"] == story.blame
-        for words in (story.summary, *(text for _, text in story.paragraphs)):
+        for words in (story.summary, *(said for _, said in story.paragraphs)):
             assert words in page.text
     assert all(reason in page.text for reason in report.missing)

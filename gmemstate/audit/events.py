@@ -11,7 +11,12 @@ _HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "addr
 
 
 def event_json(seq: int, event: Event) -> str:
-    """One event as one line of JSON, with the names of its kind."""
+    """One event as one line of JSON."""
+    return json.dumps(event_facts(seq, event), ensure_ascii=False)
+
+
+def event_facts(seq: int, event: Event) -> dict[str, Any]:
+    """What an event says, with the names of its kind, as JSON has it."""
     facts: dict[str, Any] = {"seq": seq, "kind": event.name}
     for field in event.columns:
         value = getattr(event, field)
@@ -26,7 +31,7 @@ def event_json(seq: int, event: Event) -> str:
         facts[field] = value
     if event.detail is not None:
         facts["detail"] = details(event.detail)
-    return json.dumps(facts, ensure_ascii=False)
+    return facts
 
 
 def event_line(seq: int, event: Event) -> str:

@@ -11,6 +11,7 @@ from gmemstate.cli.machine import machine
 from gmemstate.cli.postmortem import demo, postmortem
 from gmemstate.cli.replay import rebuild, replay
 from gmemstate.cli.simulate import simulate
+from gmemstate.cli.why import why
 
 VERBS: dict[str, click.Command] = {
     "demo": demo,
@@ -22,6 +23,7 @@ VERBS: dict[str, click.Command] = {
     "messed-up": messed_up,
     "events": events,
     "status": status,
+    "why": why,
     "replay": replay,
     "rebuild": rebuild,
     "check": check,

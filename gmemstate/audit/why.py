@@ -1,0 +1,196 @@
+"""Why a page is what it is: an irreducible set of events that gives the same answer when folded alone.
+
+What is kept is found by leaving events out: first everything that has nothing to do with the page, then ever smaller
+pieces, then each single event. Nothing that remains can be left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from gmemstate.model.errors import UsageError
+from gmemstate.model.events import (
+    CONVERSION,
+    KIND,
+    NPAGES,
+    SEQ,
+    SPACE,
+    START,
+    VALUE,
+    Event,
+    EventRow,
+    HostBooted,
+    Poisoned,
+    PrivateMapFailed,
+    PrivateMapped,
+    PrivateUnmapFailed,
+    ReclaimFailed,
+    SourceShows,
+    event_of,
+)
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import Record
+from gmemstate.model.units import END
+
+BY_PFN = frozenset(
+    kind.code for kind in (HostBooted, Poisoned, PrivateMapFailed, PrivateMapped, PrivateUnmapFailed, ReclaimFailed)
+)
+"""Kinds that speak of host pages."""
+
+
+class Spot(NamedTuple):
+    """One page: a gfn of a guest, an index of a guest_memfd, or (both spaces None) a host page."""
+
+    unit: str
+    page: int
+    space: int | None
+
+
+class Facts(NamedTuple):
+    """Everything that is derived about a page."""
+
+    state: str | None
+    backing: int | None
+    marks: tuple[tuple[str, str, int | None, int | None, int | None], ...]
+    """cause and state of each messed-up entry, with its pfn, gfn and index"""
+
+
+class Why(NamedTuple):
+    """The answer: what the page is, and the events that make it so."""
+
+    spot: Spot
+    facts: Facts
+    events: tuple[tuple[int, Event], ...]
+
+
+def find_spot(memory: Memory, unit: str, page: int, guest: str | None = None) -> Spot:
+    """The page behind an address. Raises UsageError where several guests or guest_memfds could be meant."""
+    if unit == "pfn":
+        return Spot(unit, page, None)
+    if unit == "idx":
+        spaces = {gmem.id: f"guest_memfd {gmem.id}" for gmem in memory.gmems.values()}
+        wanted = {key: name for key, name in spaces.items() if guest in (None, str(key))}
+    else:
+        spaces = {vm.id: vm.name for vm in memory.vms.values()}
+        wanted = {key: name for key, name in spaces.items() if guest in (None, name)}
+    if len(wanted) != 1:
+        raise UsageError(f"whose page? Name one with --guest: {', '.join(sorted(spaces.values())) or 'there are none'}")
+    return Spot(unit, page, next(iter(wanted)))
+
+
+def facts(memory: Memory, spot: Spot) -> Facts:
+    """What a memory says of a page."""
+    unit, page, space = spot
+    gmem, index = (space, page) if unit == "idx" else (None, None)
+    state = None
+    if unit == "gfn" and space in memory.vms:
+        state = memory.attribute(space, page)
+        gmem, index = next(((found, first) for found, first, _, _ in memory.indices(space, page, page + 1)), (None, None))
+    elif unit == "idx" and space is not None:
+        state = memory.runs(space, page, page + 1)[0].state
+    backing = (memory.gmems[gmem].backing.get(index) or None) if gmem in memory.gmems and index is not None else None
+    marks = [
+        (entry.cause.name, entry.state, entry.pfn, entry.gfn, entry.index)
+        for entry in memory.messed_up.values()
+        if (unit == "pfn" and entry.pfn is not None and entry.pfn <= page < entry.pfn + (entry.count or 1))
+        or (unit == "gfn" and entry.vm == space and entry.gfn == page)
+        or (entry.gmem is not None and entry.gmem == gmem and entry.index == index)
+    ]
+    return Facts(state, backing, tuple(sorted(marks, key=str)))
+
+
+def why(record: Record, spot: Spot, last: int | None = None) -> Why:
+    """The events without any one of which the page would not be what it is at event ``last``."""
+    rows = list(record.events(1, last))
+    goal = _Goal(rows, spot)
+    kept = [row for row in rows if _concerns(row, goal)]
+    if not goal.reached(kept):
+        kept = rows
+    size = max(1, len(kept) // 2)
+    while True:
+        kept, smaller = _without_pieces(kept, size, goal)
+        if size == 1 and not smaller:
+            break
+        size = max(1, size // 2)
+    return Why(spot, goal.facts, tuple((row[SEQ], event_of(row)) for row in kept))
+
+
+class _Goal:
+    """What a set of events must give: the same facts, and no finding that the whole record lacks."""
+
+    def __init__(self, rows: Sequence[EventRow], spot: Spot) -> None:
+        self.spot = spot
+        self.memory = _folded(rows)
+        self.facts = facts(self.memory, spot)
+        self.findings = {(finding.code, finding.seq) for finding in self.memory.findings}
+        self.spaces = self._spaces()
+        self.conversions = {row[CONVERSION] for row in rows if row[CONVERSION] is not None and self.covers(row)}
+
+    def _spaces(self) -> set[int]:
+        """The spaces in which the page, or what it is bound to, is numbered."""
+        unit, _, space = self.spot
+        if unit == "pfn":
+            return set(self.memory.vms) | set(self.memory.gmems)
+        found = {space} if space is not None else set()
+        for vm in self.memory.vms.values():
+            for slot in (*vm.slots.values(), *vm.ghosts):
+                if space in (vm.id, slot.gmem):
+                    found |= {vm.id} | ({slot.gmem} if slot.gmem is not None else set())
+        return found
+
+    def covers(self, row: EventRow) -> bool:
+        """Whether an event is about pages among which the page may be."""
+        start = row[START]
+        if start is None or row[SPACE] is None or row[SPACE] not in self.spaces or self.spot.unit == "pfn":
+            return start is None
+        if row[SPACE] != self.spot.space:
+            return True  # numbered otherwise: which of its pages is meant depends on the memslots
+        return start <= self.spot.page < (END if row[NPAGES] is None else start + row[NPAGES])
+
+    def reached(self, rows: Sequence[EventRow]) -> bool:
+        """Whether some events alone give the same facts."""
+        try:
+            memory = _folded(rows)
+            if facts(memory, self.spot) != self.facts:
+                return False
+        except (KeyError, AttributeError, StopIteration):
+            return False  # an event refers to one that was left out
+        return all((finding.code, finding.seq) in self.findings for finding in memory.findings)
+
+
+def _folded(rows: Sequence[EventRow]) -> Memory:
+    memory = Memory()
+    for row in rows:
+        memory.apply(row)
+    return memory
+
+
+def _concerns(row: EventRow, goal: _Goal) -> bool:
+    """Whether an event may have to do with the page at all."""
+    if row[KIND] == SourceShows.code:
+        return True
+    if goal.spot.unit == "pfn" and row[KIND] in BY_PFN:
+        return row[VALUE] in (None, goal.spot.page) or row[START] is not None
+    if row[CONVERSION] is not None:
+        return row[CONVERSION] in goal.conversions
+    return (row[SPACE] is None or row[SPACE] in goal.spaces) and goal.covers(row)
+
+
+def _without_pieces(rows: list[EventRow], size: int, goal: _Goal) -> tuple[list[EventRow], bool]:
+    """Leave out every piece of ``size`` events that can be; from the end, as what is later depends on what is earlier."""
+    smaller = False
+    end = len(rows)
+    while end > 0:
+        start = max(0, end - size)
+        fewer = rows[:start] + rows[end:]
+        if goal.reached(fewer):
+            rows, smaller = fewer, True
+        end = start
+    return rows, smaller
+
+
+def narrate(answer: Why) -> Iterator[str]:
+    """The events in order, one sentence each."""
+    from gmemstate.audit.events import event_line
+
+    for seq, event in answer.events:
+        yield event_line(seq, event)

@@ -4,6 +4,7 @@ import click
 
 from gmemstate.cli.check import check, checkpoint
 from gmemstate.cli.decoding import decode
+from gmemstate.cli.diff import diff
 from gmemstate.cli.exchange import export, import_
 from gmemstate.cli.ingest import ingest
 from gmemstate.cli.lists import conversions, events, messed_up, requests, state, status
@@ -24,6 +25,7 @@ VERBS: dict[str, click.Command] = {
     "events": events,
     "status": status,
     "why": why,
+    "diff": diff,
     "replay": replay,
     "rebuild": rebuild,
     "check": check,

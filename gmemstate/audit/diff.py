@@ -1,0 +1,90 @@
+"""What differs: between two moments of a record, or between two records."""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import NamedTuple
+
+from gmemstate.audit.history import history
+from gmemstate.model.events import SEQ, EventRow
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import Record
+from gmemstate.model.units import hexadecimal
+
+ABSENT = "not there"
+"""The state of a page of a guest that is not on record."""
+
+
+class Change(NamedTuple):
+    """Pages ``[start, end)`` of a guest that are in another state, or an entry of the messed-up set (``start`` None)."""
+
+    guest: str
+    start: int | None
+    end: int | None
+    before: str
+    after: str
+
+
+class Divergence(NamedTuple):
+    """The first place where two records differ: a seq and what each has there, None where it has ended."""
+
+    seq: int
+    one: EventRow | None
+    other: EventRow | None
+
+
+def changes(before: Memory, after: Memory) -> Iterator[Change]:
+    """What is different in ``after``: guests are the same if they have the same number."""
+    guests = {vm.number: vm for vm in before.vms.values()}
+    later = {vm.number: vm for vm in after.vms.values()}
+    for number in sorted(guests.keys() | later.keys()):
+        one, other = guests.get(number), later.get(number)
+        name = f"vm{number}"
+        yield from _states(name, _runs(before, one.id if one else None), _runs(after, other.id if other else None))
+    yield from _marks(before, after)
+
+
+def _runs(memory: Memory, vm: int | None) -> list[tuple[int, int, str]]:
+    if vm is None:
+        return [(0, 1 << 64, ABSENT)]
+    return [tuple(run) for run in memory.guest_runs(vm) if run.start < run.end]  # type: ignore[misc]
+
+
+def _states(guest: str, before: list[tuple[int, int, str]], after: list[tuple[int, int, str]]) -> Iterator[Change]:
+    """The runs in which two coverings of the same pages differ, coalesced."""
+    pending: Change | None = None
+    i = j = 0
+    while i < len(before) and j < len(after):
+        start, end = max(before[i][0], after[j][0]), min(before[i][1], after[j][1])
+        one, other = before[i][2], after[j][2]
+        if pending is not None and (one, other, start) == (pending.before, pending.after, pending.end):
+            pending = pending._replace(end=end)
+        else:
+            if pending is not None and pending.before != pending.after:
+                yield pending
+            pending = Change(guest, start, end, one, other)
+        i, j = i + (before[i][1] == end), j + (after[j][1] == end)
+    if pending is not None and pending.before != pending.after:
+        yield pending
+
+
+def _marks(before: Memory, after: Memory) -> Iterator[Change]:
+    for key in sorted(before.messed_up.keys() | after.messed_up.keys()):
+        one, other = before.messed_up.get(key), after.messed_up.get(key)
+        entry = other or one
+        states = (one.state if one else ABSENT), (other.state if other else ABSENT)
+        if entry is not None and states[0] != states[1]:
+            where = f"pfn {hexadecimal(entry.pfn)}" if entry.pfn is not None else f"page of event {entry.id}"
+            yield Change(f"{entry.cause.name.lower()} {where}", None, None, *states)
+
+
+def between(record: Record, first: int | None, last: int | None) -> list[Change]:
+    """What changed between two moments (seqs) of a record."""
+    return list(changes(history(record, first).memory, history(record, last).memory))
+
+
+def divergence(one: Record, other: Record) -> Divergence | None:
+    """The first event in which two records differ; None if they have the same events."""
+    for a, b in zip_longest(one.events(), other.events()):
+        if a != b:
+            return Divergence((a or b)[SEQ], a, b)
+    return None

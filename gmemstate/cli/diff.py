@@ -1,0 +1,74 @@
+"""``gmemstate diff``: two moments of a record, or two records."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmemstate.cli import render
+from gmemstate.cli.main import Exit
+from gmemstate.cli.options import json_option, reading
+from gmemstate.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from gmemstate.audit.diff import Change, Divergence
+
+
+@click.command()
+@click.argument("other", required=False, metavar="[OTHER]")
+@click.option("--from", "first", metavar="SEQ|TIME", help="The earlier moment; without it the empty beginning.")
+@click.option("--to", "last", metavar="SEQ|TIME", help="The later moment; without it the end.")
+@json_option()
+@click.pass_obj
+def diff(db: str, other: str | None, first: str | None, last: str | None, as_json: bool) -> Exit:
+    """Show what differs between two moments of the ledger, or between the ledger and OTHER.
+
+    OTHER is a ledger or an export: then the first event that differs is shown, and the states that differ at the end. Exit 1 if
+    two records differ.
+    """
+    from gmemstate.audit import diff as differ
+    from gmemstate.audit.history import moment
+
+    if (other is None) == (first is None and last is None):
+        raise UsageError("name another ledger, or the moments to compare with --from and --to")
+    with reading(db) as ledger:
+        if other is None:
+            start = 0 if first is None else moment(ledger.record_, first)
+            found = differ.between(ledger.record_, start, moment(ledger.record_, last))
+            _show(found, None, as_json=as_json)
+            return Exit.CLEAN
+        if not Path(other).exists() and "://" not in other:
+            raise UsageError(f"{other}: no ledger and no export here")
+        with reading(other) as second:
+            parted = differ.divergence(ledger.record_, second.record_)
+            found = [] if parted is None else list(differ.changes(ledger.memory(), second.memory()))
+            _show(found, parted, as_json=as_json)
+            return Exit.CLEAN if parted is None else Exit.FINDINGS
+
+
+def _show(found: "list[Change]", parted: "Divergence | None", *, as_json: bool) -> None:
+    from gmemstate.model.units import hexadecimal, span
+
+    if as_json:
+        changes: list[dict[str, Any]] = [
+            {**change._asdict(), "start": hexadecimal(change.start), "end": None if change.end is None else hex(change.end)}
+            for change in found
+        ]
+        render.as_json({"first_difference": None if parted is None else parted.seq, "changes": changes})
+        return
+    if parted is not None:
+        click.echo(f"the records differ from event {parted.seq} on")
+        click.echo(f"  this:  {_event(parted.one)}")
+        click.echo(f"  other: {_event(parted.other)}")
+    render.as_table(
+        ("guest", "range", "before", "after"),
+        [(c.guest, "" if c.start is None or c.end is None else span(c.start, c.end), c.before, c.after) for c in found],
+        empty="no state differs",
+    )
+
+
+def _event(row: Any) -> str:
+    from gmemstate.audit.events import event_line
+    from gmemstate.model.events import SEQ, event_of
+
+    return "has ended" if row is None else event_line(row[SEQ], event_of(row)).strip()

@@ -1,6 +1,7 @@
 """One pass over a record: the memory at its end, and everything that happened on the way."""
 
 import re
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -24,7 +25,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import Finding
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import Conversion, FaultExit, Request
+from gmemstate.model.objects import Conversion, FaultExit, Request, Trigger
 from gmemstate.model.record import Record
 from gmemstate.model.units import NS, seconds
 
@@ -60,6 +61,8 @@ class History:
         self.conversions: dict[int, Conversion] = {}
         self.places: dict[int, tuple[int, int] | None] = {}
         """for conversions of guest_memfds: the gfns behind them when they ended"""
+        self.unexplained: list[int] = []
+        """conversions of which it is not known why they were asked, in order"""
         self.requests: dict[int, Request] = {}
         self.faults: list[FaultExit] = []
         self.findings: list[Finding] = []
@@ -103,6 +106,8 @@ class History:
 
     def _keep(self, conversion: Conversion) -> None:
         self.conversions[conversion.id] = conversion
+        if conversion.trigger is Trigger.UNKNOWN:
+            insort(self.unexplained, conversion.id)
         if not conversion.in_vm and conversion.start is not None and conversion.end is not None:
             self.places[conversion.id] = self._gfns(conversion.space, conversion.start, conversion.end)
 

@@ -3,6 +3,7 @@
 u64 values are hex strings, times decimal strings in ns, ranges half-open; what is not known is null.
 """
 
+from bisect import bisect
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -142,7 +143,9 @@ def served(history: History, request: Request) -> Served:
         flags.append("DIRECTION_FROM_CONVERSIONS")
     told = request.result
     by_kernel = told is not None and not own and not request.was_exit and _shows_exits(history, request)
-    applied: int | None = 0 if own or by_kernel else None  # what is not linked to the request may have served it
+    # Conversions that were made meanwhile, for a reason that is not known, may have served it too.
+    others = bisect(history.unexplained, request.last) - bisect(history.unexplained, request.id)
+    applied: int | None = 0 if (own or by_kernel) and not others else None
     for conversion in own:
         extent = judged(history, conversion).applied.extent
         if extent == "unknown" or conversion.npages is None:

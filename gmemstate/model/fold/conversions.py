@@ -217,6 +217,8 @@ def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
     """Whether a success without a visible step is certain to have been a no-op (INV-19)."""
     if conversion.state not in ("asked", "waiting", "new"):
         return False
+    if not conversion.entered and conversion.state != "waiting":
+        return False  # what is known of the pages may be its own doing
     if conversion.space is None or conversion.start is None or conversion.end is None:
         return False
     if {run.state for run in memory.runs(conversion.space, conversion.start, conversion.end)} == {conversion.target}:
@@ -486,10 +488,16 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
-    elif conversion.space is not None and Capability.EXITS in memory.shows(conversion):
+    elif source.gaps == 0 and _on_record(memory, conversion) and Capability.EXITS in memory.shows(conversion):
         others = [told for (of, _), told in memory.exits.items() if of == source.id]
         if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
             conversion.trigger = Trigger.VMM
+
+
+def _on_record(memory: "Memory", conversion: Conversion) -> bool:
+    """Whether the record reaches back to the beginning of the guest, and so to all that its vCPUs were told."""
+    vm = memory.vms.get(memory.vm_of(conversion) or 0)
+    return vm is not None and vm.made
 
 
 def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:

@@ -59,8 +59,6 @@ class Setting:
     type: VmType = VmType.SW
     order: int = 0
     """order of the folios that the guest_memfd allocates: 0, 9 (2M) or 18 (1G); rfc-v2 and check-first only"""
-    mmap: bool = True
-    """the guest_memfd can be mapped by the host (GUEST_MEMFD_FLAG_MMAP)"""
     mmap_is_hva: bool = True
     """memslots name the mmap of their own guest_memfd, so that its mmu notifier reaches KVM"""
     in_place: bool = True
@@ -69,6 +67,8 @@ class Setting:
     """the VM type has private memory"""
     defects: frozenset[str] = frozenset()
     """known defects of a posting that are switched on"""
+    mmap: bool = True
+    """the host can map the guest_memfd (GUEST_MEMFD_FLAG_MMAP)"""
 
     @property
     def mirrored(self) -> bool:
@@ -285,17 +285,21 @@ class Kernel:
             runs = [(first, last) for first, last, state in self.kinds(space, start, end) if state == kind]
         for first, last in runs:
             if self.setting.type is VmType.TDX:
-                yield from self._remove_private(space, first, last)
+                yield from self.remove_private(space, first, last)
             told = yield from self.unmap(space, first, last, User.GUEST)
             if told is None:
                 return None
         return Told()
 
-    def _remove_private(self, space: int, start: int, end: int) -> Doing[None]:
+    def remove_private(self, space: int, start: int, end: int) -> Doing[None]:
         """tdx_sept_remove_leaf_spte() of each private page: what fails here, the caller does not hear of."""
         for page, gmem, index in self.assigned(space, start, end, "private_unmap"):
             vm, gfn = self.memory.place(gmem, index)
-            if gfn is None or self.memory.mapped(vm or 0, User.GUEST, gfn) == UNMAPPED or self.messed_up(gmem, index, index + 1):
+            if (
+                gfn is None
+                or self.memory.mapped(vm or 0, User.GUEST, gfn) == UNMAPPED
+                or self.messed_up(gmem, index, index + 1)
+            ):
                 continue  # KVM has no entry for it
             if fault := self.fault("private_unmap", page, page + 1):
                 self.failed.append(page)
@@ -376,6 +380,8 @@ Dialect = Callable[[Kernel, Call], Steps]
 def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) -> Steps:
     """A whole ioctl: its entry, the steps of the dialect, its return."""
     run = pages(call.address, call.size) if call.readable else None
+    if call.readable and call.size == 0 and not misaligned(call):
+        run = call.address >> PAGE_SHIFT, 0
     unaligned = None if run or not call.readable else {"address": hexadecimal(call.address), "size": hexadecimal(call.size)}
     yield ConvertAsked(
         conversion=THIS,

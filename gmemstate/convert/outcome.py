@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from gmemstate.convert import requests
 from gmemstate.convert.engine import Call, Fault, Told, runs_of
+from gmemstate.convert.host import VMM
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.scenario import Run, Scenario
-from gmemstate.convert.simulation import VMM, Simulation
+from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.users import Holder, PageUser
 from gmemstate.model.events import (
     KIND,

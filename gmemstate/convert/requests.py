@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from errno import EAGAIN, EINVAL
 
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.simulation import VCPU, Simulation
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited
 from gmemstate.model.fold.conversions import KVM_EXIT_HYPERCALL
 from gmemstate.model.machines import PRIVATE
@@ -16,7 +16,6 @@ RETRY, INVALID_OPERAND = 1, -(1 << 63)
 """TDVMCALL_STATUS_RETRY; TDVMCALL_STATUS_INVALID_OPERAND as a signed number"""
 GENERIC_ERROR = 0x100 << 32
 """What SW_EXITINFO2 says when a page state change fails otherwise."""
-VCPU = 2
 
 Runs = Sequence[tuple[int, int]]
 

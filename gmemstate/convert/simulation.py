@@ -1,303 +1,269 @@
-"""A simulated host: one guest, its memory, the users of its pages, and the record of everything that they do."""
+"""What happens on a simulated host besides conversions: pages are touched, let go, punched out, poisoned, measured."""
 
 import errno as errnos
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
-from gmemstate.convert.dialects import CONVERT, SOURCES
-from gmemstate.convert.engine import Call, Fault, Kernel, Setting, Told, VmType, carry_out, drive, runs_of
-from gmemstate.convert.policies import DIALECT_NAMES, Policy
+from gmemstate.convert.engine import VmType, runs_of, shift
+from gmemstate.convert.host import Host
+from gmemstate.convert.policies import Policy
 from gmemstate.convert.users import Holder, PageUser
 from gmemstate.model.events import (
     Access,
-    Capability,
-    Dialect,
+    Cause,
     DmaFaulted,
-    DmaMapped,
-    Event,
-    EventRow,
     FaultServed,
-    GmemBound,
-    GmemCreated,
     GmemReleased,
-    GmemUnbound,
     InvalidateAdded,
     MemoryFaultExit,
-    PageAdded,
     PageFreed,
-    Pinned,
     Poisoned,
+    PrivateMapFailed,
+    PrivateMapped,
     PrivateUnmapFailed,
     Punched,
-    SlotSet,
-    SourceOpened,
-    SourceRead,
-    SourceShows,
+    RmpViolation,
     UnmapStep,
     Unpinned,
     User,
     UserAnswered,
+    VcpuExited,
     VmBugged,
-    VmCreated,
     VmDead,
-    VmSeen,
+    VmmSaid,
     detail,
 )
 from gmemstate.model.fold.pages import EHWPOISON
 from gmemstate.model.machines import PRIVATE, SHARED
-from gmemstate.model.memory import Memory
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, HOLE, KVM_MEM_GUEST_MEMFD, POISONED_PAGE
-from gmemstate.model.record import resolve
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.objects import HOLE, POISONED_PAGE, Slot
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
-VMM = 1
-"""The thread that converts, unless a guest has asked for it."""
-TURN = 1_000
-"""ns between two events of a simulation: it has no clock, only an order."""
-
-SOURCE, FIRST_REFERENCE = -10, -100
-FIRST_PFN = 0x100000
-PUNCH_HOLE = 3
+PUNCH_HOLE, ALLOCATE = 3, 1
+KVM_EXIT_MMIO = 6
+VCPU = 2
 
 
-@dataclass
-class Simulation:
-    """One guest under one dialect and one policy; each method is something that happens to it.
+class Simulation(Host):
+    """A host on which things happen; each method is one of them, and says what came of it."""
 
-    ``rows`` is the record, ``memory`` its fold. Pages are indices of the guest_memfd ``gmem``; the guest ``vm`` sees them
-    through its memslots.
-    """
+    # --- somebody touches a page
 
-    dialect: Dialect
-    policy: Policy = Policy.BUG_VM
-    setting: Setting = field(default_factory=Setting)
-    faults: Sequence[Fault] = ()
-    users: list[PageUser] = field(default_factory=list)
-    memory: Memory = field(default_factory=Memory)
-    rows: list[EventRow] = field(default_factory=list)
-    told: list[Told | None] = field(default_factory=list)
-    """what each conversion returned; None: it never did"""
-    vm: int = 0
-    gmem: int = 0
-    _known: dict[int, int] = field(default_factory=dict)
-    _reference: int = FIRST_REFERENCE
+    def touch(self, user: PageUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
+        """A user accesses a page: it has it or faults it in, or cannot.
 
-    # --- recording
-
-    def record(self, event: Event) -> int:
-        """Append an event; its seq."""
-        seq = len(self.rows) + 1
-        (numbered,), new = resolve([replace(event, source=SOURCE, t=seq * TURN).row()], seq, self._known)
-        self._known.update(new)
-        self.rows.append(numbered)
-        self.memory.apply(numbered)
-        return seq
-
-    def _append(self, event: Event) -> None:
-        self.record(event)
-
-    def reference(self) -> int:
-        """A fresh name for something that has no seq yet."""
-        self._reference -= 1
-        return self._reference
-
-    @property
-    def in_vm(self) -> bool:
-        """Whether the attribute lives in the VM."""
-        return self.dialect is Dialect.MAINLINE
-
-    @property
-    def space(self) -> int:
-        """Where the attribute lives."""
-        return self.vm if self.in_vm else self.gmem
-
-    # --- birth
-
-    def open(self, name: str) -> None:
-        """Begin the record: a source that shows everything."""
-        names = {dialect: text for text, dialect in DIALECT_NAMES.items()}
-        self.record(SourceOpened(detail=detail(
-            name=name, format="simulation", dialect=names[self.dialect], follows=SOURCES[self.dialect], policy=self.policy.value,
-        )))  # fmt: skip
-        for capability in Capability:
-            self.record(SourceShows(capability=capability))
-
-    def close_record(self) -> None:
-        """End the record: nothing is missing from it."""
-        self.record(SourceRead(offset=len(self.rows), detail=detail(lines=0, used=0, unparsed=0)))
-
-    def make_vm(self) -> int:
-        """KVM_CREATE_VM."""
-        vm = self.record(VmSeen(space=self.reference(), made=1))
-        self.record(VmCreated(space=vm, dialect=self.dialect))
-        return vm
-
-    def make_gmem(self, vm: int, npages: int, *, shared: bool) -> int:
-        """KVM_CREATE_GUEST_MEMFD."""
-        flags = GUEST_MEMFD_FLAG_INIT_SHARED if shared and not self.in_vm else 0
-        return self.record(GmemCreated(space=self.reference(), vm=vm, npages=npages, flags=flags, result=0))
-
-    def set_slot(
-        self, vm: int, slot: int, gfn: int, npages: int, gmem: int | None = None, index: int = 0, result: int = 0
-    ) -> None:
-        """KVM_SET_USER_MEMORY_REGION2; ``npages`` 0 deletes."""
-        old = self.memory.vms[vm].slots.get(slot)
-        if old is not None and old.gmem is not None and not npages:
-            self.record(GmemUnbound(space=vm, start=old.start, npages=old.npages, index=old.index))
-        flags = 0 if gmem is None else KVM_MEM_GUEST_MEMFD
-        self.record(SlotSet(slot=slot, space=vm, start=gfn, npages=npages, flags=flags, result=result))
-        if gmem is not None and npages:
-            self.record(GmemBound(space=vm, start=gfn, npages=npages, index=index, gmem=gmem))
-
-    def allocate(self, start: int, end: int) -> None:
-        """Fault memory in: a huge folio where its whole range is private, small ones elsewhere."""
-        order = 0 if self.dialect in (Dialect.MAINLINE, Dialect.INPLACE) else self.setting.order
-        page = start
-        while page < end:
-            size = 1 << order
-            whole = page % size == 0 and page + size <= end
-            if order and whole and self.kernel().all_are(self.gmem, page, page + size, PRIVATE):
-                self.record(PageAdded(space=self.gmem, start=page, npages=size, pfn=FIRST_PFN + page, order=order))
-                page += size
-                continue
-            stop = end if not order else min(end, (page // size + 1) * size)
-            self.record(PageAdded(space=self.gmem, start=page, npages=stop - page, pfn=FIRST_PFN + page))
-            page = stop
-
-    def add_user(self, user: PageUser) -> None:
-        """A user begins to map or hold pages."""
-        self.users.append(user)
-        for start, end in runs_of(getattr(user, "pages", ())):
-            self._record_use(user, start, end)
-
-    def _record_use(self, user: PageUser, start: int, end: int) -> None:
-        facts = {"start": start, "npages": end - start, "detail": detail(user=user.name)}
-        if user.kind is User.IOMMU:
-            self.record(DmaMapped(space=self.space, **facts))  # type: ignore[arg-type]
-        elif user.kind in (User.PIN, User.REFERENCE):
-            self.record(Pinned(space=self.space, **facts))  # type: ignore[arg-type]
-        elif user.kind is User.HOST and not self.in_vm:
-            self.record(FaultServed(space=self.gmem, access=Access.HOST, **facts))  # type: ignore[arg-type]
-        elif user.kind is User.GUEST:
-            for first, last, state in list(self.kernel().kinds(self.space, start, end)):
-                access = Access.GUEST_PRIVATE if state == PRIVATE else Access.GUEST_SHARED
-                for _, slot, low, high in list(self.kernel().slots(self.gmem, first, last)):
-                    gfn = low - (slot.index or 0) + slot.start
-                    self.record(FaultServed(space=self.vm, access=access, start=gfn, npages=high - low, detail=facts["detail"]))  # type: ignore[arg-type]
-
-    # --- what happens
-
-    def kernel(self) -> Kernel:
-        """The host as the kernel sees it now."""
-        return Kernel(self.memory, self.users, self.setting, self.policy, self.faults)
-
-    def convert(self, call: Call) -> Told | None:
-        """A conversion ioctl, to its end or until it is stuck."""
-        self._known.pop(-1, None)
-        function, through = CONVERT[self.dialect]
-        told = drive(carry_out(function, self.kernel(), call, through), self._append)
-        self.told.append(told)
-        return told
-
-    def convert_pages(self, start: int, end: int, kind: str, **how: object) -> Told | None:
-        """A conversion of pages ``[start, end)``."""
-        attributes = PRIVATE_ATTRIBUTE if kind == PRIVATE else 0
-        return self.convert(
-            Call(self.space, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes, **{"thread": VMM, **how})  # type: ignore[arg-type]
-        )
-
-    def touch(self, user: PageUser, page: int, *, private: bool = False) -> bool:
-        """A user accesses a page: it faults it in, or cannot."""
-        kind = next(self.kernel().kinds(self.space, page, page + 1))[2]
-        poisoned = self.memory.gmems[self.gmem].backing.get(page) == POISONED_PAGE
+        A guest touches it as ``private`` or not (None: as what it is); ``accept``: a TD accepts what it has not mapped.
+        """
         if user.kind is User.GUEST:
-            return self._guest_touches(user, page, kind, private=private, poisoned=poisoned)
-        if user.kind is User.HOST and not self.in_vm and (kind == PRIVATE or poisoned):
-            result = EHWPOISON if poisoned and kind == SHARED else errnos.EFAULT
-            self.record(FaultServed(space=self.gmem, access=Access.HOST, start=page, npages=1, result=result,
-                                    detail=detail(user=user.name, signal="SIGBUS")))  # fmt: skip
-            return False
+            return self._guest_touches(user, page, private, accept=accept)
+        if user.kind is User.HOST and not self.in_vm:
+            return self._host_touches(user, page)
         if not user.touch(page):
-            self.record(DmaFaulted(space=self.space, start=page, npages=1, detail=detail(user=user.name)))
+            self.record(DmaFaulted(space=self.space_of(user), start=page, npages=1, detail=detail(user=user.name)))
             return False
-        self._record_use(user, page, page + 1)
+        self.record_use(user, page, page + 1)
         return True
 
-    def _guest_touches(self, user: PageUser, page: int, kind: str, *, private: bool, poisoned: bool) -> bool:
-        """kvm_mmu_faultin_pfn(): a KVM_EXIT_MEMORY_FAULT where the kind is another, the page poisoned or not there."""
-        slot = next((found for found in self.kernel().slots(self.gmem, page, page + 1)), None)
-        closed = self.memory.gmems[self.gmem].released
-        gfn = page if slot is None else page - (slot[1].index or 0) + slot[1].start
-        if slot is None or closed or poisoned or (kind == PRIVATE) != private:
-            self.record(MemoryFaultExit(
-                thread=0, space=self.vm, start=gfn, npages=1, flags=PRIVATE_ATTRIBUTE if private else 0,
-                result=EHWPOISON if poisoned and not closed else errnos.EFAULT, detail=detail(user=user.name),
-            ))  # fmt: skip
+    def _host_touches(self, user: PageUser, page: int) -> bool:
+        """kvm_gmem_fault_user_mapping(): SIGBUS for what is private; for what is poisoned by the generic code."""
+        space = self.space_of(user)
+        if not self.setting.mmap:
             return False
-        if self.memory.gmems[self.gmem].backing.get(page) == HOLE and (private or not self.in_vm):
-            self.allocate(page, page + 1)
+        kind = next(self.kernel().kinds(space, page, page + 1))[2]
+        what = self.memory.gmems[space].backing.get(page)
+        if kind == PRIVATE or what == POISONED_PAGE:
+            result = EHWPOISON if kind == SHARED else errnos.EFAULT
+            self.record(FaultServed(space=space, access=Access.HOST, start=page, npages=1, result=result,
+                                    detail=detail(user=user.name, signal="SIGBUS")))  # fmt: skip
+            return False
+        if what == HOLE:
+            self.allocate(page, page + 1, space)
+        if self._is_assigned(space, page):
+            self.record(RmpViolation(pfn=self.pfn(space, page), space=self.vm, detail=detail(user=user.name, page=page)))
+            return False
+        user.touch(page)
+        self.record_use(user, page, page + 1)
+        return True
+
+    def _is_assigned(self, space: int, page: int) -> bool:
+        """Whether the RMP still gives the host page of a shared page to the guest."""
+        entries = self.memory.messed_up.values()
+        return any(entry.cause is Cause.RMP_STILL_GUEST and entry.pfn == self.pfn(space, page) for entry in entries)
+
+    def _guest_touches(self, user: PageUser, page: int, private: bool | None, *, accept: bool) -> bool:
+        """KVM_RUN and kvm_mmu_faultin_pfn(), up to the mapping."""
+        if self.memory.vms[self.vm].gone is not None:
+            self.record(VcpuExited(thread=VCPU, space=self.vm, result=errnos.EIO, detail=detail(user=user.name)))
+            return False
+        gfn, slot = self._slot_of(user, page)
+        gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
+        index = 0 if slot is None else gfn - shift(slot)
+        kind = SHARED
+        if self.in_vm or (gmem is not None and not gmem.released):  # no slot, no guest_memfd, a closed one: shared
+            kind = next(self.kernel().kinds(self.space_of(user), page, page + 1))[2]
+        if private is None:
+            private = kind == PRIVATE
+        if (kind == PRIVATE) != private:
+            return self._memory_fault(user, gfn, errnos.EFAULT, private=private)
+        if slot is None and not private:
+            self.record(VcpuExited(thread=VCPU, space=self.vm, reason=KVM_EXIT_MMIO, detail=detail(user=user.name)))
+            return False
+        if (private or not self.in_vm) and (slot is None or slot.has_gmem):
+            if error := self._no_memory(slot, index, private=private):
+                return self._memory_fault(user, gfn, error, private=private)
+            if private and self.setting.type is VmType.TDX and not accept and page not in getattr(user, "pages", ()):
+                self.record(VmDead(space=self.vm, detail=detail(user=user.name, page=page, why="access before accept")))
+                return False
         user.touch(page)
         access = Access.GUEST_PRIVATE if private else Access.GUEST_SHARED
         self.record(FaultServed(space=self.vm, access=access, start=gfn, npages=1, detail=detail(user=user.name)))
         return True
 
+    def _slot_of(self, user: PageUser, page: int) -> tuple[int, Slot | None]:
+        """The gfn behind a page, and its slot. A page that no slot maps keeps its number: another slot may lie there now."""
+        vm = self.memory.vms[self.vm]
+        if not self.in_vm:
+            for owner, slot, gfn, _ in self.gfns(self.space_of(user), page, page + 1):
+                if owner == vm.id:
+                    return gfn, slot
+        return page, vm.slot_of(page)
+
+    def _no_memory(self, slot: Slot | None, index: int, *, private: bool) -> int:
+        """kvm_gmem_get_pfn(): gets the page, and what keeps the guest from it; the errno, or 0."""
+        gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
+        if gmem is None or gmem.released:
+            return errnos.EFAULT
+        if gmem.backing.get(index) == POISONED_PAGE:
+            return EHWPOISON
+        self.allocate(index, index + 1, gmem.id)
+        error = self.kernel().fails("make_private", index, index + 1) if private and self.setting.type is VmType.SNP else 0
+        if error:
+            self.record(PrivateMapFailed(pfn=self.pfn(gmem.id, index), space=gmem.id, start=index, npages=1, status=error))
+        return error
+
+    def _memory_fault(self, user: PageUser, gfn: int, error: int, *, private: bool) -> bool:
+        flags = PRIVATE_ATTRIBUTE if private else 0
+        self.record(MemoryFaultExit(thread=VCPU, space=self.vm, start=gfn, npages=1, flags=flags, result=error,
+                                    detail=detail(user=user.name)))  # fmt: skip
+        return False
+
     def release(self, user: Holder) -> None:
         """A user lets go of what it holds."""
         for start, end in runs_of(user.pages):
-            self.record(Unpinned(space=self.space, start=start, npages=end - start, detail=detail(user=user.name)))
+            self.record(Unpinned(space=self.space_of(user), start=start, npages=end - start, detail=detail(user=user.name)))
         user.release()
 
-    def punch(self, start: int, end: int) -> None:
+    # --- something is done to the guest_memfd
+
+    def punch(self, start: int, end: int, gmem: int | None = None) -> None:
         """fallocate(PUNCH_HOLE): zap, truncate; no attribute changes, references are not looked at (INV-26)."""
-        self.record(InvalidateAdded(space=self.gmem, start=start, npages=end - start))
-        for user in self.users:
-            if user.kind in (User.GUEST, User.HOST) and not (self.in_vm and user.kind is User.HOST):
-                self._unmapped(user, start, end)
-            if isinstance(user, Holder):
-                user.pages -= set(range(start, end))  # what it holds is an orphan page now, not this one
+        space = self.gmem if gmem is None else gmem
+        self.record(InvalidateAdded(space=space, start=start, npages=end - start))
+        self._zap(space, start, end)
         if self.setting.type is VmType.SNP:
-            for fault in self.faults:
-                while fault.strikes("rmp_update", start, end):
-                    page = start if fault.page is None else fault.page
-                    self.record(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, space=self.gmem, start=page, npages=1))
-        if self.setting.type is VmType.TDX:
-            for fault in self.faults:
-                while fault.strikes("private_unmap", start, end):
-                    page = start if fault.page is None else fault.page
-                    self.record(PrivateUnmapFailed(step=fault.step, space=self.gmem, start=page, npages=1))
-        self.record(Punched(mode=PUNCH_HOLE, result=0, space=self.gmem, start=start, npages=end - start))
-        kept = {entry.index for entry in self.memory.messed_up.values()} if self.policy is Policy.TRACK else set()
-        for head, last, backing in list(self.memory.gmems[self.gmem].backing.runs(start, end)):
-            if backing != HOLE:
-                leaked = sorted(page for page in kept if page is not None and head <= page < last)
-                self.record(PageFreed(space=self.gmem, start=head, npages=last - head, pfn=FIRST_PFN + head,
-                                      detail=detail(kept=leaked or None)))  # fmt: skip
+            self._back_to_the_host(space, start, end)
+        held = {page for user in self._users(space) if isinstance(user, Holder) for page in user.pages if start <= page < end}
+        for first, last, kept in list(self._truncated(space, start, end, held)):
+            why = None if not kept else "somebody holds it" if first in held else "it can no longer be trusted"
+            self.record(PageFreed(space=space, start=first, npages=last - first, pfn=self.pfn(space, first),
+                                  detail=detail(kept=why)))  # fmt: skip
+            if kept:
+                self.give_up(space, range(first, last))
+            self.emptied |= {(self.space if self.in_vm else space, page) for page in range(first, last)}
+        for user in self._users(space):
+            if user.kind is not User.GUEST and not self.in_vm:
+                user.pages -= set(range(start, end))  # type: ignore[attr-defined]  # what it has is an orphan now, not this page
+        self.record(Punched(mode=PUNCH_HOLE, result=0, space=space, start=start, npages=end - start))
+
+    def _truncated(self, space: int, start: int, end: int, held: set[int]) -> Iterator[tuple[int, int, bool]]:
+        """The pages that leave the file as runs, and whether their host pages stay out of the allocator."""
+        backing = self.memory.gmems[space].backing
+        kept = held | {page for a, b, what in backing.runs(start, end) if what == POISONED_PAGE for page in range(a, b)}
+        if self.policy in (Policy.UNINFORMED, Policy.TRACK):  # a reference of TDX, or of guest_memfd, is never put
+            kept |= set(self.kernel().messed_up(space, start, end))
+        for first, last, what in backing.runs(start, end):
+            cuts = sorted({first, last, *(cut for page in kept if first <= page < last for cut in (page, page + 1))})
+            if what != HOLE:
+                yield from ((a, b, a in kept) for a, b in pairwise(cuts))
+
+    def _zap(self, space: int, start: int, end: int) -> None:
+        """Everybody loses what they map of a guest_memfd, of both kinds; a private page of a TD may not come off."""
+        kernel = self.kernel()
+        for where, first, last in self._attributes(space, start, end):
+            for step in kernel.remove_private(where, first, last):
+                assert isinstance(step, PrivateUnmapFailed)
+                self.record(replace(step, conversion=None))
+        if kernel.failed and self.policy is Policy.BUG_VM and self.memory.vms[self.vm].gone is None:
+            self.bug_vm()
+        for user in self._users(space):
+            if user.kind is User.GUEST or (user.kind in (User.HOST, User.IOMMU) and not self.in_vm):
+                self._unmapped(user, start, end)
+
+    def _attributes(self, space: int, start: int, end: int) -> list[tuple[int, int, int]]:
+        """Where the attributes of pages of a guest_memfd are: on mainline at the gfns of its slots."""
+        if not self.in_vm:
+            return [(space, start, end)]
+        return [(vm.id, a + shift(slot), b + shift(slot)) for vm, slot, a, b in self.kernel().slots(space, start, end)]
+
+    def _back_to_the_host(self, space: int, start: int, end: int) -> None:
+        """sev_gmem_invalidate(), kvm_arch_gmem_reclaim(): RMPUPDATE of each assigned page that leaves the file; a failure is a WARN."""
+        kernel = self.kernel()
+        for page in range(start, end) if self.faults else ():
+            assigned = self.in_vm or kernel.all_are(space, page, page + 1, PRIVATE)
+            if assigned and self.memory.gmems[space].backing.get(page) != HOLE and kernel.fault("rmp_update", page, page + 1):
+                pfn = self.pfn(space, page)
+                self.record(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, space=space, start=page, npages=1, pfn=pfn))
+
+    def _users(self, space: int) -> Sequence[PageUser]:
+        return self.kernel(self.vm if self.in_vm else space).users
 
     def _unmapped(self, user: PageUser, start: int, end: int) -> None:
-        answer = user.unmap(start, end, ask=False)
+        space = self.space_of(user)
+        places = [(space, start, end)]
         if user.kind is User.GUEST:
-            for vm, slot, first, last in list(self.kernel().slots(self.gmem, start, end)):
-                gfn = first - (slot.index or 0) + slot.start
-                self.record(UserAnswered(user=user.kind, space=vm.id, start=gfn, npages=last - first, result=answer.result,
-                                         entries=answer.entries, detail=detail(user=user.name)))  # fmt: skip
-            return
-        self.record(UserAnswered(user=user.kind, space=self.gmem, start=start, npages=end - start, result=answer.result,
-                                 entries=answer.entries, detail=detail(user=user.name)))  # fmt: skip
+            places = [(vm, first, last) for vm, _, first, last in self.gfns(space, start, end)]
+        answer = user.unmap(start, end, ask=False)
+        for where, first, last in places:
+            self.record(UserAnswered(user=user.kind, space=where, start=first, npages=last - first, result=answer.result,
+                                     entries=answer.entries, detail=detail(user=user.name)))  # fmt: skip
 
-    def poison(self, page: int) -> None:
+    def fallocate(self, start: int, end: int, gmem: int | None = None) -> None:
+        """Holes get memory, as fallocate does without PUNCH_HOLE."""
+        space = self.gmem if gmem is None else gmem
+        self.allocate(start, end, space)
+        self.record(Punched(mode=ALLOCATE, result=0, space=space, start=start, npages=end - start))
+
+    def poison(self, page: int, gmem: int | None = None) -> None:
         """memory_failure(), kvm_gmem_error_folio(): zapped, not truncated; the attribute stays."""
-        for user in self.users:
-            if user.kind in (User.GUEST, User.HOST):
-                self._unmapped(user, page, page + 1)
-        self.record(Poisoned(space=self.gmem, start=page, npages=1, pfn=FIRST_PFN + page))
+        space = self.gmem if gmem is None else gmem
+        head, order = next(iter(self.kernel().folios(space, page, page + 1)), (page, 0))
+        self._zap(space, head, head + (1 << order))
+        self.record(Poisoned(space=space, start=page, npages=1, pfn=self.pfn(space, page)))
 
-    def close_gmem(self) -> None:
+    def close_gmem(self, gmem: int | None = None) -> None:
         """kvm_gmem_release(): everything is zapped, the slots are detached; pages live as long as the inode."""
-        for user in self.users:
+        space = self.gmem if gmem is None else gmem
+        for user in self._users(space):
             if user.kind is User.GUEST:
-                self._unmapped(user, 0, self.memory.gmems[self.gmem].npages or 0)
-        self.record(GmemReleased(space=self.gmem))
+                self._unmapped(user, 0, self.memory.gmems[space].npages or 0)
+        self.record(GmemReleased(space=space))
+
+    def populate(self, start: int, end: int, gmem: int | None = None) -> int:
+        """SNP_LAUNCH_UPDATE, KVM_TDX_INIT_MEM_REGION: what private pages hold is measured; the errno.
+
+        No source is given, so that the pages keep what was written to them while they were shared (__kvm_gmem_populate()).
+        """
+        space = self.gmem if gmem is None else gmem
+        if not self.kernel().all_are(self.vm if self.in_vm else space, start, end, PRIVATE):
+            self.record(VmmSaid(space=self.vm, result=errnos.EINVAL, detail=detail(text="populate: a page is not private")))
+            return errnos.EINVAL
+        self.allocate(start, end, space)
+        for vm, slot, first, last in self.gfns(self.vm if self.in_vm else space, start, end):
+            pfn = self.pfn(space, first - shift(slot))
+            self.record(PrivateMapped(pfn=pfn, space=vm, start=first, npages=last - first))
+        return 0
+
+    # --- a guest ends
 
     def bug_vm(self) -> None:
         """kvm_vm_bugged()."""

@@ -163,26 +163,42 @@ def messed_up(db: str, at: str | None, as_json: bool) -> Exit:
 
 
 @click.command()
+@click.argument("range_", metavar="[RANGE]", required=False)
 @click.option("--kind", metavar="KIND", help="Only events of this kind, e.g. convert_returned.")
+@click.option("--guest", metavar="NAME", help="Only events of this guest and its guest_memfds, e.g. vm1.")
+@click.option("--conversion", type=int, metavar="ID", help="Only events of this conversion or request.")
+@click.option("--from", "since", metavar="SEQ|TIME", help="Only events from here on.")
 @at_option()
 @json_option()
 @click.pass_obj
-def events(db: str, kind: str | None, at: str | None, as_json: bool) -> Exit:
+def events(
+    db: str,
+    range_: str | None,
+    kind: str | None,
+    guest: str | None,
+    conversion: int | None,
+    since: str | None,
+    at: str | None,
+    as_json: bool,
+) -> Exit:
     """List the events of the record, oldest first.
 
-    With --json, each event is one line of JSON.
+    RANGE is 0x100000-0x100080 (gfns) or idx:0x5 (pages of guest_memfds). With --json, each event is one line of JSON.
     """
-    from gmemstate.audit.events import event_json, event_line
+    from gmemstate.audit.events import Filter, event_json, event_line
     from gmemstate.audit.history import moment
-    from gmemstate.model.events import BY_NAME
+    from gmemstate.model.events import BY_NAME, SEQ, event_of
 
     if kind is not None and kind not in BY_NAME:
         raise UsageError(f"{kind!r} is no kind of event; kinds are {', '.join(sorted(BY_NAME))}")
     with reading(db) as ledger:
+        first = 1 if since is None else (moment(ledger.record_, since) or 0) + (not since.isdigit())
         last = moment(ledger.record_, at)
-        for seq, event in ledger.events(1, last):
-            if kind is None or event.name == kind:
-                click.echo(event_json(seq, event) if as_json else event_line(seq, event))
+        memory = ledger.memory() if guest is not None or range_ is not None else None
+        wanted = Filter.of(memory, BY_NAME[kind].code if kind else None, guest, conversion, _place(range_))
+        for row in ledger.record_.events(first, last):
+            if wanted.lets(row):
+                click.echo(event_json(row[SEQ], event_of(row)) if as_json else event_line(row[SEQ], event_of(row)))
     return Exit.CLEAN
 
 

@@ -193,10 +193,10 @@ class Ledger(Answers):
     def _recognise(source: Input, rows: list[EventRow], stored: list[EventRow], known: dict[int, int]) -> None:
         """Match what is read again with what is stored, so that references find their seqs."""
         for row, have in zip(rows, stored, strict=True):
-            if (row[KIND], row[T], row[LINE]) != (have[KIND], have[T], have[LINE]):
+            if (where := _changed(row, have)) is not None:
                 raise SourceChanged(
-                    f"{source.name}: line {have[LINE]} is not what it was when it was read before (event {have[SEQ]}); nothing was "
-                    "added. Read it into another ledger",
+                    f"{source.name}: {where} it is not what it was when it was read before (event {have[SEQ]}); nothing was added. "
+                    "Read it into another ledger",
                     seq=have[SEQ],
                 )
             pairs = (
@@ -255,6 +255,15 @@ def restore(where: str, export: JsonlRecord) -> Head:
     finally:
         recorder.close()
     return head
+
+
+def _changed(row: EventRow, have: EventRow) -> str | None:
+    """Where a source is not what it was when it made an event; None if it is."""
+    if row[KIND] == have[KIND] == SourceRead.code:
+        same = (row[VALUE], details(row[DETAIL]).get("digest")) == (have[VALUE], details(have[DETAIL]).get("digest"))
+        return None if same else f"before line {have[LINE]}"
+    same = (row[KIND], row[T], row[LINE], row[START:ACTOR]) == (have[KIND], have[T], have[LINE], have[START:ACTOR])
+    return None if same else f"from line {have[LINE]} on"
 
 
 def _as_reference(row: EventRow) -> EventRow:

@@ -1,6 +1,7 @@
 """A ledger somewhere: what every kind of store must be able to do is tested through this."""
 
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from gmemstate.model.events import (
     VmCreated,
     VmSeen,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -101,4 +104,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 def python(code: str, *arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run code in a process of its own."""
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )

@@ -3,12 +3,11 @@
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from gmemstate.model.errors import CannotWrite, Conflict
-from tests.store.places import Place, assert_chained, conversion, guests, record_of
+from tests.store.places import ROOT, Place, assert_chained, conversion, guests, record_of
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_processes_that_write_to_one_ledger_serialise(filled: Place) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
         )
         for guest in (2, 3)
     ]

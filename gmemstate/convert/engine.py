@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
@@ -379,8 +379,10 @@ Dialect = Callable[[Kernel, Call], Steps]
 
 def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) -> Steps:
     """A whole ioctl: its entry, the steps of the dialect, its return."""
+    if through is Through.GMEM_CONVERT:  # the direction is the number of the ioctl
+        call = replace(call, attributes=call.attributes & PRIVATE_ATTRIBUTE)
     run = pages(call.address, call.size) if call.readable else None
-    if call.readable and call.size == 0 and not misaligned(call):
+    if call.readable and call.size == 0:
         run = call.address >> PAGE_SHIFT, 0
     unaligned = None if run or not call.readable else {"address": hexadecimal(call.address), "size": hexadecimal(call.size)}
     yield ConvertAsked(

@@ -203,6 +203,7 @@ def _conversion_rows() -> Iterator[Row]:
     )
     yield Row("C10", "refused", ("zapping", "checked"), "failing_at_unmap", "a user refuses, or a reported private unmap fails")
     yield Row("C10", "refused", ("failing_at_unmap",), STAY, "one more")
+    yield Row("C10", "zap", ("failing_at_unmap",), STAY, "one more slot: an unmap returns void, nobody obeys the answer")
     yield Row("C11", "suspect", going, STAY, "a private unmap failed and nobody is told")
     heard = ("zapping", "checked", "failing_at_unmap")
     yield Row("C12", "users_checked", heard, "checked", "nobody else holds the pages; a refusal that holds nothing is not heard")
@@ -214,6 +215,7 @@ def _conversion_rows() -> Iterator[Row]:
         "storing",
         "the attribute is written",
     )
+    yield Row("C13", "stored", ("failing_at_unmap",), "storing", "nobody has obeyed the refusal")
     yield Row("C14", "store_failed", ("storing", "checked", "zapping"), "undoing", "store, split or merge failed: rollback")
     yield Row("C15", "ended", ("storing",), "ending", "the invalidation ends")
     yield Row(

@@ -179,12 +179,14 @@ def test_the_module_opens_ledgers(tmp_path: Path) -> None:
         assert ledger.head().seq == 3
 
 
-def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
-    """As it stands there, but for the place of the file that it reads."""
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_programs_in_the_readme_run(tmp_path: Path) -> None:
+    """As they stand there, but for the place of the file that one reads."""
+    reads, converts = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     file = "gmemstate/data/demo/half_done.txt"
-    assert file in program
-    done = python(program.replace(file, str(ROOT / file)), cwd=tmp_path)
+    assert file in reads
+    done = python(reads.replace(file, str(ROOT / file)), cwd=tmp_path)
     assert done.stderr == ""
     assert "events;" in done.stdout
     assert "failed" in done.stdout or "committed" in done.stdout
+    done = python(converts, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -200,7 +200,7 @@ def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
                               equal=args["ret"], thread=thread.tid, **_at(tracker, fact))
             )  # fmt: skip
             return True
-    if call is None and args["ret"] == 1 and args.get("mask", -1) in (-1, (1 << 64) - 1):
+    if args["ret"] == 1 and args.get("mask", -1) in (-1, (1 << 64) - 1):
         tracker.emit(
             AttrsCompared(space=vm.handle, start=start, npages=npages, attributes=args["attrs"], equal=1, thread=thread.tid,
                           **_at(tracker, fact))
@@ -455,7 +455,6 @@ def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call = thread.call
     if (
         call is not None
-        and not call.gapped
         and result >= -MAX_ERRNO
         and (entered is None or entered[1].get("cmd") in (None, SET_ATTRIBUTES, SET_ATTRIBUTES2))
     ):

@@ -104,7 +104,6 @@ class Call:
     stored: tuple[int, int, int] | None = None
     tested: list[int] = field(default_factory=list)
     """of the in-use test: first line, last line, last index, references there, number of pages"""
-    gapped: bool = False
 
     @property
     def end(self) -> int | None:
@@ -408,8 +407,7 @@ class Tracker:
         kind = GapKind.LOST if marker.name == "lost" else GapKind.OVERWRITTEN
         self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, source=self.source))
         for thread in self.threads.values():
-            if thread.call is not None:
-                thread.call.gapped = True
+            self.leave(thread)
             thread.syscall = thread.region = thread.zap = thread.bracket = thread.exit = thread.entered = None
             thread.request = thread.fault = thread.error = thread.file = None
             thread.returned = {}

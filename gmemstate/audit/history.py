@@ -162,7 +162,7 @@ class History:
         for line, lost in source.gaps:
             count = "events" if lost is None else f"{lost} events"
             yield f":{line}: {count} lost; what happened meanwhile is not known"
-        if self.last is None and source.format == "ftrace" and not self._shows_conversions(source):
+        if self.last is None and _should_show_conversions(source.format) and not self._shows_conversions(source):
             yield (
                 ": no line shows a conversion, and none proves that one would have been seen: static tracepoints do not show those "
                 "of a guest_memfd, nor any result; add the return probes on kvm_vm_ioctl and kvm_gmem_ioctl"
@@ -180,6 +180,11 @@ class History:
     def ordered(self) -> list[Conversion]:
         """All conversions, by the seq of their first event."""
         return [self.conversions[key] for key in sorted(self.conversions)]
+
+
+def _should_show_conversions(format_: str) -> bool:
+    """Whether people expect conversions in a source of some formats: traces, and what has no entry to know it by."""
+    return "ftrace" in format_ or format_ == "unknown"
 
 
 _CALLS = frozenset((Capability.ASKED, Capability.RETURNED, Capability.ATTEMPTED))

@@ -278,7 +278,7 @@ def _rows(history: History, vm: Vm, start: int, end: int, state: str) -> Iterato
     edges = sorted(cuts)
     pending: StateRow | None = None
     for low, high in pairwise(edges):
-        held = _held(history, vm.id, low) if "(" in state else None
+        held = _holder(history, vm, low) if "(" in state else None
         why = unbacked(history, vm, low) if state == PRIVATE else None
         row = StateRow(vm.name, None, low, high, state, why, held, vm.gone)
         if pending is not None and pending._replace(end=0, start=0) == row._replace(end=0, start=0):
@@ -289,6 +289,14 @@ def _rows(history: History, vm: Vm, start: int, end: int, state: str) -> Iterato
         pending = row
     if pending is not None:
         yield pending
+
+
+def _holder(history: History, vm: Vm, gfn: int) -> int | None:
+    """The conversion that is at work on a gfn, of the VM or of the guest_memfd behind it."""
+    for gmem, index, _, _ in history.memory.indices(vm.id, gfn, gfn + 1):
+        if (found := _held(history, gmem, index)) is not None:
+            return found
+    return _held(history, vm.id, gfn)
 
 
 def _held(history: History, space: int, page: int) -> int | None:

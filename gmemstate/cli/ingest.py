@@ -33,7 +33,8 @@ def ingest(db: str, files: tuple[str, ...], as_json: bool) -> Exit:
     with Ledger.open(db, durable=False) as ledger:
         for name in files:
             try:
-                with render.progress(f"reading {printable(name)}", _size(name)) as progress:
+                shown = "standard input" if name == "-" else printable(name)
+                with render.progress(f"reading {shown}", _size(name)) as progress:
                     result = ledger.ingest(name, progress=progress)[0]
             except GmemstateError as error:
                 talk(f"gmemstate: {error}")

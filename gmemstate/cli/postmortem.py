@@ -65,12 +65,12 @@ def _tell(ledger: "Answers", incident: int | None, html_file: str | None, as_jso
     if incident is not None and not 1 <= incident <= len(told):
         raise UsageError(f"there is no incident {incident}: {count(len(told), 'incident is', 'incidents are')} on record")
     report = stories.report(history, [(n, story) for n, story in enumerate(told, 1) if incident in (None, n)], len(told))
-    if html_file is not None:
-        _write(html_file, html.page(report))
     if as_json:
         render.as_json(stories.report_json(report))
     else:
         click.echo(text.report(report))
+    if html_file is not None:
+        _write(html_file, html.page(report))
     return Exit.CLEAN if report.complete else Exit.INCOMPLETE
 
 

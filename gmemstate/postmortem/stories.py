@@ -80,7 +80,7 @@ def report_json(told: Report) -> dict[str, Any]:
 
 def story_json(number: int, story: Story) -> dict[str, Any]:
     """A story as data."""
-    timeline = [dict(zip(("what", "time", "text", "result", "note"), row, strict=True)) for row in story.timeline]
+    timeline = [dict(zip(("what", "when", "text", "result", "note"), row, strict=True)) for row in story.timeline]
     return {
         "incident": number,
         "blame": story.blame,

@@ -23,6 +23,12 @@ def test_a_conversion_in_flight_names_itself_on_its_pages_and_nowhere_else() -> 
     assert all(row.held_by is None for row in found if row is not flying)
 
 
+def test_a_conversion_of_a_guest_memfd_in_flight_names_itself_on_the_gfns_in_front_of_it() -> None:
+    begun = next(row["id"] for row in views.conversions(read_case("ip_eagain_pin").history))
+    (flying,) = (row for row in rows("ip_eagain_pin", begun + 2) if "(" in row.state)
+    assert (flying.start, flying.end, flying.held_by) == (0x100000, 0x100010, begun)
+
+
 def test_a_row_says_what_became_of_the_guest_only_after_it_did() -> None:
     assert {row.gone for row in rows("half_done")} == {"destroyed"}
     assert {row.gone for row in rows("half_done", 50)} == {None}

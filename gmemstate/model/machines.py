@@ -206,7 +206,9 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row("C10", "zap", ("failing_at_unmap",), STAY, "one more slot: an unmap returns void, nobody obeys the answer")
     yield Row("C11", "suspect", going, STAY, "a private unmap failed and nobody is told")
     heard = ("zapping", "checked", "failing_at_unmap")
-    yield Row("C12", "users_checked", heard, "checked", "nobody else holds the pages; a refusal that holds nothing is not heard")
+    yield Row(
+        "C12", "users_checked", heard, "checked", "nobody else holds the pages; a refusal that holds nothing is not heard"
+    )
     yield Row("C12", "users_bad", heard, "failing_at_check", "somebody holds a page")
     yield Row(
         "C13",
@@ -264,16 +266,25 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row("C22", "returned_enomem", ("cut",), "failed", "the gap hid steps, not the result")
     yield Row("C22", "returned_eagain", ("cut",), "failed", "the gap hid steps, not the result")
     yield Row("C22", "returned_error", ("cut",), "failed", "the gap hid steps, not the result")
+    yield Row("C22", "returned_noop", ("cut",), "noop", "the gap hid steps, not the result")
+    yield Row("C22", "returned_short", ("cut",), "committed_short", "the gap hid steps, not the result")
     steps = (
         "attempted",
         "compared_equal",
         "compared_different",
+        "work_item",
+        "reserved",
         "zap",
+        "refused",
         "users_checked",
         "users_bad",
         "stored",
+        "store_failed",
+        "undone",
+        "undo_warned",
         "ended",
         "suspect",
+        "spinning",
         "signalled",
         "cut",
     )

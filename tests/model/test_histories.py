@@ -23,8 +23,8 @@ ALL_SHOWN = tuple(e.Capability)
 class Story(Memory):
     """A memory of one guest with 64 pages of guest_memfd, whose birth and whose everything is on record."""
 
-    def __init__(self, shown: tuple[e.Capability, ...] = ALL_SHOWN, *, born: bool = True) -> None:
-        super().__init__()
+    def __init__(self, shown: tuple[e.Capability, ...] = ALL_SHOWN, *, born: bool = True, live: bool = False) -> None:
+        super().__init__(live=live)
         self.record(e.SourceOpened())
         self.tell(e.VmSeen, space=VM, made=1)
         if born:
@@ -101,14 +101,60 @@ def test_a_success_of_which_the_range_is_not_known_may_have_changed_any_page() -
     assert story.states() == [(0, 8, "unknown"), (8, 16, "private"), (16, 64, "unknown")]
 
 
-def test_a_second_conversion_of_pages_in_flight_is_a_finding_and_changes_nothing() -> None:
-    story = Story()
+@pytest.mark.parametrize("live", [False, True])
+def test_a_second_conversion_of_pages_in_flight_is_a_finding_and_changes_nothing(live: bool) -> None:
+    story = Story(live=live)
     story.zap(story.ask(0, 8, PRIVATE), 0, 8)
     story.zap(story.ask(4, 8, PRIVATE, thread=12), 4, 8)
     assert story.codes() == ["SERIALISATION"]
     assert (story.findings[0].start, story.findings[0].end) == (4, 8)
     assert "zap_to_private not expected in the state zapping(shared>private)" in str(story.findings[0])
     assert story.states() == [(0, 12, "zapping(shared>private)"), (12, 64, "shared")]
+
+
+def test_a_comparison_of_one_page_tells_its_value_whether_equal_or_not() -> None:
+    """R2: there are two values; of several pages that are not all equal nothing is known."""
+    story = Story(born=False)
+    story.tell(e.AttrsCompared, space=VM, start=0, npages=4, attributes=PRIVATE, equal=1)
+    story.tell(e.AttrsCompared, space=VM, start=4, npages=1, attributes=PRIVATE, equal=0)
+    story.tell(e.AttrsCompared, space=VM, start=5, npages=4, attributes=PRIVATE, equal=0)
+    assert story.states() == [(0, 4, "private"), (4, 5, "shared"), (5, 64, "unknown")]
+
+
+def test_a_store_that_is_merged_with_its_neighbours_shows_what_they_have() -> None:
+    story = Story(born=False)
+    conversion = story.ask(8, 4, PRIVATE)
+    story.tell(e.AttrsStored, conversion=conversion, space=VM, start=6, npages=8, attributes=PRIVATE)
+    assert story.states() == [
+        (0, 6, "unknown"),
+        (6, 8, "private"),
+        (8, 12, "stored(unknown>private)"),
+        (12, 14, "private"),
+        (14, 64, "unknown"),
+    ]
+
+
+def test_a_failure_settles_all_that_was_zapped() -> None:
+    """R11: slot by slot, and whatever lies between."""
+    story = Story()
+    conversion = story.ask(0, 16, PRIVATE)
+    story.zap(conversion, 0, 4)
+    story.zap(conversion, 8, 4)
+    assert [run.state for run in story.runs(VM, 0, 16)] == ["zapping(shared>private)", "shared"] * 2
+    story.answer(conversion, EAGAIN)
+    assert story.states() == [(0, 64, "shared")]
+
+
+def test_steps_behind_a_gap_accuse_nobody() -> None:
+    """C22: what they follow upon was lost."""
+    story = Story()
+    conversion = story.ask(0, 8, PRIVATE)
+    story.tell(e.Gap, gap=e.GapKind.LOST)
+    story.tell(e.Undone, conversion=conversion, space=VM, start=0, npages=4, result=0)
+    story.tell(e.UserAnswered, conversion=conversion, user=e.User.PIN, start=4, npages=1, space=VM, result=EAGAIN)
+    story.answer(conversion, EAGAIN)
+    assert story.findings == []
+    assert set(run.state for run in story.runs(VM)) <= {"unknown", "torn"}
 
 
 def test_a_memslot_changes_no_attribute_but_a_plain_one_over_private_pages_is_a_finding() -> None:
@@ -140,7 +186,9 @@ def test_who_maps_a_page_is_who_touched_it_last_and_was_not_unmapped() -> None:
     story = Story()
     assert story.mapped(VM, e.User.GUEST, 5) == 0
     story.tell(e.FaultServed, access=e.Access.GUEST_PRIVATE, start=4, npages=4, space=VM)
+    story.tell(e.FaultServed, access=e.Access.HOST, start=4, npages=1, space=VM)
     story.tell(e.UserAnswered, user=e.User.GUEST, start=6, npages=8, space=VM, result=0, entries=2)
+    assert [story.mapped(VM, e.User.HOST, page) for page in (3, 4, 5)] == [0, MAPPED, 0]
     assert [story.mapped(VM, e.User.GUEST, page) for page in (3, 4, 5, 6, 7, 8)] == [0, MAPPED, MAPPED, *[UNMAPPED] * 3]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
+from random import Random
 from unittest import mock
 
 import pytest
@@ -15,7 +16,7 @@ from gmemstate.model.units import END
 
 PAGES = 40
 """The naive model has so many pages; the last one stands for all up to END."""
-VALUES = 5
+VALUES = 3
 BEHIND = PAGES - 1
 
 page = st.integers(0, BEHIND)
@@ -58,11 +59,20 @@ class MapOfPages(RuleBasedStateMachine):
     def teardown(self) -> None:
         mock.patch.stopall()
 
+    def where(self, asked: tuple[int, int], exact: bool) -> tuple[int, int]:
+        """The range; if it is to be exact, from the beginning of a run to that of another."""
+        if not exact:
+            return asked
+        starts = [start for start, _, _ in naive_runs(self.pages, 0, END)]
+        first = max(start for start in starts if start <= asked[0])
+        return first, END if asked[1] == END else min((start for start in starts if start >= asked[1]), default=END)
+
     def covered(self, start: int, end: int) -> Iterator[int]:
         return (n for n in range(PAGES) if start <= n < end)
 
-    @rule(where=ranges(), new=value)
-    def set(self, where: tuple[int, int], new: int) -> None:
+    @rule(asked=ranges(), exact=st.booleans(), new=value)
+    def set(self, asked: tuple[int, int], exact: bool, new: int) -> None:
+        where = self.where(asked, exact)
         self.map.set(*where, new)
         for n in self.covered(*where):
             self.pages[n] = new
@@ -73,12 +83,26 @@ class MapOfPages(RuleBasedStateMachine):
             self.map.set(n, n + 1, new)
             self.pages[n] = new
 
-    @rule(where=ranges(), ways=table)
-    def step(self, where: tuple[int, int], ways: bytes) -> None:
+    @rule(asked=ranges(), exact=st.booleans(), ways=table)
+    def step(self, asked: tuple[int, int], exact: bool, ways: bytes) -> None:
+        where = self.where(asked, exact)
         unexpected = [run for run in naive_runs(self.pages, *where) if ways[run[2]] == UNEXPECTED]
         assert self.map.step(*where, ways) == unexpected
         for n in self.covered(*where):
             self.pages[n] = self.pages[n] if ways[self.pages[n]] == UNEXPECTED else ways[self.pages[n]]
+
+    @rule(seed=st.integers(0, 2**32))
+    def much_happens(self, seed: int) -> None:
+        """Small changes at the borders of runs, where they matter."""
+        dice = Random(seed)
+        for _ in range(60):
+            first = dice.randrange(BEHIND)
+            asked, exact = (first, min(first + dice.choice([1, 1, 2, 3, 8]), BEHIND)), dice.random() < 0.5
+            if dice.random() < 0.5:
+                self.set(asked, exact, dice.randrange(VALUES))
+            else:
+                self.step(asked, exact, bytes([*dice.choices([0, 1, 2, UNEXPECTED], k=VALUES), *[UNEXPECTED] * (256 - VALUES)]))
+            self.runs_are_maximal_and_tile_all_pages()
 
     @rule(ways=table)
     def step_all(self, ways: bytes) -> None:
@@ -126,7 +150,7 @@ class MapOfPages(RuleBasedStateMachine):
 
 
 TestMapOfPages = MapOfPages.TestCase
-TestMapOfPages.settings = settings(max_examples=150, stateful_step_count=30)
+TestMapOfPages.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 @given(st.lists(st.tuples(ranges(), value)), st.lists(st.tuples(ranges(), value)))

@@ -23,18 +23,22 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
 """How dmesg and others colour what they print; not a part of the words."""
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+EXAMPLES = """\b
+Examples:
+  gmemstate decode 0xc0000b0d00000001 -14 KVM_EXIT_MEMORY_FAULT gpa:0x4000000
+  gmemstate decode 'SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001'
+  dmesg | gmemstate decode -
+"""
+
+
+@click.command(epilog=EXAMPLES, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[WORD|LINE]...")
 @json_option()
 def decode(words: tuple[str, ...], as_json: bool) -> Exit:
-    r"""Explain a word, a number or a line that a kernel, a VMM or a tracer printed.
+    """Explain a word, number or line of a kernel, VMM or tracer.
 
-    Statuses of TDX, errnos, ioctls, RMP entries, exit reasons, hypercalls, page table entries, addresses:
-
-    \b
-    gmemstate decode 0xc0000b0d00000001 -14 KVM_EXIT_MEMORY_FAULT gpa:0x4000000
-    gmemstate decode 'SEV-SNP: RMPUPDATE failed for PFN 56700, pg_level: 1, ret: 2'
-    dmesg | gmemstate decode -
+    Statuses of TDX, errnos, ioctls, RMP entries, exit reasons, hypercalls, page table entries, addresses. Without words, or
+    with `-`, lines are read from standard input.
 
     A word that may mean several things is given with all of them, the most plausible first. Exits with 3 if something is not known.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def diff(db: str, other: str | None, first: str | None, last: str | None, as_json: bool) -> Exit:
-    """Show what differs between two moments of the ledger, or between the ledger and OTHER.
+    """Show what differs between two moments, or two records.
 
     OTHER is a ledger or an export: then the first event that differs is shown, and the states that differ at the end. Exit 1 if
     two records differ.

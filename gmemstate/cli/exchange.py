@@ -14,9 +14,9 @@ from gmemstate.model.errors import CannotWrite
 @click.argument("file", metavar="FILE")
 @click.pass_obj
 def export(db: str, file: str) -> Exit:
-    """Write the whole record as JSON lines to FILE (`-` for standard output).
+    """Write the whole record as JSON lines to a file.
 
-    The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
+    FILE `-` is standard output. The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
     """
     from gmemstate import jsonl
 

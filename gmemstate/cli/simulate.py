@@ -31,9 +31,9 @@ POLICIES = ("uninformed", "hold-and-drop", "track", "bug-vm", "hwpoison")
 def simulate(
     db: str, scenario: str | None, listing: bool, dialect: str | None, policy: str | None, store: bool, as_json: bool
 ) -> Exit:
-    """Carry out a scenario: a request, the users of its pages, what goes wrong, and what must come of it.
+    """Carry out a scenario under dialects and policies.
 
-    With `all` the outcomes stand side by side; otherwise the steps are told. An expectation of the scenario that is not met
+    A scenario is a request, the users of its pages, what goes wrong, and what must come of it. With `all` the outcomes stand side by side; otherwise the steps are told. An expectation of the scenario that is not met
     is exit 1, with the first event that differs.
     """
     from gmemstate.convert.scenario import catalogue, load

@@ -23,9 +23,9 @@ BACKING = (None, "no memory", "memory", "poisoned memory")
 @json_option()
 @click.pass_obj
 def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool) -> Exit:
-    """Say why a page is what it is, by the events without which it would not be.
+    """Say why a page is what it is: the least events for it.
 
-    ADDRESS is gfn:0x100004, gpa:0x100004000, idx:0x5 (page of a guest_memfd) or pfn:0x80a5669 (page of the host). Folded alone
+    Without these events it would not be so. ADDRESS is gfn:0x100004, gpa:0x100004000, idx:0x5 (page of a guest_memfd) or pfn:0x80a5669 (page of the host). Folded alone
     the events give the same state, backing and marks; none of them can be left out.
     """
     from gmemstate.audit.history import moment

@@ -1,0 +1,47 @@
+"""Checked replay, against fetching the same rows and against the eventsourcing library."""
+
+import sqlite3
+import time
+
+from benchmarks.peers import eventsourcing_get
+from benchmarks.rounds import folder, fresh, rounds, show
+from benchmarks.traffic import traffic
+
+from gmemstate.model.memory import Memory
+from gmemstate.store.database import connect
+from gmemstate.store.events import StoredRecord
+from gmemstate.store.recorder import Recorder
+
+
+def replay() -> None:
+
+    n = 50_000
+    with folder() as place:
+        path = fresh(place, "ours")
+        recorder = Recorder(connect(path, writable=True, synchronous="NORMAL"), path, time.time_ns, project=False)
+        recorder.append(traffic(n), {})
+        recorder.close()
+        record = StoredRecord(connect(path, writable=False), path)
+
+        def fetch() -> float:
+            connection = sqlite3.connect(path)
+            begun = time.process_time()
+            for _ in connection.execute("SELECT * FROM event ORDER BY seq"):
+                pass
+            took = time.process_time() - begun
+            connection.close()
+            return took
+
+        def fold() -> float:
+            memory = Memory()
+            begun = time.process_time()
+            for row in record.events():
+                memory.apply(row)
+            return time.process_time() - begun
+
+        contenders = {
+            "fetch of the same rows": fetch,
+            "gmemstate, checked replay": fold,
+            "eventsourcing Repository.get": lambda: eventsourcing_get(place, n // 10) * 10,
+        }
+        show(f"replay of {n} events", rounds(contenders, n, 7))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit
+from gmemstate.cli.main import Exit, shown
 from gmemstate.cli.options import at_option, finish, json_option, reading
 from gmemstate.model.errors import UsageError
 
@@ -211,7 +211,7 @@ def status(db: str, as_json: bool) -> Exit:
 
     with reading(db) as ledger:
         history = ledger.history()
-        found: dict[str, Any] = summary(db, ledger.head(), history)
+        found: dict[str, Any] = summary(shown(db), ledger.head(), history)
         if as_json:
             render.as_json(found)
         else:

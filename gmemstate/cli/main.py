@@ -1,6 +1,7 @@
 """The entry point: one group of verbs, one place for errors and exit codes."""
 
 import os
+import re
 import sys
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -40,11 +41,19 @@ def worst(*codes: Exit) -> Exit:
     return next(code for code in _PRECEDENCE if code in codes or code is Exit.CLEAN)
 
 
-def talk(text: str) -> None:
-    """Say one line to the person, not to the pipe; what a terminal would obey is escaped."""
+def shown(text: str) -> str:
+    """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
     from gmemstate.ingest.lines import printable
 
-    click.echo(printable(text), err=True)
+    return printable(_PASSWORD.sub(r"\1:***@", text))
+
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
+
+
+def talk(text: str) -> None:
+    """Say one line to the person, not to the pipe."""
+    click.echo(shown(text), err=True)
 
 
 class ReaderGone(Exception):

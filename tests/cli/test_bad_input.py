@@ -190,6 +190,12 @@ def test_a_url_that_is_no_database_is_refused(where: str) -> None:
     assert where.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0] in one_line(say("--db", where, "status"), 4)
 
 
+def test_a_password_is_not_repeated() -> None:
+    line = one_line(say("--db", "postgresql://me:secret@127.0.0.1:1/x", "status"), 4)
+    assert "postgresql://me:***@127.0.0.1:1/x" in line
+    assert "secret" not in line
+
+
 def test_a_ledger_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     line = one_line(say("--db", tmp_path / "no" / "a.db", "ingest", put("half_done", tmp_path)), 4)
     assert line.endswith(f"the folder {tmp_path}/no does not exist; make it first")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,19 @@ def test_a_file_name_is_shown_not_obeyed(name: str, shown: str, tmp_path: Path) 
     refused = say("--db", tmp_path / "a.db", "ingest", path)
     assert refused.code == 4
     assert shown in refused.err
+    assert clean(refused.err)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("name", ["a\x1b[31mred.db", "\u202ebd.db", "\udcff.db"])
+def test_the_name_of_a_ledger_is_shown_not_obeyed(name: str, form: tuple[str, ...], half_done: Path, tmp_path: Path) -> None:
+    ledger = Path(shutil.copy(half_done, tmp_path / name))
+    ran = say("--db", ledger, "status", *form)
+    assert ran.code == 0
+    assert clean(ran.out)
+    ran.out.encode()
+    refused = say("--db", tmp_path / f"no {name}", "status")
+    assert refused.code == 4
     assert clean(refused.err)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from gmemstate.convert.engine import VmType, runs_of, shift
+from gmemstate.convert.engine import VmType, drive, runs_of, shift
 from gmemstate.convert.host import Host
 from gmemstate.convert.policies import Policy
 from gmemstate.convert.users import Holder, PageUser
@@ -13,6 +13,7 @@ from gmemstate.model.events import (
     Access,
     Cause,
     DmaFaulted,
+    Event,
     FaultServed,
     GmemReleased,
     InvalidateAdded,
@@ -27,7 +28,6 @@ from gmemstate.model.events import (
     UnmapStep,
     Unpinned,
     User,
-    UserAnswered,
     VcpuExited,
     VmBugged,
     VmDead,
@@ -159,7 +159,8 @@ class Simulation(Host):
         """fallocate(PUNCH_HOLE): zap, truncate; no attribute changes, references are not looked at (INV-26)."""
         space = self.gmem if gmem is None else gmem
         self.record(InvalidateAdded(space=space, start=start, npages=end - start))
-        self._zap(space, start, end)
+        if not self._zap(space, start, end, User.HOST, User.IOMMU):
+            return
         if self.setting.type is VmType.SNP:
             self._back_to_the_host(space, start, end)
         held = {page for user in self._users(space) if isinstance(user, Holder) for page in user.pages if start <= page < end}
@@ -171,8 +172,8 @@ class Simulation(Host):
                 self.give_up(space, range(first, last))
             self.emptied |= {(self.space if self.in_vm else space, page) for page in range(first, last)}
         for user in self._users(space):
-            if user.kind is not User.GUEST and not self.in_vm:
-                user.pages -= set(range(start, end))  # type: ignore[attr-defined]  # what it has is an orphan now, not this page
+            if user.kind is not User.GUEST and not self.in_vm and hasattr(user, "pages"):
+                user.pages -= set(range(start, end))  # what it has is an orphan now, not this page
         self.record(Punched(mode=PUNCH_HOLE, result=0, space=space, start=start, npages=end - start))
 
     def _truncated(self, space: int, start: int, end: int, held: set[int]) -> Iterator[tuple[int, int, bool]]:
@@ -186,18 +187,22 @@ class Simulation(Host):
             if what != HOLE:
                 yield from ((a, b, a in kept) for a, b in pairwise(cuts))
 
-    def _zap(self, space: int, start: int, end: int) -> None:
-        """Everybody loses what they map of a guest_memfd, of both kinds; a private page of a TD may not come off."""
-        kernel = self.kernel()
+    def _zap(self, space: int, start: int, end: int, *others: User) -> bool:
+        """Guests, and others, lose what they map of a guest_memfd; a private page of a TD may not come off.
+
+        On mainline a guest_memfd holds private memory only, and other memory is shared. False if somebody never answers.
+        """
+        kernel = self.kernel(self.vm if self.in_vm else space)
         for where, first, last in self._attributes(space, start, end):
-            for step in kernel.remove_private(where, first, last):
-                assert isinstance(step, PrivateUnmapFailed)
-                self.record(replace(step, conversion=None))
+            if drive(kernel.zap(where, first, last, PRIVATE if self.in_vm else None), self._outside) is None:
+                return False
         if kernel.failed and self.policy is Policy.BUG_VM and self.memory.vms[self.vm].gone is None:
             self.bug_vm()
-        for user in self._users(space):
-            if user.kind is User.GUEST or (user.kind in (User.HOST, User.IOMMU) and not self.in_vm):
-                self._unmapped(user, start, end)
+        return self.in_vm or drive(kernel.unmap(space, start, end, *others), self._outside) is not None
+
+    def _outside(self, event: Event) -> None:
+        """Record what belongs to no conversion."""
+        self.record(replace(event, conversion=None))  # type: ignore[call-arg]
 
     def _attributes(self, space: int, start: int, end: int) -> list[tuple[int, int, int]]:
         """Where the attributes of pages of a guest_memfd are: on mainline at the gfns of its slots."""
@@ -217,16 +222,6 @@ class Simulation(Host):
     def _users(self, space: int) -> Sequence[PageUser]:
         return self.kernel(self.vm if self.in_vm else space).users
 
-    def _unmapped(self, user: PageUser, start: int, end: int) -> None:
-        space = self.space_of(user)
-        places = [(space, start, end)]
-        if user.kind is User.GUEST:
-            places = [(vm, first, last) for vm, _, first, last in self.gfns(space, start, end)]
-        answer = user.unmap(start, end, ask=False)
-        for where, first, last in places:
-            self.record(UserAnswered(user=user.kind, space=where, start=first, npages=last - first, result=answer.result,
-                                     entries=answer.entries, detail=detail(user=user.name)))  # fmt: skip
-
     def fallocate(self, start: int, end: int, gmem: int | None = None) -> None:
         """Holes get memory, as fallocate does without PUNCH_HOLE."""
         space = self.gmem if gmem is None else gmem
@@ -237,16 +232,15 @@ class Simulation(Host):
         """memory_failure(), kvm_gmem_error_folio(): zapped, not truncated; the attribute stays."""
         space = self.gmem if gmem is None else gmem
         head, order = next(iter(self.kernel().folios(space, page, page + 1)), (page, 0))
-        self._zap(space, head, head + (1 << order))
+        if not self._zap(space, head, head + (1 << order), User.HOST, User.IOMMU):
+            return
         self.record(Poisoned(space=space, start=page, npages=1, pfn=self.pfn(space, page)))
 
     def close_gmem(self, gmem: int | None = None) -> None:
         """kvm_gmem_release(): everything is zapped, the slots are detached; pages live as long as the inode."""
         space = self.gmem if gmem is None else gmem
-        for user in self._users(space):
-            if user.kind is User.GUEST:
-                self._unmapped(user, 0, self.memory.gmems[space].npages or 0)
-        self.record(GmemReleased(space=space))
+        if self._zap(space, 0, self.memory.gmems[space].npages or 0):
+            self.record(GmemReleased(space=space))
 
     def populate(self, start: int, end: int, gmem: int | None = None) -> int:
         """SNP_LAUNCH_UPDATE, KVM_TDX_INIT_MEM_REGION: what private pages hold is measured; the errno.

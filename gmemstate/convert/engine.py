@@ -369,7 +369,9 @@ class Kernel:
             if count == 1 << order:
                 return True
             if not said:
-                yield Spinning(conversion=THIS, space=space, references=count, detail=detail(page=hexadecimal(head)))
+                yield Spinning(
+                    conversion=THIS, space=space, references=count, detail=detail(page=hexadecimal(head), expected=1 << order)
+                )
                 said = True
         return False
 

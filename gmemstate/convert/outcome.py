@@ -1,40 +1,22 @@
 """Running scenarios: what came of one under a dialect and a policy, and where that is not what was expected."""
 
-import errno as errnos
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gmemstate.convert import requests
-from gmemstate.convert.engine import Call, Fault, Told, runs_of
+from gmemstate.convert.engine import Call, Fault
+from gmemstate.convert.facts import answer, error_name, facts, plain, refusal, shown_by
 from gmemstate.convert.host import VMM
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.scenario import Run, Scenario
+from gmemstate.convert.scenario import MemslotSpec, Scenario
 from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.tables import Run
 from gmemstate.convert.users import Holder, PageUser
-from gmemstate.model.events import (
-    KIND,
-    SEQ,
-    AttrsStored,
-    ConvertReturned,
-    Dialect,
-    DmaFaulted,
-    FaultServed,
-    GuestAnswered,
-    MemoryFaultExit,
-    RequestPath,
-    Undone,
-    User,
-    UserAnswered,
-    VmBugged,
-    VmDead,
-)
+from gmemstate.model.events import Dialect, RequestPath
 from gmemstate.model.machines import PRIVATE, SHARED
-from gmemstate.model.units import PAGE_SHIFT, hexadecimal
+from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
-
-STUCK = "stuck"
-"""What is told by an ioctl that never returns."""
 
 
 class Difference(NamedTuple):
@@ -60,13 +42,13 @@ class Outcome:
 
     @property
     def differences(self) -> list[Difference]:
-        """Where the expectations of the scenario are not met."""
+        """Where the expectations of the scenario are not met, the earliest event first."""
         found = []
         for fact, expected in self.scenario.expected(self.dialect, self.policy).items():
             have = self.facts[fact]
-            if _plain(expected) != _plain(have):
-                found.append(Difference(fact, expected, have, _shows(self, fact, expected, have)))
-        return found
+            if plain(expected) != plain(have):
+                found.append(Difference(fact, expected, have, shown_by(self.simulation, self.first, fact, expected, have)))
+        return sorted(found, key=lambda difference: difference.seq or 0)
 
     @property
     def expects(self) -> bool:
@@ -78,113 +60,76 @@ def pairs(scenario: Scenario) -> list[tuple[Dialect, Policy]]:
     """The dialects of a scenario with the policies that each can have; where nothing fails to unmap, one is enough."""
     matters = any(fault["at"] == "private_unmap" for fault in scenario.faults)
     return [
-        (dialect, policy) for dialect in scenario.dialects for policy in (POLICIES[dialect] if matters else (Policy.BUG_VM,))
+        (dialect, policy)
+        for dialect in scenario.dialects
+        for policy in POLICIES[dialect]
+        if policy in (scenario.policies if matters else (Policy.BUG_VM,))
     ]
 
 
 def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> Outcome:
-    """Play a scenario under a dialect and a policy."""
-    simulation = _set_up(scenario, dialect, policy)
+    """Play a scenario under a dialect and a policy; it ends early at an ioctl that never returns."""
+    simulation = Simulation(dialect, policy, scenario.setting)
+    play = _Play(scenario, simulation)
     first = len(simulation.rows) + 1
     simulation.faults = [Fault(**fault) for fault in scenario.faults]
-    before = {user.name: set(getattr(user, "pages", ())) for user in simulation.users}
-    play = _Play(scenario, simulation, before)
-    for verb, options in scenario.steps:
-        getattr(play, f"do_{verb}")(**options)
+    for verb, what, options in scenario.steps:
+        getattr(play, f"do_{verb}")(what, **options)
         if simulation.told and simulation.told[-1] is None:
             break
-    if not simulation.told or simulation.told[-1] is not None:
+    else:
         simulation.close_record()
-    return Outcome(scenario, dialect, policy, simulation, play.facts(), first)
-
-
-def _set_up(scenario: Scenario, dialect: Dialect, policy: Policy) -> Simulation:
-    simulation = Simulation(dialect, policy, scenario.setting)
-    simulation.open(scenario.name)
-    simulation.vm = simulation.make_vm()
-    simulation.gmem = simulation.make_gmem(simulation.vm, scenario.pages, shared=scenario.starts == SHARED)
-    for n, slot in enumerate(scenario.memslots):
-        gmem = None if slot.get("plain") else simulation.gmem
-        simulation.set_slot(simulation.vm, slot.get("slot", n), slot["gfn"], slot["count"], gmem, slot.get("page", 0))
-    if simulation.in_vm and scenario.starts == PRIVATE:
-        simulation.convert_pages(0, scenario.pages, PRIVATE)
-    for start, end in scenario.allocated:
-        simulation.allocate(start, end)
-    for start, end in scenario.exceptions:
-        simulation.convert_pages(start, end, SHARED if scenario.starts == PRIVATE else PRIVATE)
-    simulation.told.clear()
-    for spec in scenario.users:
-        simulation.add_user(spec.make())
-    return simulation
+    heard = {"populated": play.populated, "guest_told": play.guest_told}
+    return Outcome(scenario, dialect, policy, simulation, facts(simulation, first, play.mapped, heard, play.touched), first)
 
 
 class _Play:
-    """The verbs of a scenario's steps."""
+    """A scenario on its way: what is there at the beginning, and the verbs of its steps."""
 
-    def __init__(self, scenario: Scenario, simulation: Simulation, mapped: dict[str, set[int]]) -> None:
-        self.scenario = scenario
+    def __init__(self, scenario: Scenario, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.mapped = mapped
         self.touched: list[str] = []
-        self.guest_told: list[int] = []
+        self.populated: list[str] = []
+        self.guest_told: list[str] = []
+        simulation.open(scenario.name)
+        slots = [*scenario.memslots, *(_memslot(what, **how) for verb, what, how in scenario.steps if verb == "memslot")]
+        self.vms = [simulation.make_vm() for _ in range(max([1, *(slot.vm for slot in slots)]))]
+        simulation.vm = self.vms[0]
+        shared = scenario.starts == SHARED
+        ngmems = max([1, *(slot.gmem for slot in slots), *(user.gmem for user in scenario.users)])
+        self.gmems = [simulation.make_gmem(simulation.vm, scenario.pages, shared=shared) for _ in range(ngmems)]
+        simulation.gmem = self.gmems[0]
+        for slot in scenario.memslots:
+            self._set(slot)
+        if simulation.in_vm and not shared:
+            simulation.convert_pages(0, scenario.pages, PRIVATE)
+        for start, end in scenario.allocated:
+            for gmem in self.gmems:
+                simulation.allocate(start, end, gmem)
+        for start, end in scenario.exceptions:
+            simulation.convert_pages(start, end, PRIVATE if shared else SHARED)
+        simulation.told.clear()
+        for user in scenario.users:
+            simulation.add_user(user.make(), self.gmems[user.gmem - 1])
+        self.mapped = {user.name: set(getattr(user, "pages", ())) for user in simulation.users}
+
+    def _set(self, slot: MemslotSpec) -> None:
+        gmem = self.gmems[slot.gmem - 1] if slot.gmem else None
+        self.simulation.set_slot(self.vms[slot.vm - 1], slot.slot, slot.gfn, slot.npages, gmem, slot.page)
 
     def user(self, name: str) -> PageUser:
         return next(user for user in self.simulation.users if user.name == name)
 
-    def do_convert(self, what: tuple[Run, ...] | None, to: str = PRIVATE, **how: Any) -> None:
-        start, end = what[0] if what else (0, 0)
-        call = {
-            "address": start << PAGE_SHIFT,
-            "size": (end - start) << PAGE_SHIFT,
-            "attributes": PRIVATE_ATTRIBUTE if to == PRIVATE else 0,
-            "thread": VMM,
-            **how,
-        }
-        self.simulation.convert(Call(self.simulation.space, **call))
+    # --- the steps
 
-    def do_release(self, what: str) -> None:
-        user = self.user(what)
-        if isinstance(user, Holder):
-            self.simulation.release(user)
-
-    def do_use(self, what: str, pages: tuple[Run, ...]) -> None:
-        user = self.user(what)
-        for start, end in pages:
-            for page in range(start, end):
-                self.simulation.touch(user, page)
-        self.mapped[what] |= set(getattr(user, "pages", ()))
-
-    def do_punch(self, what: tuple[Run, ...]) -> None:
-        for start, end in what:
-            self.simulation.punch(start, end)
-
-    def do_poison(self, what: int) -> None:
-        self.simulation.poison(what)
-
-    def do_touch(self, what: str, page: int, **how: str) -> None:
-        user = self.user(what)
-        seq = len(self.simulation.rows)
-        fine = self.simulation.touch(user, page, private=how.get("as") == PRIVATE)
-        row = self.simulation.rows[-1] if len(self.simulation.rows) > seq else None
-        self.touched.append(f"{what} {page} {'ok' if fine else _refusal(row)}")
-        if fine:
-            self.mapped[what].add(page)
-
-    def do_close(self) -> None:
-        self.simulation.close_gmem()
-
-    def do_memslot(
-        self, what: int, gfn: int = 0, count: int = 0, page: int = 0, *, plain: bool = False, delete: bool = False
-    ) -> None:
-        simulation = self.simulation
-        gmem = None if plain else simulation.gmem
-        simulation.set_slot(simulation.vm, what, gfn, 0 if delete else count, gmem, page)
-
-    def do_bug_vm(self) -> None:
-        self.simulation.bug_vm()
-
-    def do_kill_vm(self) -> None:
-        self.simulation.kill_vm()
+    def do_convert(self, what: tuple[Run, ...], to: str = PRIVATE, gmem: int = 1, through: str = "", **how: Any) -> None:
+        space = self.simulation.vm if through or self.simulation.in_vm else self.gmems[gmem - 1]
+        attributes = PRIVATE_ATTRIBUTE if to == PRIVATE else 0
+        for start, end in what or ((0, 0),):
+            call = {"address": start << PAGE_SHIFT, "size": (end - start) << PAGE_SHIFT, "attributes": attributes, **how}
+            told = self.simulation.convert(Call(space, thread=VMM, **call))
+            if told is None:
+                return
 
     def do_guest_asks(
         self,
@@ -194,99 +139,66 @@ class _Play:
         answers: Iterable[int | None] = (),
         interrupted: int | None = None,
     ) -> None:
-        self.guest_told += requests.ask(self.simulation, what, to, path, tuple(answers), interrupted)
+        told = requests.ask(self.simulation, what, to, path, tuple(answers), interrupted)
+        self.guest_told += [answer(result) for result in told]
 
-    def facts(self) -> dict[str, Any]:
-        """All facts that an expectation can name."""
-        simulation = self.simulation
-        memory, gmem = simulation.memory, simulation.memory.gmems[simulation.gmem]
-        kinds = list(simulation.kernel().kinds(simulation.space, 0, self.scenario.pages))
-        private = [(start, end) for start, end, kind in kinds if kind == PRIVATE]
-        lost = {
-            user.name: _words(runs_of(gone))
-            for user in simulation.users
-            if not isinstance(user, Holder) and (gone := self.mapped[user.name] - set(getattr(user, "pages", ())))
-        }
-        dma = {page for user in simulation.users if getattr(user, "dma", False) or user.kind is User.IOMMU
-               for page in getattr(user, "pages", ())}  # fmt: skip
-        return {
-            "told": [_told(told) for told in simulation.told],
-            "error_offset": [_offset(told) for told in simulation.told],
-            "private": _words(private),
-            "lost": lost,
-            "messed_up": [f"{entry.cause.name.lower()} {entry.index}" for entry in memory.messed_up.values()],
-            "vm": memory.vms[simulation.vm].gone or "ok",
-            "huge": _words([(a, b) for a, b, order in gmem.orders if order and b <= self.scenario.pages]),
-            "touched": self.touched,
-            "guest_told": [hexadecimal(told) if told > 4096 or told < -4096 else str(told) for told in self.guest_told],
-            "findings": sorted({finding.code for finding in memory.findings}),
-            "dma_at_risk": _words(runs_of(page for page in dma if _within(page, private))),
-        }
+    def do_touch(self, what: str, page: int, accept: bool = False, **how: str) -> None:
+        seq = len(self.simulation.rows)
+        private = how["as"] == PRIVATE if "as" in how else None
+        fine = self.simulation.touch(self.user(what), page, private=private, accept=accept)
+        row = self.simulation.rows[-1] if len(self.simulation.rows) > seq else None
+        self.touched.append(f"{what} {page} {'ok' if fine else refusal(row)}")
+        if fine:
+            self.mapped[what].add(page)
 
+    def do_use(self, what: str, pages: tuple[Run, ...]) -> None:
+        user = self.user(what)
+        for start, end in pages:
+            for page in range(start, end):
+                self.simulation.touch(user, page)
+        self.mapped[what] |= set(getattr(user, "pages", ()))
 
-def _within(page: int, runs: Iterable[Run]) -> bool:
-    return any(start <= page < end for start, end in runs)
+    def do_release(self, what: str) -> None:
+        user = self.user(what)
+        assert isinstance(user, Holder)
+        self.simulation.release(user)
 
+    def do_punch(self, what: tuple[Run, ...], gmem: int = 1) -> None:
+        for start, end in what:
+            self.simulation.punch(start, end, self.gmems[gmem - 1])
 
-def _words(runs: Iterable[Run]) -> list[str]:
-    merged: list[Run] = []
-    for start, end in runs:
-        if merged and merged[-1][1] == start:
-            merged[-1] = merged[-1][0], end
-        else:
-            merged.append((start, end))
-    return [f"{start}+{end - start}" for start, end in merged]
+    def do_allocate(self, what: tuple[Run, ...], gmem: int = 1) -> None:
+        for start, end in what:
+            self.simulation.fallocate(start, end, self.gmems[gmem - 1])
 
+    def do_poison(self, what: int, gmem: int = 1) -> None:
+        self.simulation.poison(what, self.gmems[gmem - 1])
 
-def _told(told: Told | None) -> str:
-    if told is None:
-        return STUCK
-    return errnos.errorcode[told.errno] if told.errno else "0"
+    def do_populate(self, what: tuple[Run, ...], gmem: int = 1) -> None:
+        for start, end in what:
+            self.populated.append(error_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
 
+    def do_memslot(self, what: int, **how: Any) -> None:
+        self._set(_memslot(what, **how))
 
-def _offset(told: Told | None) -> str:
-    return "-" if told is None or told.error_offset is None else hex(told.error_offset)
+    def do_close(self, _: tuple[()], gmem: int = 1) -> None:
+        self.simulation.close_gmem(self.gmems[gmem - 1])
+
+    def do_bug_vm(self, _: tuple[()]) -> None:
+        self.simulation.bug_vm()
 
 
-def _refusal(row: Any) -> str:
-    if row is None:
-        return "no"
-    if row[KIND] == DmaFaulted.code:
-        return "DMA fault"
-    if row[KIND] == FaultServed.code:
-        return "SIGBUS"
-    return "memory fault EHWPOISON" if row[8] == 133 else "memory fault"
-
-
-def _plain(fact: Any) -> Any:
-    if isinstance(fact, dict):
-        return {key: _plain(value) for key, value in fact.items()}
-    if isinstance(fact, (list, tuple)):
-        return [_plain(value) for value in fact]
-    return str(fact)
-
-
-_SHOWN_BY = {
-    "told": (ConvertReturned.code,),
-    "error_offset": (ConvertReturned.code,),
-    "private": (AttrsStored.code, Undone.code),
-    "lost": (UserAnswered.code,),
-    "vm": (VmBugged.code, VmDead.code),
-    "touched": (FaultServed.code, DmaFaulted.code, MemoryFaultExit.code),
-    "guest_told": (GuestAnswered.code,),
-}
-
-
-def _shows(outcome: Outcome, fact: str, expected: Any, found: Any) -> int | None:
-    """The event at which expectation and history part: for lists the n-th of its kind, else the last."""
-    rows = [row for row in outcome.simulation.rows if row[SEQ] >= outcome.first and row[KIND] in _SHOWN_BY.get(fact, ())]
-    if not rows:
-        return outcome.simulation.rows[-1][SEQ]
-    if fact in ("told", "error_offset", "touched", "guest_told") and isinstance(expected, list):
-        n = next((n for n, pair in enumerate(zip(expected, found, strict=False)) if _plain(pair[0]) != _plain(pair[1])), None)
-        if n is not None and n < len(rows):
-            return rows[n][SEQ]
-    return rows[-1][SEQ]
+def _memslot(
+    slot: int,
+    gfn: int = 0,
+    count: int = 0,
+    page: int = 0,
+    vm: int = 1,
+    gmem: int = 1,
+    plain: bool = False,
+    delete: bool = False,
+) -> MemslotSpec:
+    return MemslotSpec(slot, gfn, 0 if delete else count, page, vm, 0 if plain else gmem)
 
 
 def dialect_name(dialect: Dialect) -> str:

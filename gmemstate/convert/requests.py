@@ -98,10 +98,19 @@ def _exit(simulation: Simulation, start: int, end: int, kind: str, answer: int |
     simulation.record(VcpuExited(thread=VCPU, space=simulation.vm, reason=KVM_EXIT_HYPERCALL))
     if answer is not None:
         return answer
-    told = simulation.convert_pages(start, end, kind, thread=VCPU)
-    if told is None or told.errno == 0:
-        return 0
-    return told.errno if told.errno in (EAGAIN, EINVAL) else EINVAL
+    for space, first, last in _ioctls(simulation, start, end):
+        told = simulation.convert_pages(first, last, kind, space=space, thread=VCPU)
+        if told is not None and told.errno:
+            return told.errno if told.errno in (EAGAIN, EINVAL) else EINVAL
+    return 0
+
+
+def _ioctls(simulation: Simulation, start: int, end: int) -> list[tuple[int, int, int]]:
+    """The conversions that gfns of a guest need: one on the VM, or one for each piece of a guest_memfd behind them."""
+    if simulation.in_vm:
+        return [(simulation.vm, start, end)]
+    slots = sorted(simulation.memory.indices(simulation.vm, start, end), key=lambda part: part[3].start)
+    return [(gmem, first, last) for gmem, first, last, _ in slots]
 
 
 def _merged(entries: Runs) -> list[tuple[int, int]]:

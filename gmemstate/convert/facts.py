@@ -1,0 +1,253 @@
+"""The facts that a scenario can expect: each is read off the record of a simulation, or off what it folds to."""
+
+import errno as errnos
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gmemstate.convert.engine import Told, runs_of
+from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.users import Holder
+from gmemstate.model.events import (
+    CONVERSION,
+    KIND,
+    RESULT,
+    SEQ,
+    AttrsStored,
+    ConvertAttempted,
+    ConvertReturned,
+    DmaFaulted,
+    Event,
+    EventRow,
+    FaultServed,
+    FolioMerged,
+    FolioSplit,
+    GuestAnswered,
+    InvalidateAdded,
+    InvalidateEnded,
+    MemoryFaultExit,
+    Poisoned,
+    PrivateMapFailed,
+    PrivateMapped,
+    PrivateUnmapFailed,
+    Punched,
+    RmpViolation,
+    Spinning,
+    Undone,
+    User,
+    UserAnswered,
+    UsersChecked,
+    VcpuExited,
+    VmBugged,
+    VmDead,
+    VmmSaid,
+    details,
+    event_of,
+)
+from gmemstate.model.fold.pages import EHWPOISON
+from gmemstate.model.machines import PRIVATE
+from gmemstate.model.units import hexadecimal
+from gmemstate.model.verdict import label
+
+STUCK = "stuck"
+"""What is told by an ioctl that never returns."""
+
+LIST, NUMBER, TEXT, TABLE = "list", "number", "text", "table of lists"
+
+FACTS: dict[str, tuple[str, tuple[type[Event], ...]]] = {
+    "told": (LIST, (ConvertReturned,)),
+    "error_offset": (LIST, (ConvertReturned,)),
+    "verdicts": (LIST, (ConvertReturned,)),
+    "private": (LIST, (AttrsStored, Undone)),
+    "asked": (TABLE, (UserAnswered,)),
+    "lost": (TABLE, (UserAnswered, Punched)),
+    "references": (LIST, (UsersChecked, Spinning)),
+    "invalidated": (LIST, (InvalidateAdded,)),
+    "invalidations": (NUMBER, (InvalidateEnded,)),
+    "tracepoint": (NUMBER, (ConvertAttempted,)),
+    "undone": (LIST, (Undone,)),
+    "huge": (LIST, (FolioSplit, FolioMerged)),
+    "contents_lost": (LIST, (UserAnswered, Punched)),
+    "dma_at_risk": (LIST, (AttrsStored,)),
+    "messed_up": (LIST, (PrivateUnmapFailed, PrivateMapFailed, Poisoned)),
+    "vm": (TEXT, (VmBugged, VmDead)),
+    "touched": (LIST, (FaultServed, DmaFaulted, MemoryFaultExit, VcpuExited, VmDead, RmpViolation)),
+    "populated": (LIST, (PrivateMapped, VmmSaid)),
+    "guest_told": (LIST, (GuestAnswered,)),
+    "findings": (LIST, ()),
+}
+"""What an expectation can name: its form, and the kinds of events that show it."""
+
+
+def facts(
+    simulation: Simulation, first: int, mapped: dict[str, set[int]], heard: dict[str, list[str]], touched: list[str]
+) -> dict[str, Any]:
+    """All facts of what happened from the event ``first`` on.
+
+    ``mapped`` is what each user has ever mapped, ``heard`` what ``populated`` and ``guest_told`` list, ``touched`` likewise.
+    """
+    memory, rows = simulation.memory, simulation.rows[first - 1 :]
+    private = [(start, end) for start, end in private_runs(simulation, simulation.space)]
+    conversions = {
+        conversion.id: conversion for conversion in (*memory.ended, *memory.open_conversions()) if conversion.id >= first
+    }
+    return {
+        "told": [_told(told) for told in simulation.told],
+        "error_offset": [
+            "-" if told is None or told.error_offset is None else hex(told.error_offset) for told in simulation.told
+        ],
+        "verdicts": [
+            label(conversions[seq], memory.sources[conversions[seq].source or 0]).value for seq in sorted(conversions)
+        ],
+        "private": _private(simulation),
+        "asked": _asked(rows),
+        "lost": {
+            user.name: words(runs_of(gone))
+            for user in simulation.users
+            if not isinstance(user, Holder) and (gone := mapped[user.name] - set(getattr(user, "pages", ())))
+        },
+        "references": [_references(event_of(row)) for row in rows if _counts(row)],
+        "invalidated": [_run(row) for row in rows if row[KIND] == InvalidateAdded.code and row[CONVERSION] is not None],
+        "invalidations": sum(row[KIND] == InvalidateEnded.code for row in rows),
+        "tracepoint": sum(row[KIND] == ConvertAttempted.code for row in rows),
+        "undone": [_run(row) + (" WARN" if row[RESULT] else "") for row in rows if row[KIND] == Undone.code],
+        "huge": words(_huge(simulation)),
+        "contents_lost": words(runs_of(page for space, page in simulation.emptied if space == simulation.space)),
+        "dma_at_risk": words(runs_of(page for page in _reached(simulation) if any(a <= page < b for a, b in private))),
+        "messed_up": [
+            f"{entry.cause.name.lower()} {entry.index if entry.index is not None else entry.gfn}"
+            for entry in memory.messed_up.values()
+        ],
+        "vm": memory.vms[simulation.vm].gone or "ok",
+        "touched": touched,
+        **heard,
+        "findings": sorted({finding.code for finding in memory.findings}),
+    }
+
+
+def words(runs: Iterable[tuple[int, int]]) -> list[str]:
+    """Runs of pages as a scenario writes them; neighbours are joined."""
+    merged: list[tuple[int, int]] = []
+    for start, end in runs:
+        if merged and merged[-1][1] == start:
+            merged[-1] = merged[-1][0], end
+        else:
+            merged.append((start, end))
+    return [f"{start}+{end - start}" for start, end in merged]
+
+
+def private_runs(simulation: Simulation, space: int) -> Iterator[tuple[int, int]]:
+    """The private pages of a space."""
+    kinds = simulation.kernel().kinds(space, 0, 1 << 64)
+    return ((start, end) for start, end, kind in kinds if kind == PRIVATE)
+
+
+def _private(simulation: Simulation) -> list[str]:
+    if simulation.in_vm:
+        return words(private_runs(simulation, simulation.vm))
+    found = []
+    for number, gmem in enumerate(sorted(simulation.memory.gmems), 1):
+        mark = f"gmem {number}: " if number > 1 else ""
+        found += [mark + run for run in words(private_runs(simulation, gmem))]
+    return found
+
+
+def _told(told: Told | None) -> str:
+    if told is None:
+        return STUCK
+    return errnos.errorcode[told.errno] if told.errno else "0"
+
+
+def _run(row: EventRow) -> str:
+    event: Any = event_of(row)
+    return f"{event.start}+{event.npages}"
+
+
+def _asked(rows: list[EventRow]) -> dict[str, list[str]]:
+    """What each user was told to unmap for a conversion, in order; the guest in gfns."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row[KIND] == UserAnswered.code and row[CONVERSION] is not None:
+            event: Any = event_of(row)
+            if user := details(event.detail).get("user"):
+                found.setdefault(user, []).append(_run(row))
+    return found
+
+
+def _counts(row: EventRow) -> bool:
+    if row[KIND] == UsersChecked.code:
+        event: Any = event_of(row)
+        return event.result != 0 and event.references is not None
+    return row[KIND] == Spinning.code
+
+
+def _references(event: Any) -> str:
+    """The folio that somebody else holds: its first page, the references found and those expected."""
+    if isinstance(event, Spinning):
+        facts = details(event.detail)
+        return f"{int(facts['page'], 16)}: {event.references}, not {facts['expected']}"
+    return f"{event.start}: {event.references}, not {event.expected}"
+
+
+def _huge(simulation: Simulation) -> list[tuple[int, int]]:
+    gmem = simulation.memory.gmems[simulation.gmem]
+    return [(start, end) for start, end, order in gmem.orders if order and gmem.backing.get(start)]
+
+
+def _reached(simulation: Simulation) -> set[int]:
+    """What devices can reach: through a pin, or an IOMMU that follows notifications."""
+    users = [user for user in simulation.users if getattr(user, "dma", False) or user.kind is User.IOMMU]
+    return {page for user in users if simulation.space_of(user) == simulation.space for page in getattr(user, "pages", ())}
+
+
+def refusal(row: EventRow | None) -> str:
+    """In a word, why an access failed, by the event that shows it."""
+    if row is None:
+        return "no mmap"
+    kind, result = row[KIND], row[RESULT]
+    if kind == MemoryFaultExit.code:
+        return "memory fault" if result == errnos.EFAULT else f"memory fault {error_name(result)}"
+    if kind == VcpuExited.code:
+        return error_name(result) if result else "MMIO"
+    names: dict[type[Event], str] = {
+        DmaFaulted: "DMA fault",
+        FaultServed: "SIGBUS",
+        VmDead: "VM dead",
+        RmpViolation: "RMP fault",
+    }
+    return next(word for event, word in names.items() if event.code == kind)
+
+
+def error_name(errno: int | None) -> str:
+    """An errno as people call it; 0 for success."""
+    if errno == EHWPOISON:
+        return "EHWPOISON"
+    return errnos.errorcode.get(errno, str(errno)) if errno else "0"
+
+
+def answer(result: int) -> str:
+    """What a guest is told: small numbers as they are, statuses as hexadecimal."""
+    return str(result) if abs(result) < 4096 else str(hexadecimal(result))
+
+
+def plain(fact: Any) -> Any:
+    """A fact without the difference between a number and its text."""
+    if isinstance(fact, dict):
+        return {key: plain(value) for key, value in fact.items()}
+    if isinstance(fact, (list, tuple)):
+        return [plain(value) for value in fact]
+    return str(fact)
+
+
+def shown_by(simulation: Simulation, first: int, fact: str, expected: Any, found: Any) -> int | None:
+    """The event at which expectation and history part: in a list the first that differs, else the last of its kinds."""
+    if fact == "findings" and simulation.memory.findings:
+        return simulation.memory.findings[0].seq
+    kinds = [kind.code for kind in FACTS[fact][1]]
+    rows = [row for row in simulation.rows[first - 1 :] if row[KIND] in kinds]
+    if not rows:
+        return simulation.rows[-1][SEQ]
+    if FACTS[fact][0] == LIST:
+        pairs = enumerate(zip(plain(expected), plain(found), strict=False))
+        n = next((n for n, (wanted, have) in pairs if wanted != have), len(rows))
+        return rows[min(n, len(rows) - 1)][SEQ]
+    return rows[-1][SEQ]

@@ -205,6 +205,12 @@ def test_behind_a_gap_nothing_is_unexpected() -> None:
         assert {trigger for trigger in RANGE.triggers() if not may(RANGE, state, trigger)} <= once
 
 
+def test_a_torn_range_goes_on_as_one_that_was_unknown() -> None:
+    for kind in ("shared", "private"):
+        for trigger in (f"zap_to_{kind}", f"store_{kind}"):
+            assert fire(RANGE, "torn", trigger) == fire(RANGE, "unknown", trigger)
+
+
 def test_torn_is_left_by_evidence_only() -> None:
     out = {trigger for state, trigger, dest in steps(RANGE) if state == "torn" and dest in ("shared", "private")}
     assert out == {f"{what}_{kind}" for what in ("seen", "returned_ok") for kind in ("shared", "private")}

@@ -13,6 +13,7 @@ GUEST = (Access.GUEST, Access.GUEST_PRIVATE, Access.GUEST_SHARED)
 
 
 def summary(history: History, seen: Scene, incident: Incident, applied: bool) -> str:
+    """What was in use, how often it was refused, and what ended it; ``applied`` if the retry succeeded."""
     failures = sum(len(episode.failed) for episode in incident.episodes)
     first = incident.episodes[0].failed[0]
     size = words.pages_of(first)
@@ -46,6 +47,7 @@ def _punch(seen: Scene, episode: Episode) -> EventRow | None:
 
 
 def explain(story: Story, history: History, seen: Scene, incident: Incident) -> None:
+    """Add which page it was, how one knows what held it, what a refusal leaves, what followed, and what to do."""
     failures = [conversion for episode in incident.episodes for conversion in episode.failed]
     first = failures[0]
     pages = list(dict.fromkeys(c.error_offset >> 12 for c in failures if c.error_offset is not None))

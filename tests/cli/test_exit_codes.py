@@ -105,13 +105,27 @@ def test_findings_go_before_what_is_missing_and_what_cannot_be_read_before_both(
     assert say("--db", tmp_path / "z.db", "ingest", put("ip_lost_overrun", tmp_path)).code == 3
 
 
+def made(ledger: Path) -> bool:
+    """Whether a ledger has its schema."""
+    if not ledger.exists():
+        return False
+    connection = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    try:
+        return connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+
+
 def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*GMEMSTATE, "--db", tmp_path / "a.db", "ingest", "-"], env=PLAIN, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
     patience = time.monotonic() + 60
-    while not (tmp_path / "a.db").exists() and time.monotonic() < patience:
+    while not made(tmp_path / "a.db") and time.monotonic() < patience:
         time.sleep(0.05)
+    time.sleep(0.5)  # from here on it waits for its standard input
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -13,7 +13,9 @@ def test_each_verb_is_listed_with_a_sentence_that_is_not_cut(monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "80")
     ran = say("--help")
     assert ran.code == 0
-    lines = {line.split()[0]: line for line in ran.out.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "}
+    lines = {
+        line.split()[0]: line for line in ran.out.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
+    }
     for verb in VERBS:
         assert lines[verb].endswith("."), f"{verb}: make the first sentence of its help shorter"
         assert not lines[verb].endswith("..."), f"{verb}: make the first sentence of its help shorter"

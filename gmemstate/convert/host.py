@@ -176,9 +176,11 @@ class Host:
 
     def _add(self, gmem: int, start: int, end: int, order: int) -> None:
         moved = {page for of, page in self._pfns if of == gmem and start <= page < end}
+        if order and moved:
+            self.give_up(gmem, range(start, end))  # what lacks a page is no huge page: another one takes its place
+            moved = set()
         cuts = sorted({start, end, *moved, *(page + 1 for page in moved)})
         for first, last in pairwise(cuts):
-            order = 0 if moved else order
             self.record(PageAdded(space=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
 
     # --- users

@@ -244,25 +244,30 @@ class Kernel:
 
     # --- doing
 
-    def unmap(self, space: int, start: int, end: int, *kinds: User) -> Steps:
-        """Ask the users of some kinds, one after the other, to unmap a range. Their answers are recorded, not obeyed."""
+    def unmap(self, space: int, start: int, end: int, *kinds: User, slot: Slot | None = None) -> Steps:
+        """Ask the users of some kinds, one after the other, to unmap a range. Their answers are recorded, not obeyed.
+
+        ``slot``: the guest is asked for the gfns of this memslot only.
+        """
         for user in self.users:
             if user.kind not in kinds:
                 continue
             answer = yield Ask(user, start, end)
             if answer is None or answer.result is None:
-                yield from self._answered(space, user, start, end, Answer(None))
+                yield from self._answered(space, user, start, end, Answer(None), slot)
                 yield TaskStuck(conversion=THIS, space=space, thread=0, detail=detail(waits_for=user.name))
                 return None
-            yield from self._answered(space, user, start, end, answer)
+            yield from self._answered(space, user, start, end, answer, slot)
         return Told()
 
-    def _answered(self, space: int, user: PageUser, start: int, end: int, answer: Answer) -> Iterator[Event]:
+    def _answered(self, space: int, user: PageUser, start: int, end: int, answer: Answer, only: Slot | None) -> Iterator[Event]:
         """The answer as events; the guest's page tables are those of a VM, so its pages are gfns."""
         places = [(space, start, end)]
         if user.kind is User.GUEST and space in self.memory.gmems:
             slots = self.slots(space, start, end)
-            places = [(vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots]
+            places = [
+                (vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots if only in (None, slot)
+            ]
         for n, (where, first, last) in enumerate(places):
             yield UserAnswered(
                 user=user.kind,
@@ -275,8 +280,8 @@ class Kernel:
                 detail=detail(user=user.name, turns=answer.turns or None),
             )
 
-    def zap(self, space: int, start: int, end: int, kind: str | None) -> Steps:
-        """kvm_tdp_mmu_zap_leafs(): the guest loses its entries of a kind (None: of both).
+    def zap(self, space: int, start: int, end: int, kind: str | None, slot: Slot | None = None) -> Steps:
+        """kvm_tdp_mmu_zap_leafs(): the guest loses its entries of a kind (None: of both), in one memslot or in all.
 
         Only mirrored page tables keep the kinds apart; elsewhere all entries go. A private page of a TD may not come off.
         """
@@ -286,7 +291,7 @@ class Kernel:
         for first, last in runs:
             if self.setting.type is VmType.TDX:
                 yield from self.remove_private(space, first, last)
-            told = yield from self.unmap(space, first, last, User.GUEST)
+            told = yield from self.unmap(space, first, last, User.GUEST, slot=slot)
             if told is None:
                 return None
         return Told()

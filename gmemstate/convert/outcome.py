@@ -154,8 +154,11 @@ class _Play:
     def do_use(self, what: str, pages: tuple[Run, ...]) -> None:
         user = self.user(what)
         for start, end in pages:
-            for page in range(start, end):
-                self.simulation.touch(user, page)
+            if isinstance(user, Holder):
+                self.simulation.hold(user, start, end)
+            else:
+                for page in range(start, end):
+                    self.simulation.touch(user, page)
         self.mapped[what] |= set(getattr(user, "pages", ()))
 
     def do_release(self, what: str) -> None:
@@ -179,7 +182,11 @@ class _Play:
             self.populated.append(error_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
 
     def do_memslot(self, what: int, **how: Any) -> None:
-        self._set(_memslot(what, **how))
+        slot = _memslot(what, **how)
+        if slot.npages:
+            self._set(slot)
+        else:
+            self.simulation.delete_slot(self.vms[slot.vm - 1], slot.slot)
 
     def do_close(self, _: tuple[()], gmem: int = 1) -> None:
         self.simulation.close_gmem(self.gmems[gmem - 1])

@@ -131,14 +131,15 @@ class Simulation(Host):
     def _no_memory(self, slot: Slot | None, index: int, *, private: bool) -> int:
         """kvm_gmem_get_pfn(): gets the page, and what keeps the guest from it; the errno, or 0."""
         gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
-        if gmem is None or gmem.released:
+        if slot is None or gmem is None or gmem.released:
             return errnos.EFAULT
         if gmem.backing.get(index) == POISONED_PAGE:
             return EHWPOISON
         self.allocate(index, index + 1, gmem.id)
         error = self.kernel().fails("make_private", index, index + 1) if private and self.setting.type is VmType.SNP else 0
         if error:
-            self.record(PrivateMapFailed(pfn=self.pfn(gmem.id, index), space=gmem.id, start=index, npages=1, status=error))
+            gfn = index + shift(slot)
+            self.record(PrivateMapFailed(pfn=self.pfn(gmem.id, index), space=self.vm, start=gfn, npages=1, status=error))
         return error
 
     def _memory_fault(self, user: PageUser, gfn: int, error: int, *, private: bool) -> bool:
@@ -146,6 +147,11 @@ class Simulation(Host):
         self.record(MemoryFaultExit(thread=VCPU, space=self.vm, start=gfn, npages=1, flags=flags, result=error,
                                     detail=detail(user=user.name)))  # fmt: skip
         return False
+
+    def hold(self, user: Holder, start: int, end: int) -> None:
+        """A user takes references."""
+        user.pages |= set(range(start, end))
+        self.record_use(user, start, end)
 
     def release(self, user: Holder) -> None:
         """A user lets go of what it holds."""
@@ -242,6 +248,13 @@ class Simulation(Host):
         if self._zap(space, 0, self.memory.gmems[space].npages or 0):
             self.record(GmemReleased(space=space))
 
+    def delete_slot(self, vm: int, slot: int) -> None:
+        """kvm_arch_flush_shadow_memslot(): the guest loses what it maps there; attributes and memory stay."""
+        old = self.memory.vms[vm].slots[slot]
+        space, start = (vm, old.start) if self.in_vm or old.gmem is None else (old.gmem, old.index or 0)
+        drive(self.kernel(space).unmap(space, start, start + old.npages, User.GUEST, slot=old), self._outside)
+        self.set_slot(vm, slot, old.start, 0)
+
     def populate(self, start: int, end: int, gmem: int | None = None) -> int:
         """SNP_LAUNCH_UPDATE, KVM_TDX_INIT_MEM_REGION: what private pages hold is measured; the errno.
 
@@ -262,7 +275,3 @@ class Simulation(Host):
     def bug_vm(self) -> None:
         """kvm_vm_bugged()."""
         self.record(VmBugged(space=self.vm))
-
-    def kill_vm(self) -> None:
-        """kvm_vm_dead(): the guest's own fault, like an access before it accepted a page."""
-        self.record(VmDead(space=self.vm))

@@ -78,7 +78,7 @@ def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
         yield ZapStarted(
             conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
-        if (yield from kernel.zap(space, first, last, SHARED if to_private else PRIVATE)) is None:
+        if (yield from kernel.zap(space, first, last, SHARED if to_private else PRIVATE, slot)) is None:
             return None
     yield from kernel.learn(space, start, end)
     # 7. kvm_arch_gmem_make_shared(): a failure is a WARN_ONCE, the page counts as shared all the same
@@ -98,8 +98,8 @@ def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
 
 def _through_the_mmu_notifier(kernel: Kernel, space: int, start: int, end: int) -> Steps:
     """kvm_unmap_gfn_range(): where a slot names the mmap of its guest_memfd, the guest's *shared* entries go here already."""
-    for _, _, first, last in list(kernel.slots(space, start, end)):
-        if (yield from kernel.zap(space, first, last, SHARED)) is None:
+    for _, slot, first, last in list(kernel.slots(space, start, end)):
+        if (yield from kernel.zap(space, first, last, SHARED, slot)) is None:
             return None
     return Told()
 

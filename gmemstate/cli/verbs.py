@@ -6,6 +6,7 @@ from gmemstate.cli.check import check, checkpoint
 from gmemstate.cli.decoding import decode
 from gmemstate.cli.diff import diff
 from gmemstate.cli.exchange import export, import_
+from gmemstate.cli.host import host
 from gmemstate.cli.ingest import ingest
 from gmemstate.cli.lists import conversions, events, messed_up, requests, state, status
 from gmemstate.cli.machine import machine
@@ -22,6 +23,7 @@ VERBS: dict[str, click.Command] = {
     "requests": requests,
     "state": state,
     "messed-up": messed_up,
+    "host": host,
     "events": events,
     "status": status,
     "why": why,

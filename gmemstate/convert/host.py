@@ -18,8 +18,8 @@ from gmemstate.model.events import (
     FaultServed,
     GmemBound,
     GmemCreated,
-    GmemUnbound,
     PageAdded,
+    PageFreed,
     Pinned,
     SlotSet,
     SourceOpened,
@@ -29,6 +29,7 @@ from gmemstate.model.events import (
     VmCreated,
     VmSeen,
     detail,
+    details,
 )
 from gmemstate.model.machines import PRIVATE
 from gmemstate.model.memory import Memory
@@ -83,6 +84,8 @@ class Host:
         self._known.update(new)
         self.rows.append(numbered)
         self.memory.apply(numbered)
+        if isinstance(event, PageFreed) and event.space is not None and "kept" in details(event.detail):
+            self.give_up(event.space, range(event.start, event.start + event.npages))
         return seq
 
     def _append(self, event: Event) -> None:
@@ -139,9 +142,6 @@ class Host:
         self, vm: int, slot: int, gfn: int, npages: int, gmem: int | None = None, index: int = 0, result: int = 0
     ) -> None:
         """KVM_SET_USER_MEMORY_REGION2; ``npages`` 0 deletes."""
-        old = self.memory.vms[vm].slots.get(slot)
-        if old is not None and old.gmem is not None and not npages:
-            self.record(GmemUnbound(space=vm, start=old.start, npages=old.npages, index=old.index))
         flags = 0 if gmem is None else KVM_MEM_GUEST_MEMFD
         self.record(SlotSet(slot=slot, space=vm, start=gfn, npages=npages, flags=flags, result=result))
         if gmem is not None and npages:

@@ -174,8 +174,6 @@ class Simulation(Host):
             why = None if not kept else "somebody holds it" if first in held else "it can no longer be trusted"
             self.record(PageFreed(space=space, start=first, npages=last - first, pfn=self.pfn(space, first),
                                   detail=detail(kept=why)))  # fmt: skip
-            if kept:
-                self.give_up(space, range(first, last))
             self.emptied |= {(self.space if self.in_vm else space, page) for page in range(first, last)}
         for user in self._users(space):
             if user.kind is not User.GUEST and not self.in_vm and hasattr(user, "pages"):

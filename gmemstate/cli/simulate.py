@@ -2,12 +2,13 @@
 
 import shutil
 import textwrap
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.main import Exit, talk, worst
 from gmemstate.cli.options import json_option
 from gmemstate.model.errors import UsageError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from gmemstate.convert.scenario import Scenario
 
 ALL = "all"
+WIDTH = 100
+"""How wide a story is at most."""
 DIALECTS = ("mainline", "rfc-v2", "inplace", "check-first")
 POLICIES = ("uninformed", "hold-and-drop", "track", "bug-vm", "hwpoison")
 
@@ -84,70 +87,81 @@ def _tell(outcome: "Outcome") -> None:
     from gmemstate.convert.outcome import dialect_name
     from gmemstate.convert.story import tell
 
-    width = min(shutil.get_terminal_size().columns, 100)
+    width = min(shutil.get_terminal_size().columns, WIDTH)
     scenario = outcome.scenario
     click.echo(f"{scenario.name}: {scenario.title}")
     if scenario.source:
-        click.echo(f"({scenario.source})")
+        click.echo(textwrap.fill(f"({scenario.source})", width, break_on_hyphens=False))
     if scenario.about:
         click.echo("\n" + "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in scenario.about.split("\n\n")))
-    click.echo(f"\n{dialect_name(outcome.dialect)} ({SOURCES[outcome.dialect]}), policy {outcome.policy}:")
+    policy = f", policy {outcome.policy}" if scenario.has_policies else ""
+    head = f"{dialect_name(outcome.dialect)}{policy}: {SOURCES[outcome.dialect]}"
+    click.echo("\n" + textwrap.fill(head, width, break_on_hyphens=False))
     for sentence in tell(outcome):
         indent = "  " + " " * (len(sentence) - len(sentence.lstrip()))
         click.echo(textwrap.fill(sentence.strip(), width, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
 def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
+    """The outcomes side by side; a policy that a dialect cannot have is a row of dashes."""
     from gmemstate.convert.outcome import dialect_name
     from gmemstate.convert.policies import POLICIES, Policy
 
     click.echo(f"{scenario.name}: {scenario.title}\n")
     have = {(outcome.dialect, outcome.policy): outcome for outcome in outcomes}
     policies = [policy for policy in Policy if any(policy is each for _, each in have)]
-    rows: list[list[Any]] = []
+    rows: list[list[str]] = []
     for dialect in dict.fromkeys(dialect for dialect, _ in have):
         for policy in policies:
             outcome = have.get((dialect, policy))
-            cells = ["-"] * 6 if outcome is None else _cells(outcome)
             if outcome is not None or policy not in POLICIES[dialect]:
-                rows.append([dialect_name(dialect), policy.value, *cells])
-    render.as_table(("DIALECT", "POLICY", "TOLD", "PRIVATE", "LOST MAPPINGS", "MESSED UP", "VM", "EXPECTED"), rows, empty="")
+                cells = ["-"] * len(HEADER) if outcome is None else _cells(outcome)
+                rows.append([dialect_name(dialect), *([policy.value] if scenario.has_policies else []), *cells])
+    render.as_table(("DIALECT", *(["POLICY"] if scenario.has_policies else []), *HEADER), rows, empty="")
+
+
+HEADER = ("TOLD", "PRIVATE", "LOST PAGES", "MESSED UP", "VM", "AS EXPECTED")
 
 
 def _cells(outcome: "Outcome") -> list[str]:
     facts = outcome.facts
     told = [
-        text if offset == "-" or text == "0" else f"{text}@{int(offset, 16) >> 12}"
+        f"{text}@{int(offset, 16) >> 12}" if text in ("EAGAIN", "ENOMEM") and offset != "-" else text
         for text, offset in zip(facts["told"], facts["error_offset"], strict=True)
     ]
-    lost = [f"{name} {','.join(runs)}" for name, runs in facts["lost"].items()]
+    repeated = [(text, len(list(group))) for text, group in groupby(told)]
+    lost = [f"{name} {sum(int(run.partition('+')[2]) for run in runs)}" for name, runs in facts["lost"].items()]
+    pages = dict.fromkeys(entry.rpartition(" ")[2] for entry in facts["messed_up"])
     verdict = "-" if not outcome.expects else "no" if outcome.differences else "yes"
-    return [", ".join(told), ", ".join(facts["private"]) or "none", "; ".join(lost) or "none",
-            ", ".join(facts["messed_up"]) or "none", facts["vm"], verdict]  # fmt: skip
+    return [_few([f"{n}x {text}" if n > 1 else text for text, n in repeated], 4), _few(facts["private"], 2), _few(lost, 3),
+            _few(list(pages), 3), facts["vm"], verdict]  # fmt: skip
+
+
+def _few(words: list[str], limit: int) -> str:
+    """Some words for a cell of a table; a longer list by its first one."""
+    if len(words) > limit:
+        return f"{words[0]} and {len(words) - 1} more"
+    return ", ".join(words) or "none"
 
 
 def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:
-    from gmemstate.convert.outcome import dialect_name, pairs, run
+    from gmemstate.convert.outcome import pairs, run
 
-    rows, code, data = [], Exit.CLEAN, []
-    for scenario in scenarios:
-        outcomes = [run(scenario, dialect, policy) for dialect, policy in pairs(scenario)]
-        failed = [outcome for outcome in outcomes if outcome.differences]
-        code = Exit.FINDINGS if failed else code
-        dialects = dict.fromkeys(dialect_name(outcome.dialect) for outcome in outcomes)
-        verdict = (
-            "as expected" if not failed else "differs: " + ", ".join(f"{dialect_name(o.dialect)}/{o.policy}" for o in failed)
-        )
-        rows.append([scenario.name, " ".join(dialects), verdict, scenario.title])
-        data += [_as_json(outcome) for outcome in outcomes]
+    played = [(scenario, [run(scenario, *pair) for pair in pairs(scenario)]) for scenario in scenarios]
     if as_json:
-        render.as_json(data)
+        render.as_json([_as_json(outcome) for _, outcomes in played for outcome in outcomes])
     else:
-        render.as_table(("SCENARIO", "DIALECTS", "VERDICT", "TITLE"), rows, empty="no scenarios")
-    return code
+        rows = [
+            [scenario.name, f"{sum(not outcome.differences for outcome in outcomes)}/{len(outcomes)}", scenario.title]
+            for scenario, outcomes in played
+        ]
+        render.as_table(("SCENARIO", "MET", "TITLE"), rows, empty="no scenarios")
+        talk("MET: under how many dialects and policies it came as expected, and of how many")
+    return worst(*(_judge(outcomes) for _, outcomes in played), Exit.CLEAN)
 
 
 def _judge(outcomes: "list[Outcome]") -> Exit:
+    """Say of each outcome that is not as expected where it first is not."""
     from gmemstate.audit.events import event_line
     from gmemstate.convert.outcome import dialect_name
     from gmemstate.model.events import event_of
@@ -156,12 +170,13 @@ def _judge(outcomes: "list[Outcome]") -> Exit:
     for outcome in outcomes:
         for difference in outcome.differences[:1]:
             code = Exit.FINDINGS
+            pair = f"{dialect_name(outcome.dialect)}/{outcome.policy}"
             talk(
-                f"{dialect_name(outcome.dialect)}/{outcome.policy}: {difference.fact}: expected {difference.expected}, found {difference.found}"
+                f"{outcome.scenario.name}: {pair}: {difference.fact}: expected {difference.expected}, found {difference.found}"
             )
             if difference.seq is not None:
                 row = outcome.simulation.rows[difference.seq - 1]
-                talk(f"  first at {event_line(difference.seq, event_of(row))}")
+                talk(f"  first at {event_line(difference.seq, event_of(row)).strip()}")
     return code
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from gmemstate.convert.policies import Policy
 from gmemstate.convert.users import FOLL_PIN, Answer, PageUser
 from gmemstate.model.events import (
+    Cause,
     ConvertAsked,
     ConvertReturned,
     Event,
@@ -351,14 +352,15 @@ class Kernel:
         return [page for first, last, what in runs if what == POISONED_PAGE for page in range(first, last)]
 
     def messed_up(self, space: int, start: int, end: int) -> list[int]:
-        """The pages of a range whose host page is messed up, and still the one behind them."""
+        """The pages of a range whose host page could not be taken back from a TD, and is still the one behind them."""
         gmem = self.memory.gmems.get(space)
         return sorted(
             entry.index
             for entry in self.memory.messed_up.values()
             if gmem is not None and entry.gmem == space and entry.index is not None and start <= entry.index < end
             if entry.state != "cleared"
-            and gmem.backing.get(entry.index) == PRESENT
+            and entry.cause is Cause.SEPT_STILL_MAPS
+            and gmem.backing.get(entry.index) in (PRESENT, POISONED_PAGE)
             and self.pfn(space, entry.index) == entry.pfn
         )
 

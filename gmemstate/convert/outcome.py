@@ -58,12 +58,11 @@ class Outcome:
 
 def pairs(scenario: Scenario) -> list[tuple[Dialect, Policy]]:
     """The dialects of a scenario with the policies that each can have; where nothing fails to unmap, one is enough."""
-    matters = any(fault["at"] == "private_unmap" for fault in scenario.faults)
     return [
         (dialect, policy)
         for dialect in scenario.dialects
         for policy in POLICIES[dialect]
-        if policy in (scenario.policies if matters else (Policy.BUG_VM,))
+        if policy in (scenario.policies if scenario.has_policies else (Policy.BUG_VM,))
     ]
 
 

@@ -120,6 +120,11 @@ class Scenario:
     policies: tuple[Policy, ...]
     expect: dict[tuple[str | None, str | None], dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def has_policies(self) -> bool:
+        """Whether it matters what guest_memfd learns of a private page that does not come off."""
+        return any(fault["at"] == "private_unmap" for fault in self.faults)
+
     def expected(self, dialect: Dialect, policy: Policy) -> dict[str, Any]:
         """What must come of it: what is said of all, then of the dialect, then of the policy."""
         name = next(text for text, found in DIALECT_NAMES.items() if found is dialect)

@@ -1,13 +1,17 @@
 """A fact: one line of a trace, understood but not yet joined to anything."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Fact(NamedTuple):
     """What one line says: ``name`` is that of its probe or tracepoint, ``args`` its numbers, ``text`` what is no number.
 
-    ``t`` is in ns of the trace's clock, None where the clock does not count seconds.
+    ``t`` is in ns of the trace's clock, None where the clock does not count seconds. ``thread`` is 0 where the line names none.
+    ``words`` are the named texts of a line that has several.
     """
 
     line: int
@@ -17,6 +21,7 @@ class Fact(NamedTuple):
     name: str
     args: Mapping[str, int]
     text: str = ""
+    words: Mapping[str, str] = NOTHING
 
 
 class Said(NamedTuple):
@@ -25,21 +30,28 @@ class Said(NamedTuple):
     name: str
     args: Mapping[str, int]
     text: str = ""
+    words: Mapping[str, str] = NOTHING
 
 
 class Marker(NamedTuple):
-    """A line about the trace itself: a gap, or the header's count of entries."""
+    """A line about the trace itself: a gap (``text`` says of what), or the header's count of entries."""
 
     line: int
     name: str
     entries: int | None = None
     lost: int | None = None
+    text: str = ""
 
 
 class Context(NamedTuple):
-    """A line that is recognised and says nothing that a conversion needs."""
+    """A line that is recognised and says nothing that a conversion needs; ``proof`` if only a known format has such lines."""
 
     kind: str
+    proof: bool = False
+
+
+Parsed = Fact | list[Fact] | Marker | Context | None
+"""What a reader makes of a line: what it says, something about the log itself, context, or None where it does not know it."""
 
 
 SECONDS = "[0-8]?[0-9]{1,9}"

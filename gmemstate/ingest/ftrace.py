@@ -8,10 +8,8 @@ of a probe are read by name, in any order.
 import re
 from collections.abc import Callable, Mapping
 
-from gmemstate.ingest.facts import SECONDS, Context, Fact, Marker, Said, nanoseconds, sound
+from gmemstate.ingest.facts import SECONDS, Context, Fact, Marker, Parsed, Said, nanoseconds, sound
 from gmemstate.ingest.graph import Graph
-
-Parsed = Fact | Marker | Context | None
 
 # No number is longer than 64 bits; what is longer is none, and its line is damaged. Possessive quantifiers (``*+``) keep the
 # time for a hostile line in proportion to its length.
@@ -182,7 +180,7 @@ class FtraceReader:
         self.entries += 1
         comm, thread, whole, part, rest = match.groups()
         event = _EVENT(rest)
-        said = _syscall(rest) if event is None else _event(*event.groups())
+        said = _syscall(rest) if event is None else read_event(*event.groups())
         if said is None or isinstance(said, Context):
             return said
         return Fact(number, nanoseconds(whole, part), int(thread), comm, *said)
@@ -211,7 +209,8 @@ class FtraceReader:
         return Context("trace-cmd header") if _TRACE_CMD(text.strip()) else None
 
 
-def _event(name: str, payload: str) -> Said | Context | None:
+def read_event(name: str, payload: str) -> Said | Context | None:
+    """What the text of a probe or tracepoint says; None if it is damaged."""
     if name in PROBES:
         args = numbers(payload)
         return Said(name, args, payload) if sound(name, args) else None

@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import io
+import shutil
+import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -53,6 +55,12 @@ class Account:
         if len(self.first_unparsed) < SHOWN:
             self.first_unparsed.append((number, printable(text[:200])))
 
+    def take_back_unparsed(self) -> None:
+        """The last line that nobody understood is understood together with the next one."""
+        self.unparsed -= 1
+        if self.unparsed < len(self.first_unparsed):
+            self.first_unparsed.pop()
+
     def as_facts(self) -> dict[str, Any]:
         """The account as it is stored with the end of a source."""
         return {
@@ -65,7 +73,7 @@ class Account:
 
 
 class Input:
-    """One input, read once from its beginning: a path or ``-``, plain or gzipped.
+    """One input, read once from its beginning: a path or ``-``, plain or gzipped; a trace.dat where trace-cmd is installed.
 
     ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the input ended early,
     None where it ended well; ``progress`` is told the offset from time to time. Raises CannotRead where there is nothing to
@@ -79,9 +87,12 @@ class Input:
         self.damage: str | None = None
         self._hash = hashlib.sha256()
         self._opened: BinaryIO | None = None
+        self._report: subprocess.Popen[bytes] | None = None
         self._file = self._open(name)
         try:
             self._first = self._fill(HEAD_SIZE)
+            if self._first.startswith(TRACE_DAT) and self._opened is not None and self._file is self._opened:
+                self._report_of(name)
         except BaseException:
             self.close()
             raise
@@ -109,6 +120,9 @@ class Input:
         if self._opened is not None:
             self._file.close()
             self._opened.close()  # which a GzipFile leaves open
+        if self._report is not None:
+            self._report.kill()
+            self._report.wait()
 
     def lines(self) -> Iterator[bytes]:
         """All lines without their newline; a last line without one is not given, as it may be cut."""
@@ -154,10 +168,26 @@ class Input:
             return gzip.GzipFile(fileobj=buffered, mode="rb")
         return buffered
 
+    def _report_of(self, name: str) -> None:
+        """Read on in the text that trace-cmd makes of a recording, if it is installed and can read it."""
+        program = shutil.which("trace-cmd")
+        if program is None:
+            return
+        self._report = subprocess.Popen(
+            [program, "report", "-N", "-i", name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        recording, self._file = self._first, self._report.stdout
+        self._first = self._fill(HEAD_SIZE)
+        if not self._first:
+            self._first, self.damage = recording, None  # it is refused as it would be without trace-cmd
+
     def _read(self, size: int) -> bytes:
         """Up to ``size`` bytes; none at the end or where the input is damaged. What comes before damage is given."""
         try:
-            return bytes(self._file.read1(size))
+            data = bytes(self._file.read1(size))
+            if not data and self._report is not None and self._report.wait():
+                self.damage = "trace-cmd could not read it to its end"
+            return data
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.damage = f"the gzip data is damaged or cut ({error})"
         except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from gmemstate.ingest.facts import Context, Fact, Marker
 from gmemstate.ingest.lines import Account, Input, as_text, printable
-from gmemstate.ingest.readers import Chooser, formats
+from gmemstate.ingest.readers import Chooser, formats, proves
 from gmemstate.ingest.tracker import Tracker
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
@@ -44,11 +44,10 @@ class Reading:
     def events(self) -> Iterator[list[Event]]:
         """All events in order, in lists. Raises CannotRead before the first if nothing is understood."""
         name = printable(self.input.name)
+        known, clock = formats(self.input.first_lines())
         opened = SourceOpened(
             source=self.tracker.source,
-            detail=detail(
-                name=name, format=formats(self.input.first_lines()), head=self.input.head(), head_size=self.input.head_size
-            ),
+            detail=detail(name=name, format=known, clock=clock, head=self.input.head(), head_size=self.input.head_size),
         )
         self.tracker.emit(opened)
         if self.input.offset in self._pauses:
@@ -74,28 +73,40 @@ class Reading:
         )
         return (
             f"{name}: no line of a known format among {self.account.lines}{first}. "
-            "gmemstate reads the text of ftrace and of `trace-cmd report`, plain or .gz"
+            "gmemstate reads ftrace, perf, strace and bpftrace, kernel logs, and logs of QEMU and other VMMs, plain or .gz"
         )
 
     def _take(self, number: int, text: str) -> None:
         account = self.account
         account.lines += 1
         said = self._reader.parse(number, text)
-        if said is None:
+        if isinstance(said, Fact):
+            self._understood = True
+            self._count(self.tracker.feed(said), said.name)
+        elif said is None:
             account.add_unparsed(number, text)
         elif isinstance(said, Context):
+            self._understood = self._understood or said.proof
             account.context[said.kind] += 1
-        elif isinstance(said, Fact):
+        elif isinstance(said, list):
             self._understood = True
-            if self.tracker.feed(said):
-                account.used += 1
-            else:
-                account.context[said.name] += 1
+            used = [self.tracker.feed(fact) for fact in said]
+            self._count(any(used), said[0].name)
         else:
             self._mark(said)
 
+    def _count(self, used: bool, name: str) -> None:
+        """Count a line that says something; and the one before, if it took both to say it."""
+        lines = 1 + self._reader.joined
+        if self._reader.joined:
+            self.account.take_back_unparsed()
+        if used:
+            self.account.used += lines
+        else:
+            self.account.context[name] += lines
+
     def _mark(self, marker: Marker) -> None:
-        self._understood = True
+        self._understood = self._understood or proves(marker)
         if marker.name == "header":
             if self.tracker.threads:
                 self.tracker.restart()

@@ -7,6 +7,7 @@ seen with exactly one, else to nobody. Facts of a thread nest like its calls. Wh
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gmemstate.ingest.facts import Fact, Marker
 from gmemstate.ingest.lines import printable
@@ -23,6 +24,9 @@ from gmemstate.model.events import (
     VmSeen,
     detail,
 )
+
+if TYPE_CHECKING:
+    from gmemstate.ingest.kernel_report import Report
 
 RECENT = 64
 """How many conversions of a guest are remembered after their end, to tell lost races."""
@@ -48,8 +52,12 @@ SHOWS = {
     "gmem_ufault": Capability.HOST_FAULTS,
     "set_region_ret": Capability.SLOTS,
     "signal": Capability.SIGNALS,
+    "convert_call": Capability.RETURNED,
 }
 
+
+GAPS = {"lost": GapKind.LOST, "suppressed": GapKind.SUPPRESSED, "elided": GapKind.ELIDED}
+"""Kinds of gaps by the name of their marker; any other is a buffer that was overwritten."""
 
 OUTSIDE = frozenset(
     [
@@ -234,7 +242,7 @@ class Tracker:
     """Takes the facts of one trace in order and makes events of them (``take``)."""
 
     def __init__(self) -> None:
-        from gmemstate.ingest import calls, guests, slots, touches
+        from gmemstate.ingest import calls, guests, reports, slots, syscalls, touches, vmm_reports
 
         self.source = -1
         self.next = -2
@@ -250,7 +258,16 @@ class Tracker:
         """nothing was lost so far"""
         self._running: dict[int, Thread] = {}
         self._group = ""
-        self._handlers: dict[str, Handler] = {**calls.HANDLERS, **guests.HANDLERS, **slots.HANDLERS, **touches.HANDLERS}
+        self.report: Report | None = None
+        """what the kernel is telling in several lines"""
+        self.told: Report | None = None
+        """the last report that came to its end"""
+        self.gmem_fds: set[int] = set()
+        """file descriptors that calls have shown to be of guest_memfds"""
+        self._handlers: dict[str, Handler] = {
+            **calls.HANDLERS, **guests.HANDLERS, **slots.HANDLERS, **touches.HANDLERS,
+            **reports.HANDLERS, **syscalls.HANDLERS, **vmm_reports.HANDLERS,
+        }  # fmt: skip
 
     # --- input and output
 
@@ -330,6 +347,9 @@ class Tracker:
             for key in list(thread.runs):
                 self._end_run(thread, key)
         self._running.clear()
+        if self.report is not None:
+            self.told, self.report = self.report, None
+            self.made.append(self.told.event(self.source))
 
     # --- who is who
 
@@ -403,9 +423,12 @@ class Tracker:
 
     def mark(self, marker: Marker) -> None:
         """A gap in the trace: nothing that was in the middle can be trusted to be the same behind it."""
+        kind = GAPS.get(marker.name, GapKind.OVERWRITTEN)
+        what = detail(what=printable(marker.text)) if marker.text else None
+        self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, source=self.source, detail=what))
+        if kind is GapKind.SUPPRESSED:
+            return  # lines of a kernel log are missing, none of a trace
         self.whole = False
-        kind = GapKind.LOST if marker.name == "lost" else GapKind.OVERWRITTEN
-        self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, source=self.source))
         for thread in self.threads.values():
             self.leave(thread)
             thread.syscall = thread.region = thread.zap = thread.bracket = thread.exit = thread.entered = None

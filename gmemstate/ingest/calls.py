@@ -123,7 +123,7 @@ def _identify(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
 def gmem_here(tracker: Tracker, fact: Fact, thread: Thread, vm: int | None) -> Any:
     """The guest_memfd of a line inside a syscall on its fd: the one created with that fd, if the inode was not met."""
     pointer = fact.args["inode"]
-    known = next((gmem for gmem in reversed(tracker.gmems) if gmem.pointer == pointer and not gmem.released), None)
+    known = tracker.gmem_known(pointer, vm if "kvm" in fact.args else None)
     fd = thread.syscall[1].get("fd") if thread.syscall is not None else None
     if vm is None and (own := tracker.vm_of(thread)) is not None:
         vm = own.handle

@@ -124,7 +124,7 @@ def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def _bound_gmem(tracker: Tracker, fact: Fact, vm: VmState) -> GmemState:
     """The guest_memfd that is bound: the inode if it was met, else what was created with the fd in this guest."""
     pointer, fd = fact.args["inode"], fact.args.get("fd")
-    known = next((gmem for gmem in reversed(tracker.gmems) if gmem.pointer == pointer and not gmem.released), None)
+    known = tracker.gmem_known(pointer, vm.handle)
     created = tracker.gmem_of_fd(fd, vm.handle)
     if created is not None and created.pointer is None and (known is None or created.handle < known.handle):
         created.pointer = pointer

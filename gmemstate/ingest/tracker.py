@@ -169,6 +169,8 @@ class GmemState:
     pages: int | None = None
     pointer: int | None = None
     released: bool = False
+    doubtful: bool = False
+    """events were lost since it was met: another file may be at its address"""
 
 
 @dataclass(slots=True)
@@ -388,11 +390,20 @@ class Tracker:
             vm.dialect = Dialect.MAINLINE
             self.emit(DialectSeen(space=vm.handle, dialect=vm.dialect, t=fact.t, line=fact.line, source=self.source))
 
-    def gmem_at(self, pointer: int, fact: Fact, vm: int | None) -> GmemState:
-        """The guest_memfd behind an inode pointer."""
+    def gmem_known(self, pointer: int, vm: int | None) -> GmemState | None:
+        """The guest_memfd that was met at an inode pointer. ``vm`` is the guest that the line names, if it names one.
+
+        The file of another guest is another file; and behind a gap only the guest tells that it is still the same.
+        """
         for gmem in reversed(self.gmems):
             if gmem.pointer == pointer and not gmem.released:
-                return gmem
+                same = not gmem.doubtful if vm is None or gmem.vm is None else gmem.vm == vm
+                gmem.doubtful = gmem.doubtful and not same
+                return gmem if same else None
+        return None
+
+    def gmem_at(self, pointer: int, fact: Fact, vm: int | None) -> GmemState:
+        """A guest_memfd that was not met before."""
         gmem = GmemState(self.handle(), vm, pointer=pointer)
         self.gmems.append(gmem)
         self.emit(GmemSeen(space=gmem.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=self.source))
@@ -433,7 +444,9 @@ class Tracker:
             self.leave(thread)
             thread.syscall = thread.region = thread.zap = thread.bracket = thread.exit = thread.entered = None
             thread.request = thread.fault = thread.error = thread.file = None
-            thread.returned = {}
+            thread.returned, thread.vms = {}, []
+        for gmem in self.gmems:
+            gmem.fd, gmem.doubtful = None, True
         for vm in self.vms.values():
             vm.slots = {}
             vm.born_here = False

@@ -105,7 +105,8 @@ def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conver
 
 def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
     """A thread that asks anew has left its last conversion, whose result nobody saw (R18)."""
-    _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
+    if not old.gapped:  # else its pages are torn already, and may have been settled by others since
+        _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
     old.superseded = True
     memory.end(old, seq)
 

@@ -58,7 +58,10 @@ def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def gap(memory: "Memory", seq: int, row: EventRow) -> None:
-    """Whatever was settled may have changed unseen, and what was going on is torn (R10, C22)."""
+    """Whatever was settled may have changed unseen, and what was going on is torn (R10, C22).
+
+    Memslots may be others, guests may have been told anything, and how a guest_memfd was born tells its state no more.
+    """
     if source := memory.sources.get(row[SOURCE] or 0):
         source.gaps += 1
     for conversion in memory.open_conversions():
@@ -66,12 +69,16 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
             conversion.gapped, conversion.last = True, seq
             memory.move(conversion, "cut", seq)
     for space in list(memory.ranges):
-        if memory.source_of(space) == row[SOURCE] and row[SPACE] in (None, space, memory.owner(space)):
+        if memory.source_of(space) in (None, row[SOURCE]) and row[SPACE] in (None, space, memory.owner(space)):
             memory.step_everything(space, "gap")
+    for gmem in memory.gmems.values():
+        if memory.source_of(gmem.id) in (None, row[SOURCE]):
+            gmem.flags = None
     for vm in memory.vms.values():
         if vm.source == row[SOURCE]:
-            vm.born = False
+            vm.born, vm.slots, vm.ghosts = False, {}, []
     memory.exits = {key: exit for key, exit in memory.exits.items() if key[0] != row[SOURCE]}
+    memory.open_request = {key: request for key, request in memory.open_request.items() if key[0] != row[SOURCE]}
 
 
 def host_booted(memory: "Memory", seq: int, row: EventRow) -> None:

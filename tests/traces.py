@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def interleaved(
     merged: list[bytes] = []
     while any(len(places) < len(lines) for lines, _, places in sides):
         lines, rest, places = dice.choice([side for side in sides if len(side[2]) < len(side[0])])
-        for line, _ in zip(rest, range(dice.randint(1, longest)), strict=False):
+        for line in islice(rest, dice.randint(1, longest)):
             merged.append(line)
             places.append(len(merged))
     return merged, sides[0][2], sides[1][2]

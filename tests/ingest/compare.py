@@ -7,6 +7,7 @@ from gmemstate.audit.views import Json
 from gmemstate.model.events import KIND, EventRow, FaultServed, HvaUnmapped, SourceRead, UserAnswered
 from tests.traces import Read
 
+EFAULT = 14
 WEAK = {"unknown", "attempted", "cut", "in_flight"}
 """Labels that claim no outcome."""
 CERTAIN = {"shared", "private"}
@@ -22,12 +23,16 @@ def same(line: int) -> int:
     return line
 
 
-def changed(whole: Read, less: Read, line: Lines = same, *, states: bool = True) -> list[str]:
-    """What a trace with less evidence says of the same events, and the whole one does not say."""
+def changed(whole: Read, less: Read, line: Lines = same, *, alone: bool = True) -> list[str]:
+    """What a trace with less evidence says of the same events, and the whole one does not say.
+
+    Without ``alone`` the lines of another trace stand between, and what is of that one is left out.
+    """
     files: dict[int, set[int]] = {}
     found = [*_conversions(whole, less, line, files), *_requests(whole, less, line), *_faults(whole, less, line)]
-    found += [*_messed_up(whole, less), *_findings(whole, less)]
-    return [*found, *_states(whole, less, files)] if states else found
+    if alone:
+        found += [*_messed_up(whole, less), *_findings(whole, less)]
+    return [*found, *contradictions(whole, less, files, alone=alone)]
 
 
 def _differs(kind: str, at: object, name: str, less: object, whole: object) -> str:
@@ -57,7 +62,9 @@ def _conversions(whole: Read, less: Read, line: Lines, files: dict[int, set[int]
         spaces = (less.history.conversions[one["id"]].space, whole.history.conversions[other["id"]].space)
         if one["through"] != "vm_ioctl" and None not in spaces:
             files.setdefault(spaces[0], set()).add(spaces[1])
-        for name in FACTS:
+        # What a probe reads at an unreadable pointer is rubbish; only the result tells that it is.
+        unreadable = other["errno"] == EFAULT and other["size"] is None
+        for name in FACTS if not unreadable else ("through", "errno"):
             if one[name] not in (None, other[name]):
                 yield _differs("conversion", first, name, one[name], other[name])
         if one["guest"] != "?" and own[one["guest"]] != pointers.get(other["guest"]):
@@ -139,11 +146,13 @@ def _findings(whole: Read, less: Read) -> Iterator[str]:
     yield from (f"finding {one}: there was none" for one in less.history.findings if one.code not in known)
 
 
-def _states(whole: Read, less: Read, files: dict[int, set[int]]) -> Iterator[str]:
-    """Of several guests at one pointer, or guest_memfds taken for one, one must agree in all pages of a run."""
+def contradictions(whole: Read, less: Read, files: dict[int, set[int]], *, alone: bool = True) -> Iterator[str]:
+    """States of pages that were others. Of several guests at one pointer one must agree in all pages of a run."""
     before, after = whole.history.memory, less.history.memory
     for vm in after.vms.values():
         known = [other.id for other in before.vms.values() if other.pointer == vm.pointer]
+        if not known and not alone:
+            continue
         for run in after.guest_runs(vm.id):
             states = [{part.state for part in before.guest_runs(other, run.start, run.end)} for other in known]
             if run.start < run.end and run.state in CERTAIN and {run.state} not in states:

@@ -57,6 +57,13 @@ def test_every_page_has_the_state_that_the_calls_gave_it_or_is_unknown_where_non
         assert contradictions([*memory.runs(mapped[key], 0, end)], space, end) == []
 
 
+def test_what_is_certain_of_a_late_record_is_what_the_same_program_did_in_a_whole_one() -> None:
+    late, whole = (keyed(case) for case in ("late_attach", "st_conv"))
+    assert [call[1:] for call, _ in late] == [call[1:] for call, _ in whole[7:]]
+    (known,), (all_of_it,) = spaces("late_attach").values(), spaces("st_conv").values()
+    assert all(known.state(page) == all_of_it.state(page) for page in {0, *all_of_it.edges()})
+
+
 @pytest.mark.parametrize("case", INPLACE)
 def test_every_page_of_a_guest_memfd_is_known_whose_creation_is_on_record(case: str) -> None:
     memory = read_case(case).history.memory

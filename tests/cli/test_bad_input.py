@@ -16,7 +16,7 @@ from tests.traces import lines_of
 
 HALF = b"\n".join(lines_of("half_done")) + b"\n"
 TRACE_DAT = b"\x17\x08\x44tracing6\0\0\0\0\x10\0\0"
-DMESG = b"[  255.410514] SEV-SNP: RMPUPDATE failed for PFN 56700, pg_level: 1, ret: 2\n"
+ACCESS = b'host - - [22/Nov/2026:10:00:00 +0000] "GET /index.html HTTP/1.1" 200 512\n'
 
 FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty; there is nothing to read"),
@@ -25,7 +25,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "zipped.dat": (gzip.compress(TRACE_DAT + bytes(100)), "is a binary trace-cmd recording"),
     "nonsense.gz": (b"\x1f\x8bnonsense", "the gzip data is damaged or cut"),
     "empty.gz": (gzip.compress(b""), "is empty; there is nothing to read"),
-    "dmesg.txt": (DMESG, "no line of a known format among 1; line 1 is: [  255.410514] SEV-SNP"),
+    "access.txt": (ACCESS, "no line of a known format among 1; line 1 is: host - - [22/Nov/2026"),
     "prose.txt": (b"Dear kernel,\nplease help.\n", "no line of a known format among 2; line 1 is: Dear kernel,"),
     "utf16.txt": ("a trace\n".encode("utf-16"), "is binary data, not a log"),
     "latin1.txt": ("Stra\xdfe\n".encode("latin-1"), r"line 1 is: Stra\\xdfe"),
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_trace_is_refused_by_name_with_the_way_out(name: str, 
     assert stored(tmp_path / "a.db") == 0
 
 
-@pytest.mark.parametrize("name", ["empty", "binary", "dmesg.txt"])
+@pytest.mark.parametrize("name", ["empty", "binary", "access.txt"])
 def test_the_same_on_standard_input_is_refused_too(name: str, tmp_path: Path) -> None:
     content, said = FILES[name]
     line = one_line(run("--db", tmp_path / "a.db", "ingest", "-", given=content), 4)
@@ -123,13 +123,13 @@ def test_two_files_of_which_the_second_is_bad_store_the_first_only(tmp_path: Pat
 
 
 def test_mixed_sources_are_each_answered_and_the_worst_code_counts(tmp_path: Path) -> None:
-    for name in ("dmesg.txt", "trace.dat", "empty"):
+    for name in ("access.txt", "trace.dat", "empty"):
         (tmp_path / name).write_bytes(FILES[name][0])
     good = put("half_done", tmp_path)
-    ran = say("--db", tmp_path / "a.db", "ingest", tmp_path / "dmesg.txt", good, tmp_path / "trace.dat", tmp_path / "empty")
+    ran = say("--db", tmp_path / "a.db", "ingest", tmp_path / "access.txt", good, tmp_path / "trace.dat", tmp_path / "empty")
     assert ran.code == 4
     assert [line.split(": ")[1] for line in ran.err.splitlines()] == [
-        f"{tmp_path}/{name}" for name in ("dmesg.txt", "trace.dat", "empty")
+        f"{tmp_path}/{name}" for name in ("access.txt", "trace.dat", "empty")
     ]
     assert len(ran.out.splitlines()) == 1
     assert stored(tmp_path / "a.db") == 76
@@ -137,11 +137,11 @@ def test_mixed_sources_are_each_answered_and_the_worst_code_counts(tmp_path: Pat
 
 def test_lines_of_others_in_a_trace_are_counted_and_shown_and_not_lost(tmp_path: Path) -> None:
     lines = HALF.splitlines(keepends=True)
-    (tmp_path / "mixed.txt").write_bytes(b"".join([*lines[:500], DMESG, b"ioctl(3, KVM_RUN) = 0\n", *lines[500:]]))
+    (tmp_path / "mixed.txt").write_bytes(b"".join([*lines[:500], ACCESS, b"Dear kernel,\n", *lines[500:]]))
     ran = say("--db", tmp_path / "a.db", "ingest", tmp_path / "mixed.txt")
     assert ran.code == 0
     assert "2 not understood" in ran.out
-    assert f"{tmp_path}/mixed.txt:501: not understood: [  255.410514] SEV-SNP" in ran.out
+    assert f"{tmp_path}/mixed.txt:501: not understood: host - - [22/Nov/2026" in ran.out
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from gmemstate.decode import errno, errno_of, exit_reason
 from gmemstate.decode.kvm import system_event
 from gmemstate.ingest.facts import FOREVER, Fact
 from gmemstate.ingest.kernel_report import shown
+from gmemstate.ingest.reports import at, beside
 from gmemstate.ingest.tracker import Handler, Thread, Tracker
 from gmemstate.model.events import (
     ConvertMet,
@@ -44,15 +45,6 @@ DECIMAL = (
 """Numbers that the programs print in decimal."""
 
 
-def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
-    return {"t": fact.t, "line": fact.line, "source": tracker.source}
-
-
-def _beside(fact: Fact) -> dict[str, Any]:
-    """What any event of a log keeps of its frame."""
-    return {"at": fact.words.get("at"), "host": fact.words.get("host"), "thread": fact.thread or None}
-
-
 def _place(args: dict[str, int] | Any) -> dict[str, Any]:
     """Addresses of a guest in pages, where they are whole pages."""
     gpa, size = args.get("gpa"), args.get("size")
@@ -76,8 +68,8 @@ def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if "exit" in fact.args and (known := exit_reason(fact.args["exit"])) is not None:
         numbers["exit_name"] = known.name
     words = {name: shown(word) for name, word in fact.words.items() if name not in ("at", "host")}
-    facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **_beside(fact)}
-    tracker.emit(VmmSaid(result=_errno(fact), detail=detail(**facts), **_at(tracker, fact)))
+    facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **beside(fact)}
+    tracker.emit(VmmSaid(result=_errno(fact), detail=detail(**facts), **at(tracker, fact)))
     return True
 
 
@@ -97,12 +89,12 @@ def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     code, run = _errno(fact), pages(fact.args["gpa"], fact.args["size"])
     if code is None or run is None:
         return vmm_said(tracker, fact._replace(words={**fact.words, "code": "failed to set memory"}), thread)
-    at, handle = _at(tracker, fact), tracker.handle()
+    here, handle = at(tracker, fact), tracker.handle()
     tracker.emit(
         ConvertMet(conversion=handle, through=Through.VM_IOCTL, thread=thread.tid or None, start=run[0], npages=run[1],
-                   attributes=fact.args["attributes"], detail=detail(**_beside(fact)), **at)
+                   attributes=fact.args["attributes"], detail=detail(**beside(fact)), **here)
     )  # fmt: skip
-    tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None, **at))
+    tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None, **here))
     tracker.closed.append(handle)
     return True
 
@@ -115,7 +107,7 @@ def fault_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {"basis": "implied", "at": fact.words.get("at"), "host": fact.words.get("host")}
     tracker.emit(
         MemoryFaultExit(thread=thread.tid, result=EFAULT, start=args["gpa"] >> PAGE_SHIFT, npages=args.get("size", 0) >> PAGE_SHIFT or None,
-                        flags=args.get("flags"), detail=detail(**facts), **_at(tracker, fact))
+                        flags=args.get("flags"), detail=detail(**facts), **at(tracker, fact))
     )  # fmt: skip
     return True
 
@@ -130,7 +122,7 @@ def map_gpa_range(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {"via": "KVM_EXIT_HYPERCALL", "at": fact.words.get("at"), "host": fact.words.get("host"), **odd}
     tracker.emit(
         GuestAsked(request=handle, thread=thread.tid, start=run[0] if run else None, npages=run[1] if run else None,
-                   flags=fact.args["attributes"], detail=detail(**facts), **_at(tracker, fact))
+                   flags=fact.args["attributes"], detail=detail(**facts), **at(tracker, fact))
     )  # fmt: skip
     tracker.closed.append(handle)
     return True
@@ -144,7 +136,7 @@ def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     fd = args.get("gmem_fd", -1)
     tracker.emit(
         SlotSet(slot=slot, start=args["gpa"] >> PAGE_SHIFT, npages=args["size"] >> PAGE_SHIFT, flags=args["flags"], result=code,
-                detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **_beside(fact)), **_at(tracker, fact))
+                detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **beside(fact)), **at(tracker, fact))
     )  # fmt: skip
     return True
 
@@ -157,10 +149,10 @@ def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if not 0 < size <= FOREVER - args["iova"] or (code is None and "ret" in args):
         return False
     kind = DmaMapped if fact.name == "dma_mapped" else DmaUnmapped
-    facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **_beside(fact)}
+    facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **beside(fact)}
     tracker.emit(
         kind(space=None, start=args["iova"] >> PAGE_SHIFT, npages=-(-size >> PAGE_SHIFT), iova=args["iova"], result=code or 0,
-             detail=detail(**facts), **_at(tracker, fact))
+             detail=detail(**facts), **at(tracker, fact))
     )  # fmt: skip
     return True
 
@@ -171,8 +163,8 @@ def guest_event(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if number not in (SEV_TERM, TDX_FATAL):
         return False
     known = system_event(number)
-    facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **_beside(fact)}
-    tracker.emit(VmDead(detail=detail(**facts), **_at(tracker, fact)))
+    facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **beside(fact)}
+    tracker.emit(VmDead(detail=detail(**facts), **at(tracker, fact)))
     return True
 
 

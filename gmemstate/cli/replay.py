@@ -1,5 +1,6 @@
 """The verbs that fold the record again."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from gmemstate.cli.main import Exit, worst
 from gmemstate.cli.options import finish, json_option, reading
 
 if TYPE_CHECKING:
+    from gmemstate.audit.invariants import Judged
     from gmemstate.model.events import EventRow
 
 
@@ -18,16 +20,21 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def replay(db: str, live: bool, as_json: bool) -> Exit:
-    """Fold the whole record again; say where it fits no machine.
+    """Fold the whole record again; say where it fits no machine, and which invariants it breaks.
 
     Also compares the tables for SQL readers with what the record folds to.
     """
     from gmemstate.audit.history import History
+    from gmemstate.audit.invariants import Inspection, Outcome
     from gmemstate.postmortem.words import count
 
     with reading(db) as ledger:
+        history = History(live=live)
+        inspection = Inspection(history.memory)
         with render.progress("folding", ledger.head().seq) as progress:
-            history = History(live=live).fold(_watched(ledger.record_.events(), progress))
+            history.fold(inspection.watch(_watched(ledger.record_.events(), progress)))
+        judged = inspection.judged()
+        broken = [invariant for invariant in judged if invariant.outcome is Outcome.BROKEN]
         differing = ledger.stale_projections(history)
         findings = history.findings
         facts = {
@@ -38,6 +45,7 @@ def replay(db: str, live: bool, as_json: bool) -> Exit:
             "guests": len(history.memory.vms),
             "findings": [{"code": f.code, "severity": f.severity, "seq": f.seq, "text": str(f)} for f in findings],
             "stale_tables": differing,
+            "invariants": [invariant.json() for invariant in judged],
         }
         if as_json:
             render.as_json(facts)
@@ -49,10 +57,31 @@ def replay(db: str, live: bool, as_json: bool) -> Exit:
             )
             for finding in findings:
                 click.echo(f"  {finding}")
+            for invariant in broken:
+                _tell_broken(invariant)
+            click.echo(_account(judged))
             for table in differing:
                 click.echo(f"  table {table} is not what the record folds to: `gmemstate rebuild` makes it anew")
         code = finish(history)
-        return worst(code, Exit.FINDINGS if findings or differing else Exit.CLEAN)
+        return worst(code, Exit.FINDINGS if findings or broken or differing else Exit.CLEAN)
+
+
+def _tell_broken(judged: "Judged") -> None:
+    """An invariant, its claim, and its findings."""
+    invariant = judged.invariant
+    click.echo(f"  {invariant.id} ({invariant.severity}) is broken: {invariant.claim}")
+    for finding in judged.findings:
+        click.echo(f"    {finding}")
+    if judged.broken > len(judged.findings):
+        click.echo(f"    and {judged.broken - len(judged.findings)} more")
+
+
+def _account(judged: "list[Judged]") -> str:
+    """How many invariants came to what."""
+    from gmemstate.audit.invariants import Outcome
+
+    found = Counter(invariant.outcome for invariant in judged)
+    return f"{len(judged)} invariants: {', '.join(f'{found[outcome]} {outcome}' for outcome in Outcome)}"
 
 
 def _watched(rows: "Iterable[EventRow]", progress: Callable[[int], None]) -> "Iterator[EventRow]":

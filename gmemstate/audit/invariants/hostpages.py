@@ -1,0 +1,296 @@
+"""Host pages: those that nobody may have again, the poisoned ones, and which page backs which (INV-22, 23, 26, 31, 33, 34, 45)."""
+
+from dataclasses import dataclass, field
+
+from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, before
+from gmemstate.decode.tdx import OPERAND_BUSY
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    KIND,
+    KINDS,
+    NPAGES,
+    RESULT,
+    SOURCE,
+    SPACE,
+    START,
+    VALUE,
+    Access,
+    Capability,
+    FaultServed,
+    Gap,
+    GmemReleased,
+    HostBooted,
+    MemoryFaultExit,
+    PageAdded,
+    PageFreed,
+    PageLeaked,
+    Poisoned,
+    PrivateMapped,
+    PrivateUnmapFailed,
+    Punched,
+    UnmapStep,
+    User,
+    UserAnswered,
+    VmDestroyed,
+    details,
+)
+from gmemstate.model.fold.pages import EHWPOISON
+from gmemstate.model.objects import POISONED_PAGE
+from gmemstate.model.rangemap import RangeMap
+from gmemstate.model.units import END, unsigned
+
+PUNCH = 3
+"""FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE"""
+MOST = 4096
+"""How many pages are remembered with their host pages, the youngest ones."""
+
+
+def _pfns(at: Moment) -> Pages | None:
+    """The host pages that an event names; of a run of faults the first one only."""
+    if at.row[VALUE] is None:
+        return None
+    return _run(at.row[VALUE], 1 if at.row[KIND] == FaultServed.code else at.row[NPAGES])
+
+
+def _run(pfn: int, npages: int | None) -> Pages:
+    first = unsigned(pfn)
+    return first, min(END, first + (npages or 1))
+
+
+# --- pages that nobody may have again -------------------------------------------------------------------------------
+
+
+@dataclass
+class _Distrusted:
+    """Host pages that a guest may still map; and the pages of guest_memfds that they are behind."""
+
+    pfns: RangeMap = field(default_factory=RangeMap)
+    places: set[Pages] = field(default_factory=set)
+
+
+@before("INV-22", PrivateUnmapFailed)
+def a_page_is_distrusted(at: Moment) -> Looks:
+    distrusted, pfns = at.note(_Distrusted), _pfns(at)
+    if pfns is not None:
+        distrusted.pfns.set(*pfns, 1)
+    if at.row[START] is not None and at.space in at.memory.gmems:
+        distrusted.places.add((at.space, at.row[START]))
+    elif at.row[START] is not None:
+        for gmem, first, *_ in at.memory.indices(at.space, at.row[START], at.row[START] + 1):
+            distrusted.places.add((gmem, first))
+    return ()
+
+
+@before("INV-22", PageFreed)
+def a_distrusted_page_is_freed(at: Moment) -> Looks:
+    """Here its host page is named; unless the kernel keeps a reference it is free for everybody."""
+    distrusted, (start, end), pfns = at.note(_Distrusted), at.pages, _pfns(at)
+    for space, page in [place for place in distrusted.places if place[0] == at.space and start <= place[1] < end]:
+        distrusted.places.discard((space, page))
+        if pfns is not None and "kept" not in details(at.row[DETAIL]):
+            distrusted.pfns.set(pfns[0] + page - start, pfns[0] + page - start + 1, 1)
+    return ()
+
+
+@before("INV-22", Poisoned)
+def poison_is_given_to_nobody(at: Moment) -> Looks:
+    if at.row[START] is not None:
+        at.note(_Distrusted).places.discard((at.space, at.row[START]))
+    return ()
+
+
+@before("INV-22", HostBooted)
+def a_reboot_clears_all(at: Moment) -> Looks:
+    at.note(_Distrusted).pfns = RangeMap()
+    at.note(_Distrusted).places.clear()
+    at.note(_Leaked).pfns = RangeMap()
+    return ()
+
+
+@before("INV-22", PageAdded, PrivateMapped)
+def a_distrusted_page_is_not_given_away(at: Moment) -> Looks:
+    yield from _not_among(at, at.note(_Distrusted).pfns, "whose private unmap had failed")
+
+
+@before("INV-22", FaultServed)
+def a_distrusted_page_is_not_for_the_host(at: Moment) -> Looks:
+    """Converted in place it has become shared all the same."""
+    places, (start, end) = at.note(_Distrusted).places, at.pages
+    if places and at.row[ACTOR] == Access.HOST and not at.row[RESULT]:
+        for page in sorted(page for space, page in places if space == at.space and start <= page < end):
+            yield Wrong("the host maps a page whose private unmap had failed", at.space, page, page + 1)
+
+
+@dataclass
+class _Leaked:
+    """Host pages that the kernel keeps for good."""
+
+    pfns: RangeMap = field(default_factory=RangeMap)
+
+
+@before("INV-23", PageLeaked)
+def a_page_is_leaked(at: Moment) -> Looks:
+    if at.row[START] is not None:
+        at.note(_Leaked).pfns.set(*_run(at.row[START], at.row[NPAGES]), 1)
+    return ()
+
+
+@before("INV-23", PageAdded, PrivateMapped, FaultServed)
+def a_leaked_page_is_not_seen_again(at: Moment) -> Looks:
+    yield from _not_among(at, at.note(_Leaked).pfns, "that the kernel had leaked")
+
+
+def _not_among(at: Moment, bad: RangeMap, what: str) -> Looks:
+    pfns = _pfns(at)
+    if pfns is None or len(bad) == 1 or at.row[RESULT]:
+        return
+    met = [run for run in bad.runs(*pfns) if run.value]
+    for run in met:
+        text = f"event {KINDS[at.row[KIND]].name} of host page {run.start:#x}, {what}"
+        page = None if at.row[START] is None else at.row[START] + run.start - pfns[0]
+        yield Wrong(text, at.row[SPACE], page, None if page is None else page + run.end - run.start)
+    if not met:
+        yield FINE
+
+
+@before("INV-31", PrivateUnmapFailed)
+def busy_is_not_final(at: Moment) -> Looks:
+    status, step = at.row[RESULT], at.row[ACTOR] or 0
+    if status is None or step > UnmapStep.WBINVD:
+        return
+    code = unsigned(status) >> 32 or unsigned(status)  # the operand stands in the lower half
+    busy = code == OPERAND_BUSY >> 32
+    yield Wrong(f"a private unmap failed at {UnmapStep(step).name}: operand busy", at.space, *at.pages) if busy else FINE
+
+
+@before("INV-33", PrivateUnmapFailed)
+def what_is_shared_or_free_is_nobodys(at: Moment) -> Looks:
+    if (at.row[ACTOR] or 0) in (UnmapStep.RMPUPDATE, UnmapStep.PSMASH):
+        yield Wrong("a page stays with the guest in the RMP", at.space, *at.pages)
+
+
+# --- punched and poisoned -------------------------------------------------------------------------------------------
+
+
+@before("INV-26", Punched)
+def a_punch_succeeds(at: Moment) -> Looks:
+    gmem, (start, end) = at.memory.gmems.get(at.space), at.pages
+    if gmem is None or gmem.npages is None or at.row[START] is None or at.row[VALUE] != PUNCH:
+        return
+    if start < end <= gmem.npages:
+        yield Wrong(f"a punch inside of the file fails with {at.row[RESULT]}", gmem.id, start, end) if at.row[RESULT] else FINE
+
+
+@dataclass
+class _Punches:
+    """The sources that have shown a punch: in others a page may have been punched unseen."""
+
+    shown_by: set[int | None] = field(default_factory=set)
+
+
+@before("INV-34", Punched)
+def punches_are_shown(at: Moment) -> Looks:
+    at.note(_Punches).shown_by.add(at.row[SOURCE])
+    return ()
+
+
+@before("INV-34", FaultServed)
+def poison_is_given_to_no_guest(at: Moment) -> Looks:
+    if at.space not in at.memory.vms or at.row[ACTOR] == Access.HOST:
+        return
+    for gmem, index in _poisoned(at):
+        in_file = at.memory.gmems[gmem].inplace or at.row[ACTOR] == Access.GUEST_PRIVATE
+        if in_file and at.row[RESULT]:
+            yield FINE
+        elif in_file and at.settled(gmem) and (at.complete or at.row[SOURCE] in at.note(_Punches).shown_by):
+            yield Wrong("event fault_served, and the page is poisoned", gmem, index, index + 1)
+
+
+@before("INV-34", MemoryFaultExit)
+def poison_is_told(at: Moment) -> Looks:
+    if at.row[RESULT] == EHWPOISON and _poisoned(at):
+        yield FINE
+
+
+def _poisoned(at: Moment) -> list[Pages]:
+    """The poisoned pages of guest_memfds among the gfns of an event: file and first page of each run."""
+    return [
+        (gmem, run.start)
+        for gmem, first, last, _ in at.memory.indices(at.space, *at.pages)
+        for run in at.memory.gmems[gmem].backing.runs(first, last)
+        if run.value == POISONED_PAGE
+    ]
+
+
+# --- the host page of a page ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Backing:
+    """The host pages behind pages of guest_memfds, as faults have shown them."""
+
+    pfns: dict[Pages, int] = field(default_factory=dict)
+
+    def forget(self, gmem: int, start: int = 0, end: int | None = None) -> None:
+        """What lies in a range is another page from now on."""
+        self.pfns = {
+            place: pfn
+            for place, pfn in self.pfns.items()
+            if place[0] != gmem or place[1] < start or (end is not None and place[1] >= end)
+        }
+
+
+@before("INV-45", Punched, PageFreed, GmemReleased)
+def a_page_goes(at: Moment) -> Looks:
+    backing = at.note(_Backing)
+    if at.row[KIND] == GmemReleased.code or at.row[START] is None:
+        backing.forget(at.space)
+    else:
+        backing.forget(at.space, *at.pages)
+    return ()
+
+
+@before("INV-45", UserAnswered)
+def a_page_may_go(at: Moment) -> Looks:
+    """What is unmapped outside of a conversion may have been punched, whether or not a line says so."""
+    if at.row[CONVERSION] is None and at.row[ACTOR] == User.GUEST:
+        for gmem, first, last, _ in at.memory.indices(at.space, *at.pages):
+            at.note(_Backing).forget(gmem, first, last)
+    return ()
+
+
+@before("INV-45", Gap)
+def anything_may_go(at: Moment) -> Looks:
+    at.note(_Backing).pfns.clear()
+    return ()
+
+
+@before("INV-45", VmDestroyed)
+def a_guest_goes(at: Moment) -> Looks:
+    for gmem in at.memory.gmems.values():
+        if gmem.vm == at.space:
+            at.note(_Backing).forget(gmem.id)
+    return ()
+
+
+@before("INV-45", FaultServed)
+def a_page_keeps_its_host_page(at: Moment) -> Looks:
+    pfns = _pfns(at)
+    if pfns is None or at.row[RESULT] or at.row[START] is None:
+        return
+    known = at.note(_Backing).pfns
+    for gmem, index, _, slot in at.memory.indices(at.space, at.row[START], at.row[START] + 1):
+        if not at.memory.gmems[gmem].inplace or slot.start > at.row[START]:
+            continue
+        before_it = known.pop((gmem, index), None)
+        known[gmem, index] = pfns[0]
+        if len(known) > MOST:
+            del known[next(iter(known))]
+        if before_it is not None:
+            text = f"served by host page {pfns[0]:#x}, before it was {before_it:#x}"
+            if before_it == pfns[0]:
+                yield FINE
+            elif at.complete or Capability.GUEST_UNMAP in at.memory.vms[at.space].shows:
+                yield Wrong(text, gmem, index, index + 1)

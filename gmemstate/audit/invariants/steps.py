@@ -1,0 +1,312 @@
+"""How a conversion goes: its work, its invalidations, its turn (INV-09 to 12, 14, 19, 20, 36, 39, 42, 43)."""
+
+from dataclasses import dataclass, field
+
+from gmemstate.audit.invariants.catalogue import SIMULATION
+from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, at_the_end, before, behind
+from gmemstate.model.events import (
+    ACTOR,
+    KIND,
+    KINDS,
+    RESULT,
+    SOURCE,
+    SPACE,
+    START,
+    VALUE,
+    AttrsCompared,
+    AttrsStored,
+    Capability,
+    ConvertReturned,
+    FolioMerged,
+    FolioSplit,
+    GmemBound,
+    InvalidateAdded,
+    InvalidateEnded,
+    PageAdded,
+    PrivateUnmapFailed,
+    SlotSet,
+    T,
+    Through,
+    Undone,
+    UnmapStep,
+    UserAnswered,
+    UsersChecked,
+    WorkItem,
+    ZapStarted,
+)
+from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.objects import PRESENT, Conversion, Gmem
+from gmemstate.model.units import NS
+
+HANG = 30 * NS
+"""Who waits for so long (ns) for a reference waits for ever."""
+
+
+def _about(conversion: Conversion, text: str) -> Wrong:
+    return Wrong(text, conversion.space, conversion.start, conversion.end)
+
+
+# --- work -----------------------------------------------------------------------------------------------------------
+
+
+@before("INV-39", WorkItem)
+def work_is_ordered_and_needed(at: Moment) -> Looks:
+    conversion, (start, end) = at.conversion, at.pages
+    if conversion is None or conversion.space is None or at.row[START] is None:
+        return
+    if conversion.items and start < conversion.items[-1][1]:
+        yield Wrong("an item of work is not behind the one before it", conversion.space, start, end)
+    elif conversion.start is not None and conversion.end is not None and not conversion.start <= start < end <= conversion.end:
+        yield Wrong("an item of work is no part of the request", conversion.space, start, end)
+    elif any(run.state == conversion.target for run in at.runs(conversion.space)):
+        yield Wrong(f"event work_item not expected in the state {conversion.target}", conversion.space, start, end)
+    else:
+        yield FINE
+
+
+@before("INV-09", UsersChecked)
+def the_filemap_holds_its_folios(at: Moment) -> Looks:
+    """One reference for each page and the one of the look itself are expected; more are others', fewer are a bug."""
+    found, expected = at.row[VALUE], at.row[ACTOR]
+    if at.conversion is None or at.conversion.through is not Through.GMEM_CONVERT or found is None or not expected:
+        return
+    few = found < expected
+    yield Wrong(f"a folio has {found} references, its filemap alone {expected}", at.space, *at.pages) if few else FINE
+
+
+@dataclass
+class _Orders:
+    """The largest order of a folio that was met in each guest_memfd."""
+
+    largest: dict[int, int] = field(default_factory=dict)
+
+
+@before("INV-10", PageAdded, FolioSplit, FolioMerged)
+def folios_are_huge(at: Moment) -> Looks:
+    order = at.row[ACTOR] if at.row[KIND] == PageAdded.code else at.row[VALUE]
+    if order:
+        largest = at.note(_Orders).largest
+        largest[at.space] = max(order, largest.get(at.space, 0))
+    return ()
+
+
+@behind("INV-10", ConvertReturned)
+def folios_fit_the_attributes(at: Moment) -> Looks:
+    conversion = at.conversion
+    gmem = at.memory.gmems.get(conversion.space or 0) if conversion is not None else None
+    if conversion is None or gmem is None or not conversion.items or conversion.state == "failed_dirty":
+        return
+    order = at.note(_Orders).largest.get(gmem.id, 0)
+    if not order or conversion.through is not Through.GMEM_CONVERT:
+        return
+    wrong = [found for item in conversion.items for found in _misfits(at, gmem, _rounded(item, order), order)]
+    yield from wrong or [FINE]
+
+
+def _rounded(pages: Pages, order: int) -> Pages:
+    """The huge ranges that a range touches."""
+    return pages[0] >> order << order, -(-pages[1] >> order) << order
+
+
+def _inside(pages: Pages, order: int) -> Pages:
+    """The huge ranges that lie in a range."""
+    return -(-pages[0] >> order) << order, pages[1] >> order << order
+
+
+def _misfits(at: Moment, gmem: Gmem, pages: Pages, order: int) -> Looks:
+    """Shared pages in huge folios; and, behind a success, private huge ranges in small ones. What was punched in part counts not."""
+    merged = at.conversion is not None and at.conversion.target == PRIVATE and not at.row[RESULT]
+    for start, end, backing in gmem.backing.runs(*pages):
+        for run in at.runs(gmem.id, _inside((start, end), order)) if backing == PRESENT else ():
+            for first, last, now in gmem.orders.runs(run.start, run.end):
+                low, high = _inside((first, last), order)
+                if run.state == SHARED and now:
+                    yield Wrong("a shared page lies in a huge folio", gmem.id, first, last)
+                elif run.state == PRIVATE and not now and merged and low < high:
+                    yield Wrong("a private huge range lies in small folios", gmem.id, low, high)
+
+
+# --- invalidations --------------------------------------------------------------------------------------------------
+
+
+@before("INV-11", InvalidateEnded)
+def no_end_without_a_begin(at: Moment) -> Looks:
+    conversion, steps = at.conversion, at.steps
+    if conversion is None or not at.complete:
+        return
+    begun = steps.slots or steps.hulls
+    if conversion.through is Through.GMEM_CONVERT:
+        begun = steps.ended < len(steps.hulls)
+    yield FINE if begun else _about(conversion, "event invalidate_ended, and no invalidation was begun")
+
+
+@before("INV-11", ConvertReturned)
+def no_begin_without_an_end(at: Moment) -> Looks:
+    conversion, steps = at.conversion, at.steps
+    if conversion is None or not at.complete:
+        return
+    begun = len(steps.hulls) if conversion.through is Through.GMEM_CONVERT else bool(steps.slots)
+    if steps.ended < begun:
+        yield _about(conversion, "event convert_returned, and an invalidation was not ended")
+    elif begun:
+        yield FINE
+
+
+@before("INV-12", InvalidateEnded)
+def an_invalidation_has_a_range(at: Moment) -> Looks:
+    if at.conversion is not None and at.complete:
+        yield FINE if at.steps.hulls else _about(at.conversion, "event invalidate_ended, and no range was named")
+
+
+@before("INV-14", ZapStarted)
+def zaps_lie_in_the_invalidation(at: Moment) -> Looks:
+    conversion, (start, end) = at.conversion, at.pages
+    if conversion is None or conversion.through is not Through.GMEM_CONVERT or not at.complete:
+        return
+    inside = any(low <= start and end <= high for low, high in at.steps.hulls)
+    yield FINE if inside else Wrong("event zap_started outside of what is invalidated", conversion.space, start, end)
+
+
+@before("INV-14", GmemBound, SlotSet)
+def memslots_stay(at: Moment) -> Looks:
+    gmem = at.row[ACTOR]
+    if at.row[KIND] == SlotSet.code:
+        vm = at.memory.vms.get(at.space)
+        slot = vm.slots.get(at.row[ACTOR] or 0) if vm is not None else None
+        gmem = slot.gmem if slot is not None else None
+    if gmem is None or at.row[RESULT]:
+        return
+    for conversion in at.memory.conversions.values():
+        if conversion.space == gmem and conversion.through is Through.GMEM_CONVERT and not conversion.gapped:
+            steps = at.open.get(conversion.id)
+            if steps is not None and steps.ended < len(steps.hulls):
+                name = KINDS[at.row[KIND]].name
+                yield Wrong(f"event {name} inside of conversion {conversion.id}", gmem, conversion.start, conversion.end)
+
+
+# --- no-ops and turns -----------------------------------------------------------------------------------------------
+
+
+@before("INV-19", ZapStarted, InvalidateAdded, AttrsStored)
+def a_noop_touches_nothing(at: Moment) -> Looks:
+    conversion, steps = at.conversion, at.steps
+    if conversion is None or conversion.gapped or steps.zaps or steps.hulls or steps.stored:
+        return ()
+    if not steps.same and not _known_to_be_equal(at, conversion):
+        return ()
+    return (_about(conversion, f"event {KINDS[at.row[KIND]].name}, and all pages have the asked attribute"),)
+
+
+def _known_to_be_equal(at: Moment, conversion: Conversion) -> bool:
+    if conversion.start is None or conversion.end is None or conversion.space is None or at.steps.crowded:
+        return False
+    if at.steps.same is False and not at.complete:
+        return False  # a reservation that failed leaves entries without a value: they differ from none
+    states = {run.state for run in at.runs(conversion.space, (conversion.start, conversion.end))}
+    return states == {conversion.target}
+
+
+@before("INV-19", ConvertReturned)
+def a_noop_ends_untouched(at: Moment) -> Looks:
+    conversion, steps = at.conversion, at.steps
+    if conversion is None or at.row[RESULT] or steps.zaps or steps.hulls or steps.stored:
+        return
+    proven = (Capability.COMPARED,) if conversion.in_vm else (Capability.ZAP, Capability.STORED)
+    if at.shows(*proven) and (steps.same or (steps.same is None and _known_to_be_equal(at, conversion))):
+        yield FINE
+
+
+@dataclass
+class _Turns:
+    """Who holds the lock of each space, and who seems to have left it for whom."""
+
+    holder: dict[int, int] = field(default_factory=dict)
+    left: dict[int, int] = field(default_factory=dict)
+
+
+_LOCKED = (AttrsCompared, WorkItem, InvalidateAdded, ZapStarted, UserAnswered, AttrsStored, FolioSplit, FolioMerged, Undone,
+           InvalidateEnded)  # fmt: skip
+"""The steps that are taken, and seen, under the lock. The in-use test is known at the return only."""
+
+
+@before("INV-20", *_LOCKED)
+def conversions_take_turns(at: Moment) -> Looks:
+    conversion = at.conversion
+    if conversion is None or conversion.space is None or conversion.gapped:
+        return
+    turns, mine = at.note(_Turns), conversion.id
+    holder = turns.holder.get(conversion.space)
+    if holder == mine:
+        return
+    if mine in turns.left and at.shows(Capability.RETURNED):
+        name, other = KINDS[at.row[KIND]].name, turns.left[mine]
+        yield Wrong(
+            f"event {name} of conversion {mine} behind the first step of conversion {other}", conversion.space, *at.pages
+        )
+    if holder in at.memory.conversions:
+        turns.left[holder] = mine
+    turns.holder[conversion.space] = mine
+
+
+@before("INV-20", ConvertReturned)
+def a_turn_ends(at: Moment) -> Looks:
+    conversion = at.conversion
+    if conversion is None or conversion.space is None:
+        return
+    turns = at.note(_Turns)
+    if conversion.id in (turns.holder.get(conversion.space), *turns.left):
+        yield FINE
+    turns.left.pop(conversion.id, None)
+    if turns.holder.get(conversion.space) == conversion.id:
+        del turns.holder[conversion.space]
+
+
+# --- in place -------------------------------------------------------------------------------------------------------
+
+
+@before("INV-42", ConvertReturned)
+def one_store_and_no_zap_without_it(at: Moment) -> Looks:
+    conversion, steps = at.conversion, at.steps
+    if conversion is None or conversion.through is not Through.GMEM_IOCTL:
+        return
+    if len(steps.stored) > 1:
+        yield _about(conversion, f"the attribute was stored {len(steps.stored)} times")
+    elif steps.slots and not steps.stored and at.complete:
+        yield _about(conversion, "the guest was zapped, and nothing was stored")
+    elif steps.stored and at.complete and not steps.reserved:
+        yield _about(conversion, "stored without a reservation")
+    elif steps.stored:
+        yield FINE
+
+
+@before("INV-43", PrivateUnmapFailed)
+def private_entries_go_for_shared_only(at: Moment) -> Looks:
+    conversion = at.conversion
+    if conversion is None or conversion.through is not Through.GMEM_IOCTL or (at.row[ACTOR] or 0) > UnmapStep.WBINVD:
+        return
+    if conversion.target == PRIVATE:
+        yield Wrong("a conversion to private has unmapped a private page", at.row[SPACE], *at.pages)
+    elif conversion.target == SHARED:
+        yield FINE
+
+
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+@before("INV-36", ConvertReturned)
+def a_wait_ends(at: Moment) -> Looks:
+    if at.conversion is not None and at.steps.waits is not None and at.conversion.through is Through.GMEM_CONVERT:
+        yield FINE
+
+
+@at_the_end("INV-36")
+def nobody_waits_for_ever(at: Moment) -> Looks:
+    conversion, waits = at.conversion, at.steps.waits
+    if conversion is None or waits is None or conversion.through is not Through.GMEM_CONVERT:
+        return
+    seq, since = waits
+    now = at.row[T] if at.row[SOURCE] == conversion.source else None
+    long = since is not None and now is not None and now - since >= HANG
+    if at.steps.stuck or long or at.formats.get(conversion.source or 0) == SIMULATION:
+        where = conversion.space, conversion.start, conversion.end
+        yield Wrong("a conversion waits for a reference, and does not return", *where, seq)

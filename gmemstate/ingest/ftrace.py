@@ -33,10 +33,22 @@ _SPTE = re.compile(
 ).fullmatch
 _HYPERCALL = re.compile(rf"nr ({_HEX}) a0 ({_HEX}) a1 ({_HEX}) a2 ({_HEX}) a3 ({_HEX})").fullmatch
 _EXIT = re.compile(r"reason (\S+) \((\d{1,9})\)").fullmatch
-_PAGE_FAULT = re.compile(rf"vcpu (\d{{1,9}}) .*?address ({_HEX}) error_code ({_HEX})").match
+_PAGE_FAULT = re.compile(
+    r"(?:vcpu (\d{1,9}) .*?)?address ((?:0x)?[0-9a-f]{1,16}) error_code ((?:0x)?[0-9a-f]{1,16})(?![0-9a-f])"
+).match
+_SET_SPTE = re.compile(r"gfn ([0-9a-f]{1,13}) spte ([0-9a-f]{1,16}) \(\w*\) level ([1-5]) at [0-9a-f]{1,16}").fullmatch
+_RMP_FAULT = re.compile(
+    rf"vcpu (\d{{1,9}}) gpa ([0-9a-f]{{1,16}}) pfn ({_HEX}) error_code ({_HEX}) rmp_level (-?\d{{1,9}}) psmash_ret (-?\d{{1,9}})"
+).fullmatch
+_VMGEXIT = re.compile(
+    r"vcpu (\d{1,9}), exit_reason ([0-9a-f]{1,16}), exit_info1 ([0-9a-f]{1,16}), exit_info2 ([0-9a-f]{1,16})"
+).fullmatch
+_GHCB_MSR = re.compile(r"vcpu (\d{1,9}), ghcb_gpa ([0-9a-f]{1,16})(?:, result (-?\d{1,9}))?").fullmatch
 _FAILURE = re.compile(rf"pfn ({_HEX}): (recovery action for .*)").fullmatch
 _LOST = re.compile(rf"CPU:(\d+) \[(?:LOST(?: ({_COUNT}))? EVENTS|(?:({_COUNT}) )?EVENTS DROPPED)\]").fullmatch
 _BUFFER = re.compile(r"#+ CPU (\d+) buffer started #+").fullmatch
+_BARE = re.compile(r" *+(?P<comm>\S.{0,30}?)-(?P<thread>[0-9]{1,9}): (?P<name>[a-z]\w{1,60}): *(?P<rest>.*)").fullmatch
+"""A line whose columns of CPU and time somebody has taken out."""
 _ENTRIES = re.compile(rf"# entries-in-buffer/entries-written: ({_COUNT})/({_COUNT}).*").fullmatch
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch
 
@@ -85,7 +97,6 @@ _CONTEXT = frozenset(
         "kvm_entry",
         "kvm_age_hva",
         "kvm_test_age_hva",
-        "kvm_mmu_set_spte",
         "kvm_mmu_spte_requested",
         "fast_page_fault",
         "ma_write",
@@ -139,7 +150,42 @@ def _exit(text: str) -> Mapping[str, int] | None:
 
 def _page_fault(text: str) -> Mapping[str, int] | None:
     match = _PAGE_FAULT(text)
-    return match and {"vcpu": int(match[1]), "address": int(match[2], 16), "error_code": int(match[3], 16)}
+    if match is None:
+        return None
+    fault = {"address": int(match[2], 16), "error_code": int(match[3], 16)}
+    return fault if match[1] is None else {"vcpu": int(match[1]), **fault}
+
+
+def _set_spte(text: str) -> Mapping[str, int] | None:
+    match = _SET_SPTE(text)
+    return match and {"gfn": int(match[1], 16), "new": int(match[2], 16), "level": int(match[3])}
+
+
+def _rmp_fault(text: str) -> Mapping[str, int] | None:
+    match = _RMP_FAULT(text)
+    return match and {
+        "vcpu": int(match[1]),
+        "gpa": int(match[2], 16),
+        "pfn": int(match[3], 16),
+        "error_code": int(match[4], 16),
+        "level": int(match[5]),
+        "ret": int(match[6]),
+    }
+
+
+def _vmgexit(text: str) -> Mapping[str, int] | None:
+    match = _VMGEXIT(text)
+    return match and {
+        "vcpu": int(match[1]),
+        "reason": int(match[2], 16),
+        "info1": int(match[3], 16),
+        "info2": int(match[4], 16),
+    }
+
+
+def _ghcb_msr(text: str) -> Mapping[str, int] | None:
+    match = _GHCB_MSR(text)
+    return match and {"vcpu": int(match[1]), "ghcb": int(match[2], 16)}
 
 
 def _failure(text: str) -> Mapping[str, int] | None:
@@ -155,6 +201,12 @@ _TRACEPOINTS: dict[str, tuple[str, Callable[[str], Mapping[str, int] | None]]] =
     "kvm_hypercall": ("hypercall", _hypercall),
     "kvm_userspace_exit": ("exit", _exit),
     "kvm_page_fault": ("page_fault", _page_fault),
+    "kvm_mmu_set_spte": ("set_spte", _set_spte),
+    "kvm_rmp_fault": ("rmp_split", _rmp_fault),
+    "kvm_vmgexit_enter": ("psc_ghcb", _vmgexit),
+    "kvm_vmgexit_exit": ("psc_ghcb_done", _vmgexit),
+    "kvm_vmgexit_msr_protocol_enter": ("psc_msr", _ghcb_msr),
+    "kvm_vmgexit_msr_protocol_exit": ("psc_msr_done", _ghcb_msr),
     "memory_failure_event": ("memory_failure", _failure),
     "signal_generate": ("signal", numbers),
     "mark_victim": ("oom", numbers),
@@ -202,6 +254,9 @@ class FtraceReader:
             return Marker(number, "overwritten")
         if match := _ENTRIES(text):
             return Marker(number, "entries", int(match[1]), max(0, int(match[2]) - int(match[1])))
+        if (match := _BARE(text)) and (match["name"] in _TRACEPOINTS or match["name"] in PROBES):
+            bare = read_event(match["name"], match["rest"])
+            return Fact(number, None, int(match["thread"]), match["comm"], *bare) if isinstance(bare, Said) else None
         if text.startswith("# tracer:"):
             return Marker(number, "header")
         if text.startswith("#") or not text.strip():
@@ -223,7 +278,7 @@ def read_event(name: str, payload: str) -> Said | Context | None:
         return Said(f"enter_{name[10:]}", _arguments(payload))
     if name.startswith("sys_exit_"):
         return Said(f"leave_{name[9:]}", {"returned": _s64(payload)}) if _RESULT(payload) else None
-    return Context(name if name in _CONTEXT else "other events")
+    return Context(name if name in _CONTEXT else "other events", proof=True)
 
 
 def _syscall(text: str) -> Said | Context | None:

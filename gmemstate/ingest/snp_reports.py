@@ -91,6 +91,27 @@ def rmp_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(tracker, fact, RmpViolation(pfn=fact.args.get("pfn"), detail=detail(**facts), **at(tracker, fact)))
 
 
+def rmp_split(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The tracepoint of an RMP fault of the guest: KVM splits the entry and goes on, unless PSMASH fails."""
+    code = fact.args["ret"]
+    if code == 0:
+        return False
+    facts = {
+        "what": "RMP fault of the guest",
+        "why": "PSMASH",
+        "ret": code,
+        "code": psmash(code).name,
+        "gpa": hex(fact.args["gpa"]),
+    }
+    vm = tracker.vm_of(thread)
+    tracker.emit(
+        RmpViolation(
+            pfn=fact.args["pfn"], space=vm.handle if vm is not None else None, detail=detail(**facts), **at(tracker, fact)
+        )
+    )
+    return True
+
+
 def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel gives host pages up. Ranges that follow one another are one leak."""
     start = fact.args["pfn"]
@@ -137,6 +158,7 @@ HANDLERS: dict[str, Handler] = {
     "rmp_unassigned": rmp_dump,
     "rmp_fields": rmp_fields,
     "rmp_fault": rmp_fault,
+    "rmp_split": rmp_split,
     "leaked": leaked,
     "reclaim_failed": reclaim_failed,
     "terminated": terminated,

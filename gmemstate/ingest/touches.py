@@ -49,9 +49,9 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _served(
-    tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, access: Access, gfn: int, npages: int, pfn: int | None
+    tracker: Tracker, fact: Fact, thread: Thread, vm: VmState | None, access: Access, gfn: int, npages: int, pfn: int | None
 ) -> None:
-    source, space = tracker.source, vm.handle
+    source, space = tracker.source, vm.handle if vm is not None else None
     for other in (Access.GUEST, Access.GUEST_PRIVATE):
         run = thread.runs.get(other.name)
         if other is not access and run is not None and run.start <= gfn < run.end:
@@ -73,10 +73,20 @@ def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         count, first, _ = thread.zap or (0, fact.line, fact.line)
         thread.zap = (count + npages, first, fact.line)
         return True
-    vm = tracker.vm_of(thread)
-    if not now or vm is None:
+    if not now:
         return False
+    vm = tracker.vm_of(thread)
     _served(tracker, fact, thread, vm, Access.GUEST, fact.args["gfn"], npages, (new & SPTE_PFN) >> PAGE_SHIFT)
+    return True
+
+
+def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The same entry as the fault path tells it; where both are traced, one run holds it once."""
+    level, new = fact.args["level"], fact.args["new"]
+    if not _leaf(new, level):
+        return False
+    npages, pfn = 1 << 9 * (level - 1), (new & SPTE_PFN) >> PAGE_SHIFT
+    _served(tracker, fact, thread, tracker.vm_of(thread), Access.GUEST, fact.args["gfn"] & -npages, npages, pfn)
     return True
 
 
@@ -189,6 +199,7 @@ HANDLERS: dict[str, Handler] = {
     "page_fault": page_fault,
     "gmem_get_pfn": gmem_get_pfn,
     "spte": spte,
+    "set_spte": set_spte,
     "unmap_gfn": unmap_gfn,
     "unmap_hva": unmap_hva,
     "gmem_ufault": gmem_ufault,

@@ -244,7 +244,18 @@ class Tracker:
     """Takes the facts of one trace in order and makes events of them (``take``)."""
 
     def __init__(self) -> None:
-        from gmemstate.ingest import calls, guests, reports, slots, snp_reports, syscalls, tdx_reports, touches, vmm_reports
+        from gmemstate.ingest import (
+            calls,
+            guests,
+            psc,
+            reports,
+            slots,
+            snp_reports,
+            syscalls,
+            tdx_reports,
+            touches,
+            vmm_reports,
+        )
 
         self.source = -1
         self.next = -2
@@ -267,7 +278,7 @@ class Tracker:
         self.gmem_fds: set[int] = set()
         """file descriptors that calls have shown to be of guest_memfds"""
         self._handlers: dict[str, Handler] = {
-            **calls.HANDLERS, **guests.HANDLERS, **slots.HANDLERS, **touches.HANDLERS,
+            **calls.HANDLERS, **guests.HANDLERS, **psc.HANDLERS, **slots.HANDLERS, **touches.HANDLERS,
             **reports.HANDLERS, **tdx_reports.HANDLERS, **snp_reports.HANDLERS, **syscalls.HANDLERS, **vmm_reports.HANDLERS,
         }  # fmt: skip
 

@@ -146,8 +146,9 @@ def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
         entry.vm, entry.gfn = (entry.vm, entry.gfn) if entry.gfn is not None else place
         memory.mark(entry, "marked", seq)
         return
+    count = 1 if space is not None else row[NPAGES] or 1  # a run of host pages that no file is known of
     entry = MessedUp(
-        seq, Cause.POISONED, "trusted", row[VALUE], 1, place[0], space, start, place[1], row[T], detail=row[DETAIL]
+        seq, Cause.POISONED, "trusted", row[VALUE], count, place[0], space, start, place[1], row[T], detail=row[DETAIL]
     )
     memory.mark(entry, "marked", seq)
 

@@ -179,8 +179,8 @@ class Host:
         if order and moved:
             self.give_up(gmem, range(start, end))  # what lacks a page is no huge page: another one takes its place
             moved = set()
-        cuts = sorted({start, end, *moved, *(page + 1 for page in moved)})
-        for first, last in pairwise(cuts):
+        edges = {edge for page in moved for edge in (page, page + 1) if self.pfn(gmem, edge) != self.pfn(gmem, edge - 1) + 1}
+        for first, last in pairwise(sorted({start, *(edge for edge in edges if start < edge < end), end})):
             self.record(PageAdded(space=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
 
     # --- users

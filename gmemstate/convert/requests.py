@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from errno import EAGAIN, EINVAL
 
 from gmemstate.convert.simulation import VCPU, Simulation
-from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited
+from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
 from gmemstate.model.fold.conversions import KVM_EXIT_HYPERCALL
 from gmemstate.model.machines import PRIVATE
 
@@ -38,7 +38,7 @@ def ask(
                 interrupted = None
         return told
     merged = _merged(runs) if path is RequestPath.PSC_GHCB else runs
-    request = _asked(simulation, merged[0][0], merged[-1][1], kind, path)
+    request = _asked(simulation, merged[0][0], merged[-1][1], kind, path, runs)
     error = 0
     for start, end in merged:
         error = _exit(simulation, start, end, kind, next(exits, None))
@@ -85,11 +85,12 @@ def _answer(simulation: Simulation, request: int, result: int, at: int | None, t
     told.append(result)
 
 
-def _asked(simulation: Simulation, start: int, end: int, kind: str, path: RequestPath) -> int:
+def _asked(simulation: Simulation, start: int, end: int, kind: str, path: RequestPath, entries: Runs = ()) -> int:
     flags = ENCRYPTED if kind == PRIVATE else 0
+    facts = detail(entries=[list(entry) for entry in entries]) if len(entries) > 1 else None
     return simulation.record(
         GuestAsked(request=simulation.reference(), thread=VCPU, space=simulation.vm, start=start, npages=end - start,
-                   flags=flags, path=path)
+                   flags=flags, path=path, detail=facts)
     )  # fmt: skip
 
 
@@ -97,6 +98,9 @@ def _exit(simulation: Simulation, start: int, end: int, kind: str, answer: int |
     """KVM_EXIT_HYPERCALL: the VMM converts and answers with one of the errnos that KVM takes (0, EINVAL, EAGAIN)."""
     simulation.record(VcpuExited(thread=VCPU, space=simulation.vm, reason=KVM_EXIT_HYPERCALL))
     if answer is not None:
+        simulation.record(
+            VmmSaid(space=simulation.vm, result=answer, detail=detail(text="the VMM converts nothing, and answers"))
+        )
         return answer
     for space, first, last in _ioctls(simulation, start, end):
         told = simulation.convert_pages(first, last, kind, space=space, thread=VCPU)

@@ -186,6 +186,14 @@ def _conversion_rows() -> Iterator[Row]:
         "failed_at_reserve",
         "nothing was touched",
     )
+    for error in ("refused", "error"):
+        yield Row(
+            "C7",
+            f"returned_{error}",
+            ("reserving", "planned"),
+            "failed_at_reserve",
+            "EFAULT: no memory, and the answer could not be written",
+        )
     yield Row(
         "C8",
         "zap",

@@ -162,7 +162,7 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
             found.append(
                 Residue(USER_NAMES[User.HOST], conversion.space, conversion.start, conversion.end, None, Basis.IMPLIED)
             )
-        elif conversion.result == EFAULT and not found and conversion.state != "rejected":
+        elif conversion.result == EFAULT and not found and conversion.state not in ("rejected", "failed_at_reserve"):
             return None
     return tuple(found)
 

@@ -134,7 +134,7 @@ def work_items(kernel: Kernel, call: Call, start: int, end: int) -> Doing[tuple[
             continue
         error = kernel.fails("work_item", first, last)
         if error:
-            yield Reserved(conversion=THIS, space=call.space, result=error, detail=detail(what="work item"))
+            yield Reserved(conversion=THIS, space=call.space, result=error, detail=detail(what="an item of work"))
             return items, 0 if "shadowed-ret" in kernel.setting.defects else error
         items.append((first, last))
         yield WorkItem(conversion=THIS, space=call.space, start=first, npages=last - first)

@@ -6,6 +6,7 @@ from gmemstate.cli.check import check, checkpoint
 from gmemstate.cli.decoding import decode
 from gmemstate.cli.diff import diff
 from gmemstate.cli.exchange import export, import_
+from gmemstate.cli.help import help_
 from gmemstate.cli.host import host
 from gmemstate.cli.ingest import ingest
 from gmemstate.cli.lists import conversions, events, messed_up, requests, state, status
@@ -37,4 +38,5 @@ VERBS: dict[str, click.Command] = {
     "simulate": simulate,
     "machine": machine,
     "decode": decode,
+    "help": help_,
 }

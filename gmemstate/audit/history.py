@@ -16,11 +16,26 @@ from gmemstate.model.events import (
     SOURCE,
     VALUE,
     Capability,
+    DmaFaulted,
     EventRow,
     Gap,
+    GeneralProtection,
+    HkidLeaked,
+    KernelWarned,
+    MachineCheck,
+    PageLeaked,
+    Poisoned,
+    PrivateMapFailed,
+    PrivateUnmapFailed,
+    ReclaimFailed,
+    RmpViolation,
     SourceOpened,
     SourceRead,
     T,
+    TaskStuck,
+    VmBugged,
+    VmDead,
+    VmmSaid,
     details,
 )
 from gmemstate.model.findings import Finding
@@ -30,6 +45,14 @@ from gmemstate.model.record import Record
 from gmemstate.model.units import NS, seconds
 
 AT_ONCE = 10_000
+REPORTS = frozenset(
+    kind.code
+    for kind in (
+        DmaFaulted, GeneralProtection, HkidLeaked, KernelWarned, MachineCheck, RmpViolation, TaskStuck, VmBugged, VmDead, VmmSaid
+    )
+)  # fmt: skip
+"""Kinds that no conversion needs and that a post-mortem may be about."""
+MARKS = frozenset(kind.code for kind in (PageLeaked, Poisoned, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed))
 
 
 @dataclass(slots=True)
@@ -66,6 +89,10 @@ class History:
         self.requests: dict[int, Request] = {}
         self.faults: list[FaultExit] = []
         self.findings: list[Finding] = []
+        self.reports: list[EventRow] = []
+        """what kernels and VMMs have said of themselves, guests and devices"""
+        self.marks: dict[int, EventRow] = {}
+        """what has made host pages messed up, by the id of the entry"""
 
     def fold(self, rows: Iterable[EventRow]) -> "History":
         """Apply rows in order."""
@@ -74,6 +101,10 @@ class History:
             apply(row)
             if row[KIND] in _ABOUT_SOURCES:
                 self._source(row)
+            elif row[KIND] in REPORTS:
+                self.reports.append(row)
+            elif row[KIND] in MARKS:
+                self.marks[row[SEQ]] = row
             if memory.ended or n % AT_ONCE == 0:
                 self._collect()
         self._collect()

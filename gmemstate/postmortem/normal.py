@@ -1,7 +1,7 @@
 """Stories of host pages, and of what looks like a failure and is none, or of which nothing more can be said."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import Capability, Cause, EventRow, T, details
+from gmemstate.model.events import Capability, EventRow, T, details
 from gmemstate.model.findings import CATALOGUE, Finding
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import END, duration, seconds
@@ -86,31 +86,6 @@ def _page(entry: MessedUp) -> str:
 def _over(start: int | None, end: int | None, entry: MessedUp, in_vm: bool) -> bool:
     page = entry.gfn if in_vm else entry.index
     return page is not None and start is not None and start <= page < (end or END)
-
-
-def distrusted(history: History, seen: Scene, incident: Incident) -> Story:
-    """Host pages that a failed unmap, assignment or reclaim has left in doubt."""
-    entries = incident.entries
-    first = entries[0]
-    cause = first.cause.name.lower().replace("_", " ")
-    story = Story(
-        _BLAMED.get(first.cause, "kernel or module"),
-        incident.kind,
-        words.guest(history, incident.vm),
-        f"{words.count(len(entries), 'host page')} can no longer be trusted ({cause}).",
-    )
-    story.timeline = words.some([("", seconds(entry.since), _page(entry), "", "") for entry in entries])
-    story.add("Host", first.reuse_risk)
-    story.add(
-        "Do",
-        {"reboot": "reboot the host: that clears it", "never": "nothing clears it"}.get(first.cleared_by, "mend the cause"),
-    )
-    if any(entry.pfn is None for entry in entries):
-        story.missing.append("which host page it is: no line names a pfn")
-    return story
-
-
-_BLAMED = {Cause.UNUSABLE_PRIVATE: "host platform", Cause.STALE_DMA: "VMM"}
 
 
 def lost_race(history: History, seen: Scene, incident: Incident) -> Story:

@@ -5,9 +5,10 @@ from typing import Any
 
 from gmemstate.audit.history import History
 from gmemstate.model.record import Record
-from gmemstate.postmortem import normal, refusals, requests, vmm_errors
+from gmemstate.postmortem import host_pages, normal, refusals, reports, requests, vmm_errors
 from gmemstate.postmortem.incidents import Incident, Kind, incidents
 from gmemstate.postmortem.scene import Scene, scene
+from gmemstate.postmortem.signatures import matches
 from gmemstate.postmortem.story import Covered, Report, Story
 
 Teller = Callable[[History, Scene, Incident], Story]
@@ -26,9 +27,14 @@ TELLERS: dict[Kind, Teller] = {
     Kind.STOPPED: normal.stopped,
     Kind.KILLED: normal.killed,
     Kind.RESULT_UNSEEN: normal.result_unseen,
-    Kind.DISTRUSTED: normal.distrusted,
+    Kind.DISTRUSTED: host_pages.distrusted,
     Kind.GIVEN_AWAY: normal.given_away,
     Kind.FINDING: normal.impossible,
+    Kind.VM_DEAD: reports.vm_dead,
+    Kind.HOST_FAULT: reports.host_fault,
+    Kind.VMM_SAID: reports.vmm_said,
+    Kind.REPORTED: reports.reported,
+    Kind.UNRELATED: reports.unrelated,
 }
 
 
@@ -39,6 +45,8 @@ def tell(record: Record, history: History) -> list[Story]:
     stories = []
     for incident in found:
         story = TELLERS[incident.kind](history, seen, incident)
+        for known in matches(history, incident):
+            story.add("Match", known)
         stories.append(story)
     return stories
 

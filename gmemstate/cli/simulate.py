@@ -39,7 +39,7 @@ def simulate(
     A scenario is a request, the users of its pages, what goes wrong, and what must come of it. With `all` the outcomes stand side by side; otherwise the steps are told. An expectation of the scenario that is not met
     is exit 1, with the first event that differs.
     """
-    from gmemstate.convert.scenario import catalogue, load
+    from gmemstate.convert.reading import catalogue, load
 
     if listing:
         return _list([load(name) for name in catalogue()], as_json=as_json)

@@ -95,7 +95,8 @@ class _Play:
         self.vms = [simulation.make_vm() for _ in range(max([1, *(slot.vm for slot in slots)]))]
         simulation.vm = self.vms[0]
         shared = scenario.starts == SHARED
-        ngmems = max([1, *(slot.gmem for slot in slots), *(user.gmem for user in scenario.users)])
+        named = [how.get("gmem", 1) for _, _, how in scenario.steps]
+        ngmems = max([1, *(slot.gmem for slot in slots), *(user.gmem for user in scenario.users), *named])
         self.gmems = [simulation.make_gmem(simulation.vm, scenario.pages, shared=shared) for _ in range(ngmems)]
         simulation.gmem = self.gmems[0]
         for slot in scenario.memslots:

@@ -126,6 +126,13 @@ class Table:
             raise self.bad(key, f"{value!r} is no number from 0 to 2^64 - 1")
         return value
 
+    def one_or_two(self, key: str) -> int:
+        """The number of one of two things, 1 unless it is given."""
+        value = self.number(key, 1)
+        if value not in (1, 2):
+            raise self.bad(key, f"{value} is neither 1 nor 2")
+        return value
+
     def choice(self, key: str, among: Iterable[str], default: str = "") -> str:
         """One of a few words."""
         return self._among(key, self.content.get(key, default), among)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from gmemstate.ingest.facts import Said
 
 _PARTS = {
-    "h": r"(?:0x)?[0-9a-fA-F]{1,16}(?![0-9a-fA-F])",
-    "d": r"-?[0-9]{1,19}(?![0-9])",
+    "h": r"(?:0x)?+[0-9a-fA-F]{1,16}+(?![0-9a-zA-Z])",
+    "d": r"-?[0-9]{1,19}+(?![0-9])",
     "w": r"[^\s,;()]{1,200}",
 }
 """Hexadecimal with or without 0x, decimal, a word."""

@@ -17,10 +17,14 @@ _HEX = "0x[0-9a-f]{1,16}"
 _DECIMAL = "[0-9]{1,20}"
 _COUNT = "[0-9]{1,18}"
 
-_LINE = re.compile(
-    r" *+(?P<comm>.*?)-(?P<thread>[0-9]{1,9}) +(?:\( *[-\d]+\) +)?\[\d+\] +(?:[^ \d][^ ]* +)?"
+# The name of a task has 15 bytes at most (TASK_COMM_LEN); what is longer before it belongs to something else.
+_COLUMNS = (
+    r"-(?P<thread>[0-9]{1,9}) +(?:\( *[-\d]+\) +)?\[\d+\] +(?:[^ \d][^ ]* +)?"
     rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|\d+): +(?P<rest>.*)"
-).fullmatch
+)
+_LINE = re.compile(rf" *+(?!> )(?P<comm>.{{0,15}}?){_COLUMNS}").fullmatch
+_LINE_OF_BYTES = re.compile(rf" *+(?P<comm>(?:\\x[0-9a-f]{{2}}|.){{0,15}}?){_COLUMNS}").fullmatch
+"""For a name with bytes that are no text, as they are shown."""
 _EVENT = re.compile(r"([A-Za-z_]\w*): *(.*)").fullmatch
 _FIELDS = re.compile(rf"\b(\w++)=(?:({_HEX})|(-?{_DECIMAL}))(?![\w.])").findall
 _SYSCALL = re.compile(rf"sys_(\w+)(?:\((.*)\)| -> (-?(?:{_HEX}|{_DECIMAL})))").fullmatch
@@ -227,6 +231,8 @@ class FtraceReader:
     def parse(self, number: int, text: str) -> Parsed:
         """What a line says: a fact, something about the trace itself, context, or None where nobody understands it."""
         match = _LINE(text)
+        if match is None and "\\x" in text:
+            match = _LINE_OF_BYTES(text)
         if match is None:
             return self._other(number, text)
         self.entries += 1

@@ -126,9 +126,7 @@ class Qemu:
         report = _REPORT(text)
         if report is not None:
             return Context("QEMU warnings", proof=True) if report["level"] else self._error(text)
-        if _KNOWN_TRACE(text):
-            return Context("QEMU trace", proof=True)
-        return Context("QEMU log", proof=True) if (frame.program or "").startswith("qemu") else None
+        return Context("QEMU trace", proof=True) if _KNOWN_TRACE(text) else None
 
     @staticmethod
     def _known(text: str) -> list[Said]:

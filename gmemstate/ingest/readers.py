@@ -110,8 +110,9 @@ class Chooser:
             return said
         if (missing := gap(number, frame.text)) is not None:
             return missing
-        if frame.program == KERNEL:
-            return Context(KernelLog.format, proof=True)
+        if (known := _format_of(frame.program)) is not None:
+            self._broken = None
+            return Context(known, proof=True)
         if broken is not None and isinstance(said := self._trace(broken[0], f"{broken[1]} {text.strip()}"), Fact):
             self.joined = True
             return said
@@ -127,6 +128,16 @@ class Chooser:
         return None
 
 
+_PROGRAMS = {KERNEL: KernelLog.format, "qemu": Qemu.format} | dict.fromkeys(
+    ("virt_", "vmm", "krun", "openhcl", "underhill", "cloud-hypervisor", "hypervisor"), OtherVmm.format
+)
+"""The beginning of the name of a program, as a frame has it, and the format of what it logs."""
+
+
+def _format_of(program: str | None) -> str | None:
+    return next((known for name, known in _PROGRAMS.items() if program is not None and program.startswith(name)), None)
+
+
 def formats(lines: list[str]) -> tuple[str, str | None]:
     """The names of the formats that understand something in lines, the most frequent one first; and their clock."""
     found: Counter[str] = Counter()
@@ -134,7 +145,8 @@ def formats(lines: list[str]) -> tuple[str, str | None]:
     for number, text in enumerate(lines, 1):
         said = chooser.parse(number, text)
         if proves(said) and not isinstance(said, Marker):
-            found[KernelLog.format if isinstance(said, Context) and said.kind == KernelLog.format else chooser.format] += 1
+            by_program = isinstance(said, Context) and said.kind in _PROGRAMS.values()
+            found[said.kind if by_program and isinstance(said, Context) else chooser.format] += 1
     return ", ".join(name for name, _ in found.most_common()) or "unknown", chooser.clock.name
 
 

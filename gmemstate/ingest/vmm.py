@@ -36,7 +36,6 @@ _FIELDS = re.compile(
     r"\b(gpa|size|page_count|map_attributes|attributes|private)[=:] ?(0x[0-9a-f]{1,16}|\d{1,19}|true|false)"
 ).findall
 _KNOWN = re.compile(r"\[SVSM\] |Vm(?:RSS|HWM|Size|Lck|Peak):\s+\d+ kB$").match
-_PROGRAMS = ("virt_", "vmm", "krun", "openhcl", "underhill", "cloud-hypervisor", "hypervisor")
 
 
 class OtherVmm:
@@ -56,9 +55,7 @@ class OtherVmm:
             found = first(_FORMS, text)
             if found is not None:
                 return _with_fields(found) if "HC_MAP" in text else found
-        if _KNOWN(text) or (frame.program or "").startswith(_PROGRAMS):
-            return Context("VMM log", proof=True)
-        return None
+        return Context(self.format, proof=True) if _KNOWN(text) else None
 
 
 def _with_fields(said: Said) -> Said:

@@ -10,7 +10,8 @@ from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.simulation import Simulation
 from gmemstate.model.events import KIND, RESULT, Undone
 from gmemstate.model.memory import Memory, fold
-from tests.convert.naive import PRIVATE, SHARED, Naive, Person, Request, Told, Trouble
+from tests.convert.naive import Naive
+from tests.convert.naive_host import PRIVATE, SHARED, Person, Request, Told, Trouble
 
 PAGES = 24
 ORDER = 3
@@ -132,7 +133,9 @@ class Pair:
         """Whether the engine serves the access, and the errno that the naive host has for it."""
         user = next(user for user in self.simulation.users if user.name == person.name)
         served = self.simulation.touch(user, page, private=kind == PRIVATE)
-        touch = self.naive.guest_touches(person, page, kind) if person.kind == "guest" else self.naive.host_touches(person, page)
+        touch = (
+            self.naive.guest_touches(person, page, kind) if person.kind == "guest" else self.naive.host_touches(person, page)
+        )
         return served, touch
 
     def release(self, person: Person) -> None:
@@ -254,5 +257,3 @@ def requests(draw: st.DrawFn) -> Request:
     address = draw(st.sampled_from([start << 12, (start << 12) + 0x200, (1 << 64) - 4096]))
     size = draw(st.sampled_from([npages << 12, 0, 0x1010, 4096, 8192]))
     return Request(address, size, **{"attributes": attributes, **how})  # type: ignore[arg-type]
-
-

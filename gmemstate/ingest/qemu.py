@@ -94,7 +94,7 @@ ERRORS = (
 """Lines of errors; what follows one in its line belongs to it."""
 
 _HINT = re.compile(
-    r"kvm_|KVM|kvm run|iommufd|vfio|VFIO|launch_update|ram_block|runstate|memory|region|RAM|DMA|registers|extra data|reset|vmfd"
+    r"kvm|KVM|iommufd|vfio|VFIO|(?i:launch_update)|ram_block|runstate|memory|notify|RAM|DMA|registers|extra data|reset"
 ).search
 _REPORT = re.compile(
     r"(?:\S{1,64} )?(?:qemu[\w-]{0,40}(?:\[\d{1,9}\])?: )(?:-[a-z][^:]{0,300}: )?(?P<level>warning: |info: )?."

@@ -54,7 +54,7 @@ _LINE = re.compile(
     r"(?P<body>(?:[a-z_][a-z0-9_]{1,40}\(|<\.\.\. [a-z0-9_]{1,40} resumed>|--- SIG|\+\+\+ ).*)"
 ).fullmatch
 _RESULT = re.compile(
-    r"\) += (?P<ret>-?\d{1,19}|0x[0-9a-f]{1,16}|\?)(?:<.{1,300}>)?(?:\(deleted\))?(?: (?P<error>E[A-Z0-9_]+) \([^)]{1,80}\)| \([^)]{1,80}\))?"
+    r"\) += (?P<ret>\d{1,19}|-1(?= E| \(errno)|0x[0-9a-f]{1,16}|\?)(?:<.{1,300}>)?(?:\(deleted\))?(?: (?P<error>E[A-Z0-9_]+) \([^)]{1,80}\)| \([^)]{1,80}\))?"
     r"(?: <(?P<ds>\d{1,9})\.(?P<df>\d{6})>)?$"
 ).search
 _CALL = re.compile(r"(?P<name>[a-z_][a-z0-9_]{1,40})\((?P<rest>.*)").fullmatch

@@ -17,8 +17,7 @@ its place. Values from 2**63 on are stored as two's complement.
 import hashlib
 import struct
 from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gmemstate.model.errors import BadEvent
 from gmemstate.model.events import COLUMNS, DETAIL, KIND, SEQ, EventRow
@@ -27,9 +26,10 @@ FORMAT = 1
 MAGIC = b"gmemstate batch 1\n"
 NO_HASH = bytes(32)
 _HEADER = struct.Struct("<qqq")
+_COUNT = struct.Struct("<I")
 
 Shape = tuple[type, ...]
-_encoders: dict[Shape, Callable[[Any], bytes]] = {}
+Encoder = Callable[[EventRow], bytes]
 
 
 class Batch(NamedTuple):
@@ -57,9 +57,7 @@ def seal(rows: Sequence[EventRow], first: int, recorded: int, previous: bytes) -
 def encode(rows: Sequence[EventRow]) -> bytes:
     """The canonical bytes of the events; raises BadEvent where a column does not fit."""
     try:
-        return b"".join(
-            [_encoders[shape](row) if (shape := tuple(map(type, row))) in _encoders else _learn(shape)(row) for row in rows]
-        )
+        return b"".join([_encoders[tuple(map(type, row))](row) for row in rows])
     except struct.error:
         bad = next(row for row in rows if any(isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 for value in row))
         raise BadEvent(f"a column of {bad} does not fit into 64 bits", row=bad) from None
@@ -67,28 +65,31 @@ def encode(rows: Sequence[EventRow]) -> bytes:
         raise BadEvent(f"the detail {error.object!a} is no text: {error.reason}", detail=error.object) from None
 
 
-def _learn(shape: Shape) -> Callable[[Any], bytes]:
-    """An encoder for all rows with the same columns present (a few dozen shapes cover everything)."""
-    present = [n for n, kind in enumerate(shape) if kind is not type(None) and n != SEQ]
-    integers = [n for n in present if n != DETAIL]
-    wrong = [COLUMNS[n] for n in integers if not issubclass(shape[n], int)]
-    if len(shape) != len(COLUMNS) or wrong or (DETAIL in present and shape[DETAIL] is not str):
-        raise BadEvent(f"columns {wrong or list(shape)} have the wrong type", columns=wrong)
-    if KIND not in present:
-        raise BadEvent("an event without a kind", columns=["kind"])
-    mask = sum(1 << n for n in present)
-    packer = struct.Struct(f"<H{len(integers)}q").pack
-    pick: Callable[[Any], Any] = itemgetter(*integers) if len(integers) > 1 else lambda row: (row[integers[0]],)
-    if DETAIL in present:
-        length = struct.Struct("<I").pack
+def _counted(text: str) -> bytes:
+    data = text.encode()
+    return _COUNT.pack(len(data)) + data
 
-        def encoder(row: Any) -> bytes:
-            text: bytes = row[DETAIL].encode()
-            return packer(mask, *pick(row)) + length(len(text)) + text
-    else:
 
-        def encoder(row: Any) -> bytes:
-            return packer(mask, *pick(row))
+class _Encoders(dict[Shape, Encoder]):
+    """An encoder for all rows with the same columns present; a few dozen shapes cover everything."""
 
-    _encoders[shape] = encoder
-    return encoder
+    def __missing__(self, shape: Shape) -> Encoder:
+        present = [n for n, kind in enumerate(shape) if kind is not type(None) and n != SEQ]
+        integers = [n for n in present if n != DETAIL]
+        wrong = [COLUMNS[n] for n in integers if not issubclass(shape[n], int)]
+        if len(shape) != len(COLUMNS) or wrong or (DETAIL in present and shape[DETAIL] is not str):
+            raise BadEvent(f"columns {wrong or list(shape)} have the wrong type", columns=wrong)
+        if KIND not in present:
+            raise BadEvent("an event without a kind", columns=["kind"])
+        mask = sum(1 << n for n in present)
+        pack = struct.Struct(f"<H{len(integers)}q").pack
+        # Built as text: it runs once for every event that is recorded.
+        code = f"lambda row: pack({mask}, {', '.join(f'row[{n}]' for n in integers)})"
+        if DETAIL in present:
+            code += f" + counted(row[{DETAIL}])"
+        encoder: Encoder = eval(code, {"pack": pack, "counted": _counted})
+        self[shape] = encoder
+        return encoder
+
+
+_encoders = _Encoders()

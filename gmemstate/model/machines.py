@@ -268,6 +268,10 @@ def _conversion_rows() -> Iterator[Row]:
     )
     yield Row("C20", "spinning", going, STAY, "stuck: it can still end")
     yield Row("C21", "signalled", going, STAY, "dying: the ioctl runs to its end")
+    yield from _rows_behind_a_gap(going)
+
+
+def _rows_behind_a_gap(going: tuple[str, ...]) -> Iterator[Row]:
     yield Row("C22", "cut", going, "cut", "the record ends, or a gap: the result may be missing")
     yield Row("C22", "returned_ok", ("cut",), "committed", "the gap hid steps, not the result")
     yield Row("C22", "returned_refused", ("cut",), "failed", "the gap hid steps, not the result")

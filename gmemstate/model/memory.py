@@ -299,8 +299,8 @@ class Memory:
         vm = self.vms.get(self.vm_of(conversion) or 0)
         source = self.sources.get(conversion.source or 0)
         unnamed = source.shows if source is not None else frozenset()
-        if vm is None:
-            return unnamed
+        if vm is None or not unnamed:
+            return unnamed if vm is None else vm.shows
         alone = all(other.source != vm.source or other is vm for other in self.vms.values())
         return vm.shows | unnamed if alone else vm.shows
 
@@ -320,6 +320,10 @@ class Memory:
         """Begin a new batch: what changed before is taken care of."""
         self.findings, self.ended, self.faults = [], [], []
         self.dirty, self.changed_requests, self.changed_messed_up = set(), set(), set()
+        if len(self.requests) > 64:
+            self._let_go_of_requests()
+
+    def _let_go_of_requests(self) -> None:
         keep = {request.id for request in self.exits.values() if isinstance(request, Request)} | set(self.open_request.values())
         if len(self.requests) > 2 * len(keep) + 64:
             self.requests = {request_id: request for request_id, request in self.requests.items() if request_id in keep}

@@ -159,6 +159,12 @@ class Conversion:
     """the pages that have left their settled state for it, and perhaps some between them"""
     stored: bool = False
     """the new attribute was seen to be written"""
+    locked: bool = False
+    """a step was seen that only who holds the lock can make"""
+    taken: tuple[tuple[int, int], ...] = ()
+    """the pages of others that have held the lock behind it"""
+    doubtful: tuple[tuple[int, int], ...] = ()
+    """the pages that others have changed meanwhile, before or behind it"""
     items: tuple[tuple[int, int], ...] | None = None
     """its items of work (RFC v2), where they are on record"""
     answers: tuple[EventRow, ...] = ()
@@ -188,6 +194,8 @@ class Conversion:
         self.id = id
         self.source = source
         self.through = through
+        self.in_vm = through is Through.VM_IOCTL
+        """whether its pages are gfns of a VM (else page indices of a guest_memfd)"""
         self.thread = thread
         self.met = met
         self.first_line = first_line
@@ -201,11 +209,6 @@ class Conversion:
     def ended(self) -> bool:
         """Whether nothing more can be said of it."""
         return self.state in ENDED or self.superseded
-
-    @property
-    def in_vm(self) -> bool:
-        """Whether its pages are gfns of a VM (else page indices of a guest_memfd)."""
-        return self.through is Through.VM_IOCTL
 
 
 @dataclass(slots=True)

@@ -23,6 +23,8 @@ def distrusted(history: History, seen: Scene, incident: Incident) -> Story:
     first = incident.entries[0]
     story.evidence += _lines(history, incident.entries)
     story.add("Reuse", first.reuse_risk)
+    if first.cause is not Cause.SEPT_STILL_MAPS and any(entry.pfn is None for entry in incident.entries):
+        story.missing.append("which host page it is: no line names a pfn")
     return story
 
 

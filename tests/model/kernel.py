@@ -17,7 +17,7 @@ FIRST_GFN = 0x100
 SLOTS = ((2, 5), (5, 9))
 """The pages that memslots cover on the VM whose attributes are the VM's own; on the other one slot covers all."""
 EAGAIN, ENOMEM = 11, 12
-LOCK = "the lock is taken behind this step"
+LOCK, UNLOCK = "the lock is taken behind this step", "it was let go"
 SHOWN = {
     e.ConvertAsked: e.Capability.ASKED,
     e.ConvertAttempted: e.Capability.ATTEMPTED,
@@ -32,9 +32,7 @@ SHOWN = {
 }
 """What a tracer can show or not."""
 NEEDED: dict[type[e.Event], tuple[type[e.Event], ...]] = {
-    e.UsersChecked: (e.ZapStarted, e.ConvertReturned),
-    e.ZapStarted: (e.ConvertReturned,),
-    e.AttrsStored: (e.ConvertReturned,),
+    e.UsersChecked: (e.ZapStarted,),
 }
 """What is never shown without something else."""
 
@@ -53,6 +51,10 @@ class Call:
     """its seq on record"""
     known: bool = False
     """its arguments are on record"""
+    locked: bool = False
+    """it has held the lock, and that can be seen"""
+    overtaken: set[int] = field(default_factory=set)
+    """the pages of those that held the lock behind it"""
     zapped: bool = False
     """its zap is on record"""
 
@@ -161,8 +163,11 @@ class Kernel:
             self.waiting.remove(thread)
             self.holder = call
         try:
-            if next(call.steps) is LOCK:
+            step = next(call.steps)
+            if step is LOCK:
                 self.waiting.add(thread)
+            elif step is UNLOCK:
+                self.holder = None
         except StopIteration:
             del self.calls[thread]
             self.holder = None if self.holder is call else self.holder
@@ -174,12 +179,14 @@ class Kernel:
         trace.tell(call, e.ConvertAttempted)
         yield LOCK
         before = self.attribute[:]
+        self.take(call)
         equal = all(before[page] == call.to for page in call.pages)
         trace.tell(
             call, e.AttrsCompared, call.start, call.end, attributes=call.attributes, equal=int(equal), thread=call.thread
         )
         yield None
         if equal or call.fails:
+            yield UNLOCK
             trace.tell(call, e.ConvertReturned, call.start, call.end, result=0 if equal else ENOMEM)
             return
         parts = [(max(a, call.start), min(b, call.end)) for a, b in self.slots if a < call.end and call.start < b]
@@ -194,6 +201,7 @@ class Kernel:
             self.see(before, call, "stored", first, last)
             trace.tell(call, e.AttrsStored, first, last, attributes=call.attributes)
             yield None
+        yield UNLOCK
         self.see_settled(call)
         trace.tell(call, e.ConvertReturned, call.start, call.end, result=0)
 
@@ -204,8 +212,10 @@ class Kernel:
         before = self.attribute[:]
         pages = (call.start, call.end)
         if all(before[page] == call.to for page in call.pages) and not call.fails:
+            yield UNLOCK
             trace.tell(call, e.ConvertReturned, *pages, result=0)
             return
+        self.take(call)
         self.see(before, call, "zapping", *pages)
         trace.tell(call, e.ZapStarted, *pages, attributes=call.attributes)
         yield None
@@ -214,8 +224,8 @@ class Kernel:
             yield None
             if call.fails:
                 trace.tell(call, e.UsersChecked, call.start, call.start + 1, result=EAGAIN)
-                yield None
-                self.see_settled(call)
+                yield UNLOCK
+                self.see_settled(call, old=before)
                 trace.tell(call, e.ConvertReturned, *pages, result=EAGAIN)
                 return
             self.see(before, call, "checked", *pages)
@@ -232,8 +242,19 @@ class Kernel:
         yield None
         self.see_settled(call)
         trace.tell(call, e.InvalidateEnded)
-        yield None
+        yield UNLOCK
+        self.see_settled(call)
         trace.tell(call, e.ConvertReturned, *pages, result=0)
+
+    def take(self, call: Call) -> None:
+        """The first step under the lock: what others did under it is done, though they may not have returned yet."""
+        for other in self.calls.values():
+            if other is not call and other.locked:
+                for page in range(PAGES):
+                    if "(" in self.seen[page]:
+                        self.seen[page] = self.attribute[page]
+                other.overtaken |= set(call.pages)
+        call.locked = True
 
     def store(self, call: Call) -> None:
         for page in call.pages:
@@ -243,6 +264,6 @@ class Kernel:
         for page in range(first, last):
             self.seen[page] = f"{phase}({before[page]}>{call.to})"
 
-    def see_settled(self, call: Call) -> None:
-        for page in call.pages:
-            self.seen[page] = self.attribute[page]
+    def see_settled(self, call: Call, old: list[str] | None = None) -> None:
+        for page in set(call.pages) - call.overtaken:
+            self.seen[page] = call.to if old is None else old[page]

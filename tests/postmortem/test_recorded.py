@@ -38,15 +38,15 @@ def titled(stories: list[Story], title: str) -> Story:
 
 def test_a_page_that_could_not_be_unmapped_is_told_with_what_it_means_for_the_host() -> None:
     story = story_of(PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x1A2B3C4, space=-1, start=0x100))
-    assert (story.blame, story.title) == ("kernel or module", "host page not to be trusted")
-    assert story.timeline[0][2] == "gfn 0x100, pfn 0x1a2b3c4"
-    assert "a new TD is refused" in about(story, "Host")
+    assert (story.blame, story.title) == ("kernel or module", "host suspect, VM dead")
+    assert "pfn 0x1a2b3c4, gfn 0x100" in story.timeline[0][2]
+    assert "a new TD is refused" in about(story, "Reuse")
     assert "reboot" in about(story, "Do")
 
 
 def test_a_page_that_nobody_named_is_said_to_be_unknown_and_asked_for() -> None:
     story = story_of(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, space=-1))
-    assert "pfn not shown" in story.timeline[0][2]
+    assert "pfn not known" in story.timeline[0][2]
     assert "which host page it is" in about(story, "Missing")
 
 

@@ -46,7 +46,8 @@ from gmemstate.model.events import (
     WorkItem,
     ZapStarted,
 )
-from gmemstate.model.machines import PRIVATE, SETTLED, SHARED, UNKNOWN
+from gmemstate.model.fold import turns
+from gmemstate.model.machines import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
 from gmemstate.model.objects import UNMAPPED, Conversion, FaultClass, FaultExit, Request, Source, Trigger
 from gmemstate.model.units import END, unsigned
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 EIO, EAGAIN, ENOMEM, EFAULT, EINVAL, ENOTTY = 5, 11, 12, 14, 22, 25
 KVM_EXIT_HYPERCALL = 3
+MAX_ORDER = 63
+"""No folio is larger: what an event says beyond it is no order."""
 RETURNED = {
     0: "returned_ok",
     EAGAIN: "returned_eagain",
@@ -67,6 +70,21 @@ RETURNED = {
 }
 KIND_OF: dict[int | None, str] = {0: SHARED, PRIVATE_ATTRIBUTE: PRIVATE}
 THROUGH = (Through.VM_IOCTL, *Through)
+UNDER_LOCK = frozenset(
+    kind.code
+    for kind in (
+        AttrsCompared,
+        WorkItem,
+        Reserved,
+        ZapStarted,
+        UserAnswered,
+        UsersChecked,
+        AttrsStored,
+        FolioSplit,
+        FolioMerged,
+    )
+)
+"""What only who holds the lock of the space can do."""
 UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
 """What a thread was told by an exit for a hypercall that is not on record."""
 
@@ -113,14 +131,19 @@ def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
 
 def _apply(memory: "Memory", conversion: Conversion, seq: int, *, certain: bool) -> None:
     """The pages of a conversion that is over have the new value, or may have it; any page may, if it is not known which."""
-    space, target = conversion.space, conversion.target
-    asked = None if conversion.start is None or conversion.end is None else (conversion.start, conversion.end)
+    space, target, asked = conversion.space, conversion.target, turns.asked(conversion)
     if space is None:
         return
-    if asked is None or target is None or not certain:
-        memory.step(space, OUTCOME_LOST[target], *(asked or (0, END)), seq)
-    if certain and target is not None and (pages := asked or conversion.touched) is not None:
-        memory.step(space, RETURNED_OK[target], *pages, seq)
+    changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, Capability.ZAP, Capability.STORED)
+    for start, end in turns.leave(memory, conversion, seq, changed=changed):
+        if asked is None or target is None or not certain:
+            memory.step(space, OUTCOME_LOST[target], start, end, seq)
+        if certain and target is not None and (sure := asked or conversion.touched) is not None:
+            for pages in turns.overlaps([(start, end)], sure):
+                memory.step(space, RETURNED_OK[target], *pages, seq)
+        for doubtful in conversion.doubtful:
+            for pages in turns.overlaps([(start, end)], doubtful):
+                memory.step(space, "gap", *pages, seq)
 
 
 def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) -> None:
@@ -166,6 +189,8 @@ def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
     conversion.last = seq
     if row[LINE] is not None:
         conversion.last_line = row[LINE]
+    if not conversion.locked and row[KIND] in UNDER_LOCK:
+        turns.take(memory, conversion, seq)
     return conversion
 
 
@@ -196,7 +221,8 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
         if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
     elif space is not None and conversion.touched is not None:
-        memory.step(space, "returned_err", *conversion.touched, seq)
+        for pages in turns.without(conversion.touched, conversion.taken):
+            memory.step(space, "returned_err", *pages, seq)
     memory.end(conversion, seq)
 
 
@@ -270,7 +296,16 @@ def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion.attributes is None and row[VALUE] is not None:
         conversion.attributes = unsigned(row[VALUE])
         conversion.target = KIND_OF.get(row[VALUE])
-    _step_in_flight(memory, conversion, ZAP_TO[conversion.target], seq, row)
+    begun, space, start = conversion.touched, conversion.space, row[START]
+    if begun is None or conversion.in_vm or space is None or start is None or row[NPAGES] is None:
+        _step_in_flight(memory, conversion, ZAP_TO[conversion.target], seq, row)
+        return
+    # Each file of an inode is zapped in turn: what has begun for this conversion does not begin again.
+    mine = {in_flight("zapping", before, conversion.target or UNKNOWN) for before in SETTLED}
+    for run in memory.runs(space, start, start + row[NPAGES]):
+        if run.state not in mine or not begun[0] <= run.start < begun[1]:
+            memory.step(space, ZAP_TO[conversion.target], run.start, run.end, seq)
+    _touch(conversion, start, start + row[NPAGES])
 
 
 def _activate(memory: "Memory", conversion: Conversion, seq: int) -> None:
@@ -288,8 +323,10 @@ def _step_in_flight(memory: "Memory", conversion: Conversion, trigger: str, seq:
 
 
 def _touch(conversion: Conversion, start: int, end: int) -> None:
-    low, high = conversion.touched or (start, end)
-    conversion.touched = min(low, start), max(high, end)
+    if conversion.touched is None:
+        conversion.touched = start, end
+    else:
+        conversion.touched = min(conversion.touched[0], start), max(conversion.touched[1], end)
 
 
 def invalidate_added(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -373,7 +410,7 @@ def restructured(memory: "Memory", seq: int, row: EventRow) -> None:
     if row[RESULT]:
         memory.move(conversion, "store_failed", seq)
     elif space in memory.gmems and start is not None:
-        order = (row[VALUE] or 0) if row[KIND] == FolioMerged.code else 0
+        order = (row[VALUE] or 0) & MAX_ORDER if row[KIND] == FolioMerged.code else 0
         memory.gmems[space].orders.set(start, start + (row[NPAGES] or 1), order)
 
 

@@ -160,7 +160,7 @@ def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | 
 
 
 def private_mapped(memory: "Memory", seq: int, row: EventRow) -> None:
-    _look_for_reuse(memory, seq, row, Cause)
+    _look_for_reuse(memory, seq, row, tuple(Cause))
 
 
 def _look_for_reuse(memory: "Memory", seq: int, row: EventRow, causes: Container[Cause]) -> None:
@@ -225,7 +225,7 @@ def page_added(memory: "Memory", seq: int, row: EventRow) -> None:
         end = start + (row[NPAGES] or 1)
         memory.back(space, start, end, PRESENT)
         if space in memory.gmems:
-            memory.gmems[space].orders.set(start, end, row[ACTOR] or 0)
+            memory.gmems[space].orders.set(start, end, (row[ACTOR] or 0) & 63)
     private_mapped(memory, seq, row)
 
 

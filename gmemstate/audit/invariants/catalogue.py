@@ -25,8 +25,8 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import Severity
 
-SIMULATION, ENGINE, FTRACE = "simulation", "engine", "ftrace"
-"""Formats of sources: a whole simulated host, conversions on a ledger, a trace of a real kernel."""
+SIMULATION, ENGINE = "simulation", "engine"
+"""Formats of sources that are no logs: a whole simulated host, conversions on a ledger."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ def host_complete(why: str) -> Need:
 
 def traced(why: str) -> Need:
     """A real kernel was traced."""
-    return lambda record: None if FTRACE in record.formats else f"no trace of a kernel is on record: {why}"
+    return lambda record: None if record.formats - {SIMULATION, ENGINE} else f"no trace of a kernel is on record: {why}"
 
 
 def never(why: str) -> Need:

@@ -184,27 +184,35 @@ def a_punch_succeeds(at: Moment) -> Looks:
 
 
 @dataclass
-class _Punches:
-    """The sources that have shown a punch: in others a page may have been punched unseen."""
+class _Poison:
+    """Whether there is any, and which sources show punches: in others a page may have been punched unseen."""
 
-    shown_by: set[int | None] = field(default_factory=set)
+    met: bool = False
+    punches_shown_by: set[int | None] = field(default_factory=set)
+
+
+@before("INV-34", Poisoned)
+def poison_is_met(at: Moment) -> Looks:
+    at.note(_Poison).met = True
+    return ()
 
 
 @before("INV-34", Punched)
 def punches_are_shown(at: Moment) -> Looks:
-    at.note(_Punches).shown_by.add(at.row[SOURCE])
+    at.note(_Poison).punches_shown_by.add(at.row[SOURCE])
     return ()
 
 
 @before("INV-34", FaultServed)
 def poison_is_given_to_no_guest(at: Moment) -> Looks:
-    if at.space not in at.memory.vms or at.row[ACTOR] == Access.HOST:
+    poison = at.note(_Poison)
+    if not poison.met or at.space not in at.memory.vms or at.row[ACTOR] == Access.HOST:
         return
     for gmem, index in _poisoned(at):
         in_file = at.memory.gmems[gmem].inplace or at.row[ACTOR] == Access.GUEST_PRIVATE
         if in_file and at.row[RESULT]:
             yield FINE
-        elif in_file and at.settled(gmem) and (at.complete or at.row[SOURCE] in at.note(_Punches).shown_by):
+        elif in_file and at.settled(gmem) and (at.complete or at.row[SOURCE] in poison.punches_shown_by):
             yield Wrong("event fault_served, and the page is poisoned", gmem, index, index + 1)
 
 
@@ -233,13 +241,15 @@ class _Backing:
 
     pfns: dict[Pages, int] = field(default_factory=dict)
 
-    def forget(self, gmem: int, start: int = 0, end: int | None = None) -> None:
+    def forget(self, gmem: int, start: int = 0, end: int = END) -> None:
         """What lies in a range is another page from now on."""
-        self.pfns = {
-            place: pfn
-            for place, pfn in self.pfns.items()
-            if place[0] != gmem or place[1] < start or (end is not None and place[1] >= end)
-        }
+        if end - start < len(self.pfns):
+            for page in range(start, end):
+                self.pfns.pop((gmem, page), None)
+            return
+        gone = [place for place in self.pfns if place[0] == gmem and start <= place[1] < end]
+        for place in gone:
+            del self.pfns[place]
 
 
 @before("INV-45", Punched, PageFreed, GmemReleased)
@@ -281,8 +291,8 @@ def a_page_keeps_its_host_page(at: Moment) -> Looks:
     if pfns is None or at.row[RESULT] or at.row[START] is None:
         return
     known = at.note(_Backing).pfns
-    for gmem, index, _, slot in at.memory.indices(at.space, at.row[START], at.row[START] + 1):
-        if not at.memory.gmems[gmem].inplace or slot.start > at.row[START]:
+    for gmem, index, *_ in at.memory.indices(at.space, at.row[START], at.row[START] + 1):
+        if not at.memory.gmems[gmem].inplace:
             continue
         before_it = known.pop((gmem, index), None)
         known[gmem, index] = pfns[0]

@@ -163,8 +163,9 @@ class Inspection:
         if kind in _CHANGES:
             self._change(row)
         elif kind == SourceOpened.code:
-            at.formats[row[SEQ]] = name = str(details(row[DETAIL]).get("format"))
-            self._record.formats.add(name)
+            if (name := details(row[DETAIL]).get("format")) is not None:
+                at.formats[row[SEQ]] = name
+                self._record.formats.add(name)
         elif kind == SourceShows.code:
             self._record.capabilities.add(row[VALUE] or 0)
         else:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.catalogue import FTRACE
 from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, before
 from gmemstate.model.events import (
     ACTOR,
@@ -122,9 +121,9 @@ def stored_is_merged(at: Moment) -> Looks:
     """A trace shows the range that is written to the tree: what lies beside it has the other value, or is not known."""
     gmem, (start, end) = at.memory.gmems.get(at.space), at.pages
     kind = KIND_OF.get(at.row[VALUE])
-    if gmem is None or kind is None or at.format != FTRACE or at.row[START] is None or at.conversion is None:
+    if gmem is None or kind is None or not at.traced or at.row[START] is None or not at.quiet(gmem.id):
         return
-    if not at.quiet(at.space):
+    if at.conversion is None or at.conversion.through is not Through.GMEM_IOCTL:
         return
     beside = [page for page in (start - 1, end) if 0 <= page < (gmem.npages or 0)]
     states = {page: at.runs(gmem.id, (page, page + 1))[0].state for page in beside}
@@ -182,7 +181,7 @@ def huge_entries_are_of_one_kind(at: Moment) -> Looks:
     vm, (start, _), npages = at.memory.vms.get(at.space), at.pages, at.row[NPAGES]
     if vm is None or vm.dialect is not Dialect.MAINLINE or npages not in HUGE or start % npages or at.row[RESULT]:
         return
-    if at.format != FTRACE or "lines" in details(at.row[DETAIL]) or not at.quiet(vm.id):
+    if not at.traced or "lines" in details(at.row[DETAIL]) or not at.quiet(vm.id):
         return
     kinds = {run.state for run in at.runs()}
     if kinds <= {SHARED, PRIVATE} and (len(kinds) == 1 or at.settled(vm.id)):
@@ -199,16 +198,26 @@ class _Provoked:
     gmems: set[int] = field(default_factory=set)
 
 
-@before("INV-44", Punched, Poisoned, GmemReleased, GmemBound, SlotSet, VmBugged, VmDead)
-def something_happens(at: Moment) -> Looks:
-    memory, provoked = at.memory, at.note(_Provoked).gmems
-    if at.space in memory.gmems:
-        provoked.add(at.space)
-    elif vm := memory.vms.get(at.space):
-        concerned = [vm.slots[at.row[ACTOR] or 0]] if at.row[KIND] == SlotSet.code and at.row[ACTOR] in vm.slots else []
-        if at.row[KIND] in (VmBugged.code, VmDead.code):
-            concerned = list(vm.slots.values())
-        provoked.update(slot.gmem for slot in concerned if slot.gmem is not None)
+@before("INV-44", Punched, Poisoned, GmemReleased)
+def something_happens_to_a_file(at: Moment) -> Looks:
+    at.note(_Provoked).gmems.add(at.space)
+    return ()
+
+
+@before("INV-44", GmemBound, SlotSet)
+def something_happens_to_a_memslot(at: Moment) -> Looks:
+    vm, gmem = at.memory.vms.get(at.space), at.row[ACTOR]
+    if at.row[KIND] == SlotSet.code:
+        slot = vm.slots.get(at.row[ACTOR] or 0) if vm is not None else None
+        gmem = None if slot is None else slot.gmem
+    at.note(_Provoked).gmems.add(gmem or 0)
+    return ()
+
+
+@before("INV-44", VmBugged, VmDead)
+def something_happens_to_a_vm(at: Moment) -> Looks:
+    vm = at.memory.vms.get(at.space)
+    at.note(_Provoked).gmems.update(slot.gmem or 0 for slot in (vm.slots.values() if vm is not None else ()))
     return ()
 
 
@@ -232,6 +241,7 @@ def neighbours_are_as_they_were(at: Moment) -> Looks:
 
 @before("INV-44", FaultServed)
 def the_host_finds_what_was_left(at: Moment) -> Looks:
+    """Here what it may have is refused; where it gets what it may not have, that is INV-05."""
     gmem, (_, end), result = at.memory.gmems.get(at.space), at.pages, at.row[RESULT]
     if gmem is None or not gmem.inplace or at.row[ACTOR] != Access.HOST or gmem.id not in at.note(_Provoked).gmems:
         return
@@ -240,8 +250,8 @@ def the_host_finds_what_was_left(at: Moment) -> Looks:
     for run in at.runs():
         if run.state == (PRIVATE if result else SHARED):
             yield FINE
-        elif run.state in (SHARED, PRIVATE) and at.settled(gmem.id):
-            yield Wrong(f"{run.state} pages are something else now, and nobody converted them", gmem.id, run.start, run.end)
+        elif run.state == SHARED and at.settled(gmem.id):
+            yield Wrong("shared pages are refused to the host, and nobody converted them", gmem.id, run.start, run.end)
 
 
 # --- who holds a page -----------------------------------------------------------------------------------------------

@@ -69,9 +69,9 @@ Note = TypeVar("Note")
 def pages_of(row: EventRow) -> Pages:
     """The pages of an event, half-open; none if it does not say."""
     start = row[START]
-    if start is None:
+    if start is None or start < 0:
         return 0, 0
-    return start, END if row[NPAGES] is None else start + row[NPAGES]
+    return start, END if row[NPAGES] is None else min(END, start + row[NPAGES])
 
 
 @dataclass(slots=True)
@@ -194,6 +194,11 @@ class Moment:
     def format(self) -> str | None:
         """The format of the source."""
         return self.formats.get(self.row[SOURCE] or 0)
+
+    @property
+    def traced(self) -> bool:
+        """Whether the event was read from what a real kernel has printed."""
+        return self.format is not None and not self.complete
 
     @property
     def simulated(self) -> bool:

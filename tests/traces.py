@@ -167,7 +167,7 @@ def interleaved(
     sides = [(first, iter(first), list[int]()), (second, iter(second), list[int]())]
     merged: list[bytes] = []
     while any(len(places) < len(lines) for lines, _, places in sides):
-        lines, rest, places = dice.choice([side for side in sides if len(side[2]) < len(side[0])])
+        _, rest, places = dice.choice([side for side in sides if len(side[2]) < len(side[0])])
         for line in islice(rest, dice.randint(1, longest)):
             merged.append(line)
             places.append(len(merged))

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Protocol
 
 from gmemstate.ingest.bpftrace import BpftraceReader
-from gmemstate.ingest.facts import Context, Fact, Marker, Parsed, Said
+from gmemstate.ingest.facts import Context, Fact, Marker, Parsed, Said, sound
 from gmemstate.ingest.ftrace import FtraceReader
 from gmemstate.ingest.kernel_log import KernelLog, gap
 from gmemstate.ingest.perf import PerfScriptReader, PerfTraceReader
@@ -49,11 +49,14 @@ class LogReader:
         said = self._speaker.said(frame)
         if said is None or isinstance(said, Context):
             return said
+        told = said if isinstance(said, list) else [said]
+        if not all(sound(one.name, one.args) for one in told):
+            return None
         t, at = self._clock.of(frame)
         beside = {name: word for name, word in (("at", at), ("host", frame.host)) if word is not None}
         facts = [
             Fact(number, t, frame.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside})
-            for one in (said if isinstance(said, list) else [said])
+            for one in told
         ]
         return facts[0] if len(facts) == 1 else facts
 

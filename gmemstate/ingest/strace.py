@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from gmemstate.decode import errno_of, ioctl, ioctls
-from gmemstate.ingest.facts import SECONDS, Context, Fact, Parsed, nanoseconds
+from gmemstate.ingest.facts import SECONDS, Context, Fact, Parsed, nanoseconds, sound
 from gmemstate.ingest.wrappers import REALTIME, Clock, Frame
 
 DAY = "time of day"
@@ -205,8 +205,10 @@ def _entered(name: str, rest: str) -> Entered | None:
     return Entered(name, args, words)
 
 
-def _said(fact: Fact, entered: Entered, phase: str, outcome: dict[str, int]) -> Fact:
+def _said(fact: Fact, entered: Entered, phase: str, outcome: dict[str, int]) -> Fact | Context:
     name = "convert_call" if entered.args.get("cmd") in CONVERTING else "system_call"
+    if not sound(name, {**entered.args, **outcome}):
+        return Context("system_call", proof=True)
     return fact._replace(name=name, args={**entered.args, **outcome}, words={**fact.words, **entered.words, "phase": phase})
 
 

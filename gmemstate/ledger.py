@@ -34,7 +34,7 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.record import Head, SourceInfo
-from gmemstate.store.database import connect, is_url
+from gmemstate.store.database import connect, is_url, named
 from gmemstate.store.events import StoredRecord
 from gmemstate.store.inspection import Inspection
 from gmemstate.store.projections import compare
@@ -140,7 +140,7 @@ class Ledger(Answers):
 
     def _recording(self) -> Recorder:
         if not self._writable:
-            raise UsageError(f"{self.where} was opened for reading; open it without readonly to record")
+            raise UsageError(f"{named(self.where)} was opened for reading; open it without readonly to record")
         if self._recorder is None:
             engine = connect(self.where, writable=True, synchronous=self._synchronous)
             self._recorder = Recorder(engine, self.where, time.time_ns)
@@ -212,13 +212,10 @@ class Ledger(Answers):
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
         result = Checked()
-        inspection = Inspection(self.record_, result.note)
-        try:
-            check(self.record_, inspection, result, checkpoint)
-        finally:
-            inspection.close()
-        for table in self.stale_projections(result.history) if result.history is not None else ():
-            result.note("PROJECTION", f"the table {table} is not what the record folds to")
+        with self.record_.still() as connection:
+            check(self.record_, Inspection(connection, result.note), result, checkpoint)
+            for table in self.stale_projections(result.history) if result.history is not None else ():
+                result.note("PROJECTION", f"the table {table} is not what the record folds to")
         return result
 
     def stale_projections(self, history: History) -> list[str]:
@@ -240,9 +237,9 @@ def restore(where: str, export: JsonlRecord) -> Head:
     if is_url(where):
         with contextlib.suppress(GmemstateError), Ledger.open(where, readonly=True) as old:
             if old.head().seq:
-                raise UsageError(f"{where}: there is a ledger already; import into a new one")
+                raise UsageError(f"{named(where)}: there is a ledger already; import into a new one")
     elif Path(where).exists():
-        raise UsageError(f"{where}: there is a ledger already; import into a new one")
+        raise UsageError(f"{named(where)}: there is a ledger already; import into a new one")
     for _ in export.sealed():  # all of it, before anything is made
         pass
     recorded = 0

@@ -4,7 +4,9 @@ A new store is made by Alembic and nothing else. A store that is current is open
 """
 
 import os
+import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,9 @@ from gmemstate.store.schema import APPLICATION_ID, HEAD
 
 REVISIONS = ("0001",)
 """All revisions that this version can upgrade from, oldest first."""
+
+LOCK = 0x676D656D
+"""The advisory lock of PostgreSQL under which those who write take turns."""
 
 PATIENCE = 10.0
 """How long somebody else may write (s) before recording is given up."""
@@ -39,6 +44,13 @@ def migrations() -> Path:
 def is_url(where: str) -> bool:
     """Whether a name of a ledger is a database URL, not a path."""
     return "://" in where
+
+
+def named(where: str) -> str:
+    """The name of a ledger as it may be shown: a URL without its password."""
+    if not is_url(where):
+        return where
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", where))
 
 
 def connect(where: str, *, writable: bool, synchronous: str = "FULL") -> Engine:
@@ -65,7 +77,7 @@ def _server(where: str) -> Engine:
             raise ArgumentError("is no URL of PostgreSQL")
         return create_engine(url.set(drivername="postgresql+psycopg"), poolclass=NullPool)
     except (ArgumentError, ValueError, ModuleNotFoundError) as error:
-        raise CannotRead(f"{where}: {error}; give a path, or a URL such as postgresql://user@host/name "
+        raise CannotRead(f"{named(where)}: {error}; give a path, or a URL such as postgresql://user@host/name "
                          "(needs `pip install gmemstate[postgres]`)") from None  # fmt: skip
 
 
@@ -138,20 +150,32 @@ def explained(where: str) -> Iterator[None]:
     """Turn an error of the database into ours, with the next step."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except database_errors() as error:
         raise explain(where, getattr(error, "orig", None) or error) from error
-    except sqlite3.Error as error:
-        raise explain(where, error) from error
+
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """All that a database can raise; psycopg can only if somebody has loaded it."""
+    psycopg = sys.modules.get("psycopg")
+    return (SQLAlchemyError, sqlite3.Error, *([] if psycopg is None else [psycopg.Error]))
 
 
 def explain(where: str, error: BaseException) -> GmemstateError:
     """The error of ours that says what an error of a database means."""
-    words = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, GmemstateError):
         return error
+    where = named(where)
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    state = getattr(error, "sqlstate", "")  # of PostgreSQL; None where there was no connection, or is none any more
+    if state is None or state.startswith(("08", "57P")):
+        return CannotRead(f"{where}: {words}; look at the URL, and whether the server runs and lets you in")
+    if state == "25006":
+        return CannotWrite(f"{where}: {words}; record on a server that is no standby")
+    if state.startswith("53"):
+        return CannotWrite(f"{where}: {words}; make room: nothing of this batch was stored")
     if "readonly" in words or "read-only" in words or "unable to open" in words:
         return CannotWrite(f"{where}: {_UNWRITABLE}")
-    if "locked" in words:
+    if "locked" in words or "lock timeout" in words:
         return CannotWrite(f"{where}: somebody else is writing and does not end; try again")
     if "full" in words or "disk I/O" in words:
         return CannotWrite(f"{where}: {words}; make room or mend the disk: nothing of this batch was stored")
@@ -161,6 +185,7 @@ def explain(where: str, error: BaseException) -> GmemstateError:
 
 
 def _make_current(engine: Engine, where: str, *, writable: bool) -> None:
+    where = named(where)
     with engine.connect() as connection:
         revision = _revision(connection, where)
     if revision == HEAD:
@@ -210,4 +235,6 @@ def upgrade(engine: Engine) -> None:
         config.attributes["connection"] = connection
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        else:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
         command.upgrade(config, "head")

@@ -1,10 +1,11 @@
 """Reading the record out of a database."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import count
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from gmemstate.model.encoding import Batch
 from gmemstate.model.events import COLUMNS, EventRow
@@ -12,7 +13,8 @@ from gmemstate.model.record import EMPTY, Head, SourceInfo
 from gmemstate.store.database import explained
 
 _COLUMNS = ", ".join(f'"{name}"' for name in COLUMNS)
-AT_ONCE = 10_000
+AT_ONCE = 256
+"""How many rows are fetched at once: so few that they stay in the processor's cache until they are used."""
 
 
 class StoredRecord:
@@ -21,11 +23,41 @@ class StoredRecord:
     def __init__(self, engine: Engine, where: str) -> None:
         self.engine = engine
         self.where = where
+        self._still: Connection | None = None
+        self._streams = count()
+
+    @contextmanager
+    def still(self) -> Iterator[Connection]:
+        """Inside, all questions read the state of one moment, whoever records meanwhile; gives the connection."""
+        with explained(self.where), self.engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.connection.cursor().execute("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            self._still = connection
+            try:
+                yield connection
+            finally:
+                self._still = None
 
     @contextmanager
     def _reading(self) -> Iterator[Any]:
-        with explained(self.where), self.engine.connect() as connection:
-            yield connection
+        with explained(self.where):
+            if self._still is not None:
+                yield self._still
+                return
+            with self.engine.connect() as connection:
+                yield connection
+
+    def _stream(self, query: str) -> Iterator[Any]:
+        """Rows as they are asked for; a cursor of PostgreSQL fetches all of them at once if it has no name."""
+        with self._reading() as connection:
+            driver = connection.connection.driver_connection
+            name = [] if connection.dialect.name == "sqlite" else [f"stream_{next(self._streams)}"]
+            with closing(driver.cursor(*name)) as cursor:
+                cursor.execute(query)
+                while rows := cursor.fetchmany(AT_ONCE):
+                    yield from rows
 
     def head(self) -> Head:
         """Where the record ends."""
@@ -35,19 +67,12 @@ class StoredRecord:
     def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
         """The events ``first .. last``, streamed."""
         upto = "" if last is None else f" AND seq <= {last:d}"
-        with self._reading() as connection:
-            cursor = connection.connection.cursor()
-            cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq >= {first:d}{upto} ORDER BY seq")
-            while rows := cursor.fetchmany(AT_ONCE):
-                yield from rows
+        return self._stream(f"SELECT {_COLUMNS} FROM event WHERE seq >= {first:d}{upto} ORDER BY seq")
 
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""
-        with self._reading() as connection:
-            cursor = connection.connection.cursor()
-            cursor.execute("SELECT first, size, recorded, previous, hash FROM batch ORDER BY first")
-            while rows := cursor.fetchmany(AT_ONCE):
-                yield from (Batch(first, size, at, bytes(previous), bytes(own)) for first, size, at, previous, own in rows)
+        rows = self._stream("SELECT first, size, recorded, previous, hash FROM batch ORDER BY first")
+        return (Batch(first, size, at, bytes(previous), bytes(own)) for first, size, at, previous, own in rows)
 
     def sources(self) -> list[SourceInfo]:
         """The sources that were read, oldest first."""

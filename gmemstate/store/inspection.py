@@ -1,39 +1,32 @@
 """Reading a database that may be damaged or altered, and looking at what it says of itself."""
 
 import re
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, create_engine, text
 
 from gmemstate.model.encoding import Batch
 from gmemstate.model.events import COLUMNS, EventRow
-from gmemstate.store.database import upgrade
-from gmemstate.store.events import StoredRecord
+from gmemstate.store.database import database_errors, upgrade
+from gmemstate.store.schema import metadata
 
 Note = Callable[..., None]
 FAR = (1 << 63) - 1
 """Behind every seq."""
 _EVENTS = ", ".join(f'"{name}"' for name in COLUMNS)
-_DAMAGE = (sqlite3.DatabaseError, sqlite3.OperationalError, SQLAlchemyError, OverflowError, UnicodeDecodeError)
 
 
 class Inspection:
     """The record of a database, read so that damage in one place does not hide the others.
 
-    ``note(code, text, first, last)`` is called for everything that is wrong.
+    ``connection`` sees the state of one moment (:meth:`StoredRecord.still`). ``note(code, text, first, last)`` is called for everything that is wrong.
     """
 
-    def __init__(self, record: StoredRecord, note: Note) -> None:
-        self._connection = record.engine.raw_connection()
-        self._sqlite = record.engine.dialect.name == "sqlite"
+    def __init__(self, connection: Connection, note: Note) -> None:
+        self._connection = connection.connection
+        self._sqlite = connection.dialect.name == "sqlite"
         self._note = note
-
-    def close(self) -> None:
-        """Let go of the database."""
-        self._connection.close()
 
     # --- rows
 
@@ -69,7 +62,7 @@ class Inspection:
             cursor = self._connection.cursor()
             cursor.execute(f"SELECT {columns} FROM {table} WHERE {key} BETWEEN {first} AND {last} ORDER BY {key}")
             rows = cursor.fetchall()
-        except _DAMAGE as error:
+        except _damage() as error:
             if not self._sqlite:
                 self._connection.rollback()
             yield from self._around(table, key, columns, first, last, error)
@@ -100,7 +93,7 @@ class Inspection:
             cursor = self._connection.cursor()
             cursor.execute(query)
             return list(cursor.fetchall())
-        except _DAMAGE as error:
+        except _damage() as error:
             if not self._sqlite:
                 self._connection.rollback()
             self._note("UNREADABLE", f"{query.split(' WHERE', maxsplit=1)[0]}: {str(error).splitlines()[0]}", None, None)
@@ -111,8 +104,8 @@ class Inspection:
     def medium(self) -> list[str]:
         """Run the database's own check and compare its schema; names what was looked at."""
         if not self._sqlite:
-            self._postgres_guards()
-            return ["the guards of the record"]
+            self._postgres_schema()
+            return ["the columns of the tables", "the guards of the record"]
         for (line,) in self._values("PRAGMA integrity_check"):
             if line != "ok":
                 self._note("DATABASE", f"integrity_check: {line}", None, None)
@@ -137,17 +130,40 @@ class Inspection:
             elif have[name] != expected[name]:
                 self._note("SCHEMA", f"{name} was changed", None, None)
 
-    def _postgres_guards(self) -> None:
-        query = "SELECT tgrelid::regclass::text, tgenabled FROM pg_trigger WHERE tgname LIKE '%_append_only'"
-        enabled = {str(table): state for table, state in self._values(query)}
+    def _postgres_schema(self) -> None:
+        """Compare the columns, and the triggers that keep the record append-only, with those that migrations make."""
+        guards = {str(table): guard for table, *guard in self._values(_GUARDS)}
         for table in ("event", "batch"):
-            state = enabled.get(table)
-            state = state.decode() if isinstance(state, bytes) else state
-            if state not in ("O", "A"):
-                self._note(
-                    "SCHEMA", f"the trigger {table}_append_only is {'gone' if state is None else 'disabled'}", None, None
-                )
+            guard = guards.get(table)
+            if guard is None:
+                self._note("SCHEMA", f"the trigger {table}_append_only is gone", None, None)
+            elif guard[0] not in ("O", "A"):
+                self._note("SCHEMA", f"the trigger {table}_append_only is disabled", None, None)
+            elif guard[1] != _UPDATE_DELETE_TRUNCATE or "RAISE EXCEPTION" not in guard[2]:
+                self._note("SCHEMA", f"the trigger {table}_append_only was changed", None, None)
+        have = {(table, column): (kind, null) for table, column, kind, null in self._values(_FIELDS)}
+        for column in (column for table in metadata.sorted_tables for column in table.columns):
+            expected = (_TYPES[type(column.type).__name__], "YES" if column.nullable else "NO")
+            if have.get((column.table.name, column.name)) != expected:
+                self._note("SCHEMA", f"the column {column.table.name}.{column.name} was changed", None, None)
 
+
+def _damage() -> tuple[type[Exception], ...]:
+    return (*database_errors(), OverflowError, UnicodeDecodeError)
+
+
+_GUARDS = """
+    SELECT tgrelid::regclass::text, tgenabled::text, tgtype, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+    WHERE tgname = tgrelid::regclass::text || '_append_only'
+"""
+_UPDATE_DELETE_TRUNCATE = 2 | 8 | 16 | 32
+"""``tgtype`` of a trigger that fires before these statements (``TRIGGER_TYPE_*`` in PostgreSQL's pg_trigger.h)."""
+
+_FIELDS = """
+    SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
+    WHERE table_schema = current_schema()
+"""
+_TYPES = {"BigInteger": "bigint", "Text": "text", "LargeBinary": "bytea"}
 
 _SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 

@@ -11,12 +11,13 @@ from gmemstate.model.errors import Conflict
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
-from gmemstate.store.database import explain, explained
-from gmemstate.store.events import AT_ONCE, StoredRecord, head_of
+from gmemstate.store import database
+from gmemstate.store.database import LOCK, explained
+from gmemstate.store.events import StoredRecord, head_of
 from gmemstate.store.projections import Projector
 
-LOCK = 0x676D656D
-"""The advisory lock under which PostgreSQL recorders take turns."""
+AT_ONCE = 10_000
+"""How many events are projected at once when everything is made anew."""
 
 
 class Recorder:
@@ -62,7 +63,7 @@ class Recorder:
         except BaseException as error:
             self._forget()
             if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
-                raise explain(self.where, error) from error
+                raise database.explain(self.where, error) from error
             raise
         if known is not None:
             known.update(new)
@@ -97,7 +98,8 @@ class Recorder:
         if self._sqlite:
             cursor.execute("BEGIN IMMEDIATE")
         else:
-            cursor.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+            patience = int(database.PATIENCE * 1000)
+            cursor.execute(f"SET LOCAL lock_timeout = {patience}; SELECT pg_advisory_xact_lock({LOCK})")
 
     def _commit(self, cursor: Any) -> None:
         if self._sqlite:
@@ -181,7 +183,7 @@ class Recorder:
         except BaseException as error:
             self._forget()
             if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
-                raise explain(self.where, error) from error
+                raise database.explain(self.where, error) from error
             raise
         self.memory = memory
         return memory.seq

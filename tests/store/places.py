@@ -5,9 +5,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -23,6 +25,8 @@ from gmemstate.model.events import (
     VmCreated,
     VmSeen,
 )
+from gmemstate.store.database import LOCK, is_url
+from tests.store.postgres import Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +36,11 @@ class Place:
     """Where a ledger is, or can be made."""
 
     where: str
+
+    @property
+    def kind(self) -> str:
+        """Which kind of store it is."""
+        return "postgresql" if is_url(self.where) else "sqlite"
 
     def open(self, **options: Any) -> Ledger:
         return Ledger.open(self.where, **options)
@@ -44,17 +53,44 @@ class Place:
         finally:
             connection.close()
 
-    def hold(self) -> sqlite3.Connection:
-        """Begin to write and do not end, until the connection is closed."""
+    def hold(self) -> Any:
+        """Begin to write and do not end, until the connection that is returned is closed."""
         connection = sqlite3.connect(self.where, isolation_level=None, check_same_thread=False)
         connection.execute("BEGIN IMMEDIATE")
         return connection
 
 
-@pytest.fixture(params=["sqlite"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+@dataclass(frozen=True)
+class ServerPlace(Place):
+    """A database of a PostgreSQL server."""
+
+    server: Server
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self.server.sql(statement, *parameters, database=self.database)
+
+    def hold(self) -> Any:
+        import psycopg
+
+        connection = psycopg.connect(self.where)
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        return connection
+
+    @property
+    def database(self) -> str:
+        return urlsplit(self.where).path[1:]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A place for a ledger, once for each kind of store."""
-    return Place(str(tmp_path / "ledger.db"))
+    if request.param == "sqlite":
+        yield Place(str(tmp_path / "ledger.db"))
+        return
+    server = request.getfixturevalue("server")
+    made = ServerPlace(server.database("empty"), server)
+    yield made
+    server.sql(f"DROP DATABASE {made.database} WITH (FORCE)")
 
 
 def guests(count: int) -> list[Event]:

@@ -40,22 +40,31 @@ FORBIDDEN = [
     "UPDATE event SET seq = seq + 100",
     "DELETE FROM event WHERE seq = 9",
     "DELETE FROM event",
-    "REPLACE INTO event (seq, kind) VALUES (2, 1)",
-    "INSERT OR REPLACE INTO event SELECT * FROM event WHERE seq = 9",
     "INSERT INTO event (seq, kind) VALUES (2, 1) ON CONFLICT (seq) DO UPDATE SET kind = 1",
     "UPDATE batch SET recorded = 0",
-    "UPDATE OR REPLACE batch SET first = 1 WHERE first = 6",
     "DELETE FROM batch WHERE first = 1",
-    "REPLACE INTO batch SELECT * FROM batch WHERE first = 1",
 ]
+FORBIDDEN_IN = {
+    "sqlite": [
+        "REPLACE INTO event (seq, kind) VALUES (2, 1)",
+        "INSERT OR REPLACE INTO event SELECT * FROM event WHERE seq = 9",
+        "UPDATE OR REPLACE batch SET first = 1 WHERE first = 6",
+        "REPLACE INTO batch SELECT * FROM batch WHERE first = 1",
+    ],
+    "postgresql": [
+        "TRUNCATE event",
+        "TRUNCATE batch, event CASCADE",
+        "WITH gone AS (DELETE FROM batch RETURNING first) SELECT count(*) FROM gone",
+    ],
+}
 
 
-@pytest.mark.parametrize("statement", FORBIDDEN)
-def test_the_database_refuses_to_change_what_is_on_record(filled: Place, statement: str) -> None:
+def test_the_database_refuses_to_change_what_is_on_record(filled: Place) -> None:
     with filled.open() as ledger:
         before = record_of(ledger)
-    with pytest.raises(Exception, match="append-only"):
-        filled.sql(statement)
+    for statement in FORBIDDEN + FORBIDDEN_IN[filled.kind]:
+        with pytest.raises(Exception, match="append-only"):
+            filled.sql(statement)
     with filled.open() as ledger:
         assert record_of(ledger) == before
         assert_chained(ledger)

@@ -105,8 +105,8 @@ _KNOWN_TRACE = re.compile(
 ).match
 _ERRNO_AT_END = re.compile(rf": {_ERROR}$").search
 _REGISTERS = re.compile(
-    r"(?:E[A-D]X|E[SD]I|E[SBI]P|R[A-D]X|R[SD]I|R[BSI]P|R\d{1,2} ?|[CDEFGS]S ?|LDT|TR ?|[GI]DT|CR[0-4]|DR[0-7]|EFER|EFL|FCW|XMM\d\d|FPR\d)="
-    r"[ 0-9a-f]"
+    r"(?:E[A-D]X|E[SD]I|E[SBI]P|R[A-D]X|R[SD]I|R[BSI]P|R\d{1,2} ?|[CDEFGS]S ?|LDT|TR ?|[GI]DT|CR[0-4]|DR[0-7]|EFER|EFL|FCW|XMM\d\d|FPR\d|Code)="
+    r"[ 0-9a-f<]"
 ).match
 
 

@@ -51,7 +51,7 @@ ABOUT = {
         "tdh_mem_range_block", "tdh_mem_track",
     ),
     "teardown": ("tdx_reclaim_page", "__tdx_reclaim_page", "tdx_reclaim_control_page", "tdx_sept_free_private_spt", "snp_page_reclaim",
-                 "snp_reclaim_pages", "snp_leak_pages", "__snp_leak_pages"),
+                 "snp_reclaim_pages", "snp_set_rmp_state", "snp_leak_pages", "__snp_leak_pages"),
 }  # fmt: skip
 _ABOUT_OF = {function: what for what, functions in ABOUT.items() for function in functions}
 

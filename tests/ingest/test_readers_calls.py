@@ -101,7 +101,8 @@ def test_a_call_in_two_lines_is_one_conversion(tmp_path: Path) -> None:
 
 def test_a_call_without_a_result_is_cut(tmp_path: Path) -> None:
     (conversion,) = said(
-        "77 10:00:00 ioctl(4, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc <unfinished ...>\n77 10:00:01 +++ killed by SIGKILL +++", tmp_path
+        "77 10:00:00 ioctl(4, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc <unfinished ...>\n77 10:00:01 +++ killed by SIGKILL +++",
+        tmp_path,
     ).whole.conversions
     assert (conversion["errno"], conversion["label"], conversion["dying"]) == (None, "cut", True)
 

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,12 @@ class Source:
         return 0, self.sections[0][1] if self.sections else len(self.lines)
 
     def line(self, header: str, n: int, key: str) -> int:
-        """The number of the line on which a key of a table stands, or else its header."""
+        """The number of the line on which a key of a table stands, or else the header of the table."""
         first, last = self.section(header, n)
         pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]|.*[{{,]\s*[\"']?{re.escape(key)}[\"']?\s*=")
         hits = [number for number in range(first, last) if pattern.match(self.lines[number])]
+        whole = f"{header}.{key}".lstrip(".")  # the key may be a table of its own
+        hits += [start for name, start, _ in self.sections if f"{name}.".startswith(f"{whole}.")]
         return (hits[0] if hits else first) + 1
 
 
@@ -56,7 +59,7 @@ def _sections(lines: list[str]) -> Iterable[tuple[str, int, int]]:
         if not inside and (match := _HEADER.match(line)):
             starts.append((match[1].replace('"', "").replace("'", ""), number))
         inside ^= (line.count('"""') + line.count("'''")) % 2 == 1
-    for (name, first), (_, last) in zip(starts, [*starts[1:], ("", len(lines))], strict=True):
+    for (name, first), (_, last) in pairwise([*starts, ("", len(lines))]):
         yield name, first, last
 
 

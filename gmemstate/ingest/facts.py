@@ -101,7 +101,9 @@ _LIMITS = {
     **dict.fromkeys(("start", "nr", "npages", "gfn", "base_gfn", "index", "pgoff"), _PAGE),
     **dict.fromkeys(("end", "last", "addr", "address", "gpa", "hva", "offset", "gmem_offset", "size", "len"), _ADDRESS),
     **dict.fromkeys(("ret", "err", "fd", "slot", "code", "sig", "pid", "reason", "exit", "vcpu", "refs", "flush"), _SMALL),
-    **dict.fromkeys(("leaf", "hkid", "level", "error", "rc", "errno", "seconds", "users", "punched", "set", "mode", "as_id"), _SMALL),
+    **dict.fromkeys(
+        ("leaf", "hkid", "level", "error", "rc", "errno", "seconds", "users", "punched", "set", "mode", "as_id"), _SMALL
+    ),
 }
 
 

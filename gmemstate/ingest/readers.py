@@ -54,10 +54,7 @@ class LogReader:
             return None
         t, at = self._clock.of(frame)
         beside = {name: word for name, word in (("at", at), ("host", frame.host)) if word is not None}
-        facts = [
-            Fact(number, t, frame.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside})
-            for one in told
-        ]
+        facts = [Fact(number, t, frame.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside}) for one in told]
         return facts[0] if len(facts) == 1 else facts
 
 

@@ -21,8 +21,9 @@ from gmemstate.model.events import KIND, NPAGES, RESULT, SEQ, START, VALUE, Dial
 from gmemstate.model.machines import PRIVATE
 from gmemstate.model.record import resolve
 from tests.audit.hosts import simulated
-from tests.audit.pairs import TALES, Tale
 from tests.audit.story import Story
+from tests.audit.tales import answers, guests, hostpages, kinds, steps
+from tests.audit.tales.telling import TALES, Tale
 from tests.cli.running import run, say
 from tests.store import histories
 from tests.traces import (
@@ -38,6 +39,8 @@ from tests.traces import (
     without,
 )
 
+SUBJECTS = (answers, steps, kinds, hostpages, guests)
+"""The modules of stories; importing them tells them all."""
 NEVER = ("INV-08", "INV-13", "INV-21", "INV-27", "INV-30", "INV-46", "INV-47")
 """Those that no event of the registry can show, whole or broken."""
 ONLY_BROKEN = ("INV-33",)

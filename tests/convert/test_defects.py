@@ -1,0 +1,145 @@
+"""The known defects of RFC v2 are found by a search while they are switched on, each by a small example, and never otherwise."""
+
+from collections.abc import Callable
+from errno import EAGAIN, ENOMEM
+from typing import NamedTuple
+
+import pytest
+from hypothesis import find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from gmemstate.convert.dialects.rfc_v2 import DEFECTS
+from tests.convert.naive_host import PRIVATE, SHARED, Request
+from tests.convert.pair import ORDER, PAGE, PAGES, SPAN, Pair, World
+
+SEARCH = settings(max_examples=1000, derandomize=True, deadline=None, database=None)
+NOTHING = settings(SEARCH, max_examples=200)
+"""For what must not be found; a search that must find something took less than that."""
+SIZE = 1 << ORDER
+
+
+class Example(NamedTuple):
+    """One request, and the one thing that goes wrong in it."""
+
+    order: int
+    starts: str
+    others: tuple[tuple[int, int], ...]
+    request: Request
+    at: str
+    nth: int
+
+    def pair(self, *defects: str) -> Pair:
+        pair = Pair(World("rfc-v2", order=self.order, starts=self.starts, others=self.others, defects=frozenset(defects)))
+        pair.trouble(self.at, nth=self.nth)
+        return pair
+
+
+EXAMPLES = st.builds(
+    lambda order, starts, others, span, attributes, at, nth: Example(
+        order, starts, tuple(others), Request(span[0] << 12, min(span[1], PAGES - span[0]) << 12, attributes), at, nth
+    ),
+    st.sampled_from([0, ORDER]),
+    st.sampled_from([SHARED, PRIVATE]),
+    st.lists(st.tuples(PAGE, st.integers(1, 5)), max_size=3),
+    SPAN,
+    st.sampled_from([0, 8]),
+    st.sampled_from(["work_item", "store", "split", "merge"]),
+    st.integers(1, 2),
+)
+
+
+def partly_converted(example: Example, *defects: str) -> bool:
+    """Success, though some pages of the request have the new kind and some have not."""
+    pair = example.pair(*defects)
+    before = pair.kinds()
+    told, _ = pair.convert(example.request)
+    after = [pair.kinds()[page] for page in example.request.pages]
+    changed = any(pair.kinds()[page] != before[page] for page in example.request.pages)
+    return told is not None and told[0] == 0 and changed and set(after) != {example.request.target}
+
+
+def never_returns(example: Example, *defects: str) -> bool:
+    told, _ = example.pair(*defects).convert(example.request)
+    return told is None
+
+
+def rubbish_is_told(example: Example, *defects: str) -> bool:
+    """An error_offset that is no page of the request, with an errno that has none."""
+    told, _ = example.pair(*defects).convert(example.request)
+    return told is not None and told[0] not in (0, EAGAIN) and told[1] is not None and told[1] >> 12 not in example.request.pages
+
+
+Symptom = Callable[..., bool]
+SYMPTOMS: dict[str, Symptom] = {
+    "shadowed-ret": partly_converted,
+    "underflow": never_returns,
+    "error-offset": rubbish_is_told,
+}
+
+
+def found(defect: str, *defects: str, search: settings = SEARCH) -> Example:
+    """The smallest example of what a defect does, with some defects switched on."""
+    symptom = SYMPTOMS[defect]
+    return find(EXAMPLES, lambda example: symptom(example, *defects), settings=search)
+
+
+def test_each_known_defect_has_a_symptom() -> None:
+    assert set(SYMPTOMS) == set(DEFECTS)
+
+
+@pytest.mark.parametrize("defect", SYMPTOMS)
+def test_no_defect_without_its_switch(defect: str) -> None:
+    """Neither with all switched off nor with all others switched on."""
+    for defects in ((), tuple(set(DEFECTS) - {defect})):
+        with pytest.raises(NoSuchExample):
+            found(defect, *defects, search=NOTHING)
+
+
+def test_a_shadowed_ret_is_a_partial_conversion_reported_as_success() -> None:
+    """Two items of work, no memory for the second: three pages are enough."""
+    example = found("shadowed-ret", "shadowed-ret")
+    assert (example.at, example.nth) == ("work_item", 2)
+    pair = example.pair("shadowed-ret")
+    wrong = [page for page in example.request.pages if pair.kinds()[page] != example.request.target]
+    told, expected = pair.convert(example.request)
+    assert told == expected == (0, None)
+    pair.agree()
+    left = [page for page in wrong if pair.kinds()[page] != example.request.target]
+    assert left
+    assert left != wrong
+    assert len(example.request.pages) == 3
+    assert pair.simulation.memory.ended[-1].state == "committed_short"
+    right, _ = example.pair().convert(example.request)
+    assert right == (ENOMEM, None)
+
+
+def test_an_underflow_hangs_where_the_range_begins_at_index_0() -> None:
+    """A folio in the first huge page cannot be split or merged; anywhere else the same request comes back with ENOMEM."""
+    example = found("underflow", "underflow")
+    assert example.at in ("split", "merge")
+    assert example.order == ORDER
+    assert example.request.pages[0] < SIZE
+    pair = example.pair("underflow")
+    told, expected = pair.convert(example.request)
+    assert told is expected is None
+    pair.agree()
+    right, _ = example.pair().convert(example.request)
+    assert right == (ENOMEM, None)
+
+
+def test_an_underflow_hangs_nowhere_else() -> None:
+    elsewhere = EXAMPLES.filter(lambda example: example.request.pages[0] >= SIZE)
+    with pytest.raises(NoSuchExample):
+        find(elsewhere, lambda example: never_returns(example, "underflow"), settings=NOTHING)
+
+
+def test_an_uninitialised_error_index_is_rubbish() -> None:
+    """One page and no memory: error_offset points anywhere; with EAGAIN it is the page in use all the same."""
+    example = found("error-offset", "error-offset")
+    assert len(example.request.pages) == 1
+    told, _ = example.pair("error-offset").convert(example.request)
+    assert told is not None
+    assert told[0] == ENOMEM
+    right, _ = example.pair().convert(example.request)
+    assert right == (ENOMEM, None)

@@ -23,28 +23,31 @@ def same(line: int) -> int:
     return line
 
 
-def changed(whole: Read, less: Read, line: Lines = same, *, alone: bool = True) -> list[str]:
+def changed(whole: Read, less: Read, line: Lines = same, *, alone: bool = True, then: Read | None = None) -> list[str]:
     """What a trace with less evidence says of the same events, and the whole one does not say.
 
-    Without ``alone`` the lines of another trace stand between, and what is of that one is left out.
+    Without ``alone`` the lines of another trace stand between, and what is of that one is left out. ``then`` is the whole
+    trace at the moment at which the other one ends, if that is not its end.
     """
     files: dict[int, set[int]] = {}
-    found = [*_conversions(whole, less, line, files), *_requests(whole, less, line), *_faults(whole, less, line)]
+    found = [*_conversions(whole, less, line, files, alone=alone), *_requests(whole, less, line), *_faults(whole, less, line)]
     if alone:
         found += [*_messed_up(whole, less), *_findings(whole, less)]
-    return [*found, *contradictions(whole, less, files, alone=alone)]
+    return [*found, *_states(then or whole, less, files, alone=alone)]
 
 
 def _differs(kind: str, at: object, name: str, less: object, whole: object) -> str:
     return f"{kind} at line {at}: {name} is {less!r}, but was {whole!r}"
 
 
-def _conversions(whole: Read, less: Read, line: Lines, files: dict[int, set[int]]) -> Iterator[str]:
+def _conversions(whole: Read, less: Read, line: Lines, files: dict[int, set[int]], *, alone: bool) -> Iterator[str]:
     """Conversions are the same if they share lines. ``files`` is told which guest_memfd is which."""
     known = whole.conversions
     requests = {request["id"]: request["evidence"]["first"] for request in views.requests(whole.history)}
     fewer = {request["id"]: request["evidence"]["first"] for request in views.requests(less.history)}
-    quiet = not whole.history.requests and not whole.history.faults
+    # Where no guest ever asked for anything, every conversion is the VMM's own; and another trace may show that asking
+    # would have been seen.
+    own_wish = not alone or not (whole.history.requests or whole.history.faults)
     pointers, own = _pointers(whole), _pointers(less)
     for one in less.conversions:
         first, last = line(one["evidence"]["first"]), line(one["evidence"]["last"])
@@ -71,8 +74,7 @@ def _conversions(whole: Read, less: Read, line: Lines, files: dict[int, set[int]
             yield _differs("conversion", first, "guest", own[one["guest"]], pointers.get(other["guest"]))
         if one["label"] not in (*WEAK, other["label"]) and (one["label"], other["label"]) != ("committed", "noop"):
             yield _differs("conversion", first, "label", one["label"], other["label"])
-        # Where no guest ever asked for anything, every conversion is the VMM's own.
-        if one["trigger"] not in ("unknown", other["trigger"]) and not (quiet and one["trigger"] == "vmm"):
+        if one["trigger"] not in ("unknown", other["trigger"], "vmm" if own_wish and other["trigger"] == "unknown" else None):
             yield _differs("conversion", first, "trigger", one["trigger"], other["trigger"])
         if one["applied"]["extent"] not in ("unknown", other["applied"]["extent"]):
             yield _differs("conversion", first, "applied", one["applied"], other["applied"])
@@ -119,9 +121,7 @@ def _faults(whole: Read, less: Read, line: Lines) -> Iterator[str]:
         at = line(one.line or 0)
         if at is None:
             continue
-        near = [
-            other for other in whole.history.faults if other.thread == one.thread and abs((other.line or 0) - at) <= NEAR
-        ]
+        near = [other for other in whole.history.faults if other.thread == one.thread and abs((other.line or 0) - at) <= NEAR]
         if not near:
             yield f"fault at line {at}: there was none"
             continue
@@ -146,7 +146,7 @@ def _findings(whole: Read, less: Read) -> Iterator[str]:
     yield from (f"finding {one}: there was none" for one in less.history.findings if one.code not in known)
 
 
-def contradictions(whole: Read, less: Read, files: dict[int, set[int]], *, alone: bool = True) -> Iterator[str]:
+def _states(whole: Read, less: Read, files: dict[int, set[int]], *, alone: bool = True) -> Iterator[str]:
     """States of pages that were others. Of several guests at one pointer one must agree in all pages of a run."""
     before, after = whole.history.memory, less.history.memory
     for vm in after.vms.values():

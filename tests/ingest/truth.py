@@ -143,11 +143,13 @@ def created(case: str) -> tuple[Created, ...]:
     lines = [match for line in lines_of(case) if (match := _CREATE.search(line))]
     if lines:
         return tuple(
-            Created(int(match[2] + match[3]) * 1000, int(match[6]), int(match[4], 16) >> 12, int(match[5], 16)) for match in lines
+            Created(int(match[2] + match[3]) * 1000, int(match[6]), int(match[4], 16) >> 12, int(match[5], 16))
+            for match in lines
         )
     made = [truth for truth in ground_truth(case) if truth.op == "create_guest_memfd" and not truth.errno]
     return tuple(
-        Created(truth.t, truth.number("fd") or 0, (truth.number("size") or 0) >> 12, truth.number("flags") or 0) for truth in made
+        Created(truth.t, truth.number("fd") or 0, (truth.number("size") or 0) >> 12, truth.number("flags") or 0)
+        for truth in made
     )
 
 

@@ -214,8 +214,11 @@ class Ledger(Answers):
         result = Checked()
         with self.record_.still() as connection:
             check(self.record_, Inspection(connection, result.note), result, checkpoint)
-            for table in self.stale_projections(result.history) if result.history is not None else ():
-                result.note("PROJECTION", f"the table {table} is not what the record folds to")
+            try:
+                for table in self.stale_projections(result.history) if result.history is not None else ():
+                    result.note("PROJECTION", f"the table {table} is not what the record folds to")
+            except GmemstateError as error:
+                result.not_covered.append(f"tables: {error}")
         return result
 
     def stale_projections(self, history: History) -> list[str]:
@@ -234,11 +237,11 @@ def restore(where: str, export: JsonlRecord) -> Head:
     Raises UsageError where there is a ledger already, CannotRead (with the line) where the export was altered; what was
     made by then is taken away again.
     """
+    taken = not is_url(where) and Path(where).exists()
     if is_url(where):
         with contextlib.suppress(GmemstateError), Ledger.open(where, readonly=True) as old:
-            if old.head().seq:
-                raise UsageError(f"{named(where)}: there is a ledger already; import into a new one")
-    elif Path(where).exists():
+            taken = old.head().seq > 0
+    if taken:
         raise UsageError(f"{named(where)}: there is a ledger already; import into a new one")
     for _ in export.sealed():  # all of it, before anything is made
         pass

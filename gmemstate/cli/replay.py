@@ -9,6 +9,7 @@ import click
 from gmemstate.cli import render
 from gmemstate.cli.main import Exit, worst
 from gmemstate.cli.options import finish, json_option, reading
+from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
     from gmemstate.audit.invariants import Judged
@@ -17,13 +18,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--live", is_flag=True, help="Fire every trigger of the real state machines instead of the compiled tables.")
+@click.option("--steps", is_flag=True, help="Print every step of the machines instead, in the words of runtime verification.")
+@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="With --steps: the first event.")
+@click.option("--to", "last", type=click.IntRange(min=1), metavar="SEQ", help="With --steps: the last event.")
 @json_option()
 @click.pass_obj
-def replay(db: str, live: bool, as_json: bool) -> Exit:
+def replay(db: str, live: bool, steps: bool, first: int, last: int | None, as_json: bool) -> Exit:
     """Fold the whole record again; say where it fits no machine, and which invariants it breaks.
 
     Also compares the tables for SQL readers with what the record folds to.
     """
+    if steps:
+        return _steps(db, first, last, as_json=as_json)
+    if first != 1 or last is not None:
+        raise UsageError("--from and --to choose the steps to print: add --steps")
     from gmemstate.audit.history import History
     from gmemstate.audit.invariants import Inspection, Outcome
     from gmemstate.postmortem.words import count
@@ -64,6 +72,19 @@ def replay(db: str, live: bool, as_json: bool) -> Exit:
                 click.echo(f"  table {table} is not what the record folds to: `gmemstate rebuild` makes it anew")
         code = finish(history)
         return worst(code, Exit.FINDINGS if findings or broken or differing else Exit.CLEAN)
+
+
+def _steps(db: str, first: int, last: int | None, *, as_json: bool) -> Exit:
+    """The steps of some events, each as it is taken."""
+    import json
+
+    from gmemstate.audit.steps import steps
+    from gmemstate.model.units import END
+
+    with reading(db) as ledger:
+        for seq, step in steps(ledger.record_.events(1, last), first, END if last is None else last):
+            click.echo(json.dumps({"seq": seq, "step": step}) if as_json else f"{seq:>6} {step}")
+    return Exit.CLEAN
 
 
 def _tell_broken(judged: "Judged") -> None:

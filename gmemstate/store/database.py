@@ -157,7 +157,7 @@ def explained(where: str) -> Iterator[None]:
 def database_errors() -> tuple[type[Exception], ...]:
     """All that a database can raise; psycopg can only if somebody has loaded it."""
     psycopg = sys.modules.get("psycopg")
-    return (SQLAlchemyError, sqlite3.Error, *([] if psycopg is None else [psycopg.Error]))
+    return (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, *([] if psycopg is None else [psycopg.Error]))
 
 
 def explain(where: str, error: BaseException) -> GmemstateError:

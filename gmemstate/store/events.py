@@ -1,6 +1,6 @@
 """Reading the record out of a database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
@@ -68,6 +68,11 @@ class StoredRecord:
         """The events ``first .. last``, streamed."""
         upto = "" if last is None else f" AND seq <= {last:d}"
         return self._stream(f"SELECT {_COLUMNS} FROM event WHERE seq >= {first:d}{upto} ORDER BY seq")
+
+    def of_kinds(self, kinds: Iterable[int]) -> Iterator[EventRow]:
+        """All events of some kinds, in order."""
+        wanted = ", ".join(f"{kind:d}" for kind in kinds)
+        return self._stream(f"SELECT {_COLUMNS} FROM event WHERE kind IN ({wanted}) ORDER BY seq")
 
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""

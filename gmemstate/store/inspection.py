@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, text
@@ -114,13 +115,7 @@ class Inspection:
 
     def _schema(self) -> None:
         """Compare tables, triggers and views with those of a new ledger."""
-        fresh = create_engine("sqlite://")
-        try:
-            upgrade(fresh)
-            with fresh.connect() as connection:
-                expected = _schema_of([tuple(row) for row in connection.execute(text(_SCHEMA))])
-        finally:
-            fresh.dispose()
+        expected = _new_schema()
         have = _schema_of(self._values(_SCHEMA))
         for name in sorted(expected.keys() | have.keys()):
             if name not in have:
@@ -164,6 +159,19 @@ _FIELDS = """
     WHERE table_schema = current_schema()
 """
 _TYPES = {"BigInteger": "bigint", "Text": "text", "LargeBinary": "bytea"}
+
+
+@cache
+def _new_schema() -> dict[str, str]:
+    """The schema of a new ledger."""
+    fresh = create_engine("sqlite://")
+    try:
+        upgrade(fresh)
+        with fresh.connect() as connection:
+            return _schema_of([tuple(row) for row in connection.execute(text(_SCHEMA))])
+    finally:
+        fresh.dispose()
+
 
 _SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 

@@ -20,6 +20,7 @@ from gmemstate.model.events import (
     SourceRead,
     details,
 )
+from gmemstate.model.machines import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request
 from gmemstate.model.units import END, signed
@@ -66,9 +67,9 @@ def _merged(spans: list[tuple[int, int]]) -> Iterable[tuple[int, int]]:
 def range_rows(memory: Memory, space: int, low: int = 0, high: int = END) -> Rows:
     """The known runs of one space."""
     return [
-        (space, start, None if end >= END else end - start, state)
-        for start, end, state in memory.runs(space, low, high)
-        if state != "unknown"
+        (space, start, None if end >= END else end - start, RANGE.states[code])
+        for start, end, code in memory.ranges[space].runs(low, high)
+        if code
     ]
 
 
@@ -137,7 +138,7 @@ def messed_up_row(entry: MessedUp) -> tuple[Any, ...]:
     )
 
 
-def source_rows(rows: Sequence[EventRow]) -> tuple[Rows, Rows]:
+def source_rows(rows: Iterable[EventRow]) -> tuple[Rows, Rows]:
     """New rows of ``source``, and ``(read_to, whole, last, id)`` of those that were read further."""
     opened: Rows = []
     read: Rows = []
@@ -152,13 +153,24 @@ def source_rows(rows: Sequence[EventRow]) -> tuple[Rows, Rows]:
     return opened, read
 
 
-def adopted(memory: Memory, rows: Sequence[EventRow]) -> Rows:
+def adopted(memory: Memory, rows: Iterable[EventRow]) -> Rows:
     """``(guest, space)`` of the guest_memfds that the rows join to a guest: older conversions of them get it too."""
-    joined = {row[ACTOR] if row[KIND] == GmemBound.code else row[SPACE] for row in rows if row[KIND] in _JOINING}
+    joined = {row[ACTOR] if row[KIND] == GmemBound.code else row[SPACE] for row in rows}
     return [(memory.owner(space), space) for space in joined if space in memory.gmems]
 
 
 _JOINING = frozenset((GmemCreated.code, GmemSeen.code, GmemBound.code))
+_READING = frozenset((SourceOpened.code, SourceRead.code))
+
+
+def _sources(rows: Iterable[EventRow]) -> Rows:
+    """The rows of ``source`` as all readings have left them."""
+    opened, read = source_rows(rows)
+    found = {row[0]: row for row in opened}
+    for read_to, whole, last, source in read:
+        if source in found:
+            found[source] = (*found[source][:5], read_to, whole, last)
+    return list(found.values())
 
 
 class Projector:
@@ -192,18 +204,17 @@ class Projector:
         changed = memory.ended + [conversion for conversion in memory.conversions.values() if conversion.last >= first]
         if changed:
             cursor.executemany(self._replace_conversion, [conversion_row(memory, conversion) for conversion in changed])
-        if gmems := adopted(memory, rows):
-            cursor.executemany(self._adopt, gmems)
+        if joining := [row for row in rows if row[KIND] in _JOINING]:
+            cursor.executemany(self._adopt, adopted(memory, joining))
         if memory.changed_requests:
             found = [memory.requests[id] for id in sorted(memory.changed_requests) if id in memory.requests]
             cursor.executemany(self._replace_request, [request_row(request) for request in found])
         if memory.changed_messed_up:
             entries = [memory.messed_up[id] for id in sorted(memory.changed_messed_up)]
             cursor.executemany(self._replace_messed_up, [messed_up_row(entry) for entry in entries])
-        opened, read = source_rows(rows)
-        if opened:
+        if reading := [row for row in rows if row[KIND] in _READING]:
+            opened, read = source_rows(reading)
             cursor.executemany(self._insert_source, opened)
-        if read:
             cursor.executemany(self._read_source, read)
 
     def clear(self, cursor: Any) -> None:
@@ -228,5 +239,6 @@ def compare(record: StoredRecord, folded: Folded) -> list[str]:
         "conversion": [conversion_row(memory, folded.conversions[id]) for id in sorted(folded.conversions)],
         "request": [request_row(folded.requests[id]) for id in sorted(folded.requests)],
         "messed_up": [messed_up_row(memory.messed_up[id]) for id in sorted(memory.messed_up)],
+        "source": _sources(record.of_kinds(sorted(_READING))),
     }
     return [name for name, rows in expected.items() if record.table(name) != rows]

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from gmemstate.model.encoding import Batch, seal
-from gmemstate.model.errors import Conflict
+from gmemstate.model.errors import CannotWrite, Conflict
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
@@ -189,13 +189,22 @@ class Recorder:
         return memory.seq
 
     def close(self) -> None:
-        """Let go of the database; an SQLite ledger is then whole in its one file."""
-        if self._connection is not None:
-            if self._sqlite:
-                self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._connection.close()
-            self._connection = self._cursor = None
-        self._engine.dispose()
+        """Let go of the database; an SQLite ledger is then whole in its one file.
+
+        Raises CannotWrite where that fails: the record is whole in the file together with its WAL.
+        """
+        connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None
+        try:
+            if cursor is not None and self._sqlite:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            raise CannotWrite(
+                f"{self.where}: {error}; nothing is lost, but a part is in {self.where}-wal: keep both files, and open them again"
+            ) from error
+        finally:
+            if connection is not None:
+                connection.close()
+            self._engine.dispose()
 
 
 def _quoted() -> list[str]:

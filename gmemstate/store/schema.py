@@ -4,6 +4,8 @@
 SQL: they can be dropped and made anew.
 """
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
 
 from gmemstate.model.events import COLUMNS
@@ -18,8 +20,8 @@ metadata = MetaData()
 _INTEGER = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _table(name: str, *columns: Column[object]) -> Table:
-    return Table(name, metadata, *columns, sqlite_strict=True)
+def _table(name: str, *columns: Column[object], **options: Any) -> Table:
+    return Table(name, metadata, *columns, sqlite_strict=True, **options)
 
 
 def _integer(name: str, *, key: bool = False, null: bool = True) -> Column[object]:
@@ -51,6 +53,7 @@ range_ = _table(
     _integer("start", key=True),
     _integer("npages"),
     _text("state", null=False),
+    sqlite_with_rowid=False,
 )
 
 conversion = _table(

@@ -95,8 +95,8 @@ VIEWS = """
 """
 
 
-def _table(name: str, *columns: "sa.Column[object]") -> None:
-    op.create_table(name, *columns, sqlite_strict=True)
+def _table(name: str, *columns: "sa.Column[object]", **options: object) -> None:
+    op.create_table(name, *columns, sqlite_strict=True, **options)
 
 
 def _integer(name: str, *, key: bool = False, null: bool = True) -> "sa.Column[object]":
@@ -160,7 +160,14 @@ def _guards() -> None:
 
 
 def _projections() -> None:
-    _table("range", _integer("space", key=True), _integer("start", key=True), _integer("npages"), _text("state", null=False))
+    _table(
+        "range",
+        _integer("space", key=True),
+        _integer("start", key=True),
+        _integer("npages"),
+        _text("state", null=False),
+        sqlite_with_rowid=False,
+    )
     _table(
         "conversion",
         _integer("id", key=True),

@@ -120,7 +120,8 @@ def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
     render.as_table(("DIALECT", *(["POLICY"] if scenario.has_policies else []), *HEADER), rows, empty="")
 
 
-HEADER = ("TOLD", "PRIVATE", "LOST PAGES", "MESSED UP", "VM", "AS EXPECTED")
+HEADER = ("MET", "TOLD", "PRIVATE", "LOST", "MESSED UP", "VM")
+"""What is said of each pair, the important first: a narrow terminal leaves out the last."""
 
 
 def _cells(outcome: "Outcome") -> list[str]:
@@ -133,8 +134,8 @@ def _cells(outcome: "Outcome") -> list[str]:
     lost = [f"{name} {sum(int(run.partition('+')[2]) for run in runs)}" for name, runs in facts["lost"].items()]
     pages = dict.fromkeys(entry.rpartition(" ")[2] for entry in facts["messed_up"])
     verdict = "-" if not outcome.expects else "no" if outcome.differences else "yes"
-    return [_few([f"{n}x {text}" if n > 1 else text for text, n in repeated], 4), _few(facts["private"], 2), _few(lost, 3),
-            _few(list(pages), 3), facts["vm"], verdict]  # fmt: skip
+    return [verdict, _few([f"{n}x {text}" if n > 1 else text for text, n in repeated], 4), _few(facts["private"], 2),
+            _few(lost, 3), _few(list(pages), 3), facts["vm"]]  # fmt: skip
 
 
 def _few(words: list[str], limit: int) -> str:

@@ -194,7 +194,9 @@ def _conversion_rows() -> Iterator[Row]:
             "failed_at_reserve",
             "EFAULT: no memory, and the answer could not be written",
         )
-    yield Row("C7", "returned_refused", ("reserving", "planned"), "failed_at_reserve", "EFAULT: ENOMEM could not be written back")
+    yield Row(
+        "C7", "returned_refused", ("reserving", "planned"), "failed_at_reserve", "EFAULT: ENOMEM could not be written back"
+    )
     yield Row(
         "C8",
         "zap",

@@ -67,7 +67,9 @@ def never_returns(example: Example, *defects: str) -> bool:
 def rubbish_is_told(example: Example, *defects: str) -> bool:
     """An error_offset that is no page of the request, with an errno that has none."""
     told, _ = example.pair(*defects).convert(example.request)
-    return told is not None and told[0] not in (0, EAGAIN) and told[1] is not None and told[1] >> 12 not in example.request.pages
+    return (
+        told is not None and told[0] not in (0, EAGAIN) and told[1] is not None and told[1] >> 12 not in example.request.pages
+    )
 
 
 Symptom = Callable[..., bool]

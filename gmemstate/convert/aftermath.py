@@ -12,7 +12,7 @@ from gmemstate.model.objects import POISONED_PAGE
 from gmemstate.model.units import END
 
 EVERYTHING = [(0, END)]
-FAULTED_IN = "no issue, its next access faults them in"
+FAULTED_IN = "no issue, faulted in by its next access"
 
 CAUSES = {
     Cause.SEPT_STILL_MAPS: "the S-EPT maps its host page still",
@@ -58,13 +58,13 @@ def _reasons(simulation: Simulation, user: PageUser) -> Reasons:
     space = simulation.space_of(user)
     private = list(private_runs(simulation, space))
     if user.kind is User.IOMMU:
-        return [(EVERYTHING, "an issue, its next access is a DMA fault: a device cannot fault them in")]
+        return [(EVERYTHING, "an issue, its next access is a DMA fault: a device cannot fault anything in")]
     gmem = simulation.memory.gmems[simulation.gmem if simulation.in_vm else space]
     poisoned = [(start, end) for start, end, what in gmem.backing if what == POISONED_PAGE]
     if user.kind is User.HOST:
         hidden = [] if simulation.in_vm else private
         return [
-            (hidden, "they are private, its next access is a SIGBUS"),
+            (hidden, "private now, its next access is a SIGBUS"),
             (poisoned, "poisoned, its next access is a SIGBUS"),
             (EVERYTHING, FAULTED_IN),
         ]
@@ -74,10 +74,10 @@ def _reasons(simulation: Simulation, user: PageUser) -> Reasons:
     closed = EVERYTHING if gmem.released else []
     empty = [(page, page + 1) for where, page in simulation.emptied if where == space and simulation.setting.type is VmType.TDX]
     return [
-        (_rest(bound), "no memslot binds them any more"),
+        (_rest(bound), "no memslot is there any more"),
         (closed, "the guest_memfd is closed, its next access is a memory fault"),
         (poisoned, "poisoned, its next access is a memory fault"),
-        (_cut(private, empty), "it has to accept them again, and what they held is gone"),
+        (_cut(private, empty), "to be accepted anew, and the contents are gone"),
         (EVERYTHING, FAULTED_IN),
     ]
 

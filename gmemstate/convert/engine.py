@@ -402,7 +402,7 @@ def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) ->
         start=run[0] if run else None,
         npages=run[1] if run else None,
         attributes=call.attributes if call.readable else None,
-        detail=detail(**(unaligned or {}), flags=hexadecimal(call.flags) if call.flags else None),
+        detail=detail(**(unaligned or {}), **_odd(call)),
     )
     told = yield from dialect(kernel, call)
     if told is not None:
@@ -410,6 +410,13 @@ def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) ->
             conversion=THIS, result=told.errno, space=call.space, error_offset=told.error_offset, thread=call.thread
         )
     return told
+
+
+def _odd(call: Call) -> dict[str, str]:
+    """What a call passes that others leave 0, and that its answer cannot be written."""
+    fields = {"flags": call.flags, "reserved": call.reserved, "error_offset": call.error_offset}
+    odd = {name: f"{value:#x}" for name, value in fields.items() if value and call.readable}
+    return odd if call.writable else {**odd, "struct": "read-only"}
 
 
 def drive(steps: Steps, append: Callable[[Event], None]) -> Told | None:

@@ -153,7 +153,14 @@ class _Story:
             where = f"{facts.get('address')}, size {facts.get('size')},"
         elif event.npages == 0:
             where = f"nothing (size 0) from {self.unit(event.space)} {event.start} on"
-        return f"the VMM asks for {where} as {kind}: {IOCTLS[event.through, kind]}"
+        odd = [
+            f"{name.replace('_', ' ')} {facts[name]}"
+            for name in ("flags", "reserved", "error_offset", "struct")
+            if name in facts
+        ]
+        if event.attributes & ~PRIVATE_ATTRIBUTE:
+            odd.append(f"attributes {event.attributes:#x}")
+        return f"the VMM asks for {where} as {kind}: {', '.join([IOCTLS[event.through, kind], *odd])}"
 
     def returned(self, event: Any, _: dict[str, Any]) -> str:
         offset = ""

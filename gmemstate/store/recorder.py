@@ -1,7 +1,8 @@
 """The recorder: appends batches, each durable, chained and projected as a whole or not at all."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine
@@ -12,7 +13,7 @@ from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
 from gmemstate.store import database
-from gmemstate.store.database import LOCK, explained
+from gmemstate.store.database import LOCK
 from gmemstate.store.events import StoredRecord, head_of
 from gmemstate.store.projections import Projector
 
@@ -52,19 +53,11 @@ class Recorder:
         rows = list(rows)
         if not rows:
             return self.record.head()
-        try:
-            cursor = self._connected()
-            self._begin(cursor)
+        with self._turn() as cursor:
             if expect or not self._sqlite:
                 self._catch_up(cursor)
                 self._check(expect or {})
             batch, new = self._write(cursor, rows, known or {})
-            self._commit(cursor)
-        except BaseException as error:
-            self._forget()
-            if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
-                raise database.explain(self.where, error) from error
-            raise
         if known is not None:
             known.update(new)
         self._head = Head(batch.last, batch.hash)
@@ -77,12 +70,23 @@ class Recorder:
 
     def current(self) -> Memory:
         """The memory with everything that others have recorded by now."""
-        with explained(self.where):
+        with self._turn() as cursor:
+            self._catch_up(cursor)
+        return self.memory
+
+    @contextmanager
+    def _turn(self) -> Iterator[Any]:
+        """A transaction in which nobody else records. After a failure it is undone, and the next one folds anew."""
+        try:
             cursor = self._connected()
             self._begin(cursor)
-            self._catch_up(cursor)
+            yield cursor
             self._commit(cursor)
-        return self.memory
+        except BaseException as error:
+            self._forget()
+            if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
+                raise database.explain(self.where, error) from error
+            raise
 
     def _connected(self) -> Any:
         """The one cursor of the recorder; it begins and commits by hand, as the driver's own way is too late to lock."""
@@ -166,9 +170,7 @@ class Recorder:
         projector = self._projector or Projector("?" if self._sqlite else "%s")
         memory = Memory()
         batch: list[EventRow] = []
-        try:
-            cursor = self._connected()
-            self._begin(cursor)
+        with self._turn() as cursor:
             projector.clear(cursor)
             for row in self.record.events(1, head_of(cursor).seq):
                 memory.apply(row)
@@ -179,12 +181,6 @@ class Recorder:
                     batch = []
             projector.write(cursor, memory, batch)
             memory.forget_news()
-            self._commit(cursor)
-        except BaseException as error:
-            self._forget()
-            if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
-                raise database.explain(self.where, error) from error
-            raise
         self.memory = memory
         return memory.seq
 

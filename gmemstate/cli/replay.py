@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def replay(db: str, live: bool, steps: bool, first: int, last: int | None, as_json: bool) -> Exit:
-    """Fold the whole record again; say where it fits no machine, and which invariants it breaks.
+    """Fold the record anew; say what fits no machine or invariant.
 
     Also compares the tables for SQL readers with what the record folds to.
     """

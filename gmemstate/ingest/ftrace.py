@@ -51,7 +51,7 @@ _GHCB_MSR = re.compile(r"vcpu (\d{1,9}), ghcb_gpa ([0-9a-f]{1,16})(?:, result (-
 _FAILURE = re.compile(rf"pfn ({_HEX}): (recovery action for .*)").fullmatch
 _LOST = re.compile(rf"CPU:(\d+) \[(?:LOST(?: ({_COUNT}))? EVENTS|(?:({_COUNT}) )?EVENTS DROPPED)\]").fullmatch
 _BUFFER = re.compile(r"#+ CPU (\d+) buffer started #+").fullmatch
-_BARE = re.compile(r" *+(?P<comm>\S.{0,30}?)-(?P<thread>[0-9]{1,9}): (?P<name>[a-z]\w{1,60}): *(?P<rest>.*)").fullmatch
+_BARE = re.compile(r" *+(?!> )(?P<comm>\S.{0,14}?)-(?P<thread>[0-9]{1,9}): (?P<name>[a-z]\w{1,60}): *(?P<rest>.*)").fullmatch
 """A line whose columns of CPU and time somebody has taken out."""
 _ENTRIES = re.compile(rf"# entries-in-buffer/entries-written: ({_COUNT})/({_COUNT}).*").fullmatch
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch

@@ -105,6 +105,7 @@ _SUPPRESSED = re.compile(r"^(?P<what>[\w.]{1,100}): (?P<count>\d{1,18}) (?:callb
 _ELIDED = re.compile(
     r"(?:\.{3,}|…|\[\s*(?:\.{2,}|…|snip\w*|cut|truncated)\s*\.*\]|<\s*(?:\.{2,}|snip\w*|cut|truncated)\s*>|-+\s*8<\s*-+)"
 ).fullmatch
+_JOURNAL = re.compile(r"-- (?:Boot \w+|Reboot|Logs begin at .*|Journal begins at .*|No entries) --$").match
 _CUT_HERE = re.compile(r"-{3,}\[ cut here \]").match
 _PAGES = ("pfn", "pfn_end", "gfn", "index", "first", "behind")
 _KEYS_ABOVE = 1 << 45
@@ -130,6 +131,8 @@ class KernelLog:
         if _CUT_HERE(text):
             self._text_due = _TEXT_LINES
             return Context("kernel dump", proof=True)
+        if _JOURNAL(text):
+            return Context(self.format, proof=True)
         found = splats.header(text)
         if found is not None:
             self._text_due = 0

@@ -13,7 +13,7 @@ from gmemstate.ingest.strace import CONVERTING, ioctl_of, told
 from gmemstate.ingest.wrappers import PROCESS, Clock, Frame
 
 _SCRIPT = re.compile(
-    r" *+(?P<comm>\S.{0,30}?) +(?:\d{1,9}/)?(?P<thread>\d{1,9}) +(?:\[\d{1,5}\] +)?(?:[^ \d][^ ]{1,8} +)?"
+    r" *+(?!> )(?P<comm>\S.{0,14}?) +(?:\d{1,9}/)?(?P<thread>\d{1,9}) +(?:\[\d{1,5}\] +)?(?:[^ \d][^ ]{1,8} +)?"
     rf"(?P<s>{SECONDS})\.(?P<f>\d{{6,9}}): +(?:\d{{1,20}} +)?(?P<group>[a-z]\w{{0,30}}):(?P<name>\w{{1,60}}): *(?P<rest>.*)"
 ).fullmatch
 _CHAIN = re.compile(r"\s+[0-9a-f]{8,16} .*\(.*\)$|\s+[0-9a-f]{12,16} \[unknown\].*$").fullmatch
@@ -81,7 +81,7 @@ class PerfTraceReader:
 
     def parse(self, number: int, text: str) -> Parsed:
         """What a line says: a call or a tracepoint, context, or None for what is no line of perf trace."""
-        match = _TRACE(text)
+        match = _TRACE(text.rstrip())
         if match is None:
             return None
         begun = int(match["s"]) * 1_000_000 + int(match["f"]) * MICROSECOND

@@ -1,5 +1,6 @@
 """Which reader understands a line: several formats may stand in one input, in any order."""
 
+import re
 from collections import Counter
 from typing import Protocol
 
@@ -12,6 +13,11 @@ from gmemstate.ingest.qemu import Qemu
 from gmemstate.ingest.strace import StraceReader
 from gmemstate.ingest.vmm import OtherVmm
 from gmemstate.ingest.wrappers import KERNEL, Clock, Frame, unwrap
+
+_MAY_BE_A_TRACE = re.compile(
+    r"-\d+(?: +[(\[]|: )|\d\) |\d\.\d{6,9}: |\) += |resumed>|<unfinished|^[{#=]|\+\+\+ |--- SIG|ms\)|\( +\): "
+).search
+"""What no line of a trace is without; most lines of logs are."""
 
 
 class Reader(Protocol):
@@ -121,6 +127,8 @@ class Chooser:
 
     def _trace(self, number: int, text: str) -> Parsed:
         """What a line says to the readers of traces, which know no frames but their own."""
+        if not _MAY_BE_A_TRACE(text):
+            return None
         for reader in self._readers:
             said = None if isinstance(reader, LogReader) else reader.parse(number, text)
             if said is not None:

@@ -46,6 +46,10 @@ PARTS = (
 )
 """What belongs to the report before it."""
 
+_HEADER_HINT = re.compile(r"WARNING:|BUG|SAN: |KFENCE|panic|FAULT_INJECTION|fault|Internal error|INFO: task").search
+_PART_HINT = re.compile(r"#PF|^PGD|^name |CPU: |RIP|^pc :|\+0x|\[inline\]|all trace|---\[").search
+"""Words of which every header and every part has one."""
+
 _REGISTERS = re.compile(r"\b(R(?:[A-D]X|[SD]I|BP|[0-9]{1,2})): (f{13}[0-9a-f]{3})\b").findall
 _NOISE = re.compile(
     r"Modules linked in:|Hardware name:|Code: |Call [Tt]race:|</?(?:TASK|IRQ|NMI|#\w+)>$|Tainted: \[|Oops: |#PF: |PGD |"
@@ -59,12 +63,12 @@ _NOISE = re.compile(
 
 def header(text: str) -> Said | None:
     """The beginning of a report."""
-    return first(HEADERS, text)
+    return first(HEADERS, text) if _HEADER_HINT(text) else None
 
 
 def part(text: str) -> Said | Context | None:
     """A line inside of a report: something that it tells, or mere noise."""
-    found = first(PARTS, text)
+    found = first(PARTS, text) if _PART_HINT(text) else None
     if found is not None:
         return found
     errors = {name: int(value, 16) - (1 << 64) for name, value in _REGISTERS(text)}

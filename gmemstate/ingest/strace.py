@@ -129,7 +129,7 @@ class StraceReader:
 
     def parse(self, number: int, text: str) -> Parsed:
         """What a line says: a call or a signal that matters, context, or None for what strace does not print."""
-        match = _LINE(text)
+        match = _LINE(text.rstrip())
         if match is None:
             return Context("system_call", proof=True) if _OTHER(text) else None
         thread = int(match["pid"] or match["tid"] or 0)

@@ -162,7 +162,13 @@ _FRAMES: tuple[tuple[Callable[[str], re.Match[str] | None], Callable[[Frame, re.
     ),
     (re.compile(rf"(?P<thread>\d{{1,9}})@(?P<s>{SECONDS})\.(?P<f>\d{{6}}):(?P<rest>.*)").fullmatch, _thread),
     (re.compile(r"\[kmsg\]: (?P<rest>.*)").fullmatch, _bare),
+    (re.compile(r"message repeated \d{1,9} times: \[ ?(?P<rest>.*)\]").fullmatch, _bare),
 )
+
+_FRAMED = re.compile(
+    r"[>\[<\d]|[A-Z][a-z]{2} [ \d]\d |time=|cloud-hypervisor:|message repeated|[a-z]+\d? *:[a-z]+ *: *\["
+).match
+"""How every frame begins; most messages do not."""
 
 _BEHIND_TIME = re.compile(rf"{_HOST} {_PROGRAM}: (?P<rest>.*)").fullmatch
 """Host and program behind a time: only there, as two words and a colon begin many a message."""
@@ -182,7 +188,7 @@ def unwrap(line: str) -> Frame:
 
 
 def _next(frame: Frame, text: str) -> Frame | None:
-    for matches, take in _FRAMES:
+    for matches, take in _FRAMES if _FRAMED(text) else ():
         match = matches(text)
         if match is not None:
             return take(frame, match)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gmemstate.ingest.facts import Context, Fact
 from gmemstate.ingest.readers import Chooser, formats
 from gmemstate.ingest.wrappers import iso_ns, unwrap
 from gmemstate.model.events import Event, HkidLeaked, KernelWarned, VmmSaid
@@ -58,6 +59,7 @@ FRAMES: dict[str, tuple[str, int | None, str | None]] = {
     "env_logger": ("[2026-11-22T10:00:00Z ERROR vmm::linux::vstate] {}", EPOCH, None),
     "tracing": ("2026-11-22T10:00:00.25Z ERROR vmm::vstate: {}", EPOCH + 250_000_000, None),
     "cloud-hypervisor": ("cloud-hypervisor:   12.345678s: <vcpu0> ERROR:vmm/src/cpu.rs:77 -- {}", 12_345678000, None),
+    "rsyslog, repeated": ("Nov 22 10:00:00 somehost kernel: message repeated 3 times: [ {}]", None, "Nov 22 10:00:00"),
     "kmsg of a paravisor": ("[kmsg]: [12.345678] {}", 12_345678000, None),
     "printf of bpftrace": (json.dumps({"type": "printf", "data": "{}\n"}), None, None),
     "quoted in a mail": ("> {}", None, None),
@@ -82,14 +84,33 @@ def test_a_frame_changes_nothing_but_the_time(name: str, message: str, kind: typ
     assert log.account.used == 1
 
 
+TRACES = {
+    "ftrace": next(line.decode() for line in lines_of("simple") if b"kvm_vm_set_mem_attributes" in line).strip(),
+    "a graph": "25.346149 |   0)  gmem_ca-459   |               |  kvm_gmem_release [kvm](inode=0xffff88810088e9c0) {",
+    "without columns": "vcpu-77: kvm_hypercall: nr 0xc a0 0x100000000 a1 0x4 a2 0x10 a3 0x0",
+    "perf script": "qemu 77 [001] 12.345678: kvm:kvm_vm_set_mem_attributes: 0x00000000100004 -- 0x00000000100008 [0x8]",
+    "perf trace": "0.300 ( 0.010 ms): vmm/77 ioctl(fd: 4, cmd: (0xae, 0xd2, 0x1), arg: 0x7ffc)         = 0",
+    "strace": "4711  ioctl(4, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc) = -1 ENOMEM (Cannot allocate memory)",
+    "strace, unfinished": "4711  ioctl(4, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc <unfinished ...>",
+    "strace, a signal": "4711  --- SIGBUS {si_signo=SIGBUS, si_code=BUS_ADRERR, si_addr=0x7f0000001000} ---",
+}
+
+
 @pytest.mark.parametrize("name", FRAMES)
-def test_a_trace_is_read_out_of_a_frame_too(name: str) -> None:
+@pytest.mark.parametrize("trace", TRACES)
+def test_a_trace_is_read_out_of_a_frame_too(name: str, trace: str) -> None:
     """What was printed, mailed or logged somewhere is still a trace; it keeps its own time."""
-    line = next(line.decode() for line in lines_of("simple") if b"kvm_vm_set_mem_attributes" in line).strip()
-    frame = FRAMES[name][0]
+    line, frame = TRACES[trace], FRAMES[name][0]
     bare, framed = Chooser().parse(7, line), Chooser().parse(7, quoted(frame, line))
     assert bare is not None
-    assert framed == bare
+    assert framed is not None
+    assert type(framed) is type(bare)
+    assert isinstance(bare, Context) or told(framed) == told(bare)
+
+
+def told(said: object) -> object:
+    """What a fact says but for its own text, where a frame may stand in it."""
+    return said._replace(text="") if isinstance(said, Fact) else said
 
 
 def test_the_name_of_a_guest_before_the_program_is_no_host(tmp_path: Path) -> None:

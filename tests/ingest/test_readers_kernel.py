@@ -595,6 +595,7 @@ NOT_ABOUT_CONVERSIONS = [
     "[ 12.345678] kvm: exiting hardware virtualization",
     '[ 12.345678] audit: type=1400 audit(1716225051.602:121): apparmor="DENIED"',
     "[ 12.345678] SEV-ES and SEV-SNP supported: 99 ASIDs",
+    "-- Boot 0123456789abcdef0123456789abcdef --",
 ]
 
 

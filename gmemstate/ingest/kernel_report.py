@@ -27,6 +27,8 @@ STACK = 64
 """How many frames of a stack are kept."""
 NEIGHBOURS = 16
 """How many runs of equal RMP entries are kept of a dump."""
+ACTIONS = 16
+"""How many different actions are kept of a run of poisoned pages."""
 APART = 40
 """How many lines of others may stand between two of a report."""
 RMP_FAULT = 1 << 31
@@ -58,7 +60,6 @@ class Report:
     t: int | None
     args: dict[str, int]
     words: dict[str, str]
-    text: str = ""
     last: int = 0
     lines: int = 1
     end: int = 0
@@ -72,12 +73,13 @@ class Report:
     more: int = 0
     """neighbours beyond those that are kept"""
     actions: Counter[str] = field(default_factory=Counter)
+    """what the kernel says that it did with poisoned pages"""
 
     @classmethod
     def of(cls, fact: Fact) -> "Report":
         """The report that a fact begins."""
         words = {name: shown(word) for name, word in fact.words.items()}
-        return cls(fact.name, fact.line, fact.t, dict(fact.args), words, shown(fact.text), fact.line)
+        return cls(fact.name, fact.line, fact.t, dict(fact.args), words, fact.line)
 
     def add(self, fact: Fact) -> bool:
         """Take one more line in; what is known already stays."""
@@ -122,6 +124,11 @@ class Report:
             self.neighbours.append(Neighbours(pfn, pfn + 1, owner))
         else:
             self.more += 1
+
+    def add_action(self, action: str) -> None:
+        """What the kernel did with one poisoned page of a run."""
+        if action in self.actions or len(self.actions) < ACTIONS:
+            self.actions[action] += 1
 
     # --- the event
 

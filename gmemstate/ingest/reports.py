@@ -68,7 +68,7 @@ def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if pfn == report.end:
         report.end = pfn + 1
     if action := fact.words.get("action"):
-        report.actions[shown(action)] += 1
+        report.add_action(shown(action))
     return True
 
 

@@ -200,13 +200,13 @@ class Kernel:
         page = start
         while page < end:
             _, last, backing = gmem.backing.run_at(page)
+            _, alike, order = gmem.orders.run_at(page)
             if backing not in (PRESENT, POISONED_PAGE):
                 page = last
                 continue
-            order = gmem.orders.get(page)
-            head = page >> order << order
-            yield head, order
-            page = head + (1 << order)
+            heads = range(page >> order << order, min(last, alike, end), 1 << order)
+            yield from ((head, order) for head in heads)
+            page = heads[-1] + (1 << order)
 
     def is_small(self, space: int, start: int, end: int) -> bool:
         """Whether a whole range has memory, in folios of one page."""
@@ -222,8 +222,11 @@ class Kernel:
 
     def _kept(self, space: int, start: int, end: int) -> int:
         """References of the kernel itself: of memory_failure() for poison, of TDX for pages that it could not remove."""
-        backing = self.gmem(space).backing.runs(start, end)
-        kept = sum(last - first for first, last, what in backing if what == POISONED_PAGE)
+        backing = self.gmem(space).backing
+        if end - start == 1:
+            kept = int(backing.get(start) == POISONED_PAGE)
+        else:
+            kept = sum(last - first for first, last, what in backing.runs(start, end) if what == POISONED_PAGE)
         return kept + len(self.messed_up(space, start, end)) if self.policy is Policy.UNINFORMED else kept
 
     def pinned_or_mapped(self, head: int, order: int) -> bool:

@@ -108,7 +108,7 @@ class Simulation(Host):
         if slot is None and not private:
             self.record(VcpuExited(thread=VCPU, space=self.vm, reason=KVM_EXIT_MMIO, detail=detail(user=user.name)))
             return False
-        if (private or not self.in_vm) and (slot is None or slot.has_gmem):
+        if private or (not self.in_vm and slot is not None and slot.has_gmem):
             if error := self._no_memory(slot, index, private=private):
                 return self._memory_fault(user, gfn, error, private=private)
             if private and self.setting.type is VmType.TDX and not accept and page not in getattr(user, "pages", ()):

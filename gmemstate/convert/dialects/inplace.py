@@ -110,8 +110,9 @@ def _in_use(kernel: Kernel, space: int, start: int, end: int) -> Doing[int | Non
     for head, order in kernel.folios(space, start, end):
         expected = (1 << order) + 1
         if not kernel.pinned_or_mapped(head, order):
-            if kernel.references(space, head, order) + 1 != expected:
-                kernel.drained = True  # lru_cache_drain_for_folio(), at most once per request
+            if kernel.references(space, head, order) + 1 == expected:
+                continue
+            kernel.drained = True  # lru_cache_drain_for_folio(), at most once per request
             if kernel.references(space, head, order) + 1 == expected:
                 continue
         found = kernel.references(space, head, order) + 1

@@ -1,6 +1,5 @@
 """What only a server has: writers on other machines, roles and passwords, and a schema that others may alter."""
 
-import signal
 import subprocess
 import sys
 import textwrap
@@ -320,7 +319,7 @@ def test_a_server_that_dies_is_named_and_what_it_has_acknowledged_is_there_again
         ledger.record(*guests(1))
         for n in range(5):
             done = ledger.record(*conversion(2, 16 * n))
-        server.end(signal.SIGQUIT)
+        server.end()
         with pytest.raises(CannotRead, match="whether the server runs"):
             ledger.record(*conversion(2, 0x100))
         with pytest.raises(CannotRead, match="whether the server runs"):

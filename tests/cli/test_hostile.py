@@ -14,7 +14,7 @@ from tests.traces import lines_of
 COMMS = {
     "an escape": b"\x1b[31;5mred\x07",
     "a title": b"\x1b]0;pwned\x07\x9b",
-    "tags": b"<b onload=x>&amp",
+    "tags": b"<b onload>&amp;",
     "a script": b"<script>alert()",
     "bidi": "\u202egnp\u2066\u200b".encode(),
     "no utf-8": b"\xff\xfe\x80caf\xe9",

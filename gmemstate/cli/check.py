@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, worst
+from gmemstate.cli.exits import Exit, worst
 from gmemstate.cli.options import json_option, reading
 from gmemstate.model.errors import CannotRead
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import json_option
 from gmemstate.model.errors import UsageError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit
+from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import json_option, reading
 from gmemstate.model.errors import UsageError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import reading
 from gmemstate.model.errors import CannotWrite
 

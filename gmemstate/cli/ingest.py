@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, talk, worst
+from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
 from gmemstate.model.errors import GmemstateError
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, shown
+from gmemstate.cli.exits import Exit, shown
 from gmemstate.cli.options import at_option, finish, json_option, reading
 from gmemstate.model.errors import UsageError
 

@@ -3,7 +3,7 @@
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit
+from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import json_option
 
 

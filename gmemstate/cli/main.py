@@ -1,14 +1,13 @@
 """The entry point: one group of verbs, one place for errors and exit codes."""
 
 import os
-import re
 import sys
-from enum import IntEnum
 from typing import Any, NoReturn
 
 import click
 
 from gmemstate._version import __version__
+from gmemstate.cli.exits import Exit, talk
 from gmemstate.model.errors import GmemstateError
 
 EXAMPLES = """\b
@@ -20,40 +19,6 @@ Begin with:
 Exit codes: 0 clean, 1 findings, 2 usage, 3 incomplete, 4 cannot read. Every
 verb that prints data has --json.
 """
-
-
-class Exit(IntEnum):
-    """Exit codes; where several fit, 4 goes before 2, 1, 3 and 0."""
-
-    CLEAN = 0
-    FINDINGS = 1
-    USAGE = 2
-    INCOMPLETE = 3
-    CANNOT_READ = 4
-    INTERRUPTED = 130
-
-
-_PRECEDENCE = (Exit.CANNOT_READ, Exit.USAGE, Exit.FINDINGS, Exit.INCOMPLETE, Exit.CLEAN)
-
-
-def worst(*codes: Exit) -> Exit:
-    """The code that counts among several."""
-    return next(code for code in _PRECEDENCE if code in codes or code is Exit.CLEAN)
-
-
-def shown(text: str) -> str:
-    """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
-    from gmemstate.ingest.lines import printable
-
-    return printable(_PASSWORD.sub(r"\1:***@", text))
-
-
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
-
-
-def talk(text: str) -> None:
-    """Say one line to the person, not to the pipe."""
-    click.echo(shown(text), err=True)
 
 
 class ReaderGone(Exception):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.exits import Exit, talk
 
 if TYPE_CHECKING:
     from gmemstate.answers import Answers

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, talk
+from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import json_option, reading
 from gmemstate.model.errors import CannotWrite, UsageError
 

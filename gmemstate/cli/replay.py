@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit, worst
+from gmemstate.cli.exits import Exit, worst
 from gmemstate.cli.options import finish, json_option, reading
 from gmemstate.model.errors import UsageError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.main import Exit
+from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, json_option, reading
 from gmemstate.model.errors import UsageError
 

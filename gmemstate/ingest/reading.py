@@ -7,6 +7,7 @@ is continued.
 from collections.abc import Iterator
 
 from gmemstate.ingest.facts import Context, Fact, Marker
+from gmemstate.ingest.handlers import HANDLERS
 from gmemstate.ingest.lines import Account, Input, as_text, printable
 from gmemstate.ingest.readers import Chooser, formats, proves
 from gmemstate.ingest.tracker import Tracker
@@ -25,7 +26,7 @@ class Reading:
     def __init__(self, source: Input, pauses: tuple[int, ...] = ()) -> None:
         self.input = source
         self.account = Account()
-        self.tracker = Tracker()
+        self.tracker = Tracker(HANDLERS)
         self.gaps = 0
         self._reader = Chooser()
         self._pauses = set(pauses)

@@ -5,7 +5,7 @@ seen with exactly one, else to nobody. Facts of a thread nest like its calls. Wh
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -243,20 +243,7 @@ Handler = Callable[["Tracker", Fact, Thread], bool]
 class Tracker:
     """Takes the facts of one trace in order and makes events of them (``take``)."""
 
-    def __init__(self) -> None:
-        from gmemstate.ingest import (
-            calls,
-            guests,
-            psc,
-            reports,
-            slots,
-            snp_reports,
-            syscalls,
-            tdx_reports,
-            touches,
-            vmm_reports,
-        )
-
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self.source = -1
         self.next = -2
         self.made: list[Event] = []
@@ -277,10 +264,7 @@ class Tracker:
         """the last report that came to its end"""
         self.gmem_fds: set[int] = set()
         """file descriptors that calls have shown to be of guest_memfds"""
-        self._handlers: dict[str, Handler] = {
-            **calls.HANDLERS, **guests.HANDLERS, **psc.HANDLERS, **slots.HANDLERS, **touches.HANDLERS,
-            **reports.HANDLERS, **tdx_reports.HANDLERS, **snp_reports.HANDLERS, **syscalls.HANDLERS, **vmm_reports.HANDLERS,
-        }  # fmt: skip
+        self._handlers = handlers
 
     # --- input and output
 

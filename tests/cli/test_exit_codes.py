@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.cli.main import Exit, worst
+from gmemstate.cli.exits import Exit, worst
 from tests.cli.running import GMEMSTATE, PLAIN, ledger_of, put, run, say
 
 VERBS = ("conversions", "requests", "state", "messed-up", "events", "status", "replay", "postmortem")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmemstate.ingest.facts import Context, Fact, Marker
+from gmemstate.ingest.handlers import HANDLERS
 from gmemstate.ingest.kernel_report import NEIGHBOURS, STACK, TEXT
 from gmemstate.ingest.lines import MAX_LINE, Account, Input
 from gmemstate.ingest.readers import Chooser, readers
@@ -168,7 +169,7 @@ def test_calls_that_never_end_are_not_remembered_for_ever() -> None:
 
 
 def test_a_report_without_an_end_does_not_grow_for_ever() -> None:
-    chooser, tracker = Chooser(), Tracker()
+    chooser, tracker = Chooser(), Tracker(HANDLERS)
     tell = ["SEV-SNP: RMPUPDATE failed for PFN 2a3b4c, pg_level: 1, ret: 2"]
     tell += [f" frame_{n}+0x1/0x2 [kvm]" for n in range(1000)]
     tell += [f"SEV-SNP: PFN: {n:#x}, [{1 | n << 12 | (n % 1000) << 51:#018x} - 0x0]" for n in range(1000)]

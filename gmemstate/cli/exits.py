@@ -1,0 +1,40 @@
+"""How a verb ends, and how it speaks to the person besides its answer."""
+
+import re
+from enum import IntEnum
+
+import click
+
+
+class Exit(IntEnum):
+    """Exit codes; where several fit, 4 goes before 2, 1, 3 and 0."""
+
+    CLEAN = 0
+    FINDINGS = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    CANNOT_READ = 4
+    INTERRUPTED = 130
+
+
+_PRECEDENCE = (Exit.CANNOT_READ, Exit.USAGE, Exit.FINDINGS, Exit.INCOMPLETE, Exit.CLEAN)
+
+
+def worst(*codes: Exit) -> Exit:
+    """The code that counts among several."""
+    return next(code for code in _PRECEDENCE if code in codes or code is Exit.CLEAN)
+
+
+def shown(text: str) -> str:
+    """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
+    from gmemstate.ingest.lines import printable
+
+    return printable(_PASSWORD.sub(r"\1:***@", text))
+
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
+
+
+def talk(text: str) -> None:
+    """Say one line to the person, not to the pipe."""
+    click.echo(shown(text), err=True)

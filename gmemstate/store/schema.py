@@ -1,7 +1,7 @@
 """The tables, as migrations make them; a test compares the two.
 
-``event`` and ``batch`` are the record: append-only, chained, gapless. All other tables are projections for readers of
-SQL: they can be dropped and made anew.
+``event`` and ``batch`` are the record: append-only, chained, gapless. All other tables can be dropped and made anew:
+projections are for readers of SQL, and ``snapshot`` has the whole memory at some seqs (:mod:`gmemstate.model.snapshot`).
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 
 from gmemstate.model.events import COLUMNS
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision that this version knows."""
 
 APPLICATION_ID = 0x676D656D
@@ -124,6 +124,14 @@ source = _table(
     _integer("read_to", null=False),
     _integer("whole", null=False),
     _integer("last", null=False),
+)
+
+snapshot = _table(
+    "snapshot",
+    _integer("seq", key=True),
+    _integer("fold", null=False),
+    _integer("latest"),
+    Column("content", LargeBinary, nullable=False),
 )
 
 PROJECTIONS = (range_, conversion, request, messed_up, source)

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from gmemstate.convert.policies import Policy
@@ -179,11 +180,11 @@ class Kernel:
         return self.memory.gmems[space]
 
     def slots(self, space: int, start: int, end: int) -> Iterator[tuple[Vm, Slot, int, int]]:
-        """The memslots of all guests that overlap pages of a space, and the overlap in pages of the space."""
+        """The memslots that overlap pages of a space, guest by guest in the order of those pages, and the overlap in pages."""
         for vm in self.memory.vms.values():
-            for slot in vm.slots.values():
-                base = slot.start if vm.id == space else slot.index if slot.gmem == space else None
-                if base is not None and max(base, start) < min(base + slot.npages, end):
+            bases = [(slot.start if vm.id == space else slot.index, slot) for slot in vm.slots.values() if space in (vm.id, slot.gmem)]
+            for base, slot in sorted(((base, slot) for base, slot in bases if base is not None), key=itemgetter(0)):
+                if max(base, start) < min(base + slot.npages, end):
                     yield vm, slot, max(base, start), min(base + slot.npages, end)
 
     def kinds(self, space: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:

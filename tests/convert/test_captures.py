@@ -94,6 +94,7 @@ def test_captures_show_what_they_are_here_for() -> None:
     errnos = Counter(report.errno for case in IN_PLACE for report in reports(case) if report.op == "set_memory_attributes2")
     assert errnos[EAGAIN] > 25
     assert errnos[ENOMEM] == 3
+    assert sum(len(OnVm(case, CALLS.get(case, {})).held_off) for case in ("enomem", "thp_split", "st_conv_full")) == 13
     runs = [InPlace(case, NOTES) for case in ("ip_eagain_pin", "ip_eagain_otherhva", "ip_pin_middle", "ip_hwpoison_private")]
     assert [run.compared["guest entries"] for run in runs] == [6, 6, 3, 3]
     assert [run.compared["page tables"] for run in runs] == [2, 2, 4, 0]

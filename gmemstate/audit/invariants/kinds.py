@@ -1,4 +1,4 @@
-"""Private and shared are kept apart: who may touch and hold a page, and what its kind may be changed by (INV-03 to 07, 25, 28, 44, 48, 49)."""
+"""Private and shared are kept apart: who may touch and hold a page, and what its kind may be changed by (INV-03 to 07, 25, 27, 28, 44, 48, 49)."""
 
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from gmemstate.model.events import (
     FaultServed,
     GmemBound,
     GmemReleased,
+    InvalidateAdded,
     Pinned,
     Poisoned,
     Punched,
@@ -186,6 +187,23 @@ def huge_entries_are_of_one_kind(at: Moment) -> Looks:
     kinds = {run.state for run in at.runs()}
     if kinds <= {SHARED, PRIVATE} and (len(kinds) == 1 or at.settled(vm.id)):
         yield FINE if len(kinds) == 1 else Wrong("a huge entry covers private and shared pages", vm.id, *at.pages)
+
+
+@before("INV-27", InvalidateAdded)
+def what_is_not_flagged_is_not_mixed(at: Moment) -> Looks:
+    """Beside what is converted KVM holds faults off in huge ranges that lie in a slot and are not flagged: there the flag shows."""
+    vm, conversion, (start, end) = at.memory.vms.get(at.space), at.conversion, at.pages
+    if vm is None or vm.dialect is not Dialect.MAINLINE or conversion is None or end - start not in HUGE or start % (end - start):
+        return
+    if conversion.start is None or conversion.end is None or (conversion.start <= start and end <= conversion.end):
+        return
+    if not at.quiet(vm.id) or not at.memory.slots_known(vm):
+        return
+    kinds = {run.state for run in at.runs()}
+    if not any(slot.start <= start and end <= slot.end for slot in vm.slots.values()):
+        yield Wrong("a huge range that lies in no memslot is taken for one of a single kind", vm.id, start, end)
+    elif kinds <= {SHARED, PRIVATE}:
+        yield FINE if len(kinds) == 1 else Wrong("a huge range with private and shared pages is not flagged as mixed", vm.id, start, end)  # fmt: skip
 
 
 # --- staying what it is ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Private and shared memory of a gfn are different host pages, so nobody's referen
 fail is done first, so there is nothing to roll back.
 """
 
+from collections.abc import Iterator
 from errno import EFAULT, EINVAL, EIO
 
 from gmemstate.convert.engine import THIS, Call, Kernel, Steps, Told, misaligned, range_of, wraps
@@ -18,6 +19,7 @@ from gmemstate.model.events import (
     ZapStarted,
 )
 from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.objects import Slot
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 HUGE = (512, 512 * 512)
@@ -66,8 +68,9 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
     # 5. kvm_arch_pre_set_memory_attributes(): the *old* kind is zapped, slot by slot
     overlaps = list(kernel.slots(vm.id, start, end))
     for _, slot, first, last in overlaps:
-        low, high = hull(slot.start, slot.end, first, last)
-        yield InvalidateAdded(conversion=THIS, space=vm.id, start=low, npages=high - low)
+        yield InvalidateAdded(conversion=THIS, space=vm.id, start=first, npages=last - first)
+        for head, size in straddled(kernel, vm.id, slot, first, last):
+            yield InvalidateAdded(conversion=THIS, space=vm.id, start=head, npages=size)
         yield ZapStarted(
             conversion=THIS, space=vm.id, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
@@ -82,13 +85,16 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
     return Told()
 
 
-def hull(slot_start: int, slot_end: int, first: int, last: int) -> tuple[int, int]:
-    """What is invalidated, not zapped: also the 2M and 1G ranges that head and tail lie in, where they lie in the slot."""
-    low, high = first, last
+def straddled(kernel: Kernel, space: int, slot: Slot, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The huge ranges that head and tail lie in, where KVM could map them as huge now: no fault may do so meanwhile.
+
+    They must lie in the slot, and not be flagged as mixed (hugepage_test_mixed()). They are invalidated, not zapped.
+    """
     for size in HUGE:
-        head, tail = first // size * size, -(-last // size) * size
-        if head >= slot_start and head + size <= slot_end:
-            low = min(low, head)
-        if tail <= slot_end and tail - size >= slot_start:
-            high = max(high, tail)
-    return low, high
+        head, tail = first // size * size, (last - 1) // size * size
+        ends = [head] if head != first or head + size > last else []
+        ends += [tail] if tail != head and tail + size > last else []
+        for start in ends:
+            inside = slot.start <= start and start + size <= slot.end
+            if inside and len({kind for *_, kind in kernel.kinds(space, start, start + size)}) == 1:
+                yield start, size

@@ -1,4 +1,4 @@
-"""Who may touch and hold which pages: INV-03, 04, 05, 06, 07, 25, 28, 44, 48, 49."""
+"""Who may touch and hold which pages: INV-03, 04, 05, 06, 07, 25, 27, 28, 44, 48, 49."""
 
 from errno import EAGAIN, EFAULT
 
@@ -110,6 +110,38 @@ def the_host_maps_a_private_file(s: Story) -> int:
 @holds("INV-25", MAINLINE)
 def the_host_may_not_map_a_private_file(s: Story) -> None:
     s.touched(Access.HOST, 3, result=EACCES)
+
+
+def a_slot_of_huge_ranges(s: Story) -> None:
+    """Gfns 0x200 to 0x600: two huge ranges, pages 0x100 and 0x300 of the story."""
+    s.add(e.SlotSet(slot=1, space=s.vm, start=0x200, npages=0x400, flags=0, result=0))
+
+
+@breaks("INV-27", MAINLINE)
+def a_mixed_range_is_held_off(s: Story) -> int:
+    a_slot_of_huge_ranges(s)
+    s.converted(0x102, 1, PRIVATE)
+    c = s.ask(0x105, 1, PRIVATE)
+    return s.held_off(c, 0x100, 512)
+
+
+@breaks("INV-27", MAINLINE)
+def a_range_beyond_its_slot_is_held_off(s: Story) -> int:
+    a_slot_of_huge_ranges(s)
+    return s.held_off(s.ask(0x4FF, 1, PRIVATE), 0x500, 512)
+
+
+@holds("INV-27", MAINLINE)
+def a_range_of_one_kind_is_held_off(s: Story) -> None:
+    a_slot_of_huge_ranges(s)
+    s.held_off(s.ask(0x102, 1, PRIVATE), 0x100, 512)
+
+
+@holds("INV-27", MAINLINE)
+def the_other_range_is_held_off(s: Story) -> None:
+    a_slot_of_huge_ranges(s)
+    s.converted(0x102, 1, PRIVATE)
+    s.held_off(s.ask(0x305, 1, PRIVATE), 0x300, 512)
 
 
 @breaks("INV-28", MAINLINE)

@@ -147,7 +147,7 @@ CATALOGUE = {
                   "v8 patch 13, kvm_gmem_mas_preallocate()",
                   (STORES, traced("a simulated store names what was asked, not the range in a tree"))),
         Invariant("INV-08", GMEM, E, "Every page of a guest_memfd has an attribute at all times, allocated or not.",
-                  "v8 patch 01", (never("no event reads the attributes of a guest_memfd; a missing one prints a WARN only"),)),
+                  "v8 patch 01; kvm_gmem_get_attributes()", (never("no event reads the attributes of a guest_memfd: only a missing one shows, by a WARN"),)),
         Invariant("INV-09", (R, P), E, "No folio in the filemap has fewer references than the filemap itself holds.",
                   "RFC v2 patches 04 and 38", (events("no references were counted", UsersChecked),)),
         Invariant("INV-10", (R, P), E,

@@ -1,4 +1,4 @@
-"""Private and shared are kept apart: who may touch and hold a page, and what its kind may be changed by (INV-03 to 07, 25, 27, 28, 44, 48, 49)."""
+"""Private and shared are kept apart: who may touch and hold a page, and what its kind may be changed by (INV-03 to 08, 25, 27, 28, 44, 48, 49)."""
 
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from gmemstate.model.events import (
     KIND,
     NPAGES,
     RESULT,
+    SPACE,
     START,
     VALUE,
     Access,
@@ -22,6 +23,7 @@ from gmemstate.model.events import (
     GmemBound,
     GmemReleased,
     InvalidateAdded,
+    KernelWarned,
     Pinned,
     Poisoned,
     Punched,
@@ -135,6 +137,13 @@ def stored_is_merged(at: Moment) -> Looks:
         yield Wrong("an empty range was stored", gmem.id, start, end)
     elif not wrong and set(states.values()) <= {SHARED, PRIVATE}:
         yield FINE
+
+
+@before("INV-08", KernelWarned)
+def every_page_has_an_attribute(at: Moment) -> Looks:
+    """Only a page without one is heard of: the kernel takes what the file was made with, behind a WARN."""
+    if details(at.row[DETAIL]).get("function") == "kvm_gmem_get_attributes":
+        yield Wrong("the tree has no attribute for a page of a guest_memfd", at.row[SPACE])
 
 
 # --- being private --------------------------------------------------------------------------------------------------

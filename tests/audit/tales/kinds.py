@@ -1,4 +1,4 @@
-"""Who may touch and hold which pages: INV-03, 04, 05, 06, 07, 25, 27, 28, 44, 48, 49."""
+"""Who may touch and hold which pages: INV-03, 04, 05, 06, 07, 08, 25, 27, 28, 44, 48, 49."""
 
 from errno import EAGAIN, EFAULT
 
@@ -100,6 +100,12 @@ def two_equal_runs_are_one(s: Story) -> None:
     s.zapped(c, 8, 8)
     s.tested(c, 8, 8)
     s.stored(c, 0, 16, PRIVATE)
+
+
+@breaks("INV-08", INPLACE)
+def a_page_has_no_attribute(s: Story) -> int:
+    s.add(e.KernelWarned(thread=1, space=s.vm, detail=e.detail(what="WARNING", function="kvm_gmem_get_pfn")))
+    return s.add(e.KernelWarned(thread=1, detail=e.detail(what="WARNING", function="kvm_gmem_get_attributes")))
 
 
 @breaks("INV-25", MAINLINE)

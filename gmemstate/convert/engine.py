@@ -230,13 +230,10 @@ class Kernel:
             kept = sum(last - first for first, last, what in backing.runs(start, end) if what == POISONED_PAGE)
         return kept + len(self.messed_up(space, start, end)) if self.policy is Policy.UNINFORMED else kept
 
-    def pinned_or_mapped(self, head: int, order: int) -> bool:
-        """folio_maybe_dma_pinned() or folio_mapped()."""
-        for user in self.users:
-            count = user.references(head, head + (1 << order), drained=self.drained)
-            if count >= FOLL_PIN or (count and user.kind is User.HOST):
-                return True
-        return False
+    def pinned_or_mapped(self, head: int, order: int, count: int) -> bool:
+        """folio_maybe_dma_pinned() of a folio with a count of references, or folio_mapped()."""
+        hosts = (user for user in self.users if user.kind is User.HOST)
+        return count >= FOLL_PIN or any(user.references(head, head + (1 << order), drained=self.drained) for user in hosts)
 
     def fails(self, at: str, start: int = 0, end: int = 1) -> int:
         """The errno with which a step fails now, 0 if it does not."""

@@ -124,7 +124,7 @@ class Naive(NaiveHost):
                 self.learned(self.zap(item, PRIVATE), item)
                 continue
             self.tell(("host", "iommu"), set(item))
-            if self.notifier:
+            if self.notifier or "no-zap" not in self.defects:
                 self.zap(item, SHARED)
             for head, size in self.folios(item):
                 if self.references(head, size) != size:

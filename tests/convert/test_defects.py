@@ -20,7 +20,7 @@ SIZE = 1 << ORDER
 
 
 class Example(NamedTuple):
-    """One request, and the one thing that goes wrong in it."""
+    """A guest that maps all of its memory, one request, and the one thing that goes wrong in it."""
 
     order: int
     starts: str
@@ -28,16 +28,20 @@ class Example(NamedTuple):
     request: Request
     at: str
     nth: int
+    notifier: bool
 
     def pair(self, *defects: str) -> Pair:
-        pair = Pair(World("rfc-v2", order=self.order, starts=self.starts, others=self.others, defects=frozenset(defects)))
+        pair = Pair(
+            World("rfc-v2", order=self.order, starts=self.starts, notifier=self.notifier, others=self.others,
+                  people=(("guest", frozenset(), 0),), defects=frozenset(defects))
+        )  # fmt: skip
         pair.trouble(self.at, nth=self.nth)
         return pair
 
 
 EXAMPLES = st.builds(
-    lambda order, starts, others, span, attributes, at, nth: Example(
-        order, starts, tuple(others), Request(span[0] << 12, min(span[1], PAGES - span[0]) << 12, attributes), at, nth
+    lambda order, starts, others, span, attributes, at, nth, notifier: Example(
+        order, starts, tuple(others), Request(span[0] << 12, min(span[1], PAGES - span[0]) << 12, attributes), at, nth, notifier
     ),
     st.sampled_from([0, ORDER]),
     st.sampled_from([SHARED, PRIVATE]),
@@ -46,6 +50,7 @@ EXAMPLES = st.builds(
     st.sampled_from([0, 8]),
     st.sampled_from(["work_item", "store", "split", "merge"]),
     st.integers(1, 2),
+    st.booleans(),
 )
 
 
@@ -72,11 +77,22 @@ def rubbish_is_told(example: Example, *defects: str) -> bool:
     )
 
 
+def still_mapped(example: Example, *defects: str) -> bool:
+    """Success, and the guest has what it mapped as shared still: of pages that are private now."""
+    pair = example.pair(*defects)
+    before = pair.kinds()
+    told, _ = pair.convert(example.request)
+    (guest,) = pair.naive.people
+    pair.agree()
+    return told == (0, None) and any(pair.kinds()[page] == PRIVATE != before[page] for page in guest.pages)
+
+
 Symptom = Callable[..., bool]
 SYMPTOMS: dict[str, Symptom] = {
     "shadowed-ret": partly_converted,
     "underflow": never_returns,
     "error-offset": rubbish_is_told,
+    "no-zap": still_mapped,
 }
 
 
@@ -145,3 +161,12 @@ def test_an_uninitialised_error_index_is_rubbish() -> None:
     assert told[0] == ENOMEM
     right, _ = example.pair().convert(example.request)
     assert right == (ENOMEM, None)
+
+
+def test_a_begin_that_zaps_nothing_leaves_the_guest_its_shared_entries() -> None:
+    """One page, and memslots that name another mapping: no mmu notifier zaps what begin was to zap."""
+    example = found("no-zap", "no-zap")
+    assert not example.notifier
+    assert len(example.request.pages) == 1
+    assert example.request.target == PRIVATE
+    assert not still_mapped(example._replace(notifier=True), "no-zap")

@@ -33,6 +33,8 @@ def convert(kernel: Kernel, call: Call) -> Steps:
 
 def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     space = call.space
+    if kernel.tracked(space, start, end):
+        return Told(EFAULT)
     # 1. the work, and faults held off
     items, error = yield from rfc_v2.work_items(kernel, call, start, end)
     if error or not items:

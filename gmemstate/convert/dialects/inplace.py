@@ -106,19 +106,16 @@ def _through_the_mmu_notifier(kernel: Kernel, space: int, start: int, end: int) 
 
 def _in_use(kernel: Kernel, space: int, start: int, end: int) -> Doing[int | None]:
     """kvm_gmem_is_safe_for_conversion(): the first folio in index order that somebody else holds, if any."""
-    kernel.drained = False
     for head, order in kernel.folios(space, start, end):
-        expected = (1 << order) + 1
-        if not kernel.pinned_or_mapped(head, order):
-            if kernel.references(space, head, order) + 1 == expected:
-                continue
+        # __folio_has_outstanding_references(); the lookup itself holds one more
+        found, expected = kernel.references(space, head, order) + 1, (1 << order) + 1
+        if found != expected and not kernel.pinned_or_mapped(head, order, found):
             kernel.drained = True  # lru_cache_drain_for_folio(), at most once per request
-            if kernel.references(space, head, order) + 1 == expected:
-                continue
-        found = kernel.references(space, head, order) + 1
-        yield UsersChecked(
-            conversion=THIS, space=space, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
-        )
-        return head
+            found = kernel.references(space, head, order) + 1
+        if found != expected:
+            yield UsersChecked(
+                conversion=THIS, space=space, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
+            )
+            return head
     yield UsersChecked(conversion=THIS, space=space, start=start, npages=end - start, result=0)
     return None

@@ -182,7 +182,11 @@ class Kernel:
     def slots(self, space: int, start: int, end: int) -> Iterator[tuple[Vm, Slot, int, int]]:
         """The memslots that overlap pages of a space, guest by guest in the order of those pages, and the overlap in pages."""
         for vm in self.memory.vms.values():
-            bases = [(slot.start if vm.id == space else slot.index, slot) for slot in vm.slots.values() if space in (vm.id, slot.gmem)]
+            bases = [
+                (slot.start if vm.id == space else slot.index, slot)
+                for slot in vm.slots.values()
+                if space in (vm.id, slot.gmem)
+            ]
             for base, slot in sorted(((base, slot) for base, slot in bases if base is not None), key=itemgetter(0)):
                 if max(base, start) < min(base + slot.npages, end):
                     yield vm, slot, max(base, start), min(base + slot.npages, end)

@@ -202,7 +202,13 @@ def huge_entries_are_of_one_kind(at: Moment) -> Looks:
 def what_is_not_flagged_is_not_mixed(at: Moment) -> Looks:
     """Beside what is converted KVM holds faults off in huge ranges that lie in a slot and are not flagged: there the flag shows."""
     vm, conversion, (start, end) = at.memory.vms.get(at.space), at.conversion, at.pages
-    if vm is None or vm.dialect is not Dialect.MAINLINE or conversion is None or end - start not in HUGE or start % (end - start):
+    if (
+        vm is None
+        or vm.dialect is not Dialect.MAINLINE
+        or conversion is None
+        or end - start not in HUGE
+        or start % (end - start)
+    ):
         return
     if conversion.start is None or conversion.end is None or (conversion.start <= start and end <= conversion.end):
         return

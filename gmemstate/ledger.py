@@ -214,11 +214,13 @@ class Ledger(Answers):
         result = Checked()
         with self.record_.still() as connection:
             check(self.record_, Inspection(connection, result.note), result, checkpoint)
-            try:
-                for table in self.stale_projections(result.history) if result.history is not None else ():
-                    result.note("PROJECTION", f"the table {table} is not what the record folds to")
-            except GmemstateError as error:
-                result.not_covered.append(f"tables: {error}")
+            if result.history is not None:
+                try:
+                    for table in self.stale_projections(result.history):
+                        result.note("PROJECTION", f"the table {table} is not what the record folds to")
+                    result.looked_at.append("tables")
+                except GmemstateError as error:
+                    result.not_covered.append(f"tables: {error}")
         return result
 
     def stale_projections(self, history: History) -> list[str]:

@@ -7,83 +7,25 @@ not read.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gmemstate.audit.history import History
+from gmemstate.audit.problems import Problem
 from gmemstate.model.encoding import NO_HASH, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead, GmemstateError
-from gmemstate.model.events import KIND, KINDS, SEQ, EventRow
-from gmemstate.model.findings import Severity
+from gmemstate.model.events import SEQ, EventRow
+from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.record import Record
+
+if TYPE_CHECKING:
+    from gmemstate.audit.invariants import Judged
 
 FIRST_LINE = "gmemstate checkpoint 1"
 _CHECKPOINT = re.compile(rf"{FIRST_LINE}\r?\nevents (\d{{1,19}})\r?\nhead ([0-9a-f]{{64}})\r?\nat (\d{{1,19}})\s*").fullmatch
 
 
-class Meaning(NamedTuple):
-    """What a code of a check means and what to do."""
-
-    severity: Severity
-    meaning: str
-    next_step: str
-
-
-CODES = {
-    "BATCH-HASH": Meaning(
-        Severity.FATAL, "the bytes of a batch are not those that were sealed", "restore the ledger from a copy; do not trust its answers"
-    ),
-    "BATCH-LINK": Meaning(
-        Severity.FATAL, "a batch does not follow the one before: the chain is broken", "restore the ledger from a copy"
-    ),
-    "BATCH-ORDER": Meaning(
-        Severity.FATAL, "the seqs of a batch do not go on where the batch before ended", "restore the ledger from a copy"
-    ),
-    "ROW-MISSING": Meaning(Severity.FATAL, "events of a batch are gone", "restore the ledger from a copy"),
-    "ROW-OUTSIDE": Meaning(Severity.FATAL, "events stand outside of every batch: they were not recorded by gmemstate", "restore the ledger from a copy"),
-    "ROW-INVALID": Meaning(Severity.FATAL, "a row is no event: a column has a type or a value that none can have", "restore the ledger from a copy"),
-    "KIND-UNKNOWN": Meaning(
-        Severity.ERROR, "an event has a kind that this version does not know", "check with the version that wrote it, or a newer one"
-    ),
-    "UNREADABLE": Meaning(Severity.FATAL, "the database cannot read a part of the record", "restore the ledger from a copy"),
-    "DATABASE": Meaning(Severity.FATAL, "the database's own check fails", "restore the ledger from a copy"),
-    "SCHEMA": Meaning(
-        Severity.ERROR, "the schema is not the one that the migrations make: a guard of the record may be gone",
-        "find out who has changed it; ingest the sources into a new ledger",
-    ),
-    "PROJECTION": Meaning(Severity.WARNING, "a table for readers of SQL is not what the record folds to", "`gmemstate rebuild` makes it anew"),
-    "CHECKPOINT-SHORT": Meaning(
-        Severity.FATAL, "the record is shorter than it was at the checkpoint", "events are lost: restore the ledger from a copy"
-    ),
-    "CHECKPOINT-HASH": Meaning(
-        Severity.FATAL, "the record up to the checkpoint is another one", "the chain was written anew: trust the copy that fits the checkpoint"
-    ),
-}  # fmt: skip
-"""All codes of a check, beside those of findings and invariants."""
-
-
 MOST = 1 << 32
 """More events than a batch can have."""
-
-
-class Problem(NamedTuple):
-    """Something wrong with a record: ``first .. last`` are the seqs that it is about."""
-
-    code: str
-    text: str
-    first: int | None = None
-    last: int | None = None
-
-    @property
-    def severity(self) -> Severity:
-        """How bad it is."""
-        return CODES[self.code].severity
-
-    def as_json(self) -> dict[str, Any]:
-        """The problem with everything that is known of its code."""
-        return {**self._asdict(), "severity": self.severity, "next_step": CODES[self.code].next_step}
-
-    def __str__(self) -> str:
-        return f"{self.text} [{self.code}]"
 
 
 class Checkpoint(NamedTuple):
@@ -128,9 +70,11 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
     history: History | None = None
     """the fold, where the record is whole"""
+    judged: "list[Judged]" = field(default_factory=list)
+    """what came of each invariant, where the record is whole"""
     batches: int = 0
     events: int = 0
-    medium: list[str] = field(default_factory=list)
+    looked_at: list[str] = field(default_factory=list)
     not_covered: list[str] = field(default_factory=list)
 
     def note(self, code: str, text: str, first: int | None = None, last: int | None = None) -> None:
@@ -142,19 +86,40 @@ class Checked:
         """Whether the record itself is not what was recorded."""
         return any(problem.severity is Severity.FATAL for problem in self.problems)
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What fits no machine or breaks an invariant."""
+        return [*(self.history.findings if self.history is not None else ()), *(b for j in self.judged for b in j.findings)]
+
+    def not_evaluable(self) -> dict[str, list[str]]:
+        """The invariants that the record cannot show, by what it lacks."""
+        from gmemstate.audit.invariants import Outcome
+
+        lacking: dict[str, list[str]] = {}
+        for judged in self.judged:
+            if judged.outcome is Outcome.NOT_EVALUABLE:
+                lacking.setdefault(judged.missing or "?", []).append(judged.invariant.id)
+        return lacking
+
 
 def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Checkpoint | None = None) -> Checked:
     """Check a record from its first byte to its last; the result is completed and returned."""
-    result.medium = inspected.medium()
+    from gmemstate.audit.invariants import Inspection
+
+    result.looked_at = inspected.medium()
     inspected.outside(_chain(result, inspected, checkpoint))
     unseen = "fold, machines, invariants and tables"
-    if not result.events:
-        result.not_covered.append("the record is empty: there is nothing to check")
-    elif result.damaged:
+    if result.damaged:
         result.not_covered.append(f"{unseen}: the record itself is damaged")
+    elif not result.batches:
+        result.not_covered.append("the record is empty: there is nothing to check")
     else:
         try:
-            result.history = History().fold(record.events())
+            history = History()
+            invariants = Inspection(history.memory)
+            result.history = history.fold(invariants.watch(record.events()))
+            result.judged = invariants.judged()
+            result.looked_at += ["machines", "invariants"]
         except GmemstateError as error:
             result.not_covered.append(f"{unseen}: {error}")
     return result
@@ -166,17 +131,19 @@ def _chain(result: Checked, inspected: Inspected, checkpoint: Checkpoint | None)
     previous, expected = NO_HASH, 1
     for batch in inspected.batches():
         where = f"batch {batch.first}..{batch.last}"
-        if batch.first != expected or batch.size < 1:
+        if batch.first != expected:
             result.note("BATCH-ORDER", f"{where} begins where {expected} was expected", batch.first, batch.last)
         if batch.previous != previous:
             result.note("BATCH-LINK", f"{where} does not follow the batch before it", batch.first, batch.last)
         if not 1 <= batch.size <= MOST:
-            result.note("BATCH-ORDER", f"{where} cannot have {batch.size} events", batch.first, batch.last)
+            result.note("BATCH-INVALID", f"{where} cannot have {batch.size} events", batch.first, batch.last)
         else:
             _batch(result, inspected, batch, where)
         previous, expected = batch.hash, max(expected, batch.last + 1)
         batches.append(batch)
         result.batches += 1
+    if result.batches:
+        result.looked_at.insert(0, "every hash and link")
     if checkpoint is not None:
         _hold_against(result, batches, checkpoint)
     return batches
@@ -184,7 +151,9 @@ def _chain(result: Checked, inspected: Inspected, checkpoint: Checkpoint | None)
 
 def _hold_against(result: Checked, batches: list[Batch], checkpoint: Checkpoint) -> None:
     """A chain that was written anew is right in itself; only what was kept elsewhere exposes it."""
-    then = next((batch for batch in batches if batch.last == checkpoint.seq), None)
+    result.looked_at.append(f"the checkpoint at event {checkpoint.seq}")
+    beginning = Batch(0, 1, 0, b"", NO_HASH)  # in front of the first batch, where an empty record ends
+    then = next((batch for batch in (beginning, *batches) if batch.last == checkpoint.seq), None)
     if then is None:
         end = batches[-1].last if batches else 0
         text = f"no batch ends at event {checkpoint.seq}, where the checkpoint was made; the record ends at {end}"
@@ -205,14 +174,10 @@ def _batch(result: Checked, inspected: Inspected, batch: Batch, where: str) -> N
         have = {row[SEQ] for row in rows}
         gone = next(seq for seq in range(batch.first, batch.last + 1) if seq not in have)
         missing = f"{where}: {batch.size - len(rows)} of {batch.size} events are missing, the first is {gone}"
-        result.note("ROW-MISSING", missing, gone, batch.last)
+        result.note("ROW-MISSING", missing, batch.first, batch.last)
         return
     try:
         if seal(rows, batch.first, batch.recorded, batch.previous).hash != batch.hash:
             result.note("BATCH-HASH", f"{where}: its bytes are not those that were sealed", batch.first, batch.last)
     except BadEvent as error:
         result.note("ROW-INVALID", f"{where}: {error}", batch.first, batch.last)
-        return
-    for row in rows:
-        if row[KIND] not in KINDS:
-            result.note("KIND-UNKNOWN", f"event {row[SEQ]} has the unknown kind {row[KIND]}", row[SEQ], row[SEQ])

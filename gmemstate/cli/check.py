@@ -1,5 +1,6 @@
 """The verbs that tell whether a record can be relied on."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +20,47 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
     """Check the record from its first byte to its last.
 
     Re-hashes every batch, follows the chain, reads every row, runs the database's own check, folds everything through the
-    state machines and compares the tables. Says what was looked at and what was not. Exit 1: something is wrong; exit 3:
-    something could not be checked.
+    state machines and the invariants, and compares the tables. Says what was looked at and what was not; `gmemstate help check`
+    lists all that can be found. Exit 1: something is wrong; exit 3: something could not be checked.
     """
     from gmemstate.audit.check import Checkpoint
+    from gmemstate.postmortem.words import count
 
     checkpoint = None if against is None else Checkpoint.parse(_read(against), against)
     with reading(db) as ledger:
         result = ledger.check(checkpoint)
-    findings = result.history.findings if result.history is not None else []
     wrong = [problem.as_json() for problem in result.problems]
-    looked_at = ["every hash and link", *result.medium, *(["machines", "tables"] if result.history is not None else [])]
+    outcomes = Counter(str(judged.outcome) for judged in result.judged)
     if as_json:
         render.as_json({
             "problems": wrong,
-            "findings": [_finding(finding) for finding in findings],
+            "findings": [_finding(finding) for finding in result.findings],
             "batches": result.batches,
             "events": result.events,
-            "looked_at": looked_at,
+            "looked_at": result.looked_at,
+            "invariants": outcomes,
             "not_covered": result.not_covered,
+            "not_evaluable": result.not_evaluable(),
         })  # fmt: skip
     else:
         for problem in result.problems:
             click.echo(f"{problem.severity}: {problem}; {problem.as_json()['next_step']}")
-        for finding in findings:
+        for finding in result.findings:
             click.echo(f"{finding.severity}: {finding}")
-        click.echo(f"{result.events} events in {result.batches} batches; looked at: {', '.join(looked_at)}")
+        click.echo(
+            f"{count(result.events, 'event')} in {result.batches} batches; looked at: {', '.join(result.looked_at) or 'nothing'}"
+        )
+        if result.judged:
+            click.echo(f"{len(result.judged)} invariants: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}")
+        for lack, invariants in result.not_evaluable().items():
+            click.echo(f"not evaluable: {', '.join(invariants)}: {lack}")
         for reason in result.not_covered:
             click.echo(f"not covered: {reason}")
-        if not wrong and not findings and not result.not_covered:
+        if not wrong and not result.findings and not result.not_covered:
             click.echo("nothing is wrong with what was looked at")
-    return worst(Exit.FINDINGS if wrong or findings else Exit.CLEAN, Exit.INCOMPLETE if result.not_covered else Exit.CLEAN)
+    return worst(
+        Exit.FINDINGS if wrong or result.findings else Exit.CLEAN, Exit.INCOMPLETE if result.not_covered else Exit.CLEAN
+    )
 
 
 def _finding(finding: Any) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Memory:
         if handler is not None:
             handler(self, seq, row)
         elif kind not in KINDS:
-            self.find("UNKNOWN-KIND", seq, f"event kind {kind} is unknown")
+            self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
         space = row[SPACE]
         if space is not None:
             self.last_of[space] = seq

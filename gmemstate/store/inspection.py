@@ -1,20 +1,46 @@
-"""Reading a database that may be damaged or altered, and looking at what it says of itself."""
+"""Reading a record out of a database that may be damaged or altered."""
 
-import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection
 
 from gmemstate.model.encoding import Batch
 from gmemstate.model.events import COLUMNS, EventRow
-from gmemstate.store.database import database_errors, upgrade
-from gmemstate.store.schema import metadata
+from gmemstate.store import integrity
+from gmemstate.store.database import database_errors
 
 Note = Callable[..., None]
-FAR = (1 << 63) - 1
-"""Behind every seq."""
+LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
+"""All keys that a table can have."""
+MOST_ROWS = 512
+"""More rows than fit on a page of SQLite."""
+AT_ONCE = 2000
+"""So many events are read at once, if their batches are small."""
+PATIENCE = 10_000
+"""So many rows that cannot be read one by one are looked for; behind them whole runs are given up."""
+
+
+class Lost(NamedTuple):
+    """Keys that cannot be read, and what the database says of them."""
+
+    first: int
+    last: int
+    words: str
+
+
+class _Read(NamedTuple):
+    """The rows ``first .. last`` of a table, and which of them cannot be read."""
+
+    first: int
+    last: int
+    rows: list[Any]
+    lost: list[Lost]
+
+
+_SEQ = itemgetter(0)
 _EVENTS = ", ".join(f'"{name}"' for name in COLUMNS)
 
 
@@ -28,72 +54,110 @@ class Inspection:
         self._connection = connection.connection
         self._sqlite = connection.dialect.name == "sqlite"
         self._note = note
+        self._ahead = _Read(1, 0, [], [])
 
     # --- rows
 
     def batches(self) -> Iterator[Batch]:
         """All batches that can be read."""
-        for first, size, recorded, previous, own in self._rows(
-            "batch", "first", "first, size, recorded, previous, hash", 1, FAR
-        ):
-            if all(isinstance(n, int) for n in (first, size, recorded)) and isinstance(own, bytes | memoryview):
-                yield Batch(first, size, recorded, bytes(previous), bytes(own))
+        rows, lost = self._rows("batch", "first", "first, size, recorded, previous, hash", LEAST, GREATEST)
+        for first, last, words in lost:
+            self._note("UNREADABLE", f"batches that begin at {_span(first, last)} cannot be read: {words}", first, last)
+        for first, size, recorded, previous, own in rows:
+            hashes = [bytes(value) if isinstance(value, bytes | memoryview) else b"" for value in (previous, own)]
+            if all(isinstance(n, int) for n in (first, size, recorded)) and all(len(value) == 32 for value in hashes):
+                yield Batch(first, size, recorded, *hashes)
             else:
-                self._note("ROW-INVALID", f"the batch that begins at {first} is no batch", first, first)
+                self._note("BATCH-INVALID", f"the batch that begins at {first} is no batch", first, first)
 
     def events(self, batch: Batch) -> list[EventRow]:
         """The events of a batch that can be read."""
-        return list(self._rows("event", "seq", _EVENTS, batch.first, batch.last))
+        first, last = batch.first, min(batch.last, GREATEST)
+        ahead = self._ahead
+        if not ahead.first <= first <= last <= ahead.last:
+            upto = min(max(last, first + AT_ONCE), GREATEST)
+            ahead = self._ahead = _Read(first, upto, *self._rows("event", "seq", _EVENTS, first, upto))
+        for low, high, words in ahead.lost:
+            if low <= last and first <= high:
+                which = _span(max(low, first), min(high, last))
+                self._note(
+                    "UNREADABLE", f"batch {first}..{batch.last}: events {which} cannot be read: {words}", first, batch.last
+                )
+        return ahead.rows[bisect_left(ahead.rows, first, key=_SEQ) : bisect_right(ahead.rows, last, key=_SEQ)]
 
     def outside(self, batches: Sequence[Batch]) -> None:
         """Note events that stand in no batch."""
-        at = -FAR
-        for batch in [*sorted(batches), Batch(FAR, 1, 0, b"", b"")]:
-            if at < batch.first - 1 or batch.first == FAR:
-                for first, last, count in self._values(
-                    f"SELECT min(seq), max(seq), count(*) FROM event WHERE seq >= {at} AND seq < {batch.first}"
-                ):
-                    if count:
-                        self._note("ROW-OUTSIDE", f"{count} events from {first} to {last} stand in no batch", first, last)
+        at = LEAST
+        for batch in sorted(batches):
+            if at < batch.first:
+                self._strays(at, batch.first - 1)
             at = max(at, batch.last + 1)
+        if at <= GREATEST:
+            self._strays(at, GREATEST)
 
-    def _rows(self, table: str, key: str, columns: str, first: int, last: int) -> Iterator[Any]:
-        """Rows by ascending key; around a place that cannot be read the search goes on in halves."""
+    def _strays(self, low: int, high: int) -> None:
+        for first, last, count in self._values(
+            f"SELECT min(seq), max(seq), count(*) FROM event WHERE seq BETWEEN {low} AND {high}"
+        ):
+            if count:
+                self._note("ROW-OUTSIDE", f"{count} events from {first} to {last} stand in no batch", first, last)
+
+    def _rows(self, table: str, key: str, columns: str, low: int, high: int) -> tuple[list[Any], list[Lost]]:
+        """Rows by ascending key, and the runs of keys that cannot be read: around them the search goes on in halves."""
+        query = f"SELECT {columns} FROM {table} WHERE {key} BETWEEN %d AND %d ORDER BY {key}"
+        rows: list[Any] = []
+        lost: list[Lost] = []
+        bounds: tuple[int, int] | None = None
+        todo, given_up = [(low, high)], 0
+        while todo:
+            first, last = todo.pop()
+            try:
+                cursor = self._connection.cursor()
+                cursor.execute(query % (first, last))
+                rows += cursor.fetchall()
+                continue
+            except _damage() as error:
+                words = str(error).splitlines()[0]
+                if not self._sqlite:
+                    self._connection.rollback()
+            if bounds is None:
+                bounds = self._bounds(table, key)
+                first, last = max(first, bounds[0]), min(last, bounds[1])
+            if first > last:
+                continue
+            if first < last and given_up < PATIENCE:
+                middle = (first + last) // 2
+                todo += [(middle + 1, last), (first, middle)]
+            elif lost and lost[-1].last == first - 1:
+                lost[-1], given_up = Lost(lost[-1].first, last, lost[-1].words), given_up + 1
+            else:
+                lost.append(Lost(first, last, words))
+        return rows, lost
+
+    def _bounds(self, table: str, key: str) -> tuple[int, int]:
+        """The least and the greatest key; where they cannot be asked for, what the size of the file allows."""
+        low, high = self._number(f"SELECT min({key}) FROM {table}"), self._number(f"SELECT max({key}) FROM {table}")
+        if high is None:
+            high = MOST_ROWS * (self._number("PRAGMA page_count") or 1)
+        return 1 if low is None else low, high
+
+    def _number(self, query: str) -> int | None:
+        """What a query gives, None where it gives nothing or cannot be asked."""
         try:
             cursor = self._connection.cursor()
-            cursor.execute(f"SELECT {columns} FROM {table} WHERE {key} BETWEEN {first} AND {last} ORDER BY {key}")
-            rows = cursor.fetchall()
-        except _damage() as error:
+            cursor.execute(query)
+            ((found,),) = cursor.fetchall()
+        except _damage():
             if not self._sqlite:
                 self._connection.rollback()
-            yield from self._around(table, key, columns, first, last, error)
-            return
-        yield from rows
-
-    def _around(self, table: str, key: str, columns: str, first: int, last: int, error: BaseException) -> Iterator[Any]:
-        if last == FAR:
-            last = self._end(table, key, first)
-        if first >= last:
-            words = str(error).splitlines()[0]
-            self._note("UNREADABLE", f"{table} {first} cannot be read: {words}", first, last)
-            return
-        middle = (first + last) // 2
-        yield from self._rows(table, key, columns, first, middle)
-        yield from self._rows(table, key, columns, middle + 1, last)
-
-    def _end(self, table: str, key: str, first: int) -> int:
-        """The greatest key that can be found; bounded by the size of the file where it cannot be asked for."""
-        found = self._values(f"SELECT max({key}) FROM {table}")
-        if found and isinstance(found[0][0], int):
-            return int(found[0][0])
-        pages = self._values("PRAGMA page_count") if self._sqlite else []
-        return first + (int(pages[0][0]) * 256 if pages else 1)
+            return None
+        return found if isinstance(found, int) else None
 
     def _values(self, query: str) -> list[Any]:
         try:
             cursor = self._connection.cursor()
             cursor.execute(query)
-            return list(cursor.fetchall())
+            return list(cursor.fetchall()) if cursor.description else []
         except _damage() as error:
             if not self._sqlite:
                 self._connection.rollback()
@@ -104,77 +168,12 @@ class Inspection:
 
     def medium(self) -> list[str]:
         """Run the database's own check and compare its schema; names what was looked at."""
-        if not self._sqlite:
-            self._postgres_schema()
-            return ["the columns of the tables", "the guards of the record"]
-        for (line,) in self._values("PRAGMA integrity_check"):
-            if line != "ok":
-                self._note("DATABASE", f"integrity_check: {line}", None, None)
-        self._schema()
-        return ["PRAGMA integrity_check", "the schema"]
+        return (integrity.of_sqlite if self._sqlite else integrity.of_postgresql)(self._values, self._note)
 
-    def _schema(self) -> None:
-        """Compare tables, triggers and views with those of a new ledger."""
-        expected = _new_schema()
-        have = _schema_of(self._values(_SCHEMA))
-        for name in sorted(expected.keys() | have.keys()):
-            if name not in have:
-                self._note("SCHEMA", f"{name} is gone", None, None)
-            elif name not in expected:
-                self._note("SCHEMA", f"{name} does not belong here", None, None)
-            elif have[name] != expected[name]:
-                self._note("SCHEMA", f"{name} was changed", None, None)
 
-    def _postgres_schema(self) -> None:
-        """Compare the columns, and the triggers that keep the record append-only, with those that migrations make."""
-        guards = {str(table): guard for table, *guard in self._values(_GUARDS)}
-        for table in ("event", "batch"):
-            guard = guards.get(table)
-            if guard is None:
-                self._note("SCHEMA", f"the trigger {table}_append_only is gone", None, None)
-            elif guard[0] not in ("O", "A"):
-                self._note("SCHEMA", f"the trigger {table}_append_only is disabled", None, None)
-            elif guard[1] != _UPDATE_DELETE_TRUNCATE or "RAISE EXCEPTION" not in guard[2]:
-                self._note("SCHEMA", f"the trigger {table}_append_only was changed", None, None)
-        have = {(table, column): (kind, null) for table, column, kind, null in self._values(_FIELDS)}
-        for column in (column for table in metadata.sorted_tables for column in table.columns):
-            expected = (_TYPES[type(column.type).__name__], "YES" if column.nullable else "NO")
-            if have.get((column.table.name, column.name)) != expected:
-                self._note("SCHEMA", f"the column {column.table.name}.{column.name} was changed", None, None)
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}..{last}"
 
 
 def _damage() -> tuple[type[Exception], ...]:
     return (*database_errors(), OverflowError, UnicodeDecodeError)
-
-
-_GUARDS = """
-    SELECT tgrelid::regclass::text, tgenabled::text, tgtype, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
-    WHERE tgname = tgrelid::regclass::text || '_append_only'
-"""
-_UPDATE_DELETE_TRUNCATE = 2 | 8 | 16 | 32
-"""``tgtype`` of a trigger that fires before these statements (``TRIGGER_TYPE_*`` in PostgreSQL's pg_trigger.h)."""
-
-_FIELDS = """
-    SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
-    WHERE table_schema = current_schema()
-"""
-_TYPES = {"BigInteger": "bigint", "Text": "text", "LargeBinary": "bytea"}
-
-
-@cache
-def _new_schema() -> dict[str, str]:
-    """The schema of a new ledger."""
-    fresh = create_engine("sqlite://")
-    try:
-        upgrade(fresh)
-        with fresh.connect() as connection:
-            return _schema_of([tuple(row) for row in connection.execute(text(_SCHEMA))])
-    finally:
-        fresh.dispose()
-
-
-_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
-
-
-def _schema_of(rows: Sequence[Sequence[Any]]) -> dict[str, str]:
-    return {f"{kind} {name}": re.sub(r"\s+", " ", str(sql)) for kind, name, sql in rows}

@@ -221,6 +221,28 @@ ALTERED = {
         "5 events from 1 to 5",
     ),
     "a row outside of batches": (["INSERT INTO event (seq, kind) VALUES (9, 1)"], "ROW-OUTSIDE", "1 events from 9 to 9"),
+    "a row in front of everything": (["INSERT INTO event (seq, kind) VALUES (-7, 1)"], "ROW-OUTSIDE", "1 events from -7 to -7"),
+    "a trigger that drops rows": (
+        [
+            "CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+            "CREATE TRIGGER zz BEFORE INSERT ON event FOR EACH ROW EXECUTE FUNCTION drops()",
+        ],
+        "SCHEMA",
+        "the trigger zz of the table event does not belong here",
+    ),
+    "a rule that drops rows": (
+        ["CREATE RULE quiet AS ON INSERT TO batch DO INSTEAD NOTHING"],
+        "SCHEMA",
+        "the rule quiet of the table batch does not belong here",
+    ),
+    "rows that are hidden from some": (["ALTER TABLE event ENABLE ROW LEVEL SECURITY"], "SCHEMA", "row security"),
+    "a table that adds rows": (["CREATE TABLE more () INHERITS (event)"], "SCHEMA", "the child more of the table event"),
+    "a dropped view": (["DROP VIEW pinned"], "SCHEMA", "the view pinned is gone or was changed"),
+    "a view of something else": (
+        ["CREATE OR REPLACE VIEW hkid_leaked AS SELECT seq, t, source, line, value AS hkid, detail FROM event WHERE kind = 1"],
+        "SCHEMA",
+        "the view hkid_leaked is gone or was changed",
+    ),
     "a changed table": (["DELETE FROM conversion"], "PROJECTION", "the table conversion"),
 }
 

@@ -1,0 +1,69 @@
+"""What a check can find wrong with a record: the closed list of codes."""
+
+from typing import Any, NamedTuple
+
+from gmemstate.model.findings import Severity
+
+_FROM_A_COPY = "restore the ledger from a copy that checks clean, or ingest its sources into a new one"
+
+
+class Meaning(NamedTuple):
+    """What a code of a check means and what to do."""
+
+    severity: Severity
+    meaning: str
+    next_step: str
+
+
+CODES = {
+    "BATCH-HASH": Meaning(Severity.FATAL, "the bytes of a batch are not those that were sealed", _FROM_A_COPY),
+    "BATCH-LINK": Meaning(Severity.FATAL, "a batch does not follow the one before: the chain is broken", _FROM_A_COPY),
+    "BATCH-ORDER": Meaning(
+        Severity.FATAL, "a batch does not begin where the one before has ended: a gap, a duplicate, or another order", _FROM_A_COPY
+    ),
+    "BATCH-INVALID": Meaning(Severity.FATAL, "a batch has a column with a type or a value that none can have", _FROM_A_COPY),
+    "ROW-MISSING": Meaning(Severity.FATAL, "events of a batch are gone", _FROM_A_COPY),
+    "ROW-OUTSIDE": Meaning(Severity.FATAL, "events stand in no batch: gmemstate has not recorded them", _FROM_A_COPY),
+    "ROW-INVALID": Meaning(Severity.FATAL, "an event has a column with a type or a value that none can have", _FROM_A_COPY),
+    "UNREADABLE": Meaning(Severity.FATAL, "the database cannot read a part of the record", _FROM_A_COPY),
+    "DATABASE": Meaning(
+        Severity.FATAL, "the database's own check fails",
+        "copy the file and its -wal to another disk and check there; if it fails again, restore the ledger from a copy",
+    ),
+    "SCHEMA": Meaning(
+        Severity.ERROR, "the schema is not the one that the migrations make: a guard of the record may be gone",
+        "find out who has changed it; export the record and import it into a new ledger",
+    ),
+    "PROJECTION": Meaning(
+        Severity.WARNING, "a table for readers of SQL is not what the record folds to", "`gmemstate rebuild` makes it anew"
+    ),
+    "CHECKPOINT-SHORT": Meaning(
+        Severity.FATAL, "no batch ends where the checkpoint was made: events were lost, or cut anew", _FROM_A_COPY
+    ),
+    "CHECKPOINT-HASH": Meaning(
+        Severity.FATAL, "the record up to the checkpoint is another one: the chain was written anew",
+        "trust the copy that fits the checkpoint",
+    ),
+}  # fmt: skip
+"""All codes of a check, beside those of findings and invariants."""
+
+
+class Problem(NamedTuple):
+    """Something wrong with a record: ``first .. last`` are the seqs of the batch, or the events, that it is about."""
+
+    code: str
+    text: str
+    first: int | None = None
+    last: int | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return CODES[self.code].severity
+
+    def as_json(self) -> dict[str, Any]:
+        """The problem with everything that is known of its code."""
+        return {**self._asdict(), "severity": self.severity, "next_step": CODES[self.code].next_step}
+
+    def __str__(self) -> str:
+        return f"{self.text} [{self.code}]"

@@ -51,27 +51,28 @@ from gmemstate.model.verdict import label
 STUCK = "stuck"
 """What is told by an ioctl that never returns."""
 
-LIST, NUMBER, TEXT, TABLE = "list", "number", "text", "table of lists"
+LIST, ERRNOS, VERDICTS, PAGES = "list", "list of errnos", "list of verdicts", "list of pages"
+TABLE, NUMBER, VM = "pages of users", "number", "word"
 
 FACTS: dict[str, tuple[str, tuple[type[Event], ...]]] = {
-    "told": (LIST, (ConvertReturned,)),
+    "told": (ERRNOS, (ConvertReturned,)),
     "error_offset": (LIST, (ConvertReturned,)),
-    "verdicts": (LIST, (ConvertReturned,)),
-    "private": (LIST, (AttrsStored, Undone)),
+    "verdicts": (VERDICTS, (ConvertReturned,)),
+    "private": (PAGES, (AttrsStored, Undone)),
     "asked": (TABLE, (UserAnswered,)),
     "lost": (TABLE, (UserAnswered, Punched)),
     "references": (LIST, (UsersChecked, Spinning)),
-    "invalidated": (LIST, (InvalidateAdded,)),
+    "invalidated": (PAGES, (InvalidateAdded,)),
     "invalidations": (NUMBER, (InvalidateEnded,)),
     "tracepoint": (NUMBER, (ConvertAttempted,)),
-    "undone": (LIST, (Undone,)),
-    "huge": (LIST, (FolioSplit, FolioMerged)),
-    "contents_lost": (LIST, (UserAnswered, Punched)),
-    "dma_at_risk": (LIST, (AttrsStored,)),
+    "undone": (PAGES, (Undone,)),
+    "huge": (PAGES, (FolioSplit, FolioMerged)),
+    "contents_lost": (PAGES, (UserAnswered, Punched)),
+    "dma_at_risk": (PAGES, (AttrsStored,)),
     "messed_up": (LIST, (PrivateUnmapFailed, PrivateMapFailed, Poisoned)),
-    "vm": (TEXT, (VmBugged, VmDead)),
+    "vm": (VM, (VmBugged, VmDead)),
     "touched": (LIST, (FaultServed, DmaFaulted, MemoryFaultExit, VcpuExited, VmDead, RmpViolation)),
-    "populated": (LIST, (PrivateMapped, VmmSaid)),
+    "populated": (ERRNOS, (PrivateMapped, VmmSaid)),
     "guest_told": (LIST, (GuestAnswered,)),
     "findings": (LIST, ()),
 }
@@ -230,12 +231,15 @@ def answer(result: int) -> str:
 
 
 def plain(fact: Any) -> Any:
-    """A fact without the difference between a number and its text."""
+    """A fact without the difference between a number and its text, decimal or hexadecimal."""
     if isinstance(fact, dict):
         return {key: plain(value) for key, value in fact.items()}
     if isinstance(fact, (list, tuple)):
         return [plain(value) for value in fact]
-    return str(fact)
+    try:
+        return str(int(str(fact), 0))
+    except ValueError:
+        return str(fact)
 
 
 def shown_by(simulation: Simulation, first: int, fact: str, expected: Any, found: Any) -> int | None:
@@ -246,7 +250,7 @@ def shown_by(simulation: Simulation, first: int, fact: str, expected: Any, found
     rows = [row for row in simulation.rows[first - 1 :] if row[KIND] in kinds]
     if not rows:
         return simulation.rows[-1][SEQ]
-    if FACTS[fact][0] == LIST:
+    if FACTS[fact][0] not in (TABLE, NUMBER, VM):
         pairs = enumerate(zip(plain(expected), plain(found), strict=False))
         n = next((n for n, (wanted, have) in pairs if wanted != have), len(rows))
         return rows[min(n, len(rows) - 1)][SEQ]

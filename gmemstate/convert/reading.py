@@ -7,8 +7,9 @@ from typing import Any
 
 from gmemstate.convert.dialects.rfc_v2 import DEFECTS
 from gmemstate.convert.engine import Setting, VmType
-from gmemstate.convert.facts import FACTS, LIST, NUMBER, TABLE
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.expectations import expectations
+from gmemstate.convert.facts import FACTS
+from gmemstate.convert.policies import DIALECT_NAMES, Policy
 from gmemstate.convert.scenario import MAPPING, USERS, MemslotSpec, Scenario, UserSpec
 from gmemstate.convert.tables import BadScenario, Table, parse
 from gmemstate.model.events import RequestPath, UnmapStep
@@ -46,12 +47,16 @@ STEPS: dict[str, tuple[str, ...]] = {
 
 HUGE = {"4K": 0, "2M": 9, "1G": 18}
 FAULTS = ("reserve", "work_item", "store", "split", "merge", "undo", "private_unmap", "make_private", "rmp_update")
+HARDWARE = {"private_unmap": VmType.TDX, "make_private": VmType.SNP, "rmp_update": VmType.SNP}
+"""Which type of guest a failure of the hardware takes."""
 PATHS = {
     "vmcall": RequestPath.VMCALL,
     "tdvmcall": RequestPath.TDVMCALL,
     "psc msr": RequestPath.PSC_MSR,
     "psc ghcb": RequestPath.PSC_GHCB,
 }
+HARDWARE_OF = {RequestPath.TDVMCALL: VmType.TDX, RequestPath.PSC_MSR: VmType.SNP, RequestPath.PSC_GHCB: VmType.SNP}
+"""Which type of guest asks on a path; all make VMCALLs."""
 UNMAP_STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
 SILENCE, AS_TOLD = "silence", "as told"
 MOST = 1 << 20
@@ -80,6 +85,8 @@ def load(name: str) -> Scenario:
 
 def _scenario(name: str, top: Table) -> Scenario:
     top.need("title", "do")
+    if not top.text("title").strip():
+        raise top.bad("title", "says nothing: write one sentence")
     guest = top.table("guest", GUEST)
     setting, pages = _setting(guest), guest.number("pages", 16)
     if not 0 < pages <= MOST or pages % (1 << setting.order):
@@ -97,7 +104,7 @@ def _scenario(name: str, top: Table) -> Scenario:
         if spec.name in specs:
             raise user.bad("name", f"there is another user {spec.name!r}")
         specs[spec.name] = spec
-    expect, named = _expectations(top)
+    expect, named = expectations(top, specs)
     dialects = top.choices("dialects", DIALECT_NAMES) or named or list(DIALECT_NAMES)
     for dialect in named:
         if dialect not in dialects:
@@ -116,7 +123,7 @@ def _scenario(name: str, top: Table) -> Scenario:
         allocated=guest.runs("allocated", pages) if "allocated" in guest else ((0, pages),),
         memslots=memslots,
         users=tuple(specs.values()),
-        faults=tuple(_fault(fault) for fault in top.tables("fault", FAULT)),
+        faults=tuple(_fault(fault, setting.type, limit) for fault in top.tables("fault", FAULT)),
         steps=tuple((step.verb, step.what(), step.options()) for step in steps),
         dialects=tuple(DIALECT_NAMES[text] for text in dialects),
         policies=tuple(Policy(text) for text in top.choices("policies", [*Policy])) or tuple(Policy),
@@ -179,13 +186,23 @@ def _user(user: Table, limit: int) -> UserSpec:
     )
 
 
-def _fault(fault: Table) -> dict[str, Any]:
+def _fault(fault: Table, guest: VmType, limit: int) -> dict[str, Any]:
     fault.need("at")
     facts: dict[str, Any] = {"at": fault.choice("at", FAULTS)}
-    facts |= {key: fault.number(key) for key in ("page", "nth", "times") if key in fault}
+    if guest is not (needed := HARDWARE.get(facts["at"], guest)):
+        raise fault.bad("at", f"{facts['at']} never happens to a guest of type {guest}; it takes one of type {needed}")
+    if "page" in fault:
+        facts["page"] = fault.page("page", limit)
+    for key in ("nth", "times"):
+        if key in fault:
+            facts[key] = fault.number(key)
+            if not facts[key]:
+                raise fault.bad(key, "0 is no count: write 1 or more")
     if "errno" in fault:
         facts["errno"] = fault.errno("errno")
     if "step" in fault:
+        if facts["at"] != "private_unmap":
+            raise fault.bad("step", "only private_unmap has steps")
         facts["step"] = UnmapStep[fault.choice("step", UNMAP_STEPS)]
     return facts
 
@@ -208,6 +225,8 @@ class _Step:
                 raise table.bad(key, f"is no option of {self.verb}; known are {', '.join(STEPS[self.verb]) or 'none'}")
         if self.verb in ("touch", "use", "release"):
             self._check_user(guest, users)
+        if self.verb == "guest_asks":
+            self._check_path(guest)
         if self.verb == "memslot" and "delete" not in table:
             table.need("gfn", "count")
 
@@ -226,6 +245,14 @@ class _Step:
         if "accept" in table and guest is not VmType.TDX:
             raise table.bad("accept", "only a guest of type tdx accepts pages")
         table.need(*{"touch": ("page",), "use": ("pages",)}.get(self.verb, ()))
+
+    def _check_path(self, guest: VmType) -> None:
+        table = self.table
+        path = table.choice("path", PATHS, "vmcall")
+        if guest is not (needed := HARDWARE_OF.get(PATHS[path], guest)):
+            raise table.bad("path", f"a guest of type {guest} cannot ask by {path}; it takes one of type {needed}")
+        if "interrupted" in table and PATHS[path] is not RequestPath.TDVMCALL:
+            raise table.bad("interrupted", f"only a tdvmcall is cut into chunks, and this is a {path}")
 
     def what(self) -> Any:
         """What stands behind the verb."""
@@ -283,35 +310,3 @@ def _check_slots(memslots: Iterable[MemslotSpec], steps: Iterable[_Step], pages:
             else:
                 _check_size(step.table, pages, backed=not step.table.flag("plain", default=False))
                 there.add(slot)
-
-
-def _expectations(top: Table) -> tuple[dict[tuple[str | None, str | None], dict[str, Any]], list[str]]:
-    everybody = top.table("expect", (*DIALECT_NAMES, *FACTS))
-    found: dict[tuple[str | None, str | None], dict[str, Any]] = {(None, None): _facts(everybody)}
-    named = [key for key in everybody.content if key in DIALECT_NAMES]
-    for dialect in named:
-        possible = [policy.value for policy in POLICIES[DIALECT_NAMES[dialect]]]
-        table = everybody.table(dialect, (*Policy, *FACTS))
-        found[dialect, None] = _facts(table)
-        for policy in (policy.value for policy in Policy if policy in table):
-            if policy not in possible:
-                raise table.bad(policy, f"{dialect} cannot have this policy; it can have {', '.join(possible)}")
-            found[dialect, policy] = _facts(table.table(policy, FACTS))
-    return found, named
-
-
-def _facts(table: Table) -> dict[str, Any]:
-    """The facts of one table of expectations, each in its form."""
-    found: dict[str, Any] = {}
-    for fact in (key for key in table.content if key in FACTS):
-        form = FACTS[fact][0]
-        if form == LIST:
-            found[fact] = table.items(fact)
-        elif form == NUMBER:
-            found[fact] = table.number(fact)
-        elif form == TABLE:
-            inner = table.table(fact, tuple(table.content[fact]) if isinstance(table.content[fact], dict) else ())
-            found[fact] = {key: inner.items(key) for key in inner.content}
-        else:
-            found[fact] = table.text(fact)
-    return found

@@ -175,7 +175,7 @@ class Table:
     def runs(self, key: str, limit: int | None = None) -> tuple[Run, ...]:
         """Pages: ``5``, ``"0+16"`` (from page 0, 16 pages), ``"0-16"`` (from 0 to before 16), or a list of these."""
         value = self.content.get(key, [])
-        runs = tuple(self._run(key, each) for each in (value if isinstance(value, list) else [value]))
+        runs = tuple(self.run(key, each) for each in (value if isinstance(value, list) else [value]))
         for _, end in runs:
             if limit is not None and end > limit:
                 raise self.bad(key, f"page {end - 1} is not there: the last one is {limit - 1}")
@@ -188,7 +188,8 @@ class Table:
             raise self.bad(key, f"page {page} is not there: the last one is {limit - 1}")
         return page
 
-    def _run(self, key: str, value: Any) -> Run:
+    def run(self, key: str, value: Any) -> Run:
+        """One run of pages."""
         match = _PAGES.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if match is None:
             raise self.bad(key, f'{value!r} are no pages: write 5, "0+16" or "0-16"')

@@ -253,12 +253,50 @@ BAD = [
     ("page = 3", 'page = 3\nas = "private"', 36, "as", "A is no guest"),
     ('touch = "A"\npage = 3', 'release = "A"', 34, "release", "A maps pages and holds none"),
     ('type = "tdx"', 'type = "sw"', None, None, None),  # good as well
+    (
+        "lost = {}",
+        'lost = { A = [5, "0x6-8"] }\nundone = ["4+4 WARN"]\nprivate = ["gmem 2: 5"]',
+        None,
+        None,
+        None,
+    ),
+    ('title = "Good"', 'title = " "', 1, "title", "says nothing: write one sentence"),
+    ('at = "reserve"', 'at = "reserve"\npage = 16', 28, "page", "page 16 is not there: the last one is 15"),
+    ('at = "reserve"', 'at = "reserve"\ntimes = 0', 28, "times", "0 is no count: write 1 or more"),
+    ('at = "reserve"', 'at = "reserve"\nnth = 0', 28, "nth", "0 is no count: write 1 or more"),
+    ('at = "reserve"', 'at = "reserve"\nstep = "REMOVE"', 28, "step", "only private_unmap has steps"),
+    (
+        'at = "reserve"',
+        'at = "rmp_update"',
+        27,
+        "at",
+        "rmp_update never happens to a guest of type tdx; it takes one of type snp",
+    ),
+    (
+        'convert = "0+16"',
+        'guest_asks = "0+16"\npath = "psc ghcb"',
+        31,
+        "path",
+        "a guest of type tdx cannot ask by psc ghcb; it takes one of type snp",
+    ),
+    (
+        'convert = "0+16"',
+        'guest_asks = "0+16"\ninterrupted = 1',
+        31,
+        "interrupted",
+        "only a tdvmcall is cut into chunks, and this is a vmcall",
+    ),
     ("told = [", "tolled = [", 38, "tolled", "is not known here; known are"),
     ('told = ["ENOMEM"]', 'told = "ENOMEM"', 38, "told", "'ENOMEM' is no list: write [...]"),
     ("lost = {}", "lost = []", 39, "lost", "is a table"),
     ("lost = {}", 'lost = { A = "0+3" }', 39, "A", "'0+3' is no list"),
     ("lost = {}", 'invalidations = "two"', 39, "invalidations", "'two' is no number"),
-    ("lost = {}", "vm = 1", 39, "vm", "1 is no text"),
+    ("lost = {}", 'lost = { A = ["0+99x"] }', 39, "A", "'0+99x' are no pages: write 5"),
+    ("lost = {}", "lost = { B = [5] }", 39, "B", "'B' is no user; there are A, guest, nic"),
+    ("lost = {}", "vm = 1", 39, "vm", "1 is none of ok, bugged, dead"),
+    ("lost = {}", 'verdicts = ["success"]', 39, "verdicts", "'success' is none of committed, noop"),
+    ("lost = {}", 'private = ["gmem 2: all"]', 39, "private", "'all' are no pages: write 5"),
+    ('told = ["ENOMEM"]', 'told = ["ENOMEN"]', 38, "told", "'ENOMEN' is no errno: write one like EAGAIN"),
     (
         "lost = {}",
         'lost = {}\n\n[expect.inplace.track]\ntold = ["0"]',
@@ -288,6 +326,19 @@ def test_what_is_wrong_is_named_with_file_line_and_key(
     assert text.startswith(f"{path}:{line}: {f'{key}: ' if key else ''}")
     assert said in text
     assert re.search(r"; `gmemstate help scenarios` has (the format|an example)$", text)
+
+
+def test_what_is_expected_may_be_written_in_any_way_that_the_page_names(tmp_path: Path) -> None:
+    """Pages as 5, "5+1" or "0x5-6", numbers as decimal or hexadecimal: all mean the same."""
+    path = tmp_path / "pin.toml"
+    for page, offset, told in ((5, '"0x5000"', '"0"'), ('"5+1"', "0x5000", "0"), ('"0x5-6"', "20480", "0")):
+        path.write_text(
+            f'title = "T"\n[guest]\ntype = "sw"\n[[user]]\nname = "nic"\nis = "pin"\npages = 5\n'
+            f'[[do]]\nconvert = "0+8"\n[[do]]\nrelease = "nic"\n[[do]]\nconvert = 5\n'
+            f'[expect.inplace]\ntold = ["EAGAIN", {told}]\nerror_offset = [{offset}, "-"]\nprivate = [{page}]\n',
+            encoding="utf-8",
+        )
+        assert say("simulate", path).code == 0
 
 
 def test_the_good_file_is_good(tmp_path: Path) -> None:

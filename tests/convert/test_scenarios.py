@@ -12,7 +12,7 @@ import pytest
 
 from gmemstate.audit.invariants import Outcome as Judgement
 from gmemstate.audit.invariants import evaluate
-from gmemstate.convert.facts import FACTS, LIST, NUMBER, TABLE
+from gmemstate.convert.facts import FACTS, NUMBER, TABLE, VM
 from gmemstate.convert.outcome import Outcome, dialect_name, pairs, run
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES
 from gmemstate.convert.reading import catalogue, load
@@ -145,9 +145,9 @@ def wrong(fact: str, value: Any) -> Any:
     form = FACTS[fact][0]
     if form == TABLE:
         return {**value, "nobody": ["0+1"]}
-    if form == LIST:
-        return [*value[:-1], "something else"] if value else ["something"]
-    return value + 1 if form == NUMBER else f"not {value}"
+    if form in (NUMBER, VM):
+        return value + 1 if form == NUMBER else f"not {value}"
+    return [*value[:-1], "something else"] if value else ["something"]
 
 
 @pytest.mark.parametrize(

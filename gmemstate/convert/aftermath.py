@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from gmemstate.convert.engine import VmType
-from gmemstate.convert.facts import private_runs
+from gmemstate.convert.facts import messed_up_page, private_runs
 from gmemstate.convert.outcome import Outcome
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.users import PageUser
@@ -17,6 +17,7 @@ FAULTED_IN = "no issue, faulted in by its next access"
 CAUSES = {
     Cause.SEPT_STILL_MAPS: "the S-EPT maps its host page still",
     Cause.RMP_STILL_GUEST: "the RMP gives its host page to the guest still",
+    Cause.LEAKED_BY_KERNEL: "lost and safe, the kernel gives it to nobody",
     Cause.POISONED: "its host page is poisoned",
     Cause.UNUSABLE_PRIVATE: "its host page cannot be made private",
 }
@@ -45,8 +46,8 @@ def left(outcome: Outcome) -> Iterator[str]:
         where = _words(facts["dma_at_risk"], unit)
         yield f"devices still reach {where}, private now: what they see is not what the guest sees"
     for entry in simulation.memory.messed_up.values():
-        where = f"page {entry.index}" if entry.index is not None else f"gfn {entry.gfn}"
-        yield f"messed up: {where}, {CAUSES[entry.cause]}"
+        what = "page " if entry.index is not None else "gfn " if entry.gfn is not None else ""
+        yield f"messed up: {what}{messed_up_page(entry)}, {CAUSES[entry.cause]}"
 
 
 Reasons = list[tuple[list[tuple[int, int]], str]]

@@ -25,6 +25,7 @@ from gmemstate.model.events import (
     InvalidateAdded,
     InvalidateEnded,
     MemoryFaultExit,
+    PageLeaked,
     Poisoned,
     PrivateMapFailed,
     PrivateMapped,
@@ -45,6 +46,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.fold.pages import EHWPOISON
 from gmemstate.model.machines import PRIVATE
+from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import hexadecimal
 from gmemstate.model.verdict import label
 
@@ -69,7 +71,7 @@ FACTS: dict[str, tuple[str, tuple[type[Event], ...]]] = {
     "huge": (PAGES, (FolioSplit, FolioMerged)),
     "contents_lost": (PAGES, (UserAnswered, Punched)),
     "dma_at_risk": (PAGES, (AttrsStored,)),
-    "messed_up": (LIST, (PrivateUnmapFailed, PrivateMapFailed, Poisoned)),
+    "messed_up": (LIST, (PrivateUnmapFailed, PrivateMapFailed, Poisoned, PageLeaked)),
     "vm": (VM, (VmBugged, VmDead)),
     "touched": (LIST, (FaultServed, DmaFaulted, MemoryFaultExit, VcpuExited, VmDead, RmpViolation)),
     "populated": (ERRNOS, (PrivateMapped, VmmSaid)),
@@ -114,15 +116,18 @@ def facts(
         "huge": words(_huge(simulation)),
         "contents_lost": words(runs_of(page for space, page in simulation.emptied if space == simulation.space)),
         "dma_at_risk": words(runs_of(page for page in _reached(simulation) if any(a <= page < b for a, b in private))),
-        "messed_up": [
-            f"{entry.cause.name.lower()} {entry.index if entry.index is not None else entry.gfn}"
-            for entry in memory.messed_up.values()
-        ],
+        "messed_up": [f"{entry.cause.name.lower()} {messed_up_page(entry)}" for entry in memory.messed_up.values()],
         "vm": memory.vms[simulation.vm].gone or "ok",
         "touched": touched,
         **heard,
         "findings": sorted({finding.code for finding in memory.findings}),
     }
+
+
+def messed_up_page(entry: MessedUp) -> str:
+    """The page or gfn of a messed-up entry; its host page where nothing else is said of it."""
+    place = entry.gfn if entry.index is None else entry.index
+    return f"pfn {entry.pfn:#x}" if place is None else str(place)
 
 
 def words(runs: Iterable[tuple[int, int]]) -> list[str]:

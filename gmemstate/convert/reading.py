@@ -46,8 +46,20 @@ STEPS: dict[str, tuple[str, ...]] = {
 """What a step can do, and its options."""
 
 HUGE = {"4K": 0, "2M": 9, "1G": 18}
-FAULTS = ("reserve", "work_item", "store", "split", "merge", "undo", "private_unmap", "make_private", "rmp_update")
-HARDWARE = {"private_unmap": VmType.TDX, "make_private": VmType.SNP, "rmp_update": VmType.SNP}
+FAULTS = (
+    "reserve",
+    "work_item",
+    "store",
+    "split",
+    "merge",
+    "undo",
+    "private_unmap",
+    "make_private",
+    "rmp_update",
+    "launch_update",
+    "reclaim",
+)
+HARDWARE = {"private_unmap": VmType.TDX} | dict.fromkeys(("make_private", "rmp_update", "launch_update", "reclaim"), VmType.SNP)
 """Which type of guest a failure of the hardware takes."""
 PATHS = {
     "vmcall": RequestPath.VMCALL,

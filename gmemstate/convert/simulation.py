@@ -19,6 +19,7 @@ from gmemstate.model.events import (
     InvalidateAdded,
     MemoryFaultExit,
     PageFreed,
+    PageLeaked,
     Poisoned,
     PrivateMapFailed,
     PrivateMapped,
@@ -183,7 +184,9 @@ class Simulation(Host):
     def _truncated(self, space: int, start: int, end: int, held: set[int]) -> Iterator[tuple[int, int, bool]]:
         """The pages that leave the file as runs, and whether their host pages stay out of the allocator."""
         backing = self.memory.gmems[space].backing
-        kept = held | {page for a, b, what in backing.runs(start, end) if what == POISONED_PAGE for page in range(a, b)}
+        leaked = {entry.pfn for entry in self.memory.messed_up.values() if entry.cause is Cause.LEAKED_BY_KERNEL}
+        kept = held | {page for page in range(start, end) if leaked and self.pfn(space, page) in leaked}
+        kept |= {page for a, b, what in backing.runs(start, end) if what == POISONED_PAGE for page in range(a, b)}
         if self.policy in (Policy.UNINFORMED, Policy.TRACK):  # a reference of TDX, or of guest_memfd, is never put
             kept |= set(self.kernel().messed_up(space, start, end))
         for first, last, what in backing.runs(start, end):
@@ -263,10 +266,23 @@ class Simulation(Host):
             self.record(VmmSaid(space=self.vm, result=errnos.EINVAL, detail=detail(text="populate: a page is not private")))
             return errnos.EINVAL
         self.allocate(start, end, space)
+        kernel, error = self.kernel(), 0
+        if self.setting.type is VmType.SNP:
+            refused = ((page, fault) for page in range(start, end) if (fault := kernel.fault("launch_update", page, page + 1)))
+            end, error = next(((page, fault.errno) for page, fault in refused), (end, 0))
         for vm, slot, first, last in self.gfns(self.vm if self.in_vm else space, start, end):
             pfn = self.pfn(space, first - shift(slot))
             self.record(PrivateMapped(pfn=pfn, space=vm, start=first, npages=last - first))
-        return 0
+        if error:
+            self._reclaim(space, end)
+            self.record(VmmSaid(space=self.vm, result=error, detail=detail(text=f"populate: the firmware refuses page {end}")))
+        return error
+
+    def _reclaim(self, space: int, page: int) -> None:
+        """snp_page_reclaim() of a page that the firmware was handed: one that it keeps is leaked, and the VM is bugged."""
+        if self.kernel().fault("reclaim", page, page + 1):
+            self.bug_vm()
+            self.record(PageLeaked(pfn=self.pfn(space, page), npages=1, space=self.vm))
 
     # --- a guest ends
 

@@ -11,7 +11,7 @@ last line  ``{"events":2,"hash":"ab.."}``: the end of the record
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from gmemstate.model.encoding import FORMAT, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead
@@ -58,7 +58,10 @@ class _Item(NamedTuple):
 
 
 class JsonlRecord:
-    """A record in a file of JSON lines; each question reads the file once, line by line. Raises CannotRead."""
+    """A record in a file of JSON lines; each question reads the file once, line by line, and holds one batch at a time.
+
+    Raises CannotRead with the line of what is not as it was written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,16 +73,16 @@ class JsonlRecord:
     def items(self) -> Iterator[_Item]:
         """All lines behind the first one."""
         try:
-            with self.path.open(encoding="utf-8", newline="\n") as file:
+            with self.path.open("rb") as file:
                 yield from self._items(file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CannotRead(f"{self.path}: cannot be read: {error}; export the ledger once more") from None
+        except OSError as error:
+            raise CannotRead(f"{self.path}: cannot be read: {error.strerror}; check its name and its permissions") from None
 
-    def _items(self, file: TextIO) -> Iterator[_Item]:
+    def _items(self, file: BinaryIO) -> Iterator[_Item]:
         seq, ended, number = 0, False, 0
         for number, text in enumerate(file, 1):
             try:
-                content = json.loads(text)
+                content = json.loads(text.decode())
             except (ValueError, RecursionError):
                 raise self.bad(number, "is no line of JSON") from None
             if number == 1:
@@ -132,12 +135,12 @@ class JsonlRecord:
         return next(item.end for item in self.items() if item.end is not None)
 
     def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
-        """The events ``first .. last``, both included."""
-        for item in self.items():
-            if item.row is not None and item.row[0] >= first:
-                if last is not None and item.row[0] > last:
-                    return
-                yield item.row
+        """The events ``first .. last``, both included; each batch is checked before its events are given."""
+        for batch, rows in self.sealed():
+            if last is not None and batch.first > last:
+                return
+            if batch.last >= first:
+                yield from rows[max(0, first - batch.first) : None if last is None else last - batch.first + 1]
 
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""
@@ -184,8 +187,8 @@ class JsonlInspection:
         return ["every line"]
 
     def batches(self) -> Iterator[Batch]:
-        """All batches; the events of one are read before it is given."""
-        batch = None
+        """All batches; the events of one are read before it is given. Raises CannotRead where the end says something else."""
+        batch, head = None, EMPTY
         for item in self._record.items():
             if item.row is not None:
                 self._rows.append(item.row)
@@ -193,7 +196,10 @@ class JsonlInspection:
                 continue
             if batch is not None:
                 yield batch
+                head = Head(batch.last, batch.hash)
             batch, self._rows = item.batch, []
+            if item.end is not None and item.end != head:
+                raise self._record.bad(item.line, f"the record ends at event {head.seq}, not as this line says")
 
     def events(self, batch: Batch) -> list[EventRow]:
         """The events that stand behind the batch."""

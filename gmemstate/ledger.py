@@ -1,6 +1,5 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.record import Head, SourceInfo
-from gmemstate.store.database import connect, is_url, named
+from gmemstate.store.database import connect, named
 from gmemstate.store.events import StoredRecord
 from gmemstate.store.inspection import Inspection
 from gmemstate.store.projections import compare
@@ -234,29 +233,17 @@ def open(where: str | Path = "gmemstate.db", *, readonly: bool = False, durable:
 
 
 def restore(where: str, export: JsonlRecord) -> Head:
-    """Make a new ledger of an export, with the same batches and hashes.
+    """Make a new ledger of an export, with the same batches and hashes, in one transaction: all of it, or nothing.
 
-    Raises UsageError where there is a ledger already, CannotRead (with the line) where the export was altered; what was
-    made by then is taken away again.
+    Raises UsageError where there is a record already, CannotRead (with the line) where the export was altered.
     """
-    taken = not is_url(where) and Path(where).exists()
-    if is_url(where):
-        with contextlib.suppress(GmemstateError), Ledger.open(where, readonly=True) as old:
-            taken = old.head().seq > 0
-    if taken:
-        raise UsageError(f"{named(where)}: there is a ledger already; import into a new one")
     for _ in export.sealed():  # all of it, before anything is made
         pass
-    recorded = 0
-    recorder = Recorder(connect(where, writable=True, synchronous="NORMAL"), where, lambda: recorded)
+    recorder = Recorder(connect(where, writable=True, synchronous="FULL"), where, time.time_ns)
     try:
-        head = export.head()
-        for batch, rows in export.sealed():
-            recorded = batch.recorded
-            head = recorder.append(rows)
+        return recorder.restore(export.sealed())
     finally:
         recorder.close()
-    return head
 
 
 def _changed(row: EventRow, have: EventRow) -> str | None:

@@ -2,12 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import reading
 from gmemstate.model.errors import CannotWrite
+
+if TYPE_CHECKING:
+    from gmemstate.answers import Answers
+    from gmemstate.model.record import Head
 
 
 @click.command()
@@ -21,16 +26,26 @@ def export(db: str, file: str) -> Exit:
     from gmemstate import jsonl
 
     with reading(db) as ledger:
-        if file == "-":
-            head = jsonl.export(ledger.record_, sys.stdout)
-        else:
-            try:
-                with Path(file).open("x", encoding="utf-8", newline="\n") as target:
-                    head = jsonl.export(ledger.record_, target)
-            except OSError as error:
-                raise CannotWrite(f"{file}: cannot be written: {error.strerror}; name a file that is not there yet") from None
+        head = jsonl.export(ledger.record_, sys.stdout) if file == "-" else _written(Path(file), ledger)
     talk(f"{head.seq} events, head {head.hash.hex()}")
     return Exit.CLEAN
+
+
+def _written(path: Path, ledger: "Answers") -> "Head":
+    """Write a file that is not there yet, whole or not at all."""
+    from gmemstate import jsonl
+
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as target:
+            try:
+                return jsonl.export(ledger.record_, target)
+            except BaseException:
+                path.unlink()
+                raise
+    except FileExistsError:
+        raise CannotWrite(f"{path}: is there already; name a file that is not there yet") from None
+    except OSError as error:
+        raise CannotWrite(f"{path}: cannot be written: {error.strerror}; make room, or name another file") from None
 
 
 @click.command("import")

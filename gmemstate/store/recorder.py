@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from gmemstate.model.encoding import Batch, seal
-from gmemstate.model.errors import CannotWrite, Conflict
+from gmemstate.model.errors import CannotWrite, Conflict, UsageError
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
@@ -61,6 +61,20 @@ class Recorder:
         if known is not None:
             known.update(new)
         self._head = Head(batch.last, batch.hash)
+        return self._head
+
+    def restore(self, batches: Iterable[tuple[Batch, list[EventRow]]]) -> Head:
+        """Record finished batches as they are, all or none, in a ledger without events; the new head.
+
+        Raises UsageError where there are events already.
+        """
+        with self._turn() as cursor:
+            self._catch_up(cursor)
+            if self._head.seq:
+                raise UsageError(f"{database.named(self.where)}: there is a record already; import into a new ledger")
+            for batch, rows in batches:
+                sealed, _ = self._write(cursor, rows, {}, batch.recorded)
+                self._head = Head(sealed.last, sealed.hash)
         return self._head
 
     @property
@@ -132,8 +146,11 @@ class Recorder:
                     found=found,
                 )
 
-    def _write(self, cursor: Any, rows: list[EventRow], known: Mapping[int, int]) -> tuple[Batch, dict[int, int]]:
-        batch, numbered, new = self._seal(rows, known)
+    def _write(
+        self, cursor: Any, rows: list[EventRow], known: Mapping[int, int], recorded: int | None = None
+    ) -> tuple[Batch, dict[int, int]]:
+        recorded = self._clock() if recorded is None else recorded
+        batch, numbered, new = self._seal(rows, known, recorded)
         try:
             cursor.executemany(self._insert_event, numbered)
         except sqlite3.IntegrityError:
@@ -141,7 +158,7 @@ class Recorder:
             cursor.execute("ROLLBACK")
             self._begin(cursor)
             self._catch_up(cursor)
-            batch, numbered, new = self._seal(rows, known)
+            batch, numbered, new = self._seal(rows, known, recorded)
             cursor.executemany(self._insert_event, numbered)
         cursor.execute(self._insert_batch, (batch.first, batch.size, batch.recorded, batch.previous, batch.hash))
         memory = self.memory
@@ -152,10 +169,12 @@ class Recorder:
             self._projector.write(cursor, memory, numbered)
         return batch, new
 
-    def _seal(self, rows: list[EventRow], known: Mapping[int, int]) -> tuple[Batch, list[EventRow], dict[int, int]]:
+    def _seal(
+        self, rows: list[EventRow], known: Mapping[int, int], recorded: int
+    ) -> tuple[Batch, list[EventRow], dict[int, int]]:
         first = self._head.seq + 1
         numbered, new = resolve(rows, first, known)
-        return seal(numbered, first, self._clock(), self._head.hash), numbered, new
+        return seal(numbered, first, recorded, self._head.hash), numbered, new
 
     def _forget(self) -> None:
         """After a failure: undo, and fold anew next time; the memory may be ahead of the record."""

@@ -1,0 +1,3 @@
+from tests.store import places
+
+place = places.place

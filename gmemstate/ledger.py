@@ -1,7 +1,7 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Self
 from gmemstate.answers import Answers
 from gmemstate.audit.check import Checked, Checkpoint, check
 from gmemstate.audit.history import History
-from gmemstate.ingest.lines import Account, Input
+from gmemstate.ingest.growing import Growing
+from gmemstate.ingest.lines import Account, Framing, Input
 from gmemstate.ingest.reading import Reading
 from gmemstate.jsonl import JsonlRecord
 from gmemstate.live import Converted, Live
-from gmemstate.model.errors import GmemstateError, SourceChanged, UsageError
+from gmemstate.model.errors import CannotRead, GmemstateError, SourceChanged, UsageError
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -114,7 +115,34 @@ class Ledger(Answers):
         What was read before adds nothing; a file that has grown is continued. ``progress`` is told from time to time how many
         bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
         """
-        return [self._ingest(str(name), progress) for name in names]
+        return [self._ingest(Input(str(name), progress)) for name in names]
+
+    def follow(
+        self,
+        name: str | Path,
+        stop: Callable[[], bool],
+        *,
+        told: Callable[[str], None] = lambda _sentence: None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Ingested]:
+        """Read a log (or a pipe, ``-``) as it grows, until ``stop`` says so; gives what came of each file under its name.
+
+        What a line says is on record within a second, or as soon as there are a thousand events. A file that is renamed or
+        emptied is read to its end, and the one that takes its name is the next. Reading that was broken off, however it was,
+        goes on at the next line: what is on record is recognised and nothing is added twice. ``told`` is given sentences
+        for a person. Raises CannotRead, SourceChanged.
+        """
+        while True:
+            source = Growing(str(name), stop, told, progress)
+            if source.head_size:
+                yield self._ingest(source)
+            else:
+                source.close()
+                if not (source.moved or source.stopped):
+                    raise CannotRead(f"{source.name}: {source.damage or 'is empty'}; there is nothing to read")
+            if not source.moved:
+                return
+            told(f"{source.name}: was read to its end; another file has its name now and is followed")
 
     def convert(self, space: int, start: int, end: int, to: str, **how: Any) -> Converted:
         """Carry out a conversion of pages ``[start, end)`` of a guest or a guest_memfd, as its kernel would.
@@ -145,66 +173,71 @@ class Ledger(Answers):
             self._recorder = Recorder(engine, self.where, time.time_ns)
         return self._recorder
 
-    def _ingest(self, name: str, progress: Callable[[int], None] | None) -> Ingested:
-        source = Input(name, progress)
-        try:
+    def _ingest(self, source: Framing) -> Ingested:
+        """Read a source to its end. What is on record of it already is made again and recognised, not added."""
+        with contextlib.closing(source):
             before = self._known(source)
-            stored = [] if before is None else list(self._of_source(before.id))
-            pauses = [facts["offset"] for facts in self._readings(before)] if before is not None else []
-            reading = Reading(source, tuple(pauses))
-            recorder = self._recording()
-            known: dict[int, int] = {}
-            added, at = 0, 0
-            for events in reading.events():
-                rows = [event.row() for event in events]
-                old, new = rows[: max(0, len(stored) - at)], rows[max(0, len(stored) - at) :]
-                self._recognise(source, old, stored[at : at + len(old)], known)
-                at += len(old)
-                recorder.append(new, known)
-                added += len(new)
-                for reference in reading.tracker.closed:
-                    known.pop(reference, None)
-                reading.tracker.closed.clear()
-            if at < len(stored):
-                raise SourceChanged(
-                    f"{source.name}: is shorter than when it was read before; nothing was added. Read it into another ledger"
-                )
-        finally:
-            source.close()
+            reading = Reading(source, () if before is None else tuple(self._pauses(before)))
+            with contextlib.closing(self._of_source(before)) as stored:
+                added = self._read(reading, stored)
         return Ingested(source.name, added, reading.account, reading.gaps, reading.damage, before is not None and not added)
 
-    def _known(self, source: Input) -> SourceInfo | None:
+    def _read(self, reading: Reading, stored: Iterator[EventRow]) -> int:
+        """Append what a reading makes beyond what is stored of it; how many events."""
+        recorder = self._recording()
+        known: dict[int, int] = {}
+        added, have = 0, next(stored, None)
+        reading.caught_up = have is None
+        for events in reading.events():
+            rows, old = [event.row() for event in events], 0
+            while have is not None and old < len(rows):
+                self._recognise(reading.input, rows[old], have, known)
+                have, old = next(stored, None), old + 1
+            reading.caught_up = have is None
+            recorder.append(rows[old:], known)
+            added += len(rows) - old
+            for reference in reading.tracker.closed:
+                known.pop(reference, None)
+            reading.tracker.closed.clear()
+        if have is not None and not reading.input.stopped:
+            raise SourceChanged(
+                f"{reading.input.name}: is shorter than when it was read before; nothing was added. Read it into another ledger"
+            )
+        return added
+
+    def _known(self, source: Framing) -> SourceInfo | None:
         """The source that begins with the same bytes, if it was read before."""
         for info in self.record_.sources():
             if info.head_size <= source.head_size and source.head(info.head_size) == info.head:
                 return info
         return None
 
-    def _of_source(self, source: int) -> Iterator[EventRow]:
-        return (row for row in self.record_.events(source) if row[SOURCE] == source)
+    def _of_source(self, source: SourceInfo | None) -> Generator[EventRow, None, None]:
+        """The events of a source that is on record, streamed; none of a new one."""
+        if source is not None:
+            with contextlib.closing(self.record_.events(source.id)) as events:
+                yield from (row for row in events if row[SOURCE] == source.id)
 
-    def _readings(self, info: SourceInfo) -> list[dict[str, Any]]:
-        return [
-            {"offset": row[VALUE], **details(row[DETAIL])} for row in self._of_source(info.id) if row[KIND] == SourceRead.code
-        ]
+    def _pauses(self, info: SourceInfo) -> Iterator[int]:
+        """The offsets at which earlier readings have ended."""
+        return (row[VALUE] or 0 for row in self.record_.of_kinds([SourceRead.code]) if row[SOURCE] == info.id)
 
     @staticmethod
-    def _recognise(source: Input, rows: list[EventRow], stored: list[EventRow], known: dict[int, int]) -> None:
+    def _recognise(source: Framing, row: EventRow, have: EventRow, known: dict[int, int]) -> None:
         """Match what is read again with what is stored, so that references find their seqs."""
-        for row, have in zip(rows, stored, strict=True):
-            if (where := _changed(row, have)) is not None:
-                raise SourceChanged(
-                    f"{source.name}: {where} it is not what it was when it was read before (event {have[SEQ]}); nothing was added. "
-                    "Read it into another ledger",
-                    seq=have[SEQ],
-                )
-            pairs = (
-                (row[SOURCE], have[SOURCE]),
-                (row[SPACE], have[SPACE]),
-                (row[CONVERSION], have[CONVERSION]),
-                (row[ACTOR], have[ACTOR]),
+        if (where := _changed(row, have)) is not None:
+            raise SourceChanged(
+                f"{source.name}: {where} it is not what it was when it was read before (event {have[SEQ]}); nothing was added. "
+                "Read it into another ledger",
+                seq=have[SEQ],
             )
-            known.update({new: old for new, old in pairs if new is not None and new < 0 and old is not None})
+        pairs = (
+            (row[SOURCE], have[SOURCE]),
+            (row[SPACE], have[SPACE]),
+            (row[CONVERSION], have[CONVERSION]),
+            (row[ACTOR], have[ACTOR]),
+        )
+        known.update({new: old for new, old in pairs if new is not None and new < 0 and old is not None})
 
     # --- audit
 

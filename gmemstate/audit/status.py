@@ -24,5 +24,6 @@ def summary(where: str, head: Head, history: History) -> dict[str, Any]:
         "conversions": len(history.conversions),
         "requests": len(history.requests),
         "messed up": sum(entry.state != "cleared" for entry in memory.messed_up.values()),
-        "durability": "recorded events: every commit (synchronous FULL); ingested files: at the end, as they can be read again",
+        "durability": "recorded and followed events, and pipes: every commit (synchronous FULL); "
+        "ingested files: at the end, as they can be read again",
     }

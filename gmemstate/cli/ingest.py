@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gmemstate.cli import render
+from gmemstate.cli import following, render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
-from gmemstate.model.errors import GmemstateError
+from gmemstate.model.errors import GmemstateError, UsageError
 
 if TYPE_CHECKING:
     from gmemstate.ledger import Ingested
@@ -17,14 +17,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--follow", is_flag=True, help="Read the one FILE as it grows, until Ctrl-C or SIGTERM.")
 @json_option()
 @click.pass_obj
-def ingest(db: str, files: tuple[str, ...], as_json: bool) -> Exit:
+def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit:
     """Read kernel traces into the ledger.
 
     FILE is the text of ftrace or of `trace-cmd report`, plain or .gz; `-` is standard input. What was read before adds
     nothing, a file that has grown is continued. Prints what became of every line.
+
+    With --follow, and from a pipe, what a line says is on record within a second; a log that is rotated is followed into its
+    next file. Whatever ended it, the same command goes on at the next line.
     """
+    if follow and len(files) > 1:
+        raise UsageError("--follow reads one file; begin one `gmemstate ingest --follow` for each (they may share a ledger)")
+    if follow or (files == ("-",) and following.is_pipe()):
+        return _follow(db, files[0], as_json=as_json)
     from gmemstate.ingest.lines import printable
     from gmemstate.ledger import Ledger
 
@@ -47,6 +55,27 @@ def ingest(db: str, files: tuple[str, ...], as_json: bool) -> Exit:
     if as_json:
         render.as_json([_json(printable(result.name), result) for result in done])
     return worst(*codes)
+
+
+def _follow(db: str, name: str, *, as_json: bool) -> Exit:
+    """Follow one source. What it says cannot be waited for, and perhaps not be read again: every commit is durable."""
+    from gmemstate.ingest.lines import printable
+    from gmemstate.ledger import Ledger
+
+    done, shown = [], "standard input" if name == "-" else printable(name)
+    with Ledger.open(db) as ledger, following.until_signal() as signals:
+        if name != "-":
+            talk(f"following {shown} (Ctrl-C ends)")
+        with render.progress(f"reading {shown}", None) as progress:
+            for result in ledger.follow(name, signals.caught, told=talk, progress=progress if name == "-" else None):
+                done.append(result)
+                if not as_json:
+                    _tell(printable(result.name), result)
+    if as_json:
+        render.as_json([_json(printable(result.name), result) for result in done])
+    if signals.interrupted:
+        return Exit.INTERRUPTED
+    return Exit.CLEAN if all(result.complete for result in done) else Exit.INCOMPLETE
 
 
 def _size(name: str) -> int | None:

@@ -18,6 +18,7 @@ from gmemstate.model.errors import CannotRead
 HEAD_SIZE = 64 << 10
 MAX_LINE = 16 << 10
 CHUNK = 1 << 20
+GZIP = b"\x1f\x8b"
 TRACE_DAT = b"\x17\x08\x44tracing"
 FIRST_LINES = 200
 """By how many lines the format of an input is named."""
@@ -72,12 +73,12 @@ class Account:
         }
 
 
-class Input:
-    """One input, read once from its beginning: a path or ``-``, plain or gzipped; a trace.dat where trace-cmd is installed.
+class Framing:
+    """Cuts what is read of one source into lines, and knows the source again by its first bytes.
 
-    ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the input ended early,
-    None where it ended well; ``progress`` is told the offset from time to time. Raises CannotRead where there is nothing to
-    read at all.
+    ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the source ended early,
+    None where it ended well; ``stopped`` says that nobody wants to read on, though more may come. ``progress`` is told the
+    offset from time to time.
     """
 
     def __init__(self, name: str, progress: Callable[[int], None] | None = None) -> None:
@@ -85,22 +86,14 @@ class Input:
         self._progress = progress
         self.offset = 0
         self.damage: str | None = None
+        self.stopped = False
         self._hash = hashlib.sha256()
-        self._opened: BinaryIO | None = None
-        self._report: subprocess.Popen[bytes] | None = None
-        self._file = self._open(name)
-        try:
-            self._first = self._fill(HEAD_SIZE)
-            if self._first.startswith(TRACE_DAT) and self._opened is not None and self._file is self._opened:
-                self._report_of(name)
-        except BaseException:
-            self.close()
-            raise
-        if not self._first:
-            self.close()
-            raise CannotRead(f"{self.name}: {self.damage or 'is empty'}; there is nothing to read")
-        self._refuse_binary()
-        self.head_size = len(self._first)
+        self._first = b""
+
+    @property
+    def head_size(self) -> int:
+        """How many bytes at the beginning are at hand."""
+        return len(self._first)
 
     def head(self, size: int | None = None) -> str:
         """The hash of the first ``size`` bytes (all that is at hand if None): the identity of a source."""
@@ -117,18 +110,18 @@ class Input:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._opened is not None:
-            self._file.close()
-            self._opened.close()  # which a GzipFile leaves open
-        if self._report is not None:
-            self._report.kill()
-            self._report.wait()
 
-    def lines(self) -> Iterator[bytes]:
-        """All lines without their newline; a last line without one is not given, as it may be cut."""
-        rest, chunk = b"", self._first
+    def lines(self) -> Iterator[bytes | None]:
+        """All lines without their newline; a last line without one is not given, as it may be cut.
+
+        None between two lines says that it is time to put on record what was read before.
+        """
+        rest = b""
         kept = dropped = 0  # of a giant line: bytes still at hand that are hashed already, bytes let go
-        while chunk:
+        for chunk in self._chunks():
+            if chunk is None:
+                yield None
+                continue
             parts = (rest + chunk).split(b"\n")
             rest = parts.pop()
             for part in parts:
@@ -144,9 +137,56 @@ class Input:
                 rest, kept = rest[:MAX_LINE], MAX_LINE
             if self._progress is not None:
                 self._progress(self.offset)
-            chunk = self._read(CHUNK)
-        if rest and self.damage is None:
+        if rest and self.damage is None and not self.stopped:
             self.damage = "the last line has no end"
+
+    def _chunks(self) -> Iterator[bytes | None]:
+        """The bytes of the source, those of ``_first`` before the others; None where the lines so far are due."""
+        raise NotImplementedError
+
+    def _refuse_binary(self) -> None:
+        if b"\0" in self._first[:8192]:
+            self.close()
+            raise CannotRead(f"{self.name}: is binary data, not a log; gmemstate reads text (and .gz of text)")
+
+
+class Input(Framing):
+    """One input, read once from its beginning: a path or ``-``, plain or gzipped; a trace.dat where trace-cmd is installed.
+
+    Raises CannotRead where there is nothing to read at all.
+    """
+
+    def __init__(self, name: str, progress: Callable[[int], None] | None = None) -> None:
+        super().__init__(name, progress)
+        self._opened: BinaryIO | None = None
+        self._report: subprocess.Popen[bytes] | None = None
+        self._file = self._open(name)
+        try:
+            self._first = self._fill(HEAD_SIZE)
+            if self._first.startswith(TRACE_DAT) and self._opened is not None and self._file is self._opened:
+                self._report_of(name)
+        except BaseException:
+            self.close()
+            raise
+        if not self._first:
+            self.close()
+            raise CannotRead(f"{self.name}: {self.damage or 'is empty'}; there is nothing to read")
+        self._refuse_binary()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._opened is not None:
+            self._file.close()
+            self._opened.close()  # which a GzipFile leaves open
+        if self._report is not None:
+            self._report.kill()
+            self._report.wait()
+
+    def _chunks(self) -> Iterator[bytes | None]:
+        chunk = self._first
+        while chunk:
+            yield chunk
+            chunk = self._read(CHUNK)
 
     def _open(self, name: str) -> Any:
         if name == "-":
@@ -164,7 +204,7 @@ class Input:
 
     def _unzipped(self, file: Any) -> Any:
         buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
-        if buffered.peek(2)[:2] == b"\x1f\x8b":
+        if buffered.peek(2)[:2] == GZIP:
             return gzip.GzipFile(fileobj=buffered, mode="rb")
         return buffered
 
@@ -207,6 +247,4 @@ class Input:
             raise CannotRead(
                 f"{self.name}: is a binary trace-cmd recording; give its text: `trace-cmd report {file} | gmemstate ingest -`"
             )
-        if b"\0" in self._first[:8192]:
-            self.close()
-            raise CannotRead(f"{self.name}: is binary data, not a log; gmemstate reads text (and .gz of text)")
+        super()._refuse_binary()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from gmemstate.ingest.facts import Context, Fact, Marker
 from gmemstate.ingest.handlers import HANDLERS
-from gmemstate.ingest.lines import Account, Input, as_text, printable
+from gmemstate.ingest.lines import Account, Framing, as_text, printable
 from gmemstate.ingest.readers import Chooser, formats, proves
 from gmemstate.ingest.tracker import Tracker
 from gmemstate.model.errors import CannotRead
@@ -21,13 +21,18 @@ PATIENCE = 100_000
 
 
 class Reading:
-    """Turns an input into events. ``pauses`` are the offsets at which earlier readings of the same source ended."""
+    """Turns an input into events. ``pauses`` are the offsets at which earlier readings of the same source ended.
 
-    def __init__(self, source: Input, pauses: tuple[int, ...] = ()) -> None:
+    ``caught_up`` says that everything which earlier readings have put on record was made again: only then may this one
+    pause of its own.
+    """
+
+    def __init__(self, source: Framing, pauses: tuple[int, ...] = ()) -> None:
         self.input = source
         self.account = Account()
         self.tracker = Tracker(HANDLERS)
         self.gaps = 0
+        self.caught_up = not pauses
         self._reader = Chooser()
         self._pauses = set(pauses)
         self._expected = 0
@@ -53,7 +58,12 @@ class Reading:
         self.tracker.emit(opened)
         if self.input.offset in self._pauses:
             yield self._pause()
-        for number, raw in enumerate(self.input.lines(), 1):
+        number = 0
+        for raw in self.input.lines():
+            if raw is None:
+                yield from self._due()
+                continue
+            number += 1
             self._take(number, as_text(raw))
             if len(self.tracker.made) >= AT_ONCE and self._understood:
                 yield self.tracker.take()
@@ -62,8 +72,22 @@ class Reading:
             if self.input.offset in self._pauses:
                 yield self._pause()
         if not self._understood:
+            if self.input.stopped and not number:
+                return
             raise CannotRead(self._complaint(name))
-        if self.input.offset not in self._pauses:
+        if self.input.stopped and not self.caught_up:
+            yield self.tracker.take()
+        if self.input.offset not in self._pauses and (self.caught_up or not self.input.stopped):
+            yield self._pause()
+
+    def _due(self) -> Iterator[list[Event]]:
+        """What is known so far, and what the kernel is in the middle of telling. Pages in a row wait for the end of their row.
+
+        Only the second makes a pause that has to be on record, as the same lines read without it would tell it otherwise.
+        """
+        if self._understood and self.tracker.made:
+            yield self.tracker.take()
+        if self.tracker.report is not None and self.caught_up and self.input.offset not in self._pauses:
             yield self._pause()
 
     def _complaint(self, name: str) -> str:

@@ -1,6 +1,6 @@
 """Reading the record out of a database."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
@@ -49,7 +49,7 @@ class StoredRecord:
             with self.engine.connect() as connection:
                 yield connection
 
-    def _stream(self, query: str) -> Iterator[Any]:
+    def _stream(self, query: str) -> Generator[Any, None, None]:
         """Rows as they are asked for; a cursor of PostgreSQL fetches all of them at once if it has no name."""
         with self._reading() as connection:
             driver = connection.connection.driver_connection
@@ -64,8 +64,8 @@ class StoredRecord:
         with self._reading() as connection:
             return head_of(connection.connection.cursor())
 
-    def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
-        """The events ``first .. last``, streamed."""
+    def events(self, first: int = 1, last: int | None = None) -> Generator[EventRow, None, None]:
+        """The events ``first .. last``, streamed; who does not take all of them closes the stream."""
         upto = "" if last is None else f" AND seq <= {last:d}"
         return self._stream(f"SELECT {_COLUMNS} FROM event WHERE seq >= {first:d}{upto} ORDER BY seq")
 

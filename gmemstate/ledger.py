@@ -1,5 +1,6 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path

@@ -225,7 +225,7 @@ class Growing(Framing):
     def _refuse_binary(self) -> None:
         if self._first.startswith(TRACE_DAT):
             raise CannotRead(
-                f"{self.name}: is a binary trace-cmd recording; give its text: `trace-cmd report FILE | gmemstate ingest -`"
+                f"{self.name}: is a binary trace-cmd recording; name the file, or give its text: `trace-cmd report FILE | gmemstate ingest -`"
                 if self._path is None
                 else f"{self.name}: is a binary trace-cmd recording, which cannot be followed; ingest it when it is complete"
             )

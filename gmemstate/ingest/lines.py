@@ -216,10 +216,13 @@ class Input(Framing):
         self._report = subprocess.Popen(
             [program, "report", "-N", "-i", name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        recording, self._file = self._first, self._report.stdout
+        self._file = self._report.stdout
         self._first = self._fill(HEAD_SIZE)
         if not self._first:
-            self._first, self.damage = recording, None  # it is refused as it would be without trace-cmd
+            raise CannotRead(
+                f"{self.name}: is a binary trace-cmd recording of which `trace-cmd report {self.name}` gives no text: it is damaged, "
+                "or newer than the trace-cmd here; give the text that trace-cmd makes of it where it was recorded"
+            )
 
     def _read(self, size: int) -> bytes:
         """Up to ``size`` bytes; none at the end or where the input is damaged. What comes before damage is given."""
@@ -245,6 +248,7 @@ class Input(Framing):
             self.close()
             file = self.name if self._opened is not None else "FILE"
             raise CannotRead(
-                f"{self.name}: is a binary trace-cmd recording; give its text: `trace-cmd report {file} | gmemstate ingest -`"
+                f"{self.name}: is a binary trace-cmd recording, which is read as it is where trace-cmd is installed; "
+                f"give its text: `trace-cmd report {file} | gmemstate ingest -`"
             )
         super()._refuse_binary()

@@ -21,7 +21,7 @@ ACCESS = b'host - - [22/Nov/2026:10:00:00 +0000] "GET /index.html HTTP/1.1" 200 
 FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty; there is nothing to read"),
     "binary": (bytes(range(256)) * 40, "is binary data, not a log; gmemstate reads text (and .gz of text)"),
-    "trace.dat": (TRACE_DAT + bytes(100), "is a binary trace-cmd recording; give its text: `trace-cmd report"),
+    "trace.dat": (TRACE_DAT + bytes(100), "is a binary trace-cmd recording"),
     "zipped.dat": (gzip.compress(TRACE_DAT + bytes(100)), "is a binary trace-cmd recording"),
     "nonsense.gz": (b"\x1f\x8bnonsense", "the gzip data is damaged or cut"),
     "empty.gz": (gzip.compress(b""), "is empty; there is nothing to read"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import (
     ConvertAsked,
     ConvertReturned,
@@ -376,3 +377,14 @@ def test_a_recording_that_trace_cmd_cannot_read_to_its_end_is_damaged(tmp_path: 
     recording.write_bytes(RECORDING)
     damage = json.loads(str(read_file(recording).rows[-1][-1]))["damage"]
     assert damage == "trace-cmd could not read it to its end"
+
+
+def test_a_recording_of_which_trace_cmd_gives_nothing_is_refused_with_what_it_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with success as its exit code, as trace-cmd ends for a file that it does not know."""
+    _recorder(tmp_path, "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "trace.dat").write_bytes(RECORDING)
+    with pytest.raises(CannotRead, match="gives no text: it is damaged, or newer than the trace-cmd here"):
+        read_file(tmp_path / "trace.dat")

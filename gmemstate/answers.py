@@ -10,6 +10,7 @@ from gmemstate.audit import views
 from gmemstate.audit.check import Checked, Checkpoint, check
 from gmemstate.audit.history import History, moment
 from gmemstate.audit.history import history as history_of
+from gmemstate.audit.moment import Moment, moment_at
 from gmemstate.jsonl import JsonlInspection, JsonlRecord
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import SEQ, Event, event_of
@@ -39,6 +40,11 @@ class Answers(ABC):
         self.record_: Record = record
         self.where = where
 
+    @property
+    def dropped(self) -> list[str]:
+        """What was wrong with the snapshots that were not used; a file has none."""
+        return []
+
     @abstractmethod
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
@@ -64,13 +70,17 @@ class Answers(ABC):
         """Everything that happened up to a moment (a seq, or a time like "5.31"); the whole record if None."""
         return history_of(self.record_, moment(self.record_, at))
 
+    def moment(self, at: str | int | None = None) -> Moment:
+        """What was true at a moment, and what was known of the sources by then."""
+        return moment_at(self.record_, moment(self.record_, at))
+
     def memory(self, at: str | int | None = None) -> Memory:
         """What was true at a moment."""
-        return self.history(at).memory
+        return self.moment(at).memory
 
     def state(self, at: str | int | None = None, start: int = 0, end: int = END) -> list[views.StateRow]:
         """The state of gfns ``[start, end)`` of every guest at a moment."""
-        return list(views.state(self.history(at), start, end))
+        return list(views.state(self.moment(at), start, end))
 
     def conversions(self, at: str | int | None = None) -> list[views.Json]:
         """All conversions with their verdicts."""
@@ -82,7 +92,7 @@ class Answers(ABC):
 
     def messed_up(self, at: str | int | None = None) -> list[views.Json]:
         """All host pages that can no longer be trusted."""
-        return views.messed_up(self.history(at))
+        return views.messed_up(self.moment(at))
 
     def range(self, gfn: int, guest: str | None = None, at: str | int | None = None) -> RangeView:
         """The range of equal state that holds a gfn of a guest (which may be left out if there is one only)."""

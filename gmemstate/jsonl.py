@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from gmemstate.model.encoding import FORMAT, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead
 from gmemstate.model.events import COLUMNS, EventRow
-from gmemstate.model.record import EMPTY, Head, Record
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import EMPTY, Head, Kept, Record, Remembered
 
 FIRST = {"gmemstate": "record", "format": FORMAT}
 _BATCH = ("first", "size", "recorded", "previous", "hash")
@@ -145,6 +146,14 @@ class JsonlRecord:
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""
         return (item.batch for item in self.items() if item.batch is not None)
+
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+        """A file has no snapshots."""
+        return Remembered(Memory(), [])
+
+    def snapshots(self) -> Iterator[Kept]:
+        """A file has no snapshots."""
+        return iter(())
 
     def sealed(self) -> Iterator[tuple[Batch, list[EventRow]]]:
         """All batches with their events, each one checked. Raises CannotRead with the line of what is wrong."""

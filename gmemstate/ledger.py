@@ -158,7 +158,7 @@ class Ledger(Answers):
         return self._carrying_out().resolve(conversion, how, outcome)
 
     def rebuild(self) -> int:
-        """Make all projections anew from the record; the number of events."""
+        """Make all projections and snapshots anew from the record; the number of events."""
         return self._recording().rebuild()
 
     def _carrying_out(self) -> Live:
@@ -242,6 +242,11 @@ class Ledger(Answers):
 
     # --- audit
 
+    @property
+    def dropped(self) -> list[str]:
+        """What was wrong with the snapshots that were not used: the record has won."""
+        return list({**self.record_.dropped, **(self._recorder.record.dropped if self._recorder is not None else {})}.values())
+
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
         result = Checked()
@@ -251,7 +256,7 @@ class Ledger(Answers):
                 try:
                     for table in self.stale_projections(result.history):
                         result.note("PROJECTION", f"the table {table} is not what the record folds to")
-                    result.looked_at.append("tables")
+                    result.looked_at += ["tables", "snapshots"]
                 except GmemstateError as error:
                     result.not_covered.append(f"tables: {error}")
         return result

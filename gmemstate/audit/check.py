@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gmemstate.audit.history import History
 from gmemstate.audit.problems import Problem
+from gmemstate.audit.snapshots import compared
 from gmemstate.model.encoding import NO_HASH, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead, GmemstateError
 from gmemstate.model.events import SEQ, EventRow
@@ -117,7 +118,7 @@ def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Che
         try:
             history = History()
             invariants = Inspection(history.memory)
-            result.history = history.fold(invariants.watch(record.events()))
+            result.history = history.fold(invariants.watch(compared(record, history.memory, result.note)))
             result.judged = invariants.judged()
             result.looked_at += ["machines", "invariants"]
         except GmemstateError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
-from gmemstate.audit.history import history
+from gmemstate.audit.moment import moment_at
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
@@ -79,7 +79,7 @@ def _marks(before: Memory, after: Memory) -> Iterator[Change]:
 
 def between(record: Record, first: int | None, last: int | None) -> list[Change]:
     """What changed between two moments (seqs) of a record."""
-    return list(changes(history(record, first).memory, history(record, last).memory))
+    return list(changes(moment_at(record, first).memory, moment_at(record, last).memory))
 
 
 def divergence(one: Record, other: Record) -> Divergence | None:

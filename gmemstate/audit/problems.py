@@ -37,6 +37,10 @@ CODES = {
     "PROJECTION": Meaning(
         Severity.WARNING, "a table for readers of SQL is not what the record folds to", "`gmemstate rebuild` makes it anew"
     ),
+    "SNAPSHOT": Meaning(
+        Severity.WARNING, "a snapshot of the memory is not what the record folds to: it is not used, or it has misled",
+        "`gmemstate rebuild` makes it anew",
+    ),
     "CHECKPOINT-SHORT": Meaning(
         Severity.FATAL, "no batch ends where the checkpoint was made: events were lost, or cut anew", _FROM_A_COPY
     ),

@@ -3,15 +3,18 @@
 u64 values are hex strings, times decimal strings in ns, ranges half-open; what is not known is null.
 """
 
-from bisect import bisect
+from bisect import bisect, bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from gmemstate.audit.history import History
+from gmemstate.audit.moment import Moment
 from gmemstate.model.events import Capability, Through, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
+from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, PAGE_SHIFT, hexadecimal
 from gmemstate.model.verdict import Verdict, arguments_known, error_offset_counts, verdict
 
@@ -23,10 +26,10 @@ def _time(t: int | None) -> str | None:
     return None if t is None else str(t)
 
 
-def guest_name(history: History, space: int | None) -> str:
+def guest_name(moment: Moment, space: int | None) -> str:
     """The name of the guest of a space, ``?`` if it is not known."""
-    owner = history.memory.owner(space)
-    return history.memory.vms[owner].name if owner in history.memory.vms else NO_GUEST
+    owner = moment.memory.owner(space)
+    return moment.memory.vms[owner].name if owner in moment.memory.vms else NO_GUEST
 
 
 def evidence(history: History, source: int | None, first: int | None, last: int | None) -> Json | None:
@@ -228,79 +231,87 @@ class StateRow(NamedTuple):
     """what became of the guest: None, "bugged", "dead" or "destroyed"; the state is that of its end"""
 
 
-def unbacked(history: History, vm: Vm, gfn: int) -> str | None:
+def unbacked(moment: Moment, vm: Vm, gfn: int) -> str | None:
     """Why there can be no private memory behind a gfn; None if there can, or if it is not known."""
     slot = vm.slot_of(gfn)
     if slot is None:
-        return "no_slot" if history.memory.slots_known(vm) else None
+        return "no_slot" if moment.memory.slots_known(vm) else None
     if slot.has_gmem is False:
         return "no_gmem"
-    gmem = history.memory.gmems.get(slot.gmem or 0)
+    gmem = moment.memory.gmems.get(slot.gmem or 0)
     return "gmem_closed" if gmem is not None and gmem.released else None
 
 
-def state(history: History, start: int = 0, end: int = END, unit: str = "gfn") -> Iterator[StateRow]:
+def state(moment: Moment, start: int = 0, end: int = END, unit: str = "gfn") -> Iterator[StateRow]:
     """The state of all pages of ``[start, end)``: gfns guest by guest, or with ``unit`` idx pages of each guest_memfd.
 
     A look at all gfns adds the guest_memfds that are in no memslot.
     """
-    memory = history.memory
-    for vm in memory.vms.values() if unit == "gfn" else ():
-        for run in memory.guest_runs(vm.id, start, end):
-            yield from _rows(history, vm, run.start, run.end, run.state)
+    memory = moment.memory
     if unit == "gfn":
-        for conversion in history.ordered():
-            if conversion.space is None and conversion.start is not None and conversion.end is not None:
-                low, high = max(start, conversion.start), min(end, conversion.end)
-                if low < high:
-                    yield StateRow(NO_GUEST, None, low, high, UNKNOWN)
+        for vm in memory.vms.values():
+            yield from _guest_rows(moment, vm, start, end)
+        for first, last, conversions in _unplaced(memory).runs(start, end):
+            if conversions:
+                yield StateRow(NO_GUEST, None, first, last, UNKNOWN)
     everything = (start, end) == (0, END)
     for gmem in memory.gmems.values():
-        if gmem.inplace and (unit == "idx" or (everything and not _in_a_slot(history, gmem.id))):
+        if gmem.inplace and (unit == "idx" or (everything and not _in_a_slot(memory, gmem.id))):
             for run in memory.runs(gmem.id, start, end):
                 guest = memory.vms.get(memory.owner(gmem.id) or 0)
-                held = _held(history, gmem.id, run.start) if "(" in run.state else None
+                held = _held(memory, gmem.id, run.start) if "(" in run.state else None
                 yield StateRow(
                     guest.name if guest else NO_GUEST, gmem.id, run.start, run.end, run.state,
                     held_by=held, gone=guest.gone if guest else None,
                 )  # fmt: skip
 
 
-def _in_a_slot(history: History, gmem: int) -> bool:
-    return any(slot.gmem == gmem for vm in history.memory.vms.values() for slot in vm.slots.values())
+def _unplaced(memory: Memory) -> RangeMap:
+    """The pages that conversions of nobody knows which guest were or are about."""
+    pages = memory.unplaced.copy()
+    for conversion in memory.conversions.values():
+        conversion.unplace(pages)
+    return pages
 
 
-def _rows(history: History, vm: Vm, start: int, end: int, state: str) -> Iterator[StateRow]:
-    """Cut a run at the borders of memslots, where what is behind it changes."""
-    cuts = {start, end}
-    for slot in vm.slots.values():
-        cuts |= {cut for cut in (slot.start, slot.end) if start < cut < end}
-    edges = sorted(cuts)
-    pending: StateRow | None = None
-    for low, high in pairwise(edges):
-        held = _holder(history, vm, low) if "(" in state else None
-        why = unbacked(history, vm, low) if state == PRIVATE else None
-        row = StateRow(vm.name, None, low, high, state, why, held, vm.gone)
-        if pending is not None and pending._replace(end=0, start=0) == row._replace(end=0, start=0):
-            pending = pending._replace(end=high)
+def _in_a_slot(memory: Memory, gmem: int) -> bool:
+    return any(slot.gmem == gmem for vm in memory.vms.values() for slot in vm.slots.values())
+
+
+def _guest_rows(moment: Moment, vm: Vm, start: int, end: int) -> Iterator[StateRow]:
+    """The runs of a guest, cut where memslots begin and end and what is behind a page changes."""
+    memory = moment.memory
+    edges = sorted({0, END, *(edge for slot in vm.slots.values() for edge in (slot.start, slot.end))})
+    behind = [unbacked(moment, vm, edge) for edge in edges]
+    for first, last, state in memory.guest_runs(vm.id, start, end):
+        if first >= last:
             continue
+        at = bisect(edges, first)
+        cuts = [first, *edges[at : bisect_left(edges, last)], last]
+        pending: StateRow | None = None
+        for n, (low, high) in enumerate(pairwise(cuts), at - 1):
+            held = _holder(memory, vm, low) if "(" in state else None
+            why = behind[n] if state == PRIVATE else None
+            if pending is not None and (pending.unbacked, pending.held_by) == (why, held):
+                pending = pending._replace(end=high)
+                continue
+            if pending is not None:
+                yield pending
+            pending = StateRow(vm.name, None, low, high, state, why, held, vm.gone)
         if pending is not None:
             yield pending
-        pending = row
-    if pending is not None:
-        yield pending
 
 
-def _holder(history: History, vm: Vm, gfn: int) -> int | None:
+def _holder(memory: Memory, vm: Vm, gfn: int) -> int | None:
     """The conversion that is at work on a gfn, of the VM or of the guest_memfd behind it."""
-    for gmem, index, _, _ in history.memory.indices(vm.id, gfn, gfn + 1):
-        if (found := _held(history, gmem, index)) is not None:
+    for gmem, index, _, _ in memory.indices(vm.id, gfn, gfn + 1):
+        if (found := _held(memory, gmem, index)) is not None:
             return found
-    return _held(history, vm.id, gfn)
+    return _held(memory, vm.id, gfn)
 
 
-def _held(history: History, space: int, page: int) -> int | None:
-    for conversion in history.memory.conversions.values():
+def _held(memory: Memory, space: int, page: int) -> int | None:
+    for conversion in memory.conversions.values():
         if conversion.space == space and conversion.start is not None and conversion.start <= page < (conversion.end or 0):
             return conversion.id
     return None
@@ -325,7 +336,7 @@ def state_json(row: StateRow) -> Json:
 # --- messed-up pages --------------------------------------------------------------------------------------------------
 
 
-def messed_up_json(history: History, entry: MessedUp) -> Json:
+def messed_up_json(moment: Moment, entry: MessedUp) -> Json:
     """One page that cannot be trusted."""
     return {
         "id": entry.id,
@@ -333,7 +344,7 @@ def messed_up_json(history: History, entry: MessedUp) -> Json:
         "state": entry.state,
         "pfn": hexadecimal(entry.pfn),
         "count": entry.count,
-        "guest": guest_name(history, entry.vm),
+        "guest": guest_name(moment, entry.vm),
         "gfn": hexadecimal(entry.gfn),
         "gmem": entry.gmem,
         "index": hexadecimal(entry.index),
@@ -343,7 +354,7 @@ def messed_up_json(history: History, entry: MessedUp) -> Json:
     }
 
 
-def messed_up(history: History) -> list[Json]:
+def messed_up(moment: Moment) -> list[Json]:
     """All messed-up pages that were not cleared."""
-    entries = history.memory.messed_up.values()
-    return [messed_up_json(history, entry) for entry in entries if entry.state != "cleared"]
+    entries = moment.memory.messed_up.values()
+    return [messed_up_json(moment, entry) for entry in entries if entry.state != "cleared"]

@@ -8,7 +8,7 @@ import click
 
 from gmemstate.cli import following, render
 from gmemstate.cli.exits import Exit, talk, worst
-from gmemstate.cli.options import json_option
+from gmemstate.cli.options import json_option, warn
 from gmemstate.model.errors import GmemstateError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
             codes.append(Exit.CLEAN if result.complete else Exit.INCOMPLETE)
             if not as_json:
                 _tell(printable(result.name), result)
+        warn(ledger)
     if as_json:
         render.as_json([_json(printable(result.name), result) for result in done])
     return worst(*codes)

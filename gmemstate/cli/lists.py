@@ -95,9 +95,9 @@ def state(db: str, range_: str | None, at: str | None, as_json: bool) -> Exit:
 
     place = _place(range_)
     with reading(db) as ledger:
-        history = ledger.history(at)
+        moment = ledger.moment(at)
         start, end = (place.start, place.end) if place else (0, END)
-        rows = list(views.state(history, start, end, place.unit if place else "gfn"))
+        rows = list(views.state(moment, start, end, place.unit if place else "gfn"))
         if place is None:
             rows = [row for row in rows if row.state != UNKNOWN or row.guest == views.NO_GUEST]
         if as_json:
@@ -112,7 +112,7 @@ def state(db: str, range_: str | None, at: str | None, as_json: bool) -> Exit:
                 ],
                 empty="nothing is known of any page",
             )  # fmt: skip
-        return finish(history, also=not rows or any(row.state in (UNKNOWN, TORN) for row in rows))
+        return finish(moment, also=not rows or any(row.state in (UNKNOWN, TORN) for row in rows))
 
 
 def _place(text: str | None) -> "Address | None":
@@ -144,8 +144,8 @@ def messed_up(db: str, at: str | None, as_json: bool) -> Exit:
     from gmemstate.audit import views
 
     with reading(db) as ledger:
-        history = ledger.history(at)
-        found = views.messed_up(history)
+        moment = ledger.moment(at)
+        found = views.messed_up(moment)
         if as_json:
             render.as_json(found)
         else:
@@ -159,7 +159,7 @@ def messed_up(db: str, at: str | None, as_json: bool) -> Exit:
                 empty="no page is messed up, as far as the record goes",
                 folding=("reuse", "cleared by"),
             )  # fmt: skip
-        return finish(history)
+        return finish(moment)
 
 
 @click.command()

@@ -11,7 +11,7 @@ from gmemstate.cli.exits import Exit, talk
 
 if TYPE_CHECKING:
     from gmemstate.answers import Answers
-    from gmemstate.audit.history import History
+    from gmemstate.audit.moment import Moment
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -42,11 +42,18 @@ def reading(where: str) -> "Iterator[Answers]":
 
     with Ledger.open(where, readonly=True) as ledger:
         yield ledger
+        warn(ledger)
 
 
-def finish(history: "History", *, also: bool = False) -> Exit:
+def warn(ledger: "Answers") -> None:
+    """Say which snapshots were not used, and why."""
+    for told in ledger.dropped:
+        talk(f"warning: {told}")
+
+
+def finish(moment: "Moment", *, also: bool = False) -> Exit:
     """Say what is missing from an answer, and the exit code that follows; ``also``: the answer itself is not whole."""
-    missing = history.missing()
+    missing = moment.missing()
     for reason in missing:
         talk(f"incomplete: {reason}")
     return Exit.INCOMPLETE if missing or also else Exit.CLEAN

@@ -71,6 +71,8 @@ class Memory:
         """attribute of each page, per space, as codes of the range machine"""
         self.mappings: dict[tuple[int, int], RangeMap] = {}
         """whether a user maps each page, per space and user"""
+        self.unplaced = RangeMap()
+        """1 for pages that ended conversions of nobody knows which guest were about"""
         self.conversions: dict[int, Conversion] = {}
         """the open ones"""
         self.requests: dict[int, Request] = {}
@@ -193,6 +195,12 @@ class Memory:
         for run in self.runs(vm, start, end):
             yield run if counts or run.state != SHARED else run._replace(state=UNKNOWN)
 
+    def maps(self) -> Iterator[RangeMap]:
+        """All maps of pages."""
+        yield from (*self.ranges.values(), *self.mappings.values(), self.unplaced)
+        for gmem in self.gmems.values():
+            yield from (gmem.backing, gmem.orders)
+
     # --- pages
 
     def indices(self, vm: int, start: int, end: int) -> Iterator[tuple[int, int, int, Slot]]:
@@ -275,6 +283,7 @@ class Memory:
         key = (conversion.source, conversion.thread or 0)
         if self.by_thread.get(key) == conversion.id:
             del self.by_thread[key]
+        conversion.unplace(self.unplaced)
         self.ended.append(conversion)
 
     def open_conversions(self) -> list[Conversion]:
@@ -320,13 +329,15 @@ class Memory:
         """Begin a new batch: what changed before is taken care of."""
         self.findings, self.ended, self.faults = [], [], []
         self.dirty, self.changed_requests, self.changed_messed_up = set(), set(), set()
-        if len(self.requests) > 64:
-            self._let_go_of_requests()
-
-    def _let_go_of_requests(self) -> None:
-        keep = {request.id for request in self.exits.values() if isinstance(request, Request)} | set(self.open_request.values())
-        if len(self.requests) > 2 * len(keep) + 64:
+        if len(self.requests) > 64 and len(self.requests) > 2 * len(keep := self.needed_requests()) + 64:
             self.requests = {request_id: request for request_id, request in self.requests.items() if request_id in keep}
+
+    def needed_requests(self) -> set[int]:
+        """The ids of the requests that an event to come may be about."""
+        keep = {request.id for request in self.exits.values() if isinstance(request, Request)} - {0}
+        keep.update(self.open_request.values())
+        keep.update(request.id for request in self.requests.values() if not request.ended)
+        return keep & self.requests.keys()
 
 
 def fold(rows: Iterable[EventRow], memory: Memory | None = None) -> Memory:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from gmemstate.model.events import Cause, Dialect, EventRow, RequestPath, Through
 from gmemstate.model.machines import ENDED, NEW
 from gmemstate.model.rangemap import RangeMap
+from gmemstate.model.units import END, unsigned
 
 KVM_MEM_GUEST_MEMFD = 4
 GUEST_MEMFD_FLAG_MMAP = 1
@@ -49,11 +50,21 @@ class Source:
     id: int
     shows: frozenset[int] = frozenset()
     """the capabilities it has proven in lines that name no guest"""
-    gaps: int = 0
+    gaps: list[int] = field(default_factory=list)
+    """the seqs of its gaps"""
     read: bool = False
     """its end was reached"""
+    last_read: int | None = None
+    """the seq of the event that says so, the last one if it was read on"""
     blind: bool = False
     """it has shown memslots of guests that it did not name"""
+    converts: bool = False
+    """it has shown a conversion"""
+
+    @property
+    def told(self) -> list[int]:
+        """The seqs of the events that tell what it is, where it was damaged and how far it was read."""
+        return [self.id, *self.gaps, *([] if self.last_read is None else [self.last_read])]
 
 
 @dataclass(slots=True)
@@ -199,6 +210,12 @@ class Conversion:
         self.thread = thread
         self.met = met
         self.first_line = first_line
+
+    def unplace(self, pages: RangeMap) -> None:
+        """Set the pages that it is about to 1, if nobody knows which guest they are of."""
+        if self.space is None and self.start is not None:
+            start = unsigned(self.start)
+            pages.set(start, END if self.npages is None else min(start + self.npages, END), 1)
 
     @property
     def asked(self) -> int | None:

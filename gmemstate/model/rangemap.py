@@ -5,8 +5,11 @@ blocks of a few hundred, so that a change moves a few hundred entries at most, h
 A run costs one integer and one byte.
 """
 
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import accumulate, chain
+from operator import eq, sub
 from typing import NamedTuple
 
 from gmemstate.model.units import END
@@ -164,11 +167,7 @@ class RangeMap:
         """Replace every value ``v`` of the whole map by ``table[v]``, leaving those from which there is no way."""
         runs = [(run.start, run.value if table[run.value] == UNEXPECTED else table[run.value]) for run in self]
         starts = [start for n, (start, value) in enumerate(runs) if n == 0 or runs[n - 1][1] != value]
-        values = bytes(value for n, (_, value) in enumerate(runs) if n == 0 or runs[n - 1][1] != value)
-        cuts = range(0, len(starts), BLOCK)
-        self._starts = [starts[cut : cut + BLOCK] for cut in cuts]
-        self._values = [bytearray(values[cut : cut + BLOCK]) for cut in cuts]
-        self._firsts = [block[0] for block in self._starts]
+        self._cut(starts, bytearray(value for n, (_, value) in enumerate(runs) if n == 0 or runs[n - 1][1] != value))
 
     def copy(self) -> "RangeMap":
         """An independent copy."""
@@ -177,6 +176,40 @@ class RangeMap:
         other._starts = [block[:] for block in self._starts]
         other._values = [block[:] for block in self._values]
         return other
+
+    def greatest(self) -> int:
+        """The greatest value that a page has."""
+        return max(map(max, self._values))
+
+    def to_bytes(self) -> bytes:
+        """The runs as bytes: their number, the lengths of all but the last (u64 each), their values (a byte each)."""
+        starts = list(chain.from_iterable(self._starts))
+        lengths = map(sub, starts[1:], starts)
+        return struct.pack(f"<{len(starts)}Q", len(starts), *lengths) + b"".join(self._values)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, at: int) -> "tuple[RangeMap, int]":
+        """The map that :meth:`to_bytes` has written at a place, and where it ends. Raises ValueError for what is none."""
+        (count,) = struct.unpack_from("<Q", data, at)
+        if not 1 <= count <= len(data):
+            raise ValueError(f"a map of pages has {count} runs")
+        lengths = struct.unpack_from(f"<{count - 1}Q", data, at + 8)
+        values = data[at + 8 * count : at + 9 * count]
+        starts = list(accumulate(lengths, initial=0))
+        if len(values) != count or UNEXPECTED in values or 0 in lengths or starts[-1] >= END:
+            raise ValueError("the runs of a map of pages do not tile it")
+        if any(map(eq, values, values[1:])):
+            raise ValueError("adjacent runs of a map of pages are equal")
+        made = cls()
+        made._cut(starts, bytearray(values))
+        return made, at + 9 * count
+
+    def _cut(self, starts: list[int], values: bytearray) -> None:
+        """Put runs into blocks that have room to grow."""
+        cuts = range(0, len(starts), BLOCK * 2 // 3)
+        self._starts = [starts[cut : cut + cuts.step] for cut in cuts]
+        self._values = [values[cut : cut + cuts.step] for cut in cuts]
+        self._firsts = [block[0] for block in self._starts]
 
     def _end(self, block: int, i: int) -> int:
         starts = self._starts[block]

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from gmemstate.model.encoding import NO_HASH, Batch
 from gmemstate.model.events import EventRow
+from gmemstate.model.memory import Memory
 
 
 class Head(NamedTuple):
@@ -29,6 +30,26 @@ class SourceInfo(NamedTuple):
     whole: bool
 
 
+class Remembered(NamedTuple):
+    """A memory to go on from, and the events up to there that are about sources."""
+
+    memory: Memory
+    sources: list[EventRow]
+
+
+class Kept(NamedTuple):
+    """A snapshot as it is stored: unlike the record, nobody has sealed it."""
+
+    seq: int
+    fold: int
+    """the version of the fold that has made it"""
+    latest: int | None
+    """the latest time (ns) up to there"""
+    content: bytes
+    head: bytes | None
+    """the hash of the batch that ends at ``seq``, None where none does"""
+
+
 class Record(Protocol):
     """A gapless, ordered, append-only run of events in batches."""
 
@@ -40,6 +61,15 @@ class Record(Protocol):
 
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""
+
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+        """What a snapshot has kept: the youngest up to event ``last``, and before the first event later than ``time`` (ns).
+
+        Where there is none, the empty memory.
+        """
+
+    def snapshots(self) -> Iterator[Kept]:
+        """All snapshots, oldest first."""
 
 
 def resolve(rows: Iterable[EventRow], first: int, known: Mapping[int, int]) -> tuple[list[EventRow], dict[int, int]]:

@@ -9,7 +9,10 @@ from sqlalchemy import Connection, Engine
 
 from gmemstate.model.encoding import Batch
 from gmemstate.model.events import COLUMNS, EventRow
-from gmemstate.model.record import EMPTY, Head, SourceInfo
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import EMPTY, Head, Kept, Remembered, SourceInfo
+from gmemstate.model.snapshot import BadSnapshot
+from gmemstate.store import snapshots
 from gmemstate.store.database import explained
 
 _COLUMNS = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -25,6 +28,8 @@ class StoredRecord:
         self.where = where
         self._still: Connection | None = None
         self._streams = count()
+        self.dropped: dict[int, str] = {}
+        """why the snapshots at some seqs were not used"""
 
     @contextmanager
     def still(self) -> Iterator[Connection]:
@@ -79,6 +84,30 @@ class StoredRecord:
         rows = self._stream("SELECT first, size, recorded, previous, hash FROM batch ORDER BY first")
         return (Batch(first, size, at, bytes(previous), bytes(own)) for first, size, at, previous, own in rows)
 
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+        """What the youngest good snapshot up to event ``last`` has kept, or that before the first event later than ``time`` (ns).
+
+        A bad one is passed over, and stands in ``dropped`` from then on: the record wins.
+        """
+        with self._reading() as connection:
+            cursor = connection.connection.cursor()
+            upto = snapshots.FAR if last is None else last
+            while (found := snapshots.youngest(cursor, upto, time)) is not None:
+                try:
+                    memory = snapshots.verified(found).memory
+                except BadSnapshot as error:
+                    self.dropped[found.seq] = f"the snapshot at event {found.seq} was not used: it {error}"
+                    upto = found.seq - 1
+                    continue
+                told = ", ".join(f"{seq:d}" for source in memory.sources.values() for seq in source.told)
+                cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq IN ({told or 'NULL'}) ORDER BY seq")
+                return Remembered(memory, list(cursor.fetchall()))
+        return Remembered(Memory(), [])
+
+    def snapshots(self) -> Iterator[Kept]:
+        """All snapshots, oldest first."""
+        return map(snapshots.kept, self._stream(snapshots.ALL))
+
     def sources(self) -> list[SourceInfo]:
         """The sources that were read, oldest first."""
         with self._reading() as connection:
@@ -100,3 +129,10 @@ def head_of(cursor: Any) -> Head:
     cursor.execute("SELECT first, size, hash FROM batch ORDER BY first DESC LIMIT 1")
     row = cursor.fetchone()
     return EMPTY if row is None else Head(row[0] + row[1] - 1, bytes(row[2]))
+
+
+def batch_of(cursor: Any, seq: int) -> Head:
+    """The end of the batch that holds an event."""
+    cursor.execute(f"SELECT first, size, hash FROM batch WHERE first <= {seq:d} ORDER BY first DESC LIMIT 1")
+    first, size, own = cursor.fetchone()
+    return Head(first + size - 1, bytes(own))

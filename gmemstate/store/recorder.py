@@ -14,8 +14,9 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
 from gmemstate.store import database
 from gmemstate.store.database import LOCK
-from gmemstate.store.events import StoredRecord, head_of
+from gmemstate.store.events import StoredRecord, batch_of, head_of
 from gmemstate.store.projections import Projector
+from gmemstate.store.snapshots import Keeper
 
 AT_ONCE = 10_000
 """How many events are projected at once when everything is made anew."""
@@ -24,7 +25,7 @@ AT_ONCE = 10_000
 class Recorder:
     """Appends to one ledger and keeps the memory that the ledger folds into.
 
-    ``clock`` gives the time of recording in ns. ``project`` False leaves the projections to a later rebuild.
+    ``clock`` gives the time of recording in ns. ``project`` False leaves projections and snapshots to a later rebuild.
     """
 
     def __init__(self, engine: Engine, where: str, clock: Callable[[], int], *, project: bool = True) -> None:
@@ -37,6 +38,7 @@ class Recorder:
         self._insert_event = f"INSERT INTO event ({', '.join(_quoted())}) VALUES ({', '.join([mark] * len(COLUMNS))})"
         self._insert_batch = f"INSERT INTO batch (first, size, recorded, previous, hash) VALUES ({', '.join([mark] * 5)})"
         self._projector = Projector(mark) if project else None
+        self._keeper = Keeper(mark)
         self._connection: Any = None
         self._cursor: Any = None
         self._head = EMPTY
@@ -126,8 +128,13 @@ class Recorder:
             self._connection.commit()
 
     def _catch_up(self, cursor: Any) -> None:
-        """Fold what others have recorded since."""
+        """Fold what others have recorded since; the first time, from the youngest good snapshot on."""
         head = head_of(cursor)
+        if self.memory.seq == 0 < head.seq:
+            self.memory = self.record.remembered(head.seq).memory
+            self._keeper.go_on(self.memory.seq)
+            for seq in self.record.dropped:
+                cursor.execute(f"DELETE FROM snapshot WHERE seq = {seq:d}")
         if head.seq != self.memory.seq:
             for row in self.record.events(self.memory.seq + 1, head.seq):
                 self.memory.apply(row)
@@ -167,6 +174,7 @@ class Recorder:
             memory.apply(row)
         if self._projector is not None:
             self._projector.write(cursor, memory, numbered)
+            self._keeper.write(cursor, memory, batch.hash)
         return batch, new
 
     def _seal(
@@ -185,20 +193,27 @@ class Recorder:
             connection.invalidate()
 
     def rebuild(self) -> int:
-        """Make all projections anew from the record; returns the number of events folded."""
-        projector = self._projector or Projector("?" if self._sqlite else "%s")
+        """Make all projections and snapshots anew from the record; returns the number of events folded."""
+        projector, keeper = self._projector or Projector("?" if self._sqlite else "%s"), self._keeper
         memory = Memory()
-        batch: list[EventRow] = []
+        piece: list[EventRow] = []
+        end: Head | None = None
         with self._turn() as cursor:
             projector.clear(cursor)
+            keeper.clear(cursor)
             for row in self.record.events(1, head_of(cursor).seq):
                 memory.apply(row)
-                batch.append(row)
-                if len(batch) == AT_ONCE:
-                    projector.write(cursor, memory, batch)
+                piece.append(row)
+                if len(piece) == AT_ONCE:
+                    projector.write(cursor, memory, piece)
                     memory.forget_news()
-                    batch = []
-            projector.write(cursor, memory, batch)
+                    piece = []
+                if memory.seq >= keeper.due:
+                    end = end or batch_of(cursor, memory.seq)
+                    if memory.seq == end.seq:
+                        keeper.write(cursor, memory, end.hash)
+                        end = None
+            projector.write(cursor, memory, piece)
             memory.forget_news()
         self.memory = memory
         return memory.seq

@@ -182,6 +182,7 @@ ALTERATIONS = [
     Alteration("a changed conversion", "PROJECTION", openly("UPDATE conversion SET errno = 5")),
     Alteration("a lost source", "PROJECTION", openly("DELETE FROM source")),
     Alteration("a range that nobody converted", "PROJECTION", openly("INSERT INTO range VALUES (1, 4096, 1, 'private')")),
+    Alteration("a snapshot that is none", "SNAPSHOT", openly("INSERT INTO snapshot VALUES (1, 1, NULL, x'00')")),
 ]  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_a_whole_record_is_found_whole_and_says_what_was_looked_at(original: Pat
     assert (result.problems, result.findings, result.not_covered) == ([], [], [])
     assert result.events == result.history.memory.seq > 100  # type: ignore[union-attr]
     assert result.looked_at == [
-        "every hash and link", "PRAGMA integrity_check", "the schema", "machines", "invariants", "tables",
+        "every hash and link", "PRAGMA integrity_check", "the schema", "machines", "invariants", "tables", "snapshots",
     ]  # fmt: skip
     assert len(result.judged) == 49
     assert verify(original).returncode == 0

@@ -63,7 +63,7 @@ def test_a_refused_call_proves_that_conversions_would_have_been_seen(tmp_path: P
     ],
 )
 def test_a_source_is_called_by_the_shortest_tail_that_tells_it_from_the_others(names: list[str], labels: list[str]) -> None:
-    from gmemstate.audit.history import SourceFacts
+    from gmemstate.audit.moment import SourceFacts
 
     found = History()
     found.sources = {n: SourceFacts(n, name, "ftrace") for n, name in enumerate(names, 1)}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from gmemstate.model.events import SEQ, EventRow
-from gmemstate.model.record import Head
+from gmemstate.model.memory import Memory
+from gmemstate.model.record import Head, Remembered
 from gmemstate.postmortem import stories
 from gmemstate.postmortem.story import Report, Story
 from tests.traces import Read, read_case
@@ -22,6 +23,9 @@ class Rows:
 
     def head(self) -> Head:
         return Head(len(self.rows), b"")
+
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+        return Remembered(Memory(), [])
 
 
 def tell(read: Read) -> Report:

@@ -103,6 +103,8 @@ def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conver
         source, thread = row[SOURCE], row[ACTOR]
         conversion = Conversion(row[CONVERSION] or seq, source, through, thread, row[T], row[LINE])
         memory.conversions[conversion.id] = conversion
+        if source in memory.sources:
+            memory.sources[source].converts = True
         if thread is not None:
             key = (source, thread)
             if key in memory.by_thread:
@@ -526,7 +528,7 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
-    elif source.gaps == 0 and _on_record(memory, conversion) and Capability.EXITS in memory.shows(conversion):
+    elif not source.gaps and _on_record(memory, conversion) and Capability.EXITS in memory.shows(conversion):
         others = [told for (of, _), told in memory.exits.items() if of == source.id]
         if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
             conversion.trigger = Trigger.VMM

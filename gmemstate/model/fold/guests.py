@@ -51,7 +51,7 @@ def source_shows(memory: "Memory", seq: int, row: EventRow) -> None:
 
 def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
     if source := memory.sources.get(row[SOURCE] or 0):
-        source.read = True
+        source.read, source.last_read = True, seq
         for conversion in memory.open_conversions():
             if conversion.source == source.id:
                 conversion.last, conversion.shown = seq, memory.shows(conversion)
@@ -63,7 +63,7 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
     Memslots may be others, guests may have been told anything, and how a guest_memfd was born tells its state no more.
     """
     if source := memory.sources.get(row[SOURCE] or 0):
-        source.gaps += 1
+        source.gaps.append(seq)
     for conversion in memory.open_conversions():
         if conversion.source == row[SOURCE] and row[SPACE] in (None, memory.vm_of(conversion), conversion.space):
             conversion.gapped, conversion.last = True, seq

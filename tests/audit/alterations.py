@@ -9,6 +9,7 @@ from gmemstate.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.encoding import NO_HASH, seal
 from gmemstate.model.events import EventRow
+from tests.audit.sqlite_file import pages
 from tests.model.test_histories import PRIVATE, VM, Story
 
 GUARDS = ("event_no_update", "event_no_delete", "event_no_replace", "batch_no_update", "batch_no_delete", "batch_no_replace")
@@ -67,42 +68,6 @@ def page_of(where: Path, seq: int) -> int:
     (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'event'").fetchone()
     connection.close()
     return next(page.offset for page in pages(data, root) if page.leaf and seq <= page.last)
-
-
-class Page(NamedTuple):
-    """A page of the tree of a table: where it begins, whether it holds rows, and the last key on it."""
-
-    offset: int
-    leaf: bool
-    last: int
-
-
-def pages(data: bytes, root: int) -> list[Page]:
-    """All pages of a table of an SQLite file, by the format of such files (https://sqlite.org/fileformat.html, 1.6)."""
-    size = int.from_bytes(data[16:18], "big")
-    at = (root - 1) * size
-
-    def number(offset: int, width: int) -> int:
-        return int.from_bytes(data[at + offset : at + offset + width], "big")
-
-    cells = [number(at_cell, 2) for at_cell in range(8, 8 + 2 * number(3, 2), 2)]
-    if data[at] == 13:
-        keys = [_varint(data, _varint(data, at + cell)[1])[0] for cell in cells]
-        return [Page(at, True, max(keys, default=0))]
-    assert data[at] == 5
-    below = [number(4 + at_cell, 2) for at_cell in range(8, 8 + 2 * number(3, 2), 2)]
-    children = [number(cell, 4) for cell in below] + [number(8, 4)]
-    return [Page(at, False, 0), *(page for child in children for page in pages(data, child))]
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for n in range(9):
-        byte = data[at + n]
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            return value, at + n + 1
-    return value, at + 9
 
 
 def overwritten(seq: int) -> Callable[[Path], None]:

@@ -4,22 +4,24 @@ import os
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from gmemstate.audit.check import Checked
 from gmemstate.ledger import Ledger
 from gmemstate.model.errors import GmemstateError
 from gmemstate.model.events import SEQ
-from tests.audit.alterations import GUARDS, forged, pages
+from tests.audit.alterations import GUARDS, forged
+from tests.audit.sqlite_file import pages
 from tests.audit.verifier import module
 from tests.traces import capture
 
 EVENTS = 1000
 CASES = ("half_done", "ip_eagain_pin", "race", "enomem", "ip_enomem", "hwpoison_private", "punch_mapped", "ip_two_slots",
          "ip_guest_ask", "guest_ask", "nogmem", "ip_hwpoison_shared", "ip_race_host")  # fmt: skip
-SIZES = (1, 2, 5, 13, 34, 89)
+SIZES = (21, 25, 29)
 """How many events the batches have, in turn."""
 _PAGE = re.compile(r"\bpage \d+")
 
@@ -51,10 +53,10 @@ def decoded(where: Path) -> tuple[list[Any], list[Any]]:
 
 
 class Swept:
-    """A copy of a ledger in which one thing at a time is altered, looked at, and put back.
+    """A copy of a ledger in which something is altered, looked at, and put back.
 
-    What is looked at: a check names the batches whose rows are others now, or the page of the database; where it names nothing, every row is what it was. The second
-    verifier (asked where ``verify`` is set) says "as sealed" of nothing that has changed.
+    What is looked at: a check names the batches whose rows are others now, or the page of the database; where it names nothing,
+    every row is what it was. The second verifier (asked where ``verify`` is set) says "as sealed" of nothing that has changed.
     """
 
     def __init__(self, original: Path, folder: Path) -> None:
@@ -62,32 +64,51 @@ class Swept:
         self.data = original.read_bytes()
         self.where.write_bytes(self.data)
         self.events, self.batches = decoded(self.where)
+        self.spans = [(batch[0], batch[0] + batch[1] - 1) for batch in self.batches]
         self.told: Counter[str] = Counter()
         """how often each outcome was met: the codes of a check, a refusal to open, or nothing"""
+        self.looks = 0
+        """how many checks that took"""
         self._verifier = module()
         self._file = os.open(self.where, os.O_RDWR)
 
-    def bits(self, page: int) -> range:
-        """The bits of a page of the file, counted from 1."""
-        size = int.from_bytes(self.data[16:18], "big") * 8
-        return range((page - 1) * size, page * size)
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
 
-    def pages(self) -> list[int]:
-        """The pages of the file that hold the record, counted from 1."""
-        size = int.from_bytes(self.data[16:18], "big")
-        connection = sqlite3.connect(self.where)
-        roots = connection.execute("SELECT rootpage FROM sqlite_master WHERE name IN ('event', 'batch')").fetchall()
-        connection.close()
-        return [page.offset // size + 1 for (root,) in roots for page in pages(self.data, root)]
+    def flip(self, *bits: int, verify: bool = True) -> None:
+        """Flip bits of the file, together."""
+        with self._flipped(bits):
+            self._look(f"bits {bits}", verify=verify)
 
-    def flip(self, bit: int, *, verify: bool = True) -> None:
-        """Flip one bit of the file."""
-        at = bit >> 3
-        os.pwrite(self._file, bytes([self.data[at] ^ 1 << (bit & 7)]), at)
-        try:
-            self.look(f"bit {bit & 7} of byte {at}", verify=verify)
-        finally:
-            os.pwrite(self._file, self.data[at : at + 1], at)
+    def flip_apart(self, bits: dict[tuple[int, int], int], *, verify: bool) -> None:
+        """Flip at most one bit in the rows of each batch, each of which must be named for itself.
+
+        They are flipped together as long as nothing but rows of these batches is another, and nothing but these batches is named: then each is
+        named for its own bit. Else each bit is flipped alone.
+        """
+        with self._flipped(bits.values()):
+            result = self._checked()
+            changed = self._changed_one_by_one()
+            problems = result.problems if result is not None else []
+            named = {(problem.first, problem.last) for problem in problems if problem.first is not None}
+            apart = changed <= named <= set(bits) and (not verify or not changed or self._faulty())
+        if apart:
+            self.told.update("named" if span in named else "nothing" for span in bits)
+            return
+        for bit in bits.values():
+            self.flip(bit, verify=verify)
+
+    def flip_free(self, bits: range) -> None:
+        """Flip bits that lie in no row and no part of a tree: together, or each alone where that is no matter of nothing."""
+        with self._flipped(bits):
+            result = self._checked()
+            same = decoded(self.where) == (self.events, self.batches)
+        if same and result is not None and not result.problems:
+            self.told["nothing"] += len(bits)
+            return
+        for bit in bits:
+            self.flip(bit)
 
     def alter(self, *statements: str) -> None:
         """Run statements without the guards, as somebody does who knows SQL; the guards are put back."""
@@ -101,24 +122,45 @@ class Swept:
         connection.commit()
         connection.close()
         try:
-            self.look("; ".join(statements), verify=True)
+            self._look("; ".join(statements), verify=True)
         finally:
             os.truncate(self.where, len(self.data))
             os.pwrite(self._file, self.data, 0)
 
-    def look(self, what: str, *, verify: bool) -> None:
-        """Ask the check, SQLite alone, and the second verifier."""
+    @contextmanager
+    def _flipped(self, bits: Iterable[int]) -> Iterator[None]:
+        bytes_ = bytearray(self.data)
+        for bit in bits:
+            bytes_[bit >> 3] ^= 1 << (bit & 7)
+        touched = sorted({bit >> 15 << 12 for bit in bits})
+        for at in touched:
+            os.pwrite(self._file, bytes_[at : at + 4096], at)
         try:
-            events, batches = decoded(self.where)
-            changed = set(self._batches(events, batches))
-            same = not changed and (events, batches) == (self.events, self.batches)
-        except (sqlite3.Error, UnicodeDecodeError):
-            changed, same = set(), False
+            yield
+        finally:
+            for at in touched:
+                os.pwrite(self._file, self.data[at : at + 4096], at)
+
+    def _checked(self) -> Checked | None:
+        """What a check says; None where the ledger cannot be opened, which is said too."""
+        self.looks += 1
         try:
             with Ledger.open(self.where, readonly=True) as ledger:
-                result = ledger.check()
+                return ledger.check()
         except GmemstateError as error:
-            self.told[error.code] += 1  # it cannot be opened, and says so
+            self.told[error.code] += 1
+            return None
+
+    def _look(self, what: str, *, verify: bool) -> None:
+        """Ask SQLite alone, the check, and the second verifier."""
+        try:
+            events, batches = decoded(self.where)
+            changed = set(self._changed(events, batches))
+            same = (events, batches) == (self.events, self.batches)
+        except (sqlite3.Error, UnicodeDecodeError):
+            changed, same = set(), False
+        result = self._checked()
+        if result is None:
             return
         self.told[" ".join(sorted({problem.code for problem in result.problems})) or "nothing"] += 1
         assert same or result.problems, what
@@ -126,14 +168,29 @@ class Swept:
         if verify:
             assert same or self._faulty(), what
 
-    def _batches(self, events: list[Any], batches: list[Any]) -> Iterator[tuple[int, int]]:
+    def _changed(self, events: list[Any], batches: list[Any]) -> Iterator[tuple[int, int]]:
         """First and last seq of the batches, of those that were there, that are others now."""
         now, sealed = {row[SEQ]: row for row in events}, {batch[0]: batch for batch in batches}
-        for batch in self.batches:
-            first, size = batch[:2]
-            rows = self.events[first - 1 : first - 1 + size]
+        for batch, (first, last) in zip(self.batches, self.spans, strict=True):
+            rows = self.events[first - 1 : last]
             if sealed.get(first) != batch or any(now.get(row[SEQ]) != row for row in rows):
-                yield first, first + size - 1
+                yield first, last
+
+    def _changed_one_by_one(self) -> set[tuple[int, int]]:
+        """The same where some rows cannot be read."""
+        try:
+            return set(self._changed(*decoded(self.where)))
+        except (sqlite3.Error, UnicodeDecodeError):
+            return {span for span in self.spans if self._rows(*span) != self.events[span[0] - 1 : span[1]]}
+
+    def _rows(self, first: int, last: int) -> list[Any] | None:
+        connection = sqlite3.connect(f"file:{self.where}?mode=ro", uri=True)
+        try:
+            return connection.execute(f"SELECT * FROM event WHERE seq BETWEEN {first} AND {last} ORDER BY seq").fetchall()
+        except (sqlite3.Error, UnicodeDecodeError):
+            return None
+        finally:
+            connection.close()
 
     def _named(self, result: Checked, changed: set[tuple[int, int]]) -> bool:
         """Whether each changed batch is named, by its seqs or by a place in it, or else a page of the database."""
@@ -148,3 +205,43 @@ class Swept:
             return bool(list(self._verifier.faults(batches, events, total)))
         except (sqlite3.Error, ValueError, KeyError, TypeError):
             return True
+
+
+class Areas(NamedTuple):
+    """The bits of the pages of the record: the columns of the events of each batch, what means nothing, and all others."""
+
+    rows: dict[tuple[int, int], list[int]]
+    free: list[range]
+    rest: list[int]
+    """heads of pages, pointers to rows, lengths and seqs of events, and all of the rows of batches"""
+
+    @classmethod
+    def of(cls, swept: Swept) -> Self:
+        """Those of a ledger."""
+        data = swept.data
+        connection = sqlite3.connect(swept.where)
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE name IN ('event', 'batch')"))
+        connection.close()
+        areas = cls({span: [] for span in swept.spans}, [], [])
+        for table, root in roots.items():
+            for page in pages(data, root):
+                used = page.used(data)
+                cells = dict(page.rows(data)) if table == "event" and page.leaf else {}
+                at = page.offset
+                while at < page.offset + 4096:
+                    if at in cells:
+                        span = next(span for span in swept.spans if span[0] <= cells[at].seq <= span[1])
+                        areas.rows[span].extend(range(at * 8, cells[at].end * 8))
+                        at = cells[at].end
+                    elif at in used:
+                        areas.rest.extend(range(at * 8, at * 8 + 8))
+                        at += 1
+                    else:
+                        end = min((next_ for next_ in used | cells.keys() if next_ > at), default=page.offset + 4096)
+                        areas.free.append(range(at * 8, end * 8))
+                        at = end
+        return areas
+
+    def size(self) -> int:
+        """How many bits that are."""
+        return sum(map(len, self.rows.values())) + sum(map(len, self.free)) + len(self.rest)

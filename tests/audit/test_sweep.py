@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from gmemstate.ledger import Ledger
-from tests.audit.sweeping import EVENTS, Swept, thousand
+from tests.audit.sqlite_file import SIZE
+from tests.audit.sweeping import EVENTS, Areas, Swept, thousand
 
-PAGES = 20
-"""More than the record of a thousand events has."""
+PARTS = 4
+"""Into how many tests a long sweep is cut, for several processors."""
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +27,31 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(original: Path, tmp_path: Path) -> Iterator[Swept]:
     made = Swept(original, tmp_path)
     yield made
+    made.close()
     assert made.where.read_bytes() == original.read_bytes()
-    print(dict(made.told))
+    print(f"{made.looks} checks: {dict(made.told)}")
+
+
+def test_the_areas_of_the_sweep_are_all_pages_of_the_record(swept: Swept) -> None:
+    areas = Areas.of(swept)
+    assert areas.size() % (SIZE * 8) == 0
+    assert areas.size() // (SIZE * 8) > 10
+    bits = [*areas.rest, *(bit for rows in areas.rows.values() for bit in rows), *(bit for free in areas.free for bit in free)]
+    assert len(set(bits)) == len(bits)
 
 
 def test_a_sample_of_flipped_bits_is_named_or_changes_nothing(swept: Swept) -> None:
-    dice = random.Random(7)
-    for page in swept.pages():
-        for bit in dice.sample(swept.bits(page), 20):
-            swept.flip(bit)
-    assert swept.told["BATCH-HASH"] > 50
-    assert swept.told["nothing"] > 5, "what lies in no row"
+    areas, dice = Areas.of(swept), random.Random(7)
+    for bit in dice.sample(areas.rest, 50):
+        swept.flip(bit)
+    for bit in dice.sample([bit for rows in areas.rows.values() for bit in rows], 20):
+        swept.flip(bit)
+    for _ in range(10):
+        swept.flip_apart({span: dice.choice(rows) for span, rows in areas.rows.items()}, verify=True)
+    for free in areas.free:
+        swept.flip_free(free)
+    assert swept.told["named"] > 300
+    assert swept.told["nothing"] > 1000, "what lies in no row"
 
 
 def test_a_sample_of_flipped_bits_of_the_rest_of_the_file_is_named_or_changes_nothing(swept: Swept) -> None:
@@ -48,15 +63,31 @@ def test_a_sample_of_flipped_bits_of_the_rest_of_the_file_is_named_or_changes_no
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("number", range(PAGES))
-def test_every_flipped_bit_of_events_and_batches_is_named_or_changes_nothing(swept: Swept, number: int) -> None:
-    found = swept.pages()
-    assert len(found) <= PAGES
-    if number >= len(found):
-        return
-    for bit in swept.bits(found[number]):
-        swept.flip(bit, verify=bit % 8 == number % 8)
-    assert sum(swept.told.values()) == 32768
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_flipped_bit_of_every_event_is_named_or_changes_nothing(swept: Swept, part: int) -> None:
+    rows = Areas.of(swept).rows
+    for n in range(part, max(map(len, rows.values())), PARTS):
+        swept.flip_apart({span: bits[n] for span, bits in rows.items() if n < len(bits)}, verify=n // PARTS % 8 == 0)
+    assert sum(swept.told.values()) == sum(len(bits[part::PARTS]) for bits in rows.values())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_flipped_bit_of_batches_pointers_and_heads_of_pages_is_named_or_changes_nothing(swept: Swept, part: int) -> None:
+    bits = Areas.of(swept).rest[part::PARTS]
+    for n, bit in enumerate(bits):
+        swept.flip(bit, verify=n % 8 == 0)
+    assert sum(swept.told.values()) == len(bits)
+
+
+@pytest.mark.exhaustive
+def test_every_flipped_bit_that_lies_in_no_row_changes_nothing(swept: Swept) -> None:
+    """Sixty-four at a time."""
+    free = Areas.of(swept).free
+    for bits in free:
+        for at in range(0, len(bits), 64):
+            swept.flip_free(bits[at : at + 64])
+    assert swept.told == {"nothing": sum(map(len, free))}
 
 
 def done_to(swept: Swept, table: str, key: str, keys: list[int]) -> Iterator[tuple[str, ...]]:
@@ -81,7 +112,10 @@ def done_to(swept: Swept, table: str, key: str, keys: list[int]) -> Iterator[tup
 
 
 def test_a_sample_of_rows_dropped_doubled_swapped_and_replaced_is_named(swept: Swept) -> None:
-    for table, key, keys in (("event", "seq", [1, 2, 500, 999, 1000]), ("batch", "first", [1, 2, swept.batches[-1][0]])):
+    for table, key, keys in (
+        ("event", "seq", [1, 2, 500, 999, 1000]),
+        ("batch", "first", [swept.batches[n][0] for n in (0, 1, -1)]),
+    ):
         for statements in done_to(swept, table, key, keys):
             swept.alter(*statements)
 

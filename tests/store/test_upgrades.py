@@ -28,6 +28,6 @@ def test_whoever_opens_an_old_ledger_to_write_upgrades_it(old: Place) -> None:
 
 
 def test_whoever_only_reads_an_old_ledger_is_told_what_upgrades_it(old: Place) -> None:
-    with pytest.raises(NotALedger, match=r"has the older schema 0001; `gmemstate --db .* ingest` upgrades it"):
+    with pytest.raises(NotALedger, match=r"has the older schema 0001; `gmemstate --db .* rebuild` upgrades it"):
         old.open(readonly=True)
     assert old.sql("SELECT version_num FROM alembic_version") == [("0001",)]

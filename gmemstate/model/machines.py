@@ -136,6 +136,13 @@ def _range_rows() -> Iterator[Row]:
     yield Row("R20", "backing_changed", live, STAY, "punched, released, poisoned, freed: the attribute stays")
     yield Row("R21", "vm_bugged", live, STAY, "the VM is lost, its attributes are frozen")
     yield Row("R22", "destroyed", live, GONE, "the VM or the inode is gone")
+    for kind in (SHARED, PRIVATE):
+        others = tuple(state for state in SETTLED if state != kind)
+        yield Row("R23", f"declared_old_{kind}", (*others, TORN), STAY, "an operator says that it has what it had")
+        yield Row("R23", f"declared_old_{kind}", (kind,), UNKNOWN, "the same, behind the end of the store: what it had is stated next")
+        for b in SETTLED:
+            begun = tuple(in_flight(phase, b, t) for phase in PHASES for t in SETTLED)
+            yield Row("R23", f"declared_old_{kind}", begun, b, "the same, before that end")
 
 
 RANGE = Definition(

@@ -1,12 +1,16 @@
 """Conversions on a ledger: durable step by step, in turns, and open until somebody says what became of them."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +33,9 @@ from gmemstate.model.events import (
     VmSeen,
     ZapStarted,
 )
+from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.verdict import Label
+from gmemstate.store.recorder import Recorder
 
 VM, GMEM = 1, 3
 
@@ -159,6 +165,56 @@ def test_an_open_conversion_is_resolved_as_somebody_says(where: Path, how: str, 
         assert not ledger.history().findings
         with pytest.raises(UsageError, match="not open"):
             ledger.resolve(left, how, outcome)
+
+
+def dies_behind_its_step(where: Path, space: int, start: int, n: int) -> bool:
+    """A process that is killed as soon as the n-th event of its conversion is stored; whether it got so far."""
+    child = os.fork()
+    if not child:
+        stored = iter(range(1, n + 1))
+        append = Recorder.append
+
+        def and_dies(*args: Any) -> Any:
+            result = append(*args)
+            if next(stored) == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        Recorder.append = and_dies  # type: ignore[method-assign]
+        with gmemstate.open(where, durable=False) as ledger:
+            pages = range(start, start + 16)
+            ledger.convert(space, start, start + 16, "private", users=[users.host("A", pages), users.guest("guest", pages)])
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("dialect", [Dialect.MAINLINE, Dialect.RFC_V2, Dialect.INPLACE])
+def test_whichever_step_was_its_last_a_roll_back_gives_everything_back(tmp_path: Path, dialect: Dialect) -> None:
+    """Of pages of both kinds, behind the end of the invalidation too; and what is resolved can be converted again."""
+    space, start = (VM, 0x100) if dialect is Dialect.MAINLINE else (GMEM, 0)
+    whole, where = tmp_path / "whole.db", tmp_path / "vm.db"
+
+    def kinds(ledger: Ledger) -> list[tuple[int, str]]:
+        return [(run.end - start, run.state) for run in ledger.memory().runs(space, start, start + 16)]
+
+    with gmemstate.open(whole) as ledger:
+        ledger.record(*guest(dialect))
+        ledger.convert(space, start + 4, start + 8, "private")
+    labels = []
+    for n in count(1):
+        shutil.copy(whole, where)
+        if not dies_behind_its_step(where, space, start, n):
+            break
+        with gmemstate.open(where, durable=False) as ledger:
+            left = ledger.conversions()[1:]
+            labels.append(left[0]["label"] if left else None)
+            if labels[-1] == "in_flight":
+                assert ledger.resolve(int(left[0]["id"]), "roll-back").verdict.label is Label.DECLARED
+                assert kinds(ledger) == [(4, SHARED), (8, PRIVATE), (16, SHARED)]
+            assert not ledger.history().findings
+            assert ledger.convert(space, start, start + 16, SHARED).told == 0
+    assert labels == [None] + ["in_flight"] * (len(labels) - 3) + ["committed"] * 2
+    assert len(labels) > 10
 
 
 def test_an_observed_conversion_can_only_be_declared(where: Path) -> None:

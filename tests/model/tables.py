@@ -35,6 +35,11 @@ R19:  settled                                       --slot_changed-->          =
 R20:  settled                                       --backing_changed-->       =
 R21:  any                                           --vm_bugged-->             =
 R22:  any                                           --destroyed-->             gone
+R23:  zapping(b>t) checked(b>t) stored(b>t)         --declared_old_k-->        b
+R23:  undoing(b>t)                                  --declared_old_k-->        b
+R23:  k                                             --declared_old_k-->        unknown
+R23:  shared unknown torn                           --declared_old_private-->  =
+R23:  private unknown torn                          --declared_old_shared-->   =
 """
 
 CONVERSION = """

@@ -463,7 +463,7 @@ def declared(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.move(conversion, "declare", seq)
         space, start, end, target = conversion.space, conversion.start, conversion.end, conversion.target
         if space is not None and start is not None and end is not None and target is not None:
-            how = {0: RETURNED_OK[target], 1: "returned_err"}
+            how = {0: RETURNED_OK[target], 1: f"declared_old_{target}"}
             memory.step(space, how.get(row[RESULT] or 0, OUTCOME_LOST[target]), start, end, seq)
         memory.end(conversion, seq)
 

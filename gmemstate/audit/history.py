@@ -10,11 +10,17 @@ from gmemstate.model.errors import UsageError
 from gmemstate.model.events import (
     DETAIL,
     KIND,
+    RESULT,
     SEQ,
+    SOURCE,
+    SPACE,
     DmaFaulted,
+    DmaMapped,
+    DmaUnmapped,
     EventRow,
     GeneralProtection,
     HkidLeaked,
+    HostBooted,
     KernelWarned,
     MachineCheck,
     PageLeaked,
@@ -23,6 +29,7 @@ from gmemstate.model.events import (
     PrivateUnmapFailed,
     ReclaimFailed,
     RmpViolation,
+    SlotSet,
     SourceOpened,
     T,
     TaskStuck,
@@ -62,7 +69,9 @@ class History(Moment):
         self.faults: list[FaultExit] = []
         self.findings: list[Finding] = []
         self.reports: list[EventRow] = []
-        """what kernels and VMMs have said of themselves, guests and devices"""
+        """what kernels and VMMs have said of themselves, guests and devices, and what a VMM was refused"""
+        self.boots: list[EventRow] = []
+        """when the host was started anew, each for the source that says so"""
         self.marks: dict[int, EventRow] = {}
         """what has made host pages messed up, by the id of the entry"""
 
@@ -73,10 +82,12 @@ class History(Moment):
             apply(row)
             if row[KIND] in ABOUT_SOURCES:
                 self.learn(row)
-            elif row[KIND] in REPORTS:
+            elif row[KIND] in REPORTS or _refused(row):
                 self.reports.append(row)
             elif row[KIND] in MARKS:
                 self.marks[row[SEQ]] = row
+            elif row[KIND] == HostBooted.code:
+                self.boots.append(row)
             if memory.ended or n % AT_ONCE == 0:
                 self._collect()
         self._collect()
@@ -119,9 +130,21 @@ class History(Moment):
             return None
         return start - index + slot.start, end - index + slot.start
 
+    def before_a_boot(self, row: EventRow) -> bool:
+        """Whether the host was started anew behind an event, as far as the event's own source or an operator says."""
+        return any(row[SEQ] < boot[SEQ] and boot[SOURCE] in (None, row[SOURCE]) for boot in self.boots)
+
     def ordered(self) -> list[Conversion]:
         """All conversions, by the seq of their first event."""
         return [self.conversions[key] for key in sorted(self.conversions)]
+
+
+def _refused(row: EventRow) -> bool:
+    """Whether a VMM's log tells of a memslot or a device's mapping that was refused; it names no VM."""
+    return row[KIND] in _CALLS_OF_VMMS and row[SPACE] is None and bool(row[RESULT])
+
+
+_CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
 
 
 def history(record: Record, last: int | None = None) -> History:

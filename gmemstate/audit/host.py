@@ -4,12 +4,26 @@ A page that KVM could not take back stays with its old owner although the kernel
 depends on why. Rules: Linux 7.2 arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c; mails of 2025-07-11 to 2025-07-15 on reuse.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import Cause
+from gmemstate.model.events import (
+    DETAIL,
+    KIND,
+    LINE,
+    RESULT,
+    SOURCE,
+    Cause,
+    DmaUnmapped,
+    EventRow,
+    KernelWarned,
+    RmpViolation,
+    VmmSaid,
+    details,
+)
 from gmemstate.model.objects import MessedUp
 
 KERNEL_LOG = "kernel log"
@@ -33,6 +47,16 @@ class Advice(StrEnum):
     UNKNOWN = "not known"
 
 
+class Doubt(NamedTuple):
+    """A line that does not name a page and yet speaks against a kind of guest."""
+
+    guests: tuple["Guests", ...]
+    until: str
+    why: str
+    line: str
+    """where it stands"""
+
+
 class Answer(NamedTuple):
     """One kind of guest: whether it may be started, until when that holds, and why."""
 
@@ -52,18 +76,19 @@ class _Rule:
     until: str
 
 
+_REBOOT = "the next reboot"
 _RULES = {
     Cause.SEPT_STILL_MAPS: _Rule(
         (Advice.RISK, "a page may still be mapped by a dead TD; ordinary use works as long as that TD is never entered again"),
         (Advice.NO, "the TDX module refuses a new TD the page (TDX_PAGE_METADATA_INCORRECT)"),
         None,
-        "the next reboot",
+        _REBOOT,
     ),
     Cause.RMP_STILL_GUEST: _Rule(
         (Advice.NO, "the RMP still gives a page to a guest: whoever writes to it takes a fault, the kernel included"),
         None,
         (Advice.NO, "the RMP still gives a page to a guest that is gone"),
-        "the next reboot",
+        _REBOOT,
     ),
     Cause.UNUSABLE_PRIVATE: _Rule(
         None,
@@ -77,12 +102,13 @@ _RULES = {
         (Advice.NO, "a device still reaches pages that are others' now"),
         "the device is reset or unbound",
     ),
-    Cause.LEAKED_BY_KERNEL: _Rule(None, None, None, "the next reboot"),
+    Cause.LEAKED_BY_KERNEL: _Rule(None, None, None, _REBOOT),
     Cause.POISONED: _Rule(None, None, None, "for ever"),
-    Cause.RECLAIM_REFUSED: _Rule(None, None, None, "the next reboot"),
+    Cause.RECLAIM_REFUSED: _Rule(None, None, None, _REBOOT),
 }
 """Leaked, poisoned and unreclaimed pages are kept by the kernel: memory is lost, nobody is given it."""
 
+_LOST = (Cause.LEAKED_BY_KERNEL, Cause.RECLAIM_REFUSED, Cause.POISONED)
 _ORDER = (Advice.NO, Advice.RISK, Advice.UNKNOWN, Advice.YES)
 
 
@@ -93,8 +119,10 @@ class Host:
     answers: tuple[Answer, ...]
     entries: tuple[MessedUp, ...]
     """what is messed up now, oldest first"""
-    at_least: bool
-    """the kernel stops printing behind the first failure, or names no page: there may be more"""
+    doubts: tuple[Doubt, ...]
+    """what is said without a page"""
+    at_least: str | None
+    """why there may be more than these; None if there is no reason to think so"""
     looked: bool
     """a kernel log was read"""
 
@@ -102,23 +130,77 @@ class Host:
 def host(history: History) -> Host:
     """What may be started on the host, by what its record shows since its last start."""
     entries = tuple(entry for entry in history.memory.messed_up.values() if entry.state != "cleared")
+    doubts = tuple(_doubts(history))
     looked = any(KERNEL_LOG in source.format for source in history.sources.values())
-    answers = tuple(_answer(guests, entries, looked=looked) for guests in Guests)
-    silent = (Cause.SEPT_STILL_MAPS, Cause.RMP_STILL_GUEST)
-    at_least = any(entry.count is None or entry.cause in silent for entry in entries)
-    return Host(answers, entries, at_least, looked)
+    answers = tuple(_answer(guests, entries, doubts, looked=looked) for guests in Guests)
+    return Host(answers, entries, doubts, _more(history, entries), looked)
 
 
-def _answer(guests: Guests, entries: tuple[MessedUp, ...], *, looked: bool) -> Answer:
+def _more(history: History, entries: tuple[MessedUp, ...]) -> str | None:
+    """Why there may be more pages than are on record."""
+    causes = {entry.cause for entry in entries}
+    if Cause.SEPT_STILL_MAPS in causes:
+        return "the kernel prints the first failure of a VM only"
+    if any(entry.count is None for entry in entries):
+        return "some lines name no page"
+    if causes & {Cause.RMP_STILL_GUEST, Cause.RECLAIM_REFUSED, Cause.UNUSABLE_PRIVATE}:
+        return "the kernel limits the rate of such lines"
+    if any(KERNEL_LOG in source.format and source.gaps for source in history.sources.values()):
+        return "lines of the kernel log are missing"
+    return None
+
+
+def _doubts(history: History) -> Iterator[Doubt]:
+    """Reports since the last start that name no page, or not what became of it."""
+    labels = history.labels()
+    for row in history.reports:
+        if history.before_a_boot(row):
+            continue
+        facts, said = details(row[DETAIL]), None
+        if row[KIND] == KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":
+            said = (
+                tuple(Guests),
+                _REBOOT,
+                "a warning about a private unmap: a page may still be a guest's, which one is not on record",
+            )
+        elif row[KIND] == KernelWarned.code and facts.get("what") == "RMPUPDATE" and "to" not in facts:
+            said = (
+                (Guests.PLAIN, Guests.SNP),
+                "its direction is known",
+                "RMPUPDATE failed, and whether a page stayed a guest's is not on record",
+            )
+        elif row[KIND] == RmpViolation.code and str(facts.get("owner")).startswith("guest-owned"):
+            said = ((Guests.PLAIN, Guests.SNP), _REBOOT, "the host met a page that the RMP gives to a guest")
+        elif _still_mapped_for_a_device(row, facts):
+            said = (tuple(Guests), "the device is reset or unbound", "a device may still reach pages that became private")
+        if said is not None:
+            yield Doubt(*said, line=f"{labels.get(row[SOURCE] or 0, '?')}:{row[LINE]}")
+
+
+def _still_mapped_for_a_device(row: EventRow, facts: dict[str, Any]) -> bool:
+    if row[KIND] == DmaUnmapped.code:
+        return bool(row[RESULT])
+    code = facts.get("code")
+    return row[KIND] == VmmSaid.code and (code == "DMA still mapped" or (code, facts.get("what")) == ("DMA", "UNMAP"))
+
+
+def _answer(guests: Guests, entries: tuple[MessedUp, ...], doubts: tuple[Doubt, ...], *, looked: bool) -> Answer:
     found: list[tuple[Advice, str, str]] = []
     for cause in dict.fromkeys(entry.cause for entry in entries):
         rule = _RULES[cause]
         said = {Guests.PLAIN: rule.plain, Guests.TDX: rule.tdx, Guests.SNP: rule.snp}[guests]
         if said is not None:
             found.append((said[0], rule.until, said[1]))
+    found += [(Advice.UNKNOWN, doubt.until, f"{doubt.why} ({doubt.line})") for doubt in doubts if guests in doubt.guests]
     if found:
         advice, until, why = min(found, key=lambda one: _ORDER.index(one[0]))
         return Answer(guests, advice, until, why)
     if not looked:
         return Answer(guests, Advice.UNKNOWN, "", "no kernel log was read: `gmemstate ingest` one of this host's whole uptime")
-    return Answer(guests, Advice.YES, "", "nothing on record speaks against it")
+    lost = sum(entry.count or 1 for entry in entries if entry.cause in _LOST)
+    return Answer(
+        guests,
+        Advice.YES,
+        "",
+        "nothing on record speaks against it" + (f"; at least {lost * 4} KiB of memory are lost" if lost else ""),
+    )

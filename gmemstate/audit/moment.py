@@ -22,6 +22,8 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 
 AT_ONCE = 10_000
+GAPS = 3
+"""How many gaps of a source are told one by one."""
 ABOUT_SOURCES = frozenset((SourceOpened.code, SourceRead.code, Gap.code))
 
 
@@ -96,7 +98,12 @@ class Moment:
     def _missing(self, source: SourceFacts) -> Iterable[str]:
         if source.damage is not None and self.last is None:
             yield f": {source.damage}"
-        for line, lost in source.gaps:
+        if len(source.gaps) > GAPS:
+            lines = ", ".join(str(line) for line, _ in source.gaps[:GAPS])
+            least = sum(lost or 0 for _, lost in source.gaps)
+            count = f"at least {least} events" if least else "events"
+            yield f":{lines} and {len(source.gaps) - GAPS} more places: {count} lost; what happened meanwhile is not known"
+        for line, lost in source.gaps if len(source.gaps) <= GAPS else ():
             count = "events" if lost is None else f"{lost} events"
             yield f":{line}: {count} lost; what happened meanwhile is not known"
         if self.last is None and _should_show_conversions(source.format) and not self._shows_conversions(source):

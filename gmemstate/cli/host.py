@@ -9,6 +9,7 @@ from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, finish, json_option, reading
 
 if TYPE_CHECKING:
+    from gmemstate.audit.history import History
     from gmemstate.model.objects import MessedUp
 
 
@@ -31,30 +32,48 @@ def host(db: str, at: str | None, as_json: bool) -> Exit:
         if as_json:
             render.as_json({
                 "answers": [answer._asdict() for answer in found.answers],
-                "messed_up": [{"id": entry.id, "cause": entry.cause.name.lower(), "page": _page(entry)} for entry in found.entries],
-                "at_least": found.at_least,
+                "messed_up": [{"id": entry.id, "cause": entry.cause.name.lower(), "page": _page(entry), "pfn": None if entry.pfn is None else hex(entry.pfn), "pages": entry.count, "guest": _where(history, entry), "reuse_risk": entry.reuse_risk, "cleared_by": entry.cleared_by} for entry in found.entries],
+                "doubts": [{**doubt._asdict(), "guests": list(doubt.guests)} for doubt in found.doubts],
+                "at_least": found.at_least is not None,
+                "why_more": found.at_least,
                 "kernel_log_read": found.looked,
             })  # fmt: skip
         else:
             rows = [(answer.guests, answer.advice, answer.until, answer.why) for answer in found.answers]
             render.as_table(("start", "may you", "until", "why"), rows, empty="", folding=("why",))
-            _pages(found.entries, at_least=found.at_least)
+            _pages(history, found.entries, found.at_least)
         return finish(history, also=any(answer.advice is Advice.UNKNOWN for answer in found.answers))
 
 
-def _pages(entries: "tuple[MessedUp, ...]", *, at_least: bool) -> None:
+def _pages(history: "History", entries: "tuple[MessedUp, ...]", at_least: str | None) -> None:
     if not entries:
         return
     click.echo("")
     rows: list[tuple[Any, ...]] = [
-        (entry.cause.name.lower().replace("_", " "), _page(entry), entry.reuse_risk, entry.cleared_by) for entry in entries
+        (
+            entry.cause.name.lower().replace("_", " "),
+            _page(entry),
+            _where(history, entry),
+            entry.reuse_risk,
+            _CLEARED[entry.cleared_by],
+        )
+        for entry in entries
     ]
-    render.as_table(("messed up", "page", "reuse", "cleared by"), rows, empty="", folding=("reuse",))
+    render.as_table(("messed up", "page", "guest", "reuse", "until"), rows, empty="", folding=("reuse",))
     if at_least:
-        click.echo("at least these: the kernel prints the first failure of a VM only")
+        click.echo(f"at least these: {at_least}")
+
+
+_CLEARED = {"reboot": "the next reboot", "fix": "the cause is mended", "never": "for ever"}
 
 
 def _page(entry: "MessedUp") -> str:
     if entry.pfn is None:
         return "page not named" if entry.count == 1 else "at least one page, not named"
     return f"pfn {entry.pfn:#x}" + (f"+{entry.count}" if entry.count not in (1, None) else "")
+
+
+def _where(history: "History", entry: "MessedUp") -> str:
+    vm = history.memory.vms.get(entry.vm or 0)
+    gfn = f"gfn {entry.gfn:#x}" if entry.gfn is not None else ""
+    return " ".join(part for part in (vm.name if vm is not None else "", gfn) if part) or "?"

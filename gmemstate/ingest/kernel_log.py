@@ -67,8 +67,10 @@ _SNP = (
     form("kernel_said", r"vcpu<vcpu:d>, guest rIP: <rip:h> (?P<text>vmgexit: .{1,200})", what="vmgexit"),
     form("kernel_said", r"Unsupported exit-code <exit_code:h> in #VC exception", what="#VC"),
     form("kernel_said", r"Wrong/unhandled opcode bytes: \S{1,60}, exit_code: <exit_code:h>", what="#VC"),
+    form("kernel_said", r"(?P<text>swiotlb buffer is full.{0,120})", what="swiotlb"),
     form("kernel_said", r"(?P<text>SEV(?:-SNP|-ES)? requires .{1,100})", what="configuration"),
     form("kernel_said", r"\bccp \S{1,40}: (?P<text>.{1,200}?),? rc <rc:d>", what="security processor"),
+    form("kernel_said", r"\bccp \S{1,40}: (?P<text>SEV: too many firmware commands.{0,100})", what="security processor"),
     form("kernel_said", r"\bccp \S{1,40}: (?P<text>sev command <command:h> timed out.{0,100})", what="security processor"),
 )
 _MEMORY = (
@@ -92,9 +94,17 @@ _MEMORY = (
         r"AMD-Vi: Event logged \[(?P<what>IO_PAGE_FAULT|RMP_PAGE_FAULT|RMP_HW_ERROR) .{0,120}?\b(?:address|gpa)=<address:h>",
     ),
 )
-_FORMS = (*_TDX, *_SNP, *_MEMORY)
+_START = (
+    form("memory_map", r"RMP table physical (?:address|range) \[?<first_byte:h> - <last_byte:h>\]?", of="RMP table"),
+    form("memory_map", r"Reserving start/end of RMP table on a 2MB boundary \[<first_byte:h>\]", of="reserved"),
+    form("memory_map", r"e820: update \[mem <first_byte:h>-<last_byte:h>\] usable ==> reserved", of="reserved"),
+    form("memory_map", r"^ ?memory\[0x[0-9a-f]{1,4}\]\s{1,9}\[<first_byte:h>-<last_byte:h>\], ", of="memory of a node"),
+    form("memory_map", r"^ ?node +\d{1,4}: \[mem <first_byte:h>-<last_byte:h>\]", of="memory of a node"),
+)
+"""What the kernel says of the host's memory when it starts; the last byte is part of it."""
+_FORMS = (*_TDX, *_SNP, *_MEMORY, *_START)
 _HINT = re.compile(
-    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |gmem|vmgexit|opcode bytes|ccp |emory|mce|illing |DMAR|AMD-Vi"
+    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |DMAR|AMD-Vi"
 ).search
 """Words of which every message above has one."""
 
@@ -105,7 +115,7 @@ _SUPPRESSED = re.compile(r"^(?P<what>[\w.]{1,100}): (?P<count>\d{1,18}) (?:callb
 _ELIDED = re.compile(
     r"(?:\.{3,}|…|\[\s*(?:\.{2,}|…|snip\w*|cut|truncated)\s*\.*\]|<\s*(?:\.{2,}|snip\w*|cut|truncated)\s*>|-+\s*8<\s*-+)"
 ).fullmatch
-_JOURNAL = re.compile(r"-- (?:Boot \w+|Reboot|Logs begin at .*|Journal begins at .*|No entries) --$").match
+_JOURNAL = re.compile(r"-- (?:(?P<boot>Boot [0-9a-f]{8,32}|Reboot)|Logs begin at .*|Journal begins at .*|No entries) --$").match
 _CUT_HERE = re.compile(r"-{3,}\[ cut here \]").match
 _PAGES = ("pfn", "pfn_end", "gfn", "index", "first", "behind")
 _KEYS_ABOVE = 1 << 45
@@ -131,8 +141,8 @@ class KernelLog:
         if _CUT_HERE(text):
             self._text_due = _TEXT_LINES
             return Context("kernel dump", proof=True)
-        if _JOURNAL(text):
-            return Context(self.format, proof=True)
+        if (journal := _JOURNAL(text)) is not None:
+            return Context(self.format, proof=True) if journal["boot"] is None else Said("booted", {}, text)
         found = splats.header(text)
         if found is not None:
             self._text_due = 0
@@ -147,6 +157,8 @@ class KernelLog:
         """None where a number cannot be what it is said to be: the line is damaged."""
         args = said.args
         if any(args.get(name, 0) >= LAST_PAGE for name in _PAGES) or args.get("pfn", 0) >= args.get("pfn_end", LAST_PAGE):
+            return None
+        if args.get("first_byte", 0) > args.get("last_byte", LAST_PAGE << 12):
             return None
         if said.name == "td_exit":
             self._key_bits |= args.get("hkid_pa", 0)

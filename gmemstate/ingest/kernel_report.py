@@ -114,9 +114,10 @@ class Report:
 
     def add_entry(self, pfn: int, lo: int, hi: int) -> None:
         """An RMP entry of a dump: of the page itself, or of a neighbour."""
-        owner = rmp_entry(hi, lo).owner
+        entry = rmp_entry(hi, lo)
+        owner = entry.owner
         if pfn == self.args.get("pfn"):
-            self.words.setdefault("owner", owner)
+            self.words.setdefault("owner", entry.meaning().text)
             self.words.setdefault("entry", f"[{lo:#018x} - {hi:#018x}]")
         elif self.neighbours and (run := self.neighbours[-1]).owner == owner and run.end == pfn:
             run.end = pfn + 1

@@ -87,6 +87,7 @@ ERRORS = (
     form("vmm_said", r"KVM internal error\. Suberror: <suberror:d>", code="KVM internal error"),
     form("vmm_said", r"extra data\[<index:d>\]: <data:h>", code="KVM internal error"),
     form("vmm_said", rf"KVM_TDX_INIT_MEM_REGION failed {_ERROR}", code="KVM_TDX_INIT_MEM_REGION"),
+    form("vmm_said", rf"error creating kvm guest memfd(?:\s*: {_ERROR})?", code="guest_memfd refused"),
     form("vmm_said", r"SNP_LAUNCH_UPDATE ret=<ret:d> fw_error=<fw_error:d>", code="SNP_LAUNCH_UPDATE"),
     form("vmm_said", r"failed to configure initial ?private guest memory", code="launch failed"),
     form("vmm_said", rf"Failed to (?:get|put|set) registers: {_ERROR}", code="registers"),

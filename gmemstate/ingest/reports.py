@@ -10,7 +10,7 @@ from typing import Any
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.kernel_report import Report, shown
 from gmemstate.ingest.tracker import Handler, Thread, Tracker
-from gmemstate.model.events import DmaFaulted, Event, KernelWarned, MachineCheck, TaskSignalled, detail
+from gmemstate.model.events import DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 
 SIGBUS, SIGKILL, FROM_KERNEL = 7, 9, 128
@@ -131,6 +131,25 @@ def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     )
 
 
+def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The journal goes on with the next boot of the host. What a guest's console says of its own boot is no such line."""
+    tracker.emit(HostBooted(**at(tracker, fact)))
+    return True
+
+
+def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """What the kernel says of a range of host memory when it starts: whole pages, without the edges that are none."""
+    first = fact.args["first_byte"]
+    behind = fact.args.get("last_byte", first + (2 << 20) - 1) + 1
+    facts = {
+        "what": "memory map",
+        "of": fact.words["of"],
+        "first": hex(-(-first >> PAGE_SHIFT)),
+        "behind": hex(behind >> PAGE_SHIFT),
+    }
+    return put(tracker, fact, KernelWarned(detail=detail(**facts, **beside(fact)), **at(tracker, fact)))
+
+
 # --- warnings and stacks ------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +213,8 @@ def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 HANDLERS: dict[str, Handler] = {
     "kernel_said": kernel_said,
+    "booted": booted,
+    "memory_map": memory_map,
     "bad_memory": bad_memory,
     "killed": killed,
     "out_of_memory": out_of_memory,

@@ -30,6 +30,8 @@ _FORMS = (
     form("vmm_said", r"\[SVSM\] Validating <gpa:h>-<behind:h>", code="validates", by="SVSM"),
     form("vmm_said", r"^VmPin:\s+<kilobytes:d> kB$", code="pinned memory"),
 )  # fmt: skip
+PRIVATE = 1 << 3
+"""KVM_MEMORY_EXIT_FLAG_PRIVATE: the access was private."""
 _HINT = re.compile(r"MemoryFault|convert memory|KVM_|Error\(|visibility|inaccessible|crash|SetMemory|MAPGPA|SVSM|VmPin").search
 _FAULT = re.compile(r"MemoryFault \{ ?(?P<fields>[a-z]+: \d{1,20}(?:, [a-z]+: \d{1,20}){0,5}) ?\}").search
 _FIELDS = re.compile(
@@ -43,7 +45,7 @@ class OtherVmm:
 
     format = "VMM log"
 
-    def said(self, frame: Frame) -> Said | Context | None:
+    def said(self, frame: Frame) -> Said | list[Said] | Context | None:
         """What a message says; None for what is no message of theirs."""
         text = frame.text
         if _HINT(text):
@@ -51,11 +53,23 @@ class OtherVmm:
             if fault is not None:
                 fields = dict(part.split(": ") for part in fault["fields"].split(", "))
                 numbers = {name: int(value) for name, value in fields.items() if name in ("gpa", "size", "flags")}
-                return Said("fault_seen", numbers, text)
+                seen = Said("fault_seen", numbers, text)
+                if "Unexpected exit" not in text or "gpa" not in numbers:
+                    return seen
+                to = "private" if numbers.get("flags", 0) & PRIVATE else "shared"
+                return [seen, Said("vmm_said", numbers, text, {"code": "unhandled exit", "to": to})]
             found = first(_FORMS, text)
             if found is not None:
-                return _with_fields(found) if "HC_MAP" in text else found
+                return _with_fields(found) if "HC_MAP" in text else _directed(found)
         return Context(self.format, proof=True) if _KNOWN(text) else None
+
+
+def _directed(said: Said) -> Said:
+    """A message with its direction in one word, where it tells it as true or false."""
+    words = dict(said.words)
+    if (private := words.pop("to_private", None)) is not None:
+        words["to"] = "private" if private == "true" else "shared"
+    return said._replace(words=words)
 
 
 def _with_fields(said: Said) -> Said:

@@ -289,6 +289,7 @@ class MessedUp:
     since: int | None = None
     last: int = 0
     detail: str | None = None
+    source: int | None = None
 
     @property
     def reuse_risk(self) -> str:

@@ -6,15 +6,17 @@ from gmemstate.audit.history import History
 from gmemstate.decode import tdx_status
 from gmemstate.model.events import LINE, SOURCE, Cause, details
 from gmemstate.model.objects import MessedUp
-from gmemstate.model.units import seconds
+from gmemstate.model.units import PAGE_SHIFT, seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.patterns import facts as words_of
+from gmemstate.postmortem.platform import Platform
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Evidence, Story
 
 STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
 """What taking one private page from a TD is made of (tdx_sept_remove_leaf_spte)."""
-NEXT_TIME = "the gfn: next time trace tdh_mem_page_remove and kvm_vm_ioctl (tools/capture)"
+NEXT_TIME = "the gfn: next time trace it: perf probe, or kprobe events, on tdh_mem_page_remove and kvm_vm_ioctl"
 
 
 def distrusted(history: History, seen: Scene, incident: Incident) -> Story:
@@ -80,25 +82,24 @@ def _still_mapped(history: History, incident: Incident) -> Story:
     """A private page could not be taken out of a TD's secure page table: KVM marks the VM as bugged and tells nobody."""
     entries = incident.entries
     count = _pages(entries)
+    facts = details(entries[0].detail)
+    step = str(facts.get("leaf", "")).rsplit(".", 1)[-1]
     story = Story(
         "kernel or module",
         "host suspect, VM dead",
         _who(history, incident),
-        f"A private page could not be taken out of a TD's secure page table: a bug of kernel or TDX module, not an error of the guest. KVM marked the "
-        f"VM as bugged. At least {words.count(count, 'host page')} may still be mapped by the dead TD.",
+        f"{_HAPPENED.get(step, _HAPPENED['REMOVE'])}: a bug of kernel or TDX module, not an error of the guest. KVM marked the VM as bugged. "
+        f"At least {words.count(count, 'host page')} {_LEFT.get(step, _LEFT['REMOVE'])}.",
     )
     story.timeline = _timeline(entries)
-    facts = details(entries[0].detail)
     story.add("Step", _step(facts))
     story.add("Status", _status(facts))
     path = facts.get("path")
     story.add(
-        "During",
-        f"{path} ({facts.get('function')})"
-        + ("; direction to shared [implied: a zap of private entries]" if path == "attributes ioctl" else "")
-        if path
-        else None,
+        "During", f"{path} ({facts.get('function')}): {_DURING.get(str(path), 'no conversion that is known')}" if path else None
     )
+    if not path:
+        story.missing.append("what was under way: the stack of the warning: dmesg | grep -B40 SEAMCALL")
     known = [entry for entry in entries if entry.pfn is not None]
     story.add("Page", ", ".join(page(entry) for entry in known) + " [implied: entry bits 51:12, leaf level]" if known else None)
     story.add(
@@ -107,14 +108,15 @@ def _still_mapped(history: History, incident: Incident) -> Story:
     )
     story.add(
         "Told",
-        "the ioctl returned 0 and the attribute says shared [implied: guest_memfd and the VMM are not informed]; every later KVM ioctl of this VM "
-        'returns EIO ("kvm run failed Input/output error" in QEMU)',
+        (
+            "the ioctl returned 0 and the attribute says shared"
+            if path == "attributes ioctl"
+            else "nobody: the call that freed the page succeeded"
+        )
+        + " [implied: guest_memfd and the VMM are not informed]; every later KVM ioctl of this VM returns "
+        'EIO ("kvm run failed Input/output error" in QEMU)',
     )
-    story.add(
-        "Memory",
-        "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the guest_memfd closes. Ordinary use then works "
-        "while the TD is never entered again; a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT (0xc0000300...)",
-    )
+    story.add("Memory", _MEMORY.get(step, _MEMORY["REMOVE"]))
     story.add("Guest", "lost; its private memory cannot be recovered")
     story.add(
         "Do",
@@ -131,6 +133,36 @@ def _still_mapped(history: History, incident: Incident) -> Story:
         story.missing.append("the pfn: this step, or this kernel, prints no entry")
     story.complete = False
     return story
+
+
+_HAPPENED = {
+    "BLOCK": "A private page could not be blocked in a TD's secure page table, so it was not taken out",
+    "TRACK": "A TD's vCPUs could not be made to forget a private page that was taken from it",
+    "REMOVE": "A private page could not be taken out of a TD's secure page table",
+    "WBINVD": "A private page was taken out of a TD's secure page table, and its cache lines could not be written back",
+}
+_LEFT = {
+    "BLOCK": "is still mapped by the dead TD",
+    "TRACK": "may still be reached by the dead TD through old translations; whether it was removed behind that is not printed",
+    "REMOVE": "may still be mapped by the dead TD",
+    "WBINVD": "may be overwritten by old cache lines of the dead TD",
+}
+_MEMORY = {
+    "WBINVD": "the page is not mapped any more, and not pinned, flagged or poisoned: it goes back to the free list. Until the caches have been flushed, "
+    "lines with the TD's key may be written over what its next owner wrote",
+    "REMOVE": "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the guest_memfd closes. Ordinary use then "
+    "works while the TD is never entered again; a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT (0xc0000300...)",
+}
+_DURING = {
+    "attributes ioctl": "a conversion; direction to shared [implied: a zap of private entries]",
+    "fallocate": "a hole punch, no conversion",
+    "release": "the guest_memfd was closed, no conversion",
+    "error_folio": "a memory error of the page, no conversion",
+    "memslot": "a memslot was deleted or moved, no conversion",
+    "destroy": "the VM was torn down, no conversion",
+    "free": "the page was freed, no conversion",
+}
+"""What a way into the kernel means for a zap of private entries."""
 
 
 def _step(facts: dict[str, object]) -> str | None:
@@ -157,6 +189,8 @@ def _status(facts: dict[str, object]) -> str | None:
         parts.append("the entry is not reported with this status")
     elif "level" in facts:
         parts.append(f"secure EPT entry: level {facts['level']}, state {facts.get('state')}")
+        if str(facts.get("leaf")).endswith("REMOVE") and "BLOCKED" not in str(facts.get("state")):
+            parts.append("which is not the blocked state that REMOVE requires")
     return ", ".join(parts)
 
 
@@ -187,6 +221,8 @@ def _refused(history: History, incident: Incident) -> Story:
     )
     story.add("Way", f"to private{basis}")
     story.add("Page", f"{page(entries[0])}: {facts['owner']}" if facts.get("owner") else None)
+    row = history.marks.get(entries[0].id)
+    story.add("Place", Platform.of(history).place(words_of(row)).get("place") if row is not None else None)
     near = facts.get("near")
     if isinstance(near, list) and near:
         told = "; ".join(f"{first}-{behind} {owner}" for first, behind, owner in near[:3])
@@ -196,17 +232,34 @@ def _refused(history: History, incident: Incident) -> Story:
         'a guest that touched it got KVM_RUN = EINVAL or EFAULT; QEMU says "kvm run failed" with a register dump of no use [implied]. The attribute '
         "stays private, nothing is rolled back; a retry hits the same page while it stays in that guest_memfd",
     )
+    fixed = facts.get("code") == "FAIL_PERMISSION"
     story.add(
         "Host",
-        "safe to keep running; not leaked, not suspect. A reboot does not help: the same pages are refused until the cause is mended",
+        "safe to keep running; not leaked, not suspect."
+        + (" A reboot does not help: the same pages are refused until the cause is mended" if fixed else ""),
+    )
+    keep = (
+        f"memmap=2M${entries[0].pfn << PAGE_SHIFT & -(2 << 20):#x} on the host"
+        if entries[0].pfn is not None
+        else "memmap= on the host"
     )
     story.add(
         "Do",
-        "restart the guest (it may get other pages); keep the region out of use (memmap= on the host), or install the fix where one is known",
+        f"1 restart the guest (it may get other pages). 2 install a kernel with the fix, where one is known, or keep the region out of use ({keep})"
+        if fixed
+        else "restart the guest (it may get other pages)",
     )
     if entries[0].gfn is None:
         story.missing.append('gfn and pfn at once: dmesg | grep "Failed to update RMP entry: GFN"')
-    story.complete = entries[0].gfn is not None
+    if not tdx and "path" not in facts:
+        story.missing.append(
+            "whether it was to be a guest's or the firmware's page: the stack behind the dump: dmesg | grep -A600 'RMPUPDATE failed'"
+        )
+    if facts.get("code") == "FAIL_PERMISSION":
+        story.missing.append(
+            "whether the page lies at the edge of the RMP table: dmesg | grep -e 'RMP table' -e 'Reserving start/end' -e 'usable ==> reserved' -e BIOS-e820"
+        )
+    story.complete = not story.missing
     return story
 
 
@@ -238,6 +291,7 @@ def _leaked(history: History, incident: Incident) -> Story:
         f"The kernel gave up {words.count(count, 'host page')} ({count * 4} KiB): their state in the RMP is not known, so nobody is given them. Lost, but safe.",
     )
     story.timeline = _timeline(entries)
+    story.add("Number", f"at least {count}: each range is printed once, when it is given up; there is no counter to read")
     story.add("Do", "look for the failure right before it (firmware, RMPUPDATE); a reboot gives the memory back")
     return story
 
@@ -255,8 +309,15 @@ def _unreclaimed(history: History, incident: Incident) -> Story:
     )
     story.timeline = _timeline(entries)
     story.add("Status", _status(facts))
-    story.add("Number", f"{len(entries)} lines say so; more may be suppressed by the rate limit")
-    story.add("Do", "count the lines of this boot; a reboot gives the memory back")
+    story.add("Number", f"at least {len(entries)}, one for each line; more may be suppressed by the rate limit")
+    still = any(entry.cause is Cause.SEPT_STILL_MAPS for entry in history.memory.messed_up.values())
+    story.add(
+        "Also",
+        "a failed private unmap is in the same record: the TD still owned that page [nothing ties the two lines]"
+        if still
+        else None,
+    )
+    story.add("Do", "count the lines of this boot: dmesg | grep -c RECLAIM; a reboot gives the memory back")
     return story
 
 

@@ -5,27 +5,15 @@ incidents of one guest with the same cause and the same end are told as one.
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from gmemstate.audit.history import History
 from gmemstate.audit.views import judged, served
 from gmemstate.model.events import (
-    ACTOR,
     DETAIL,
-    KIND,
     LINE,
-    RESULT,
-    SEQ,
     SOURCE,
-    SPACE,
     Cause,
     EventRow,
-    GeneralProtection,
-    KernelWarned,
-    RmpViolation,
-    VmBugged,
-    VmDead,
-    VmmSaid,
     details,
 )
 from gmemstate.model.findings import Finding
@@ -33,33 +21,8 @@ from gmemstate.model.machines import PRIVATE
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Slot, Vm
 from gmemstate.model.units import END
 from gmemstate.model.verdict import Label
-
-
-class Kind(StrEnum):
-    """What an incident is about."""
-
-    PARTLY_APPLIED = "partly applied"
-    NOT_AS_TOLD = "told success, not applied"
-    REQUEST_REFUSED = "request refused"
-    REFUSED_THEN_APPLIED = "not applied, then applied"
-    NOT_APPLIED = "not applied"
-    REJECTED = "refused by the argument checks"
-    NO_MEMORY_BEHIND = "private without memory"
-    POISON = "memory error"
-    LOST_RACE = "a fault lost a race"
-    STOPPED = "guest stopped at a page"
-    KILLED = "killed inside a conversion"
-    RESULT_UNSEEN = "result not seen"
-    SLOT_SWAP = "private memory replaced"
-    DISTRUSTED = "host page not to be trusted"
-    GIVEN_AWAY = "bad page given away"
-    FINDING = "impossible history"
-    VM_DEAD = "VM dead"
-    HOST_FAULT = "host touched a guest's page"
-    VMM_SAID = "VMM reports a failure"
-    REPORTED = "kernel reports a failure"
-    UNRELATED = "said beside"
-
+from gmemstate.postmortem.kinds import Kind
+from gmemstate.postmortem.reported import Reported, reported
 
 FAILED = (Label.FAILED, Label.FAILED_RESIDUE, Label.PARTIAL, Label.UNKNOWN)
 UNSEEN = (Label.ATTEMPTED, Label.CUT)
@@ -120,8 +83,12 @@ def incidents(history: History) -> list[Incident]:
     found += _killed(history)
     found += _unseen(history)
     found += _findings(history)
-    found += _reported(history)
+    found += [_incident(history, group) for group in reported(history)]
     return sorted(found, key=lambda incident: incident.first)
+
+
+def _incident(history: History, group: Reported) -> Incident:
+    return Incident(group.kind, _vm(history, group.space), group.first, reports=group.rows)
 
 
 def guest_of(history: History, conversion: Conversion) -> Vm | None:
@@ -323,10 +290,11 @@ def _races(history: History) -> list[Incident]:
 
 
 def _stopped(history: History) -> list[Incident]:
-    """Memory fault exits for which no page could be mapped, or which this record does not explain."""
+    """Memory fault exits for which no page could be mapped, or which this record does not explain and no VMM tells of."""
+    told = {(row[SOURCE], row[LINE]) for row in history.reports if details(row[DETAIL]).get("code") == "unhandled exit"}
     groups: dict[tuple[object, ...], Incident] = {}
     for fault in history.faults:
-        if fault.kind in (FaultClass.MAP_FAILED, FaultClass.UNKNOWN):
+        if fault.kind in (FaultClass.MAP_FAILED, FaultClass.UNKNOWN) and (fault.source, fault.line) not in told:
             vm = history.memory.vms.get(fault.space or 0)
             group = groups.setdefault((fault.kind, fault.result, fault.space), Incident(Kind.STOPPED, vm, fault.seq))
             group.faults.append(fault)
@@ -341,70 +309,3 @@ def _findings(history: History) -> list[Incident]:
         group = groups.setdefault((kind, vm.id if vm else None), Incident(kind, vm, finding.seq))
         group.findings.append(finding)
     return list(groups.values())
-
-
-BESIDE = 3
-"""How many lines may stand between a warning and the line of the failure that it is about."""
-WISHES = frozenset(
-    ("convert wish", "KVM_HC_MAP_GPA_RANGE", "ram block state change", "launch update", "firmware asks", "validates", "new VM")
-)
-"""What a VMM or a guest's firmware says before anything has failed."""
-RELATED = frozenset(("SEAMCALL", "RMPUPDATE", "RMP entry", "direct map", "vmgexit", "security processor", "configuration"))
-"""What a kernel reports that has to do with private memory, whatever its stack is."""
-
-
-def _reported(history: History) -> list[Incident]:
-    """What kernels and VMMs have said: by what it is about, where it is about a guest's memory; all else beside."""
-    groups: dict[tuple[object, ...], Incident] = {}
-    for row in history.reports:
-        if _part_of_a_mark(history, row) or _follow_up(history, row):
-            continue
-        kind, key = _about(row)
-        if kind is not None:
-            vm = _vm(history, row[SPACE])
-            groups.setdefault((kind, vm.id if vm else None, key), Incident(kind, vm, row[SEQ])).reports.append(row)
-    return list(groups.values())
-
-
-def _about(row: EventRow) -> tuple[Kind | None, object]:
-    facts = details(row[DETAIL])
-    if row[KIND] == VmDead.code:
-        return Kind.VM_DEAD, facts.get("what")
-    if row[KIND] in (RmpViolation.code, GeneralProtection.code):
-        return Kind.HOST_FAULT, (row[KIND], facts.get("what"), facts.get("why"))
-    if row[KIND] == VmmSaid.code:
-        wish = facts.get("code") in WISHES or (facts.get("code") == "discard" and not row[RESULT])
-        return (None if wish else Kind.VMM_SAID), (facts.get("code"), row[RESULT])
-    if row[KIND] == VmBugged.code:
-        return None, None  # told with what has bugged it
-    related = (
-        row[KIND] != KernelWarned.code
-        or facts.get("what") in RELATED
-        or "gmem" in str(facts.get("function"))
-        or ("about" in facts or "path" in facts)
-    ) and facts.get("what") != "UBSAN"  # which checks how code is written, not what it does
-    return (Kind.REPORTED if related else Kind.UNRELATED), (
-        row[KIND],
-        facts.get("what"),
-        facts.get("function"),
-    ) if related else None
-
-
-def _part_of_a_mark(history: History, row: EventRow) -> bool:
-    """Whether a warning is the one that the kernel prints right before the line of the failure itself."""
-    line = details(row[DETAIL]).get("last") or row[LINE]
-    return row[KIND] == KernelWarned.code and any(
-        mark[SOURCE] == row[SOURCE]
-        and details(mark[DETAIL]).get("join") == "time"
-        and details(mark[DETAIL]).get("thread") == row[ACTOR]
-        and 0 < (mark[LINE] or 0) - (line or 0) <= BESIDE
-        for mark in history.marks.values()
-    )
-
-
-def _follow_up(history: History, row: EventRow) -> bool:
-    """Whether a VMM only says that it cannot look at a VM that it could not run any more."""
-    return details(row[DETAIL]).get("code") == "registers" and any(
-        other[SOURCE] == row[SOURCE] and other[RESULT] == row[RESULT] and details(other[DETAIL]).get("code") == "kvm run failed"
-        for other in history.reports
-    )

@@ -1,9 +1,9 @@
 """Stories of host pages, and of what looks like a failure and is none, or of which nothing more can be said."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import Capability, EventRow, T, details
+from gmemstate.model.events import DETAIL, KIND, SEQ, SOURCE, Capability, EventRow, T, VmmSaid, details
 from gmemstate.model.findings import CATALOGUE, Finding
-from gmemstate.model.objects import MessedUp
+from gmemstate.model.objects import FaultExit, MessedUp
 from gmemstate.model.units import END, duration, seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
@@ -12,17 +12,30 @@ from gmemstate.postmortem.story import Story
 
 SHOWN = 12
 ENOMEM = 12
+BLOCK = 8
+"""From how many neighbours on pages are taken for one block."""
 
 
 def poison(history: History, seen: Scene, incident: Incident) -> Story:
     """A page of a guest_memfd has a memory error: it is zapped and kept, and every touch of it is refused."""
     entries = incident.entries
+    pages = sum(entry.count or 1 for entry in entries)
+    in_file = all(entry.gmem is not None for entry in entries)
+    block = not in_file and any((entry.count or 1) >= BLOCK for entry in entries)
     story = Story(
         "host platform",
         "memory error",
         words.guest(history, incident.vm),
-        f"{words.count(len(entries), 'page')} of guest_memfd {'has' if len(entries) == 1 else 'have'} a memory error (poison). The poison stays "
-        "with the page, through conversions in both directions, until it is punched out of the file.",
+        f"{words.count(pages, 'page')} of guest_memfd {'has' if pages == 1 else 'have'} a memory error (poison). The poison stays "
+        "with the page, through conversions in both directions, until it is punched out of the file."
+        if in_file
+        else f"{words.count(pages, 'host page')} {'was' if pages == 1 else 'were'} put out of use for a memory error (poison). "
+        + (
+            "Pages that follow one another like this are one block that the kernel gave up (SNP pages that leaked were once put away so), rather "
+            "than as many hardware errors."
+            if block
+            else "Whether a guest_memfd holds the page, this record does not show."
+        ),
     )
     rows: list[tuple[str, ...]] = [("poison", seconds(entry.since), _page(entry), "", "") for entry in entries]
     rows += [("touch", *words.fault(fault)) for fault in incident.faults]
@@ -42,17 +55,7 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             text = f"idx {entry.index or 0:#x} leaves the file; next touch: a fresh page"
             rows.append(("punch", seconds(punch[T]), text, "", ""))
     story.timeline = words.some(sorted(rows, key=lambda row: row[1].rjust(20)))
-    actions = sorted({action for entry in entries if (action := details(entry.detail).get("action"))})
-    failed = [action for action in actions if "Failed" in action]
-    story.add(
-        "Note",
-        (
-            "the kernel's \"" + failed[0] + '" is its normal way: '
-            if failed
-            else 'a "Failed" in the kernel\'s log is its normal way: '
-        )
-        + "guest_memfd keeps the page on purpose (MF_DELAYED), which memory_failure() counts as a failure; the poison was handled as designed [implied]",
-    )
+    story.add("Note", _said_of(entries, in_file=in_file))
     story.add(
         "Guest",
         "an access to the page ends KVM_RUN with EHWPOISON and KVM_EXIT_MEMORY_FAULT; that is no request for a conversion",
@@ -62,6 +65,17 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         "to shared gives the guest another page where shared memory is elsewhere (mainline); in place the poison comes along, and to-private is refused with EAGAIN until it is punched",
     )
     story.add("Host", "the page is out of use for good; nothing else is affected")
+    if block:
+        story.add(
+            "Do",
+            "look for RMPUPDATE or firmware failures right before; a reboot gives the memory back unless the errors come again",
+        )
+        return story
+    if not in_file:
+        story.missing.append(
+            "the gfn and the file: trace kvm_gmem_error_folio, or join a trace of the guest's faults: gmemstate why pfn:0x..."
+        )
+        story.complete = False
     story.add(
         "Do",
         "punch the page out of the guest_memfd (its contents are lost) and tell the guest; replace the memory module"
@@ -69,6 +83,22 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         else "replace the memory module; the page was punched out of the guest_memfd, so the guest can go on without its contents",
     )
     return story
+
+
+def _said_of(entries: list[MessedUp], *, in_file: bool) -> str | None:
+    """What the kernel's own words mean: with guest_memfd a "Failed" is the normal way."""
+    told = [details(entry.detail) for entry in entries]
+    actions = sorted({action for facts in told if (action := facts.get("action"))})
+    failed = next((action for action in actions if "Failed" in action), None)
+    users = next((facts["users"] for facts in told if "users" in facts), None)
+    refers = f" ({words.count(users, 'reference')} to the page too many)" if users is not None else ""
+    if not in_file and failed is None:
+        return f"the kernel says: {', '.join(actions)}" if actions else None
+    said = f'the kernel\'s "{failed}"{refers}' if failed else 'a "Failed" in the kernel\'s log'
+    return (
+        f"{said} is {'its normal way' if in_file else 'what it says of a page that guest_memfd holds, as well'}: guest_memfd keeps the page on purpose "
+        "(MF_DELAYED), which memory_failure() counts as a failure; the poison was handled as designed [implied]"
+    )
 
 
 def _punch(seen: Scene, entry: MessedUp) -> EventRow | None:
@@ -79,7 +109,8 @@ def _punch(seen: Scene, entry: MessedUp) -> EventRow | None:
 
 def _page(entry: MessedUp) -> str:
     parts = [f"idx {entry.index:#x}" if entry.index is not None else "", f"gfn {entry.gfn:#x}" if entry.gfn is not None else ""]
-    parts.append(f"pfn {entry.pfn:#x}" if entry.pfn is not None else "pfn not shown")
+    run = f"+{entry.count}" if entry.count not in (None, 1) else ""
+    parts.append(f"pfn {entry.pfn:#x}{run}" if entry.pfn is not None else "pfn not shown")
     return ", ".join(part for part in parts if part)
 
 
@@ -131,17 +162,53 @@ def stopped(history: History, seen: Scene, incident: Incident) -> Story:
     if shortage:
         story.add("Do", "run the vCPU again when memory is free; the attribute is as it was")
         return story
+    wishes = _wishes(history, faults)
+    if wishes:
+        story.title = "conversion asked by a fault"
+        story.blame = "nobody"
+        story.summary = (
+            f"The guest touched {words.count(len(faults), 'page')} as the other kind, without a hypercall, and the VMM took that for a wish "
+            f"(implicit conversion): {'; '.join(wishes[:4])}. Whether it was applied, this record does not show."
+        )
+        story.missing.append(
+            "what the kernel answered: strace -f -ttt -yy -e trace=ioctl of the VMM, or a return probe on kvm_vm_ioctl"
+        )
+        story.complete = False
+        return story
     story.add(
         "Maybe",
         "the page was asked for as the other kind (a wish for a conversion), no guest_memfd is behind it, or a conversion "
         "ran meanwhile: the kernel answers all three alike",
     )
+    if any(fault.private is False for fault in faults):
+        story.add(
+            "Or",
+            "none of it: an access that is not private (flags 0) to a page that is shared already is no wish for a conversion, but another access "
+            "that KVM cannot serve, such as a write to a read-only memslot",
+        )
     if incident.vm is None:
         story.missing.append(
             "the guest of this vCPU thread: no line of the thread names a kvm pointer; trace kvm_gmem_get_pfn or strace -f -yy"
         )
     story.complete = False
     return story
+
+
+def _wishes(history: History, faults: list[FaultExit]) -> list[str]:
+    """What a VMM says right behind each of the faults that it is asked to convert, at the same pages; empty unless all have one."""
+    wishes = [(row, details(row[DETAIL])) for row in history.reports if row[KIND] == VmmSaid.code]
+    found = []
+    for fault in faults:
+        told = [
+            facts
+            for row, facts in wishes
+            if facts.get("code") == "convert wish" and row[SOURCE] == fault.source and row[SEQ] > fault.seq
+            and fault.start is not None and facts.get("gfn") == hex(fault.start)
+        ]  # fmt: skip
+        if not told:
+            return []
+        found.append(f"gfn {told[0]['gfn']}, {words.count(told[0].get('pages') or 1, 'page')} to {told[0].get('to')}")
+    return found
 
 
 def killed(history: History, seen: Scene, incident: Incident) -> Story:

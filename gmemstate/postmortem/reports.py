@@ -1,35 +1,23 @@
-"""Stories of what kernels and VMMs say of themselves: a VM that died, a host that touched a guest's page, a VMM that gave up."""
+"""Stories of what kernels and VMMs say of themselves: a VM that died, a page of another that was touched, a VMM that gave up."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, RESULT, SOURCE, VALUE, EventRow, T, details
+from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, RESULT, SOURCE, Cause, EventRow, KernelWarned, T, VmDead, details
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.kinds import Kind
+from gmemstate.postmortem.meanings import Meaning, filled, meaning
+from gmemstate.postmortem.patterns import facts, fits, gaps_in
+from gmemstate.postmortem.platform import Platform
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Evidence, Story
 
-EIO, EFAULT, EINVAL = 5, 14, 22
-RUN_FAILED = {
-    EIO: (
-        "kernel or module",
-        "the VM is bugged or dead: every ioctl of it returns EIO. The kernel log says which, and why",
-        "the host's kernel log: dmesg | grep -e SEAMCALL -e SEV -e 'kvm:'",
-    ),
-    EFAULT: (
-        "unknown",
-        "a page could not be mapped: KVM_EXIT_MEMORY_FAULT, or no memslot. This line has no address",
-        "the address: trace kvm:kvm_page_fault, or QEMU -trace kvm_memory_fault",
-    ),
-    EINVAL: (
-        "unknown",
-        "on SNP: a page could not be made private (RMPUPDATE failed); the register dump is of no use",
-        "the host's kernel log: dmesg | grep -e RMPUPDATE -e 'Failed to update RMP entry'",
-    ),
-}
-"""What KVM_RUN's errno tells: who is to blame, what it means, and where the rest is."""
+PLACES = 6
+"""How many addresses of one incident are listed."""
 
 
-def _lines(history: History, rows: list[EventRow]) -> list[Evidence]:
+def evidence(history: History, rows: list[EventRow]) -> list[Evidence]:
+    """The lines that events were read from."""
     labels = history.labels()
     found = []
     for row in rows:
@@ -40,164 +28,129 @@ def _lines(history: History, rows: list[EventRow]) -> list[Evidence]:
     return found
 
 
-def _rows(rows: list[EventRow]) -> list[tuple[str, ...]]:
-    return words.some([_row(row) for row in rows])
+def told(history: History, seen: Scene, incident: Incident) -> Story:
+    """What kernel or VMM reported, by what is known of such reports; else in their own words."""
+    first = incident.reports[0]
+    report = Platform.of(history).place(facts(first))
+    report["way"] = _way(report)
+    report["extent"] = (
+        words.count(int(report["pages"]), "page") if report.get("pages", "").isdigit() else "an unknown number of pages"
+    )
+    report.setdefault("name", "(not in the tables)")
+    known = meaning(report) or _in_its_own_words(report)
+    story = Story(known.blame, known.title, _who(history, incident, report), filled(known.says, report))
+    story.timeline = words.some([_row(row) for row in incident.reports])
+    story.evidence = evidence(history, incident.reports)
+    story.add("Where", _places(incident.reports))
+    story.add("Place", report.get("place"))
+    for word, text in known.more:
+        if not gaps_in(text, report):
+            story.add(word, filled(text, report))
+    events = (
+        [facts(row) for row in (*history.marks.values(), *history.reports)] if any(unless for _, unless in known.ask) else []
+    )
+    story.missing += [
+        filled(text, report) for text, unless in known.ask if not any(fits(unless, one) for one in events if unless)
+    ]
+    story.complete = not story.missing
+    if report.get("result") == "EIO" and report["kind"] == "vmm_said":
+        _explain_eio(history, story)
+    return story
+
+
+def _way(report: dict[str, str]) -> str:
+    way, path = report.get("function", ""), report.get("path")
+    return f"{way} ({path})" if way and path else way or path or "not known"
+
+
+def _in_its_own_words(report: dict[str, str]) -> Meaning:
+    """A report of a kind that no row of the table has."""
+    what = report.get("code") or report.get("what") or report["kind"].replace("_", " ")
+    who = "A VMM" if report["kind"] == "vmm_said" else "The kernel"
+    place = f" in {report['function']}" if "function" in report else ""
+    result = f", {report['result']}" if "result" in report else ""
+    return Meaning(
+        {}, "unknown", "VMM reports a failure" if who == "A VMM" else "kernel reports a failure",
+        f"{who} reports: {what}{place}{result}. Whether a conversion failed by it, this record does not show.",
+        (("Way", "{path}"),),
+        (("what was asked and answered meanwhile: a trace with the return probes on kvm_vm_ioctl, or strace -f -e trace=ioctl of the VMM", None),),
+    )  # fmt: skip
+
+
+def _who(history: History, incident: Incident, report: dict[str, str]) -> str:
+    if incident.vm is not None:
+        return words.guest(history, incident.vm)
+    if "thread" in report and report["thread"] != "0" and report["kind"] != "vmm_said":
+        return f"thread {report['thread']}" + (f" ({report['comm']})" if "comm" in report else "") + "; the log names no VM"
+    return "which VM: not in the log"
 
 
 def _row(row: EventRow) -> tuple[str, ...]:
-    facts = details(row[DETAIL])
-    when = seconds(row[T]) if row[T] is not None else str(facts.get("at") or "")
-    name = KINDS[row[KIND]].name.replace("_", " ")
-    text = str(facts.get("text") or facts.get("what") or name)
-    result = words.errno_name(row[RESULT]) if row[RESULT] and name == "vmm said" else ""
-    return "", when, text, result, ""
+    report = facts(row)
+    when = seconds(row[T]) if row[T] is not None else report.get("at", "")
+    name = KINDS[row[KIND]].name
+    text = report.get("text") or report.get("leaf") or report.get("what") or name.replace("_", " ")
+    result = report.get("name", "") if "leaf" in report or "status" in report else report.get("code", "")
+    if "result" in report:
+        result = report["result"]
+    return "", when, text, result if name != "vmm_said" or row[RESULT] else "", ""
 
 
-def vm_dead(history: History, seen: Scene, incident: Incident) -> Story:
-    """KVM or the guest itself has ended a VM: nothing is wrong with the host."""
-    facts = details(incident.reports[0][DETAIL])
-    what = facts.get("what")
-    blame = "guest" if what in ("access before accept", "guest requested termination") else "kernel or module"
-    story = Story(
-        blame,
-        "VM dead",
-        words.guest(history, incident.vm) if incident.vm else "which VM: not in the log",
-        {
-            "access before accept": f"The guest touched gfn {facts.get('gfn')} as private before it had accepted it, with #VE off: KVM ended the VM. No "
-            "conversion failed, and nothing is wrong with the host.",
-            "guest requested termination": f"The guest ended itself: set {facts.get('set')}, code {facts.get('code')}"
-            + (f" ({facts['why']})" if facts.get("why") else "")
-            + ". No conversion failed, and nothing is wrong with the host.",
-        }.get(str(what), f"The VM is dead: {what or 'the record does not say why'}."),
-    )
-    story.timeline = _rows(incident.reports)
-    story.evidence = _lines(history, incident.reports)
-    story.add("Then", "every later ioctl of the VM returns EIO; its vCPUs cannot run any more")
-    if what == "access before accept":
-        story.add(
-            "Maybe",
-            "a conversion to shared failed after the page was unmapped, and the guest went on using it as private; or the launch measured too little",
-        )
-    story.add("Do", "restart the guest; look into its own log for what it did last")
-    return story
+def _places(rows: list[EventRow]) -> str | None:
+    """The addresses of all reports of an incident, where they are more than the one that its summary names."""
+    found: list[str] = []
+    for report in map(facts, rows):
+        if "gfn" in report:
+            pages = f"+{report['pages']}" if report.get("pages", "None") != "None" else ""
+            found.append(f"gfn {report['gfn']}{pages}" + (f" to {report['to']}" if "to" in report else ""))
+        elif "pfn" in report:
+            found.append(f"pfn {report['pfn']}")
+    distinct = list(dict.fromkeys(found))
+    more = f" and {len(distinct) - PLACES} more" if len(distinct) > PLACES else ""
+    return ", ".join(distinct[:PLACES]) + more if distinct else None
 
 
-def host_fault(history: History, seen: Scene, incident: Incident) -> Story:
-    """Host, kernel or guest touched a page that the hardware gives to somebody else."""
-    facts = details(incident.reports[0][DETAIL])
-    pfn = incident.reports[0][VALUE]
-    where = (
-        f"pfn {pfn:#x}" if pfn is not None and "pfn" in KINDS[incident.reports[0][KIND]].columns else "a page that is not named"
-    )
-    of_host = str(facts.get("what", "")).endswith("of the host") or "what" not in facts
-    story = Story(
-        "kernel or module" if of_host else "unknown",
-        "page of another touched",
-        words.guest(history, incident.vm) if incident.vm else "which VM: not in the log",
-        f"{'The host' if of_host else 'A guest'} touched {where}, which the hardware gives to somebody else; the access was refused. "
-        "That is no conversion that failed, though one that was not undone can be behind it.",
-    )
-    story.timeline = _rows(incident.reports)
-    story.evidence = _lines(history, incident.reports)
-    story.add("Owner", str(facts["owner"]) if facts.get("owner") else None)
-    story.add(
-        "Way", f"{facts['function']}" + (f" ({facts['path']})" if facts.get("path") else "") if facts.get("function") else None
-    )
-    story.add(
-        "Do",
-        "reboot this host before it is trusted again"
-        if of_host
-        else "look at the conversions of this page: gmemstate why gfn:...",
-    )
-    if facts.get("owner") is None:
-        story.missing.append("who owns the page: the RMP entry that the kernel prints behind the fault")
-        story.complete = False
-    return story
+def _explain_eio(history: History, story: Story) -> None:
+    """Whatever else of the record makes a VM return EIO: it is named, but nothing ties it to this VM."""
+    labels = history.labels()
 
+    def place(row: EventRow) -> str:
+        return f"{labels.get(row[SOURCE] or 0, '?')}:{row[LINE]}"
 
-def vmm_said(history: History, seen: Scene, incident: Incident) -> Story:
-    """A VMM has printed that something failed: one half of what happened."""
-    row = incident.reports[0]
-    facts = details(row[DETAIL])
-    code, result = facts.get("code"), row[RESULT]
-    blame, meaning, missing = "unknown", None, None
-    if code == "kvm run failed":
-        blame, meaning, missing = RUN_FAILED.get(result or 0, ("unknown", None, "the host's kernel log of the same minute"))
-    elif code in (
-        "convert refused",
-        "unknown fault flag",
-        "discarding of RAM",
-        "DMA still mapped",
-        "DMA mappings run out",
-        "listener refused",
-    ):
-        blame = "VMM"
-    story = Story(
-        blame,
-        "VMM reports a failure",
-        words.guest(history, incident.vm) if incident.vm else "which VM: not in the log",
-        f'{words.count(len(incident.reports), "line")} of a VMM: "{code}"'
-        + (f" with {words.errno_name(result)}" if result else "")
-        + ".",
-    )
-    story.timeline = _rows(incident.reports)
-    story.evidence = _lines(history, incident.reports)
-    if facts.get("gfn") is not None:
-        pages = f"+{facts['pages']}" if facts.get("pages") else ""
-        story.add("Where", f"gfn {facts['gfn']}{pages}" + (f" to {facts['to']}" if facts.get("to") else ""))
-    story.add("Means", meaning or MEANINGS.get(str(code)))
-    story.missing.append(missing or "what the kernel answered: strace -f -T -e ioctl, or the probes of tools/capture")
-    story.complete = False
-    return story
-
-
-MEANINGS = {
-    "convert refused": "nothing was converted: the VMM has no private memory behind that address (MMIO, ROM, a plain RAM block), and asked the kernel nothing",
-    "DMA still mapped": "the conversion to private went on although the IOMMU still maps the pages: the device reaches memory that the guest takes for private, "
-    "or that is nobody's",
-    "listener refused": "the attribute is changed already, the DMA mappings are not: partly converted",
-    "DMA mappings run out": "every converted page is a DMA mapping of its own, and their number is limited; iommufd has no such limit",
-    "discarding of RAM": "what pins all memory (VFIO, TYPE1) and what gives memory back exclude each other in this QEMU",
-    "registers": "a follow-up: the VM could not be looked at any more",
-    "unknown fault flag": "the kernel tells of a kind of fault that this VMM does not know",
-    "inaccessible gpa": "the guest touched a page as the other kind; the state is unchanged, the guest was told so",
-    "visibility change failed": "the hypervisor refused to change pages; how many were done stands in the line",
-    "unknown exit": "this VMM does not know the exit: often a guest that ended itself",
-    "call failed": "the call itself failed; EACCES is a security module, not KVM",
-}
-"""What the words of a VMM mean."""
-
-
-def reported(history: History, seen: Scene, incident: Incident) -> Story:
-    """The kernel has reported something about private memory that is no failed conversion by itself."""
-    row = incident.reports[0]
-    facts = details(row[DETAIL])
-    story = Story(
-        "unknown",
-        "kernel reports a failure",
-        words.guest(history, incident.vm) if incident.vm else "which VM: not in the log",
-        f"The kernel reported {words.count(len(incident.reports), 'time')}: {facts.get('what') or KINDS[row[KIND]].name.replace('_', ' ')}"
-        + (f" in {facts['function']}" if facts.get("function") else "")
-        + (f", about a {facts['about']}" if facts.get("about") else "")
-        + ". Whether a conversion failed by it, this record does not show.",
-    )
-    story.timeline = _rows(incident.reports)
-    story.evidence = _lines(history, incident.reports)
-    story.add("Way", str(facts["path"]) if facts.get("path") else None)
-    story.missing.append("what was asked meanwhile: the VMM's log, or a trace with the probes of tools/capture")
-    story.complete = False
-    return story
+    bugged = [
+        history.marks[entry.id]
+        for entry in history.memory.messed_up.values()
+        if entry.cause is Cause.SEPT_STILL_MAPS and entry.id in history.marks
+    ]
+    warned = [row for row in history.reports if row[KIND] == KernelWarned.code and "tdx" in str(row[DETAIL])]
+    dead = [row for row in history.reports if row[KIND] == VmDead.code]
+    found = [f"bugged, by the failed private unmap at {place(row)}" for row in bugged[:2]]
+    found += [f"dead, by {facts(row).get('what', 'what is said')} at {place(row)}" for row in dead[:2]]
+    found += [f"bugged, if the warning at {place(row)} is a KVM_BUG_ON" for row in warned[:2] if not bugged]
+    if found:
+        story.add("Perhaps", "; or ".join(found) + " [same record; no line ties it to this VM]")
 
 
 def unrelated(history: History, seen: Scene, incident: Incident) -> Story:
     """Warnings that stand beside a failure and have nothing to do with a guest's memory, as far as their stacks tell."""
+    count = len(incident.reports)
     story = Story(
         "nobody",
-        "said beside",
+        "unrelated warning" if count == 1 else "unrelated warnings",
         "the host",
-        f"{words.count(len(incident.reports), 'warning')} of the kernel {'has' if len(incident.reports) == 1 else 'have'} nothing to do with converting memory, "
-        "by function and stack: do not look for the cause there.",
+        f"{words.count(count, 'warning')} of the kernel {'has' if count == 1 else 'have'} nothing to do with converting memory, by function and stack: "
+        "do not look for the cause there.",
     )
-    story.timeline = _rows(incident.reports)
-    story.evidence = _lines(history, incident.reports)
+    story.timeline = words.some([_beside(row) for row in incident.reports])
+    story.evidence = evidence(history, incident.reports)
     return story
+
+
+def _beside(row: EventRow) -> tuple[str, ...]:
+    report = facts(row)
+    said, when, text, _, _ = _row(row)
+    place = report.get("function") or report.get("site") or ""
+    return said, when, f"{report.get('what', '')} {text}".strip() if text != report.get("what") else text, place, ""
+
+
+TELLERS = {Kind.VM_DEAD: told, Kind.HOST_FAULT: told, Kind.VMM_SAID: told, Kind.REPORTED: told, Kind.UNRELATED: unrelated}

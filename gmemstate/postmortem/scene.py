@@ -34,7 +34,8 @@ from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion, Slot
 from gmemstate.model.record import Record
 from gmemstate.model.units import END, PAGE_SHIFT
-from gmemstate.postmortem.incidents import Incident, Kind
+from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.kinds import Kind
 
 PUNCH_HOLE = 2
 """FALLOC_FL_PUNCH_HOLE (include/uapi/linux/falloc.h)."""

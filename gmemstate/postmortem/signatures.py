@@ -1,11 +1,10 @@
 """Known problems: small files that say what one looks like, what it means, and what mends it.
 
-A problem is claimed only with the evidence that fits and with what is missing to be certain.
+A problem is claimed only with the lines that fit, and with what is missing to be certain.
 """
 
-import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -13,21 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import DETAIL, KIND, KINDS, RESULT, EventRow, details
+from gmemstate.model.events import EventRow
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.patterns import Facts, facts, fits
+from gmemstate.postmortem.platform import Platform
+from gmemstate.postmortem.reports import evidence
+from gmemstate.postmortem.story import cited
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A known problem. ``match`` maps facts of an event to patterns that must fit them whole; ``with_`` those of other events."""
+    """A known problem. ``match``: patterns of which one must fit an event of the incident; each pattern of ``also`` an event anywhere.
+
+    Each pattern of ``confirm`` that fits no event of the record leaves a doubt, and says what evidence would take it away.
+    """
 
     name: str
     title: str
-    match: dict[str, str]
-    also: tuple[dict[str, str], ...]
+    match: tuple[Mapping[str, str], ...]
+    also: tuple[Mapping[str, str], ...]
+    confirm: tuple[tuple[Mapping[str, str], str], ...]
     fits: str
     missing: str
+    """what no record can show, and the command that does"""
     means: str
     remedy: str
     seen_in: str
@@ -42,12 +50,14 @@ def catalogue() -> tuple[Signature, ...]:
 
 
 def _read(path: Path) -> Signature:
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    match = content["match"]
     return Signature(
         name=path.stem,
         title=content["title"],
-        match=content["match"],
+        match=tuple(match) if isinstance(match, list) else (match,),
         also=tuple(content.get("also", ())),
+        confirm=tuple((_without(one, "missing"), one["missing"]) for one in content.get("confirm", ())),
         fits=content["fits"],
         missing=content.get("missing", ""),
         means=content["means"],
@@ -57,34 +67,47 @@ def _read(path: Path) -> Signature:
     )
 
 
+def _without(table: Mapping[str, str], name: str) -> Mapping[str, str]:
+    return {key: value for key, value in table.items() if key != name}
+
+
+Known = tuple[Facts, EventRow | None]
+"""An event as words, and the row that a line can be cited of."""
+
+
 def matches(history: History, incident: Incident) -> Iterator[str]:
-    """What is known of an incident, in words: the problem, what fits, what is missing, what mends it."""
-    own = [
-        _facts(row)
-        for row in (*(history.marks[entry.id] for entry in incident.entries if entry.id in history.marks), *incident.reports)
-    ]
+    """What is known of an incident, in words: the problem, the lines that fit, what is missing, what mends it."""
+    platform = Platform.of(history)
+
+    def known(row: EventRow) -> Known:
+        return platform.place(facts(row)), row
+
+    own = [known(history.marks[entry.id]) for entry in incident.entries if entry.id in history.marks]
+    own += [known(row) for row in incident.reports]
     own += [
-        {"kind": "convert_returned", "result": words.errno_name(conversion.result), "to": conversion.target or ""}
+        ({"kind": "convert_returned", "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
         for conversion in incident.conversions
     ]
-    everything = [_facts(row) for row in (*history.marks.values(), *history.reports)]
-    for known in catalogue():
-        if any(_fits(known.match, facts) for facts in own) and all(
-            any(_fits(wanted, facts) for facts in everything) for wanted in known.also
-        ):
-            certain = "likely" if known.missing else "known"
-            missing = f" Missing: {known.missing}." if known.missing else ""
-            fixed = f" Fixed in: {known.fixed_in}." if known.fixed_in else ""
-            yield f"{certain}: {known.title}. Fits: {known.fits}.{missing} {known.means}. {known.remedy}. Seen in: {known.seen_in}.{fixed}"
+    if not own:
+        return
+    everything = [known(row) for row in (*history.marks.values(), *history.reports)]
+    for signature in catalogue():
+        fitting = [one for pattern in signature.match for one in own if fits(pattern, one[0])]
+        beside = [[one for one in everything if fits(pattern, one[0])] for pattern in signature.also]
+        if fitting and all(beside):
+            confirmed = [[one for one in everything if fits(pattern, one[0])] for pattern, _ in signature.confirm]
+            doubts = [text for (_, text), found in zip(signature.confirm, confirmed, strict=True) if not found]
+            doubts += [signature.missing] if signature.missing else []
+            seen = [*fitting[:4], *(one for found in (*beside, *confirmed) for one in found[:2])]
+            yield _claim(history, signature, seen, doubts)
 
 
-def _facts(row: EventRow) -> dict[str, str]:
-    """An event as words: its kind, its result, and what its detail holds."""
-    facts: dict[str, Any] = {"kind": KINDS[row[KIND]].name, **details(row[DETAIL])}
-    if row[RESULT] is not None:
-        facts["result"] = words.errno_name(row[RESULT])
-    return {name: fact if isinstance(fact, str) else repr(fact) for name, fact in facts.items()}
-
-
-def _fits(wanted: dict[str, str], facts: dict[str, str]) -> bool:
-    return all(name in facts and re.fullmatch(pattern, facts[name], re.DOTALL) for name, pattern in wanted.items())
+def _claim(history: History, signature: Signature, seen: list[Known], doubts: list[str]) -> str:
+    rows = list({row[0]: row for _, row in seen if row is not None}.values())
+    lines = cited(sorted(set(evidence(history, rows))))
+    return (
+        f"{'likely' if doubts else 'known'}: {signature.title}. Fits: {signature.fits}{f' ({lines})' if lines else ''}."
+        + "".join(f" Missing: {doubt}." for doubt in doubts)
+        + f" {signature.means}. {signature.remedy}. Seen in: {signature.seen_in}."
+        + (f" Fixed in: {signature.fixed_in}." if signature.fixed_in else "")
+    )

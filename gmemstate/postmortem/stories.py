@@ -6,7 +6,8 @@ from typing import Any
 from gmemstate.audit.history import History
 from gmemstate.model.record import Record
 from gmemstate.postmortem import host_pages, normal, refusals, reports, requests, vmm_errors
-from gmemstate.postmortem.incidents import Incident, Kind, incidents
+from gmemstate.postmortem.incidents import Incident, incidents
+from gmemstate.postmortem.kinds import Kind
 from gmemstate.postmortem.scene import Scene, scene
 from gmemstate.postmortem.signatures import matches
 from gmemstate.postmortem.story import Covered, Report, Story
@@ -30,11 +31,7 @@ TELLERS: dict[Kind, Teller] = {
     Kind.DISTRUSTED: host_pages.distrusted,
     Kind.GIVEN_AWAY: normal.given_away,
     Kind.FINDING: normal.impossible,
-    Kind.VM_DEAD: reports.vm_dead,
-    Kind.HOST_FAULT: reports.host_fault,
-    Kind.VMM_SAID: reports.vmm_said,
-    Kind.REPORTED: reports.reported,
-    Kind.UNRELATED: reports.unrelated,
+    **reports.TELLERS,
 }
 
 

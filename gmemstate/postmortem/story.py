@@ -37,7 +37,8 @@ class Covered(NamedTuple):
         if self.lines is None:
             return f"{self.label}: its reading has not come to an end"
         entries = f"{self.entries} entries in " if self.entries else ""
-        gaps = f"{self.gaps} gap{'s' * (self.gaps != 1)}, at least {self.lost} events lost" if self.gaps else "none lost"
+        size = f"at least {self.lost} events lost" if self.lost else "how much is lost is not known"
+        gaps = f"{self.gaps} gap{'s' * (self.gaps != 1)}, {size}" if self.gaps else "none lost"
         parts = f"{self.used} used, {self.context} context, {self.unparsed} not understood"
         return f"{self.label}: {entries}{self.lines} lines ({parts}), {gaps}"
 

@@ -196,14 +196,14 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
     "an error without an errno": ("qemu-kvm: terminating on signal 15 from pid 1", VmmSaid, {"code": "error", "result": None}),
     # others
     "libkrun's fault": (
-        "Unexpected exit reason on vcpu run: MemoryFault { gpa: 8192, size: 4096, flags: 0 }",
+        "vcpu run: MemoryFault { gpa: 8192, size: 4096, flags: 0 }",
         MemoryFaultExit,
         {"start": 2, "npages": 1, "flags": 0, "basis": "implied"},
     ),
     "libkrun's refusal": (
         "Unable to convert memory with properties: gpa: 0x7f000000 size: 0x1000 to_private: true",
         VmmSaid,
-        {"code": "convert refused", "gfn": "0x7f000", "pages": 1, "to_private": "true"},
+        {"code": "convert refused", "gfn": "0x7f000", "pages": 1, "to": "private"},
     ),
     "libkrun's flag": ("KVM_EXIT_MEMORY_FAULT: Unknown flag 16", VmmSaid, {"code": "unknown fault flag", "flags": "0x10"}),
     "libkrun's call": (
@@ -254,6 +254,16 @@ def test_a_line_is_one_event_with_its_numbers(name: str, tmp_path: Path) -> None
     assert shows(event, **expected), (event, expected)
     assert (log.account.used, log.account.unparsed) == (1, 0)
     assert getattr(event, "space", None) is None, "a log of a VMM names no VM"
+
+
+@pytest.mark.parametrize(("flags", "to"), [(8, "private"), (0, "shared")])
+def test_an_exit_that_a_vmm_does_not_handle_is_the_fault_and_its_giving_up(flags: int, to: str, tmp_path: Path) -> None:
+    log = said(f"Unexpected exit reason on vcpu run: MemoryFault {{ size: 4096, flags: {flags}, gpa: 8192 }}", tmp_path)
+    fault, gave_up = log.events
+    assert isinstance(fault, MemoryFaultExit)
+    assert shows(fault, start=2, npages=1, flags=flags)
+    assert shows(gave_up, code="unhandled exit", gfn="0x2", to=to)
+    assert (log.account.used, log.account.unparsed) == (1, 0)
 
 
 def test_a_failed_ioctl_is_a_conversion_with_its_arguments_and_its_errno(tmp_path: Path) -> None:

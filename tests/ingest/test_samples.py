@@ -114,7 +114,7 @@ CONCLUSIONS: dict[str, Expected] = {
             "rmp_violation",
             {
                 "pfn": 0x40FDF36,
-                "owner": "guest-owned, ASID 2",
+                "owner": "guest-owned, ASID 2, gpa 0xfffffffff000, a VMSA (a vCPU's register page)",
                 "function": "sev_es_sync_vmsa",
                 "path": "launch",
                 "thread": 996180,

@@ -90,11 +90,11 @@ def test_a_page_that_the_rmp_refuses_is_no_danger_and_a_known_problem(tmp_path: 
             "kernel or module",
             ("TDX_PAGE_METADATA_INCORRECT", "rate limit", "canonical/tdx#153"),
         ),
-        ("error: kvm run failed Input/output error", "kernel or module", ("bugged or dead", "dmesg")),
+        ("error: kvm run failed Input/output error", "unknown", ("Bugged", "or dead", "dmesg")),
         (
-            "qemu-system-x86_64: Convert non guest_memfd backed memory region (0xf0000 ,+ 0x10000) to shared",
+            "qemu-system-x86_64: Convert non guest_memfd backed memory region (0x7f000000 ,+ 0x10000) to private",
             "VMM",
-            ("gfn 0xf0", "nothing was converted", "known:"),
+            ("gfn 0x7f000", "Nothing was converted", "likely:", "info mtree"),
         ),
     ],
 )

@@ -82,8 +82,9 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def host_booted(memory: "Memory", seq: int, row: EventRow) -> None:
+    """What a reboot clears is clear. A log that has a reboot in it tells nothing of when other logs were written."""
     for entry in list(memory.messed_up.values()):
-        if entry.cleared_by == "reboot":
+        if entry.cleared_by == "reboot" and row[SOURCE] in (None, entry.source):
             memory.mark(entry, "rebooted", seq)
 
 

@@ -148,7 +148,18 @@ def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
         return
     count = 1 if space is not None else row[NPAGES] or 1  # a run of host pages that no file is known of
     entry = MessedUp(
-        seq, Cause.POISONED, "trusted", row[VALUE], count, place[0], space, start, place[1], row[T], detail=row[DETAIL]
+        seq,
+        Cause.POISONED,
+        "trusted",
+        row[VALUE],
+        count,
+        place[0],
+        space,
+        start,
+        place[1],
+        row[T],
+        detail=row[DETAIL],
+        source=row[SOURCE],
     )
     memory.mark(entry, "marked", seq)
 
@@ -187,6 +198,7 @@ def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         since=row[T],
         gfn=row[START],
         detail=row[DETAIL],
+        source=row[SOURCE],
     )
     memory.mark(entry, "marked", seq)
 
@@ -196,7 +208,18 @@ def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
     step = UnmapStep(row[ACTOR] or 0)
     cause = Cause.SEPT_STILL_MAPS if step <= UnmapStep.WBINVD else Cause.RMP_STILL_GUEST
     count = 1 if row[VALUE] is not None or row[NPAGES] else None
-    entry = MessedUp(seq, cause, "trusted", row[VALUE], count, row[SPACE], gfn=row[START], since=row[T], detail=row[DETAIL])
+    entry = MessedUp(
+        seq,
+        cause,
+        "trusted",
+        row[VALUE],
+        count,
+        row[SPACE],
+        gfn=row[START],
+        since=row[T],
+        detail=row[DETAIL],
+        source=row[SOURCE],
+    )
     if row[SPACE] in memory.gmems:
         entry.gmem, entry.index = row[SPACE], row[START]
         entry.vm, entry.gfn = memory.place(entry.gmem, entry.index)
@@ -208,14 +231,32 @@ def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
 
 def page_leaked(memory: "Memory", seq: int, row: EventRow) -> None:
     entry = MessedUp(
-        seq, Cause.LEAKED_BY_KERNEL, "trusted", row[START], row[NPAGES], row[SPACE], since=row[T], detail=row[DETAIL]
+        seq,
+        Cause.LEAKED_BY_KERNEL,
+        "trusted",
+        row[START],
+        row[NPAGES],
+        row[SPACE],
+        since=row[T],
+        detail=row[DETAIL],
+        source=row[SOURCE],
     )
     memory.mark(entry, "marked", seq)
 
 
 def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
     count = 1 if row[VALUE] is not None else None
-    entry = MessedUp(seq, Cause.RECLAIM_REFUSED, "trusted", row[VALUE], count, row[SPACE], since=row[T], detail=row[DETAIL])
+    entry = MessedUp(
+        seq,
+        Cause.RECLAIM_REFUSED,
+        "trusted",
+        row[VALUE],
+        count,
+        row[SPACE],
+        since=row[T],
+        detail=row[DETAIL],
+        source=row[SOURCE],
+    )
     memory.mark(entry, "marked", seq)
 
 

@@ -139,7 +139,9 @@ def _range_rows() -> Iterator[Row]:
     for kind in (SHARED, PRIVATE):
         others = tuple(state for state in SETTLED if state != kind)
         yield Row("R23", f"declared_old_{kind}", (*others, TORN), STAY, "an operator says that it has what it had")
-        yield Row("R23", f"declared_old_{kind}", (kind,), UNKNOWN, "the same, behind the end of the store: what it had is stated next")
+        yield Row(
+            "R23", f"declared_old_{kind}", (kind,), UNKNOWN, "the same, behind the end of the store: what it had is stated next"
+        )
         for b in SETTLED:
             begun = tuple(in_flight(phase, b, t) for phase in PHASES for t in SETTLED)
             yield Row("R23", f"declared_old_{kind}", begun, b, "the same, before that end")

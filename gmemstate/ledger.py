@@ -1,64 +1,39 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
-import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from gmemstate.answers import Answers
 from gmemstate.audit.check import Checked, Checkpoint, check
 from gmemstate.audit.history import History
 from gmemstate.ingest.growing import Growing
-from gmemstate.ingest.lines import Account, Framing, Input
-from gmemstate.ingest.reading import Reading
+from gmemstate.intake import Intake
 from gmemstate.jsonl import JsonlRecord
 from gmemstate.live import Converted, Live
-from gmemstate.model.errors import CannotRead, GmemstateError, SourceChanged, UsageError
+from gmemstate.model.errors import CannotRead, GmemstateError, UsageError
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
-    DETAIL,
     KIND,
     KINDS,
     LINE,
-    SEQ,
     SOURCE,
     SPACE,
     START,
-    VALUE,
     Event,
     EventRow,
-    SourceRead,
     T,
-    details,
 )
-from gmemstate.model.record import Head, SourceInfo
+from gmemstate.model.record import Head
+from gmemstate.sources import Ingested, Refused
 from gmemstate.store.database import connect, named
 from gmemstate.store.events import StoredRecord
 from gmemstate.store.inspection import Inspection
 from gmemstate.store.projections import compare
 from gmemstate.store.recorder import Recorder
-
-
-class Ingested(NamedTuple):
-    """What came of reading one source."""
-
-    name: str
-    events: int
-    """how many events were added"""
-    account: Account
-    gaps: int
-    damage: str | None
-    """why the source is not whole, None if it is"""
-    known: bool
-    """it was read before, and nothing was new"""
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing."""
-        return not self.gaps and self.damage is None
 
 
 class Ledger(Answers):
@@ -111,12 +86,21 @@ class Ledger(Answers):
         return self._recording().append([_as_reference(row) for row in rows], {})
 
     def ingest(self, *names: str | Path, progress: Callable[[int], None] | None = None) -> list[Ingested]:
-        """Read traces (paths, or ``-`` for standard input) into the ledger, one after the other.
+        """Read traces and logs (paths, or ``-`` for standard input) into the ledger.
 
-        What was read before adds nothing; a file that has grown is continued. ``progress`` is told from time to time how many
+        Those whose clocks can be compared, by the calls that both show, are merged in the order of time; all others follow one
+        another. What was read before adds nothing; a file that has grown is continued. ``progress`` is told from time to time how many
         bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
         """
-        return [self._ingest(Input(str(name), progress)) for name in names]
+        results = list(self.read(*names, progress=progress))
+        for result in results:
+            if isinstance(result, Refused):
+                raise result.error
+        return [result for result in results if isinstance(result, Ingested)]
+
+    def read(self, *names: str | Path, progress: Callable[[int], None] | None = None) -> Iterator[Ingested | Refused]:
+        """Do what :meth:`ingest` does and tell what came of each source, also of those that could not be read."""
+        return Intake(self.record_, self._recording()).read([str(name) for name in names], progress)
 
     def follow(
         self,
@@ -136,7 +120,7 @@ class Ledger(Answers):
         while True:
             source = Growing(str(name), stop, told, progress)
             if source.head_size:
-                yield self._ingest(source)
+                yield Intake(self.record_, self._recording()).follow(source)
             else:
                 source.close()
                 if not (source.moved or source.stopped):
@@ -173,72 +157,6 @@ class Ledger(Answers):
             engine = connect(self.where, writable=True, synchronous=self._synchronous)
             self._recorder = Recorder(engine, self.where, time.time_ns)
         return self._recorder
-
-    def _ingest(self, source: Framing) -> Ingested:
-        """Read a source to its end. What is on record of it already is made again and recognised, not added."""
-        with contextlib.closing(source):
-            before = self._known(source)
-            reading = Reading(source, () if before is None else tuple(self._pauses(before)))
-            with contextlib.closing(self._of_source(before)) as stored:
-                added = self._read(reading, stored)
-        return Ingested(source.name, added, reading.account, reading.gaps, reading.damage, before is not None and not added)
-
-    def _read(self, reading: Reading, stored: Iterator[EventRow]) -> int:
-        """Append what a reading makes beyond what is stored of it; how many events."""
-        recorder = self._recording()
-        known: dict[int, int] = {}
-        added, have = 0, next(stored, None)
-        reading.caught_up = have is None
-        for events in reading.events():
-            rows, old = [event.row() for event in events], 0
-            while have is not None and old < len(rows):
-                self._recognise(reading.input, rows[old], have, known)
-                have, old = next(stored, None), old + 1
-            reading.caught_up = have is None
-            recorder.append(rows[old:], known)
-            added += len(rows) - old
-            for reference in reading.tracker.closed:
-                known.pop(reference, None)
-            reading.tracker.closed.clear()
-        if have is not None and not reading.input.stopped:
-            raise SourceChanged(
-                f"{reading.input.name}: is shorter than when it was read before; nothing was added. Read it into another ledger"
-            )
-        return added
-
-    def _known(self, source: Framing) -> SourceInfo | None:
-        """The source that begins with the same bytes, if it was read before."""
-        for info in self.record_.sources():
-            if info.head_size <= source.head_size and source.head(info.head_size) == info.head:
-                return info
-        return None
-
-    def _of_source(self, source: SourceInfo | None) -> Generator[EventRow, None, None]:
-        """The events of a source that is on record, streamed; none of a new one."""
-        if source is not None:
-            with contextlib.closing(self.record_.events(source.id)) as events:
-                yield from (row for row in events if row[SOURCE] == source.id)
-
-    def _pauses(self, info: SourceInfo) -> Iterator[int]:
-        """The offsets at which earlier readings have ended."""
-        return (row[VALUE] or 0 for row in self.record_.of_kinds([SourceRead.code]) if row[SOURCE] == info.id)
-
-    @staticmethod
-    def _recognise(source: Framing, row: EventRow, have: EventRow, known: dict[int, int]) -> None:
-        """Match what is read again with what is stored, so that references find their seqs."""
-        if (where := _changed(row, have)) is not None:
-            raise SourceChanged(
-                f"{source.name}: {where} it is not what it was when it was read before (event {have[SEQ]}); nothing was added. "
-                "Read it into another ledger",
-                seq=have[SEQ],
-            )
-        pairs = (
-            (row[SOURCE], have[SOURCE]),
-            (row[SPACE], have[SPACE]),
-            (row[CONVERSION], have[CONVERSION]),
-            (row[ACTOR], have[ACTOR]),
-        )
-        known.update({new: old for new, old in pairs if new is not None and new < 0 and old is not None})
 
     # --- audit
 
@@ -283,15 +201,6 @@ def restore(where: str, export: JsonlRecord) -> Head:
         return recorder.restore(export.sealed())
     finally:
         recorder.close()
-
-
-def _changed(row: EventRow, have: EventRow) -> str | None:
-    """Where a source is not what it was when it made an event; None if it is."""
-    if row[KIND] == have[KIND] == SourceRead.code:
-        same = (row[VALUE], details(row[DETAIL]).get("digest")) == (have[VALUE], details(have[DETAIL]).get("digest"))
-        return None if same else f"before line {have[LINE]}"
-    same = (row[KIND], row[T], row[LINE], row[START:ACTOR]) == (have[KIND], have[T], have[LINE], have[START:ACTOR])
-    return None if same else f"from line {have[LINE]} on"
 
 
 def _as_reference(row: EventRow) -> EventRow:

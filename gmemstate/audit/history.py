@@ -4,16 +4,20 @@ import re
 from bisect import insort
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import NamedTuple
 
 from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment
+from gmemstate.decode import errno
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import (
     DETAIL,
     KIND,
+    LINE,
     RESULT,
     SEQ,
     SOURCE,
     SPACE,
+    ConvertReturned,
     DmaFaulted,
     DmaMapped,
     DmaUnmapped,
@@ -54,6 +58,14 @@ REPORTS = frozenset(
 MARKS = frozenset(kind.code for kind in (PageLeaked, Poisoned, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed))
 
 
+class Witness(NamedTuple):
+    """What another source has said of the result of a conversion: 0 or an errno."""
+
+    source: int | None
+    line: int | None
+    result: int
+
+
 class History(Moment):
     """Folds a record and remembers what the memory lets go: ended conversions, requests, faults, findings."""
 
@@ -68,6 +80,8 @@ class History(Moment):
         self.requests: dict[int, Request] = {}
         self.faults: list[FaultExit] = []
         self.findings: list[Finding] = []
+        self.witnesses: dict[int, list[Witness]] = {}
+        """what other sources have said of the results of conversions"""
         self.reports: list[EventRow] = []
         """what kernels and VMMs have said of themselves, guests and devices, and what a VMM was refused"""
         self.boots: list[EventRow] = []
@@ -88,7 +102,7 @@ class History(Moment):
                 self.marks[row[SEQ]] = row
             elif row[KIND] == HostBooted.code:
                 self.boots.append(row)
-            if memory.ended or n % AT_ONCE == 0:
+            if memory.ended or memory.testimonies or n % AT_ONCE == 0:
                 self._collect()
         self._collect()
         for conversion in memory.conversions.values():
@@ -103,7 +117,31 @@ class History(Moment):
             self.requests[request_id] = memory.requests[request_id]
         self.faults += memory.faults
         self.findings += memory.findings
+        for conversion_id, row in memory.testimonies:
+            self._testify(conversion_id, row)
         memory.forget_news()
+
+    def _testify(self, conversion_id: int, row: EventRow) -> None:
+        """Another source has said something of a conversion that had ended."""
+        conversion, result = self.conversions.get(conversion_id), row[RESULT]
+        if conversion is None or row[KIND] != ConvertReturned.code or result is None:
+            return
+        known = self.told(conversion)
+        self.witnesses.setdefault(conversion_id, []).append(Witness(row[SOURCE], row[LINE], result))
+        if known not in (None, result):
+            labels = self.labels()
+            here, there = (labels.get(source or 0, "?") for source in (conversion.source, row[SOURCE]))
+            text = f"the conversion returned {_result(known)} in {here}:{conversion.last_line}, {_result(result)} in {there}:{row[LINE]}"
+            self.findings.append(
+                Finding("WITNESSES-DISAGREE", row[SEQ], text, conversion.space, conversion.start, conversion.end)
+            )
+
+    def told(self, conversion: Conversion) -> int | None:
+        """The result of a conversion (0 or an errno), from whoever has seen it; None if nobody has, or if they disagree."""
+        if conversion.result is not None:
+            return conversion.result
+        results = {witness.result for witness in self.witnesses.get(conversion.id, ())}
+        return results.pop() if len(results) == 1 else None
 
     def _keep(self, conversion: Conversion) -> None:
         self.conversions[conversion.id] = conversion
@@ -145,6 +183,11 @@ def _refused(row: EventRow) -> bool:
 
 
 _CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
+
+
+def _result(told: int | None) -> str:
+    known = errno(told) if told else None
+    return "0" if not told else known.name if known is not None else f"errno {told}"
 
 
 def history(record: Record, last: int | None = None) -> History:

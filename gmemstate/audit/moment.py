@@ -1,10 +1,12 @@
 """A moment of a record: the memory, and what the record says of its sources. It can be had from a snapshot and a tail."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from gmemstate.model.events import (
+    ACTOR,
     DETAIL,
     KIND,
     LINE,
@@ -14,12 +16,15 @@ from gmemstate.model.events import (
     Capability,
     EventRow,
     Gap,
+    GapKind,
     SourceOpened,
     SourceRead,
+    T,
     details,
 )
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
+from gmemstate.model.units import seconds
 
 AT_ONCE = 10_000
 GAPS = 3
@@ -38,6 +43,8 @@ class SourceFacts:
     """the account of its lines, as of its last reading"""
     gaps: list[tuple[int | None, int | None]] = field(default_factory=list)
     """line and number of lost events of each gap"""
+    late: int | None = None
+    """what it says up to this time (ns of its clock) is older than what was on record"""
 
     @property
     def damage(self) -> str | None:
@@ -65,6 +72,8 @@ class Moment:
             return
         if row[KIND] == SourceRead.code:
             source.account = details(row[DETAIL])
+        elif row[ACTOR] == GapKind.LATE:
+            source.late = row[T]
         else:
             source.gaps.append((row[LINE], row[VALUE]))
 
@@ -83,6 +92,10 @@ class Moment:
             reasons.append("no event is on record: `gmemstate ingest FILE` reads a trace")
         return reasons
 
+    def in_order(self) -> str:
+        """The command that reads all sources together, in the order of time."""
+        return f"`gmemstate --db NEW.db ingest {' '.join(shlex.quote(source.name) for source in self.sources.values())}`"
+
     def labels(self) -> dict[int, str]:
         """For each source the shortest tail of its name that tells it from the others."""
         paths = {source.id: source.name.split("/") for source in self.sources.values()}
@@ -98,6 +111,11 @@ class Moment:
     def _missing(self, source: SourceFacts) -> Iterable[str]:
         if source.damage is not None and self.last is None:
             yield f": {source.damage}"
+        if source.late is not None:
+            yield (
+                f": what it says up to {seconds(source.late)} s came later than what is on record of that time: it bears witness and "
+                f"moves no page; {self.in_order()} has all in order"
+            )
         if len(source.gaps) > GAPS:
             lines = ", ".join(str(line) for line, _ in source.gaps[:GAPS])
             least = sum(lost or 0 for _, lost in source.gaps)

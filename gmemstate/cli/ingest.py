@@ -9,10 +9,10 @@ import click
 from gmemstate.cli import following, render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option, warn
-from gmemstate.model.errors import GmemstateError, UsageError
+from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.ledger import Ingested
+    from gmemstate.sources import Ingested
 
 
 @click.command()
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit:
-    """Read kernel traces into the ledger.
+    """Read kernel traces and logs into the ledger.
 
-    FILE is the text of ftrace or of `trace-cmd report`, plain or .gz; `-` is standard input. What was read before adds
-    nothing, a file that has grown is continued. Prints what became of every line.
+    FILE is the text of ftrace or of `trace-cmd report`, plain or .gz; `-` is standard input. Name all files of one run
+    together: their clocks are compared by the calls that they share, and they become one history in the order of time. What
+    was read before adds nothing, a file that has grown is continued. Prints what became of every line.
 
     With --follow, and from a pipe, what a line says is on record within a second; a log that is rotated is followed into its
     next file. Whatever ended it, the same command goes on at the next line.
@@ -35,24 +36,30 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
         return _follow(db, files[0], as_json=as_json)
     from gmemstate.ingest.lines import printable
     from gmemstate.ledger import Ledger
+    from gmemstate.sources import Ingested, Refused, in_order
 
     codes, done = [Exit.CLEAN], []
     # A trace can be read again, so only the end has to be durable.
     with Ledger.open(db, durable=False) as ledger:
-        for name in files:
-            try:
-                shown = "standard input" if name == "-" else printable(name)
-                with render.progress(f"reading {shown}", _size(name)) as progress:
-                    result = ledger.ingest(name, progress=progress)[0]
-            except GmemstateError as error:
-                talk(f"gmemstate: {error}")
-                codes.append(Exit(error.exit_code))
+        shown = f"{len(files)} files" if len(files) > 1 else "standard input" if files[0] == "-" else printable(files[0])
+        sizes = [_size(name) for name in files]
+        total = sum(size for size in sizes if size is not None) if None not in sizes else None
+        with render.progress(f"reading {shown}", total) as progress:
+            results = list(ledger.read(*files, progress=progress))
+        for result in results:
+            if isinstance(result, Refused):
+                talk(f"gmemstate: {result.error}")
+                codes.append(Exit(result.error.exit_code))
                 continue
             done.append(result)
             codes.append(Exit.CLEAN if result.complete else Exit.INCOMPLETE)
             if not as_json:
                 _tell(printable(result.name), result)
         warn(ledger)
+        if any(isinstance(result, Ingested) and result.late for result in results):
+            talk(
+                f"in order: {printable(in_order(info.name for info in ledger.record_.sources()))} reads all of it by the time it tells of"
+            )
     if as_json:
         render.as_json([_json(printable(result.name), result) for result in done])
     return worst(*codes)
@@ -89,6 +96,8 @@ def _size(name: str) -> int | None:
 
 
 def _tell(name: str, result: "Ingested") -> None:
+    from gmemstate.ingest.lines import printable
+
     account = result.account
     what = "was read before; nothing is new" if result.known else f"{result.events} events"
     click.echo(
@@ -97,6 +106,18 @@ def _tell(name: str, result: "Ingested") -> None:
     )
     for number, text in account.first_unparsed:
         click.echo(f"  {name}:{number}: not understood: {text}")
+    if result.clock is not None:
+        click.echo(
+            f"  its clock was compared with that of {printable(result.clock)} by {result.calls} calls that both show: "
+            f"right within {result.within / 1_000_000:.3f} ms"
+        )
+    elif result.apart:
+        click.echo("  its clock cannot be compared with that of the other sources: its events keep the order of reading")
+    if result.late:
+        talk(
+            f"incomplete: {name}: {result.late} events are older than what was on record of their time: they bear witness and move "
+            "no page"
+        )
     if result.gaps:
         talk(f"incomplete: {name}: evidence is missing in {result.gaps} place{'s' * (result.gaps != 1)}")
     if result.damage is not None:
@@ -104,11 +125,17 @@ def _tell(name: str, result: "Ingested") -> None:
 
 
 def _json(name: str, result: "Ingested") -> dict[str, Any]:
+    from gmemstate.ingest.lines import printable
+
     return {
         "file": name,
         "events": result.events,
         "known": result.known,
         "gaps": result.gaps,
+        "clock": None if result.clock is None else printable(result.clock),
+        "within_ns": None if result.clock is None else str(result.within),
+        "shared_calls": result.calls,
+        "late": result.late,
         "damage": result.damage,
         "account": result.account.as_facts(),
     }

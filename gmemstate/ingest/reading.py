@@ -6,6 +6,7 @@ is continued.
 
 from collections.abc import Iterator
 
+from gmemstate.ingest.clocks import Calls
 from gmemstate.ingest.facts import Context, Fact, Marker
 from gmemstate.ingest.handlers import HANDLERS
 from gmemstate.ingest.lines import Account, Framing, as_text, printable
@@ -31,6 +32,8 @@ class Reading:
         self.input = source
         self.account = Account()
         self.tracker = Tracker(HANDLERS)
+        self.calls: Calls | None = None
+        """where the calls that it shows are noted, if somebody wants to compare its clock"""
         self.gaps = 0
         self.caught_up = not pauses
         self._reader = Chooser()
@@ -107,6 +110,8 @@ class Reading:
         said = self._reader.parse(number, text)
         if isinstance(said, Fact):
             self._understood = True
+            if self.calls is not None:
+                self.calls.note(said)
             self._count(self.tracker.feed(said), said.name)
         elif said is None:
             account.add_unparsed(number, text)

@@ -126,6 +126,8 @@ class GapKind(IntEnum):
     """the input ends in the middle"""
     UNREADABLE = 6
     """bytes that are no text, or damaged"""
+    LATE = 7
+    """what the source says up to this time is older than what was on record already"""
 
 
 class Through(IntEnum):
@@ -322,9 +324,12 @@ class SourceOpened(Event):
     """A source is read for the first time; ``detail`` names it (name, format, head, head_size, clock)."""
 
 
-@_kind(2, "clock_gettime of two clocks at one moment", {"other": "value", "clock": "actor"})
+@_kind(2, "clock_gettime of two clocks at one moment", {"other": "value", "clock": "actor"}, reference="clock")
 class ClockPair(Event):
-    """At ``t`` of the source's clock another clock showed ``other`` ns."""
+    """At ``t`` of the source's clock that of the source ``clock`` showed ``other`` ns; the source sees calls from outside.
+
+    ``detail`` says by how many calls that is known and how many ns it may be wrong.
+    """
 
     other: int
     clock: int

@@ -55,6 +55,11 @@ CATALOGUE = {
         "a messed-up host page was given to somebody else before it was cleared (INV-22)",
         "stop the new owner; the page may still be mapped by the old guest",
     ),
+    "WITNESSES-DISAGREE": Code(
+        Severity.ERROR,
+        "two sources have seen one call, and say different things of its result",
+        "look at both lines; two calls that were taken for one are likelier than a kernel that lies: check the threads and the clocks",
+    ),
     "UNKNOWN-KIND": Code(
         Severity.ERROR,
         "an event has a kind that this version does not know",

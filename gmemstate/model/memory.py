@@ -6,7 +6,7 @@ The fold is deterministic and goes in seq order. A bad history makes findings, n
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gmemstate.model.events import KIND, KINDS, SEQ, SPACE, Capability, Dialect, Event, EventRow, User
+from gmemstate.model.events import KIND, KINDS, SEQ, SOURCE, SPACE, Capability, Dialect, Event, EventRow, T, User
 from gmemstate.model.findings import Finding, unexpected
 from gmemstate.model.fold import conversions as conversion_handlers
 from gmemstate.model.fold import guests as guest_handlers
@@ -84,7 +84,13 @@ class Memory:
         self.open_request: dict[tuple[int | None, int], int] = {}
         self.exits: dict[tuple[int | None, int], FaultExit | Request | None] = {}
         """what each thread was last told by KVM_RUN; None for an exit that asks for nothing"""
+        self.late: set[int] = set()
+        """sources that speak of what is past"""
+        self._moving = True
+        """pages are moved by the event that is applied: it is not late"""
         # What the events since the last `news` changed, for projections and histories.
+        self.testimonies: list[tuple[int, EventRow]] = []
+        """what other sources have said of conversions that had ended: their ids, and the events"""
         self.findings: list[Finding] = []
         self.ended: list[Conversion] = []
         self.faults: list[FaultExit] = []
@@ -99,13 +105,25 @@ class Memory:
         seq, kind = row[SEQ], row[KIND]
         handler = HANDLERS.get(kind)
         if handler is not None:
+            if self.late and row[SOURCE] in self.late:
+                self._moving = not self._is_late(row)
             handler(self, seq, row)
+            self._moving = True
         elif kind not in KINDS:
             self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
         space = row[SPACE]
         if space is not None:
             self.last_of[space] = seq
         self.seq = seq
+
+    def _is_late(self, row: EventRow) -> bool:
+        """Whether an event of a source that speaks of the past does so still."""
+        source, t = self.sources[row[SOURCE] or 0], row[T]
+        if t is not None and source.until is not None and t > source.until:
+            source.until = None
+            self.late.discard(source.id)
+            return False
+        return True
 
     def record(self, event: Event) -> list[Finding]:
         """Fold one event as the next of the record; the findings it makes."""
@@ -122,7 +140,9 @@ class Memory:
     # --- ranges
 
     def step(self, space: int, trigger: str, start: int, end: int, seq: int) -> None:
-        """Fire a trigger of the range machine on every run of ``[start, end)``."""
+        """Fire a trigger of the range machine on every run of ``[start, end)``; late evidence moves none."""
+        if not self._moving:
+            return
         ranges = self.ranges.get(space)
         if ranges is None:
             ranges = self.ranges[space] = RangeMap()
@@ -222,6 +242,8 @@ class Memory:
 
     def map_pages(self, space: int, user: int, start: int, end: int, mapped: int) -> None:
         """Note that a user maps pages, or no longer does."""
+        if not self._moving:
+            return
         key = (space, user)
         mappings = self.mappings.get(key)
         if mappings is None:
@@ -235,7 +257,7 @@ class Memory:
 
     def back(self, gmem: int, start: int, end: int, backing: int) -> None:
         """Note what is behind pages of a guest_memfd."""
-        if gmem in self.gmems:
+        if gmem in self.gmems and self._moving:
             self.gmems[gmem].backing.set(start, end, backing)
 
     def activate(self, space: int | None, seq: int) -> None:
@@ -313,6 +335,13 @@ class Memory:
         alone = all(other.source != vm.source or other is vm for other in self.vms.values())
         return vm.shows | unnamed if alone else vm.shows
 
+    def time_of(self, row: EventRow, source: int | None) -> int | None:
+        """The time of an event on the clock of another source; None where the two cannot be compared."""
+        own = self.sources.get(row[SOURCE] or 0)
+        if row[SOURCE] == source or row[T] is None:
+            return row[T]
+        return row[T] - own.ahead if own is not None and own.reference == source else None
+
     def source_of(self, space: int) -> int | None:
         """The source in which a space was met."""
         vm = self.vms.get(self.owner(space) or 0)
@@ -327,7 +356,7 @@ class Memory:
 
     def forget_news(self) -> None:
         """Begin a new batch: what changed before is taken care of."""
-        self.findings, self.ended, self.faults = [], [], []
+        self.findings, self.ended, self.faults, self.testimonies = [], [], [], []
         self.dirty, self.changed_requests, self.changed_messed_up = set(), set(), set()
         if len(self.requests) > 64 and len(self.requests) > 2 * len(keep := self.needed_requests()) + 64:
             self.requests = {request_id: request for request_id, request in self.requests.items() if request_id in keep}

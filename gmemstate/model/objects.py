@@ -60,11 +60,21 @@ class Source:
     """it has shown memslots of guests that it did not name"""
     converts: bool = False
     """it has shown a conversion"""
+    reference: int | None = None
+    """the source that has shown from inside what this one has shown from outside"""
+    ahead: int = 0
+    """how far (ns) its clock is ahead of that of the reference"""
+    shared: bool = False
+    """another source has shown calls that it has shown too"""
+    late: list[int] = field(default_factory=list)
+    """the seqs of the events from which on it speaks of what is past"""
+    until: int | None = None
+    """until which time (ns of its clock) it does so still; None if it does no longer"""
 
     @property
     def told(self) -> list[int]:
         """The seqs of the events that tell what it is, where it was damaged and how far it was read."""
-        return [self.id, *self.gaps, *([] if self.last_read is None else [self.last_read])]
+        return [self.id, *self.gaps, *self.late, *([] if self.last_read is None else [self.last_read])]
 
 
 @dataclass(slots=True)
@@ -190,6 +200,8 @@ class Conversion:
     gapped: bool = False
     superseded: bool = False
     """its thread went on; the result was not seen"""
+    told_by: tuple[int | None, int | None] | None = None
+    """the source and the line that the result is known from, if that is not its own source"""
     shown: frozenset[int] = frozenset()
     """what its source had proven to show of its guest when it, or the source, ended"""
 

@@ -27,7 +27,7 @@ from gmemstate.model.plain import plain, reader
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
 
-FOLD = 1
+FOLD = 2
 """The version of the fold: raised whenever the same events make another memory, so that older snapshots count no more."""
 
 MAGIC = b"gmemstate snapshot 1\n"
@@ -172,6 +172,7 @@ def _read(parts: Any, maps: list[RangeMap]) -> _Plain:
 
 def _derive(memory: Memory) -> None:
     """Fill in what follows from the rest, and make sure that what is named is there."""
+    memory.late = {source.id for source in memory.sources.values() if source.until is not None}
     for conversion in memory.conversions.values():
         conversion.target = KIND_OF.get(conversion.attributes)
         if conversion.start is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from gmemstate.model.encoding import Batch
-from gmemstate.model.events import COLUMNS, EventRow
+from gmemstate.model.events import COLUMNS, EventRow, Gap
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, Kept, Remembered, SourceInfo
 from gmemstate.model.snapshot import BadSnapshot
@@ -114,6 +114,12 @@ class StoredRecord:
             cursor = connection.connection.cursor()
             cursor.execute("SELECT id, name, format, head, head_size, read_to, whole FROM source ORDER BY id")
             return [SourceInfo._make((*row[:6], bool(row[6]))) for row in cursor.fetchall()]
+
+    def last_time(self, source: int) -> int | None:
+        """The latest time (ns of its own clock) that a source has shown."""
+        rows = self._stream(f"SELECT max(t) FROM event WHERE source = {source:d} AND kind <> {Gap.code:d}")
+        found: int | None = next(iter(rows))[0]
+        return found
 
     def table(self, name: str) -> list[tuple[Any, ...]]:
         """All rows of a projection, ordered by its key."""

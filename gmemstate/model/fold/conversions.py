@@ -158,12 +158,42 @@ def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) ->
         conversion.space = space
 
 
+def _seen_from_outside(memory: "Memory", seq: int, row: EventRow) -> bool:
+    """Whether the entry of a call is shown by a second source, to which its first one has nothing to add.
+
+    A call that was known from outside only begins anew with what is seen from inside.
+    """
+    source, id = memory.sources.get(row[SOURCE] or 0), row[CONVERSION]
+    if source is None or not source.shared or id is None or id == seq:
+        return False
+    conversion = memory.conversions.get(id)
+    if conversion is None:
+        memory.testimonies.append((id, row))
+        return True
+    if conversion.source == source.id:
+        return False
+    first = memory.sources.get(conversion.source or 0)
+    if first is None or first.reference != source.id:
+        return True
+    key = (first.id, conversion.thread or 0)
+    if memory.by_thread.get(key) == id:
+        del memory.by_thread[key]
+    if row[ACTOR] is not None:
+        if (old := memory.by_thread.get((source.id, row[ACTOR]))) is not None:
+            _supersede(memory, seq, memory.conversions[old])
+        memory.by_thread[(source.id, row[ACTOR])] = id
+    memory.conversions[id] = Conversion(id, source.id, conversion.through, row[ACTOR], row[T], row[LINE])
+    return False
+
+
 def convert_asked(memory: "Memory", seq: int, row: EventRow) -> None:
-    _asked(memory, seq, row).entered = True
+    if not _seen_from_outside(memory, seq, row):
+        _asked(memory, seq, row).entered = True
 
 
 def convert_met(memory: "Memory", seq: int, row: EventRow) -> None:
-    _asked(memory, seq, row)
+    if not _seen_from_outside(memory, seq, row):
+        _asked(memory, seq, row)
 
 
 def _asked(memory: "Memory", seq: int, row: EventRow) -> Conversion:
@@ -175,6 +205,8 @@ def _asked(memory: "Memory", seq: int, row: EventRow) -> Conversion:
 
 
 def convert_attempted(memory: "Memory", seq: int, row: EventRow) -> None:
+    if _seen_from_outside(memory, seq, row):
+        return
     conversion = _open(memory, seq, row, Through.VM_IOCTL)
     memory.move(conversion, "attempted", seq)
 
@@ -182,13 +214,19 @@ def convert_attempted(memory: "Memory", seq: int, row: EventRow) -> None:
 def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
     conversion = memory.conversions.get(row[CONVERSION] or 0)
     if conversion is None:
+        source = memory.sources.get(row[SOURCE] or 0)
+        if source is not None and source.shared:
+            memory.testimonies.append((row[CONVERSION] or 0, row))
+            return None
         memory.find(
             "UNKNOWN-CONVERSION", seq, f"an event of conversion {row[CONVERSION]}, which is not open", row[SPACE], row[START]
         )
         return None
+    conversion.last = seq
+    if row[SOURCE] != conversion.source:
+        return conversion
     if conversion.space is None:
         _learn(memory, conversion, seq, row)
-    conversion.last = seq
     if row[LINE] is not None:
         conversion.last_line = row[LINE]
     if not conversion.locked and row[KIND] in UNDER_LOCK:
@@ -201,7 +239,9 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion is None:
         return
     result = row[RESULT] or 0
-    conversion.result, conversion.returned = result, row[T]
+    conversion.result, conversion.returned = result, memory.time_of(row, conversion.source)
+    if row[SOURCE] != conversion.source:
+        conversion.told_by = row[SOURCE], row[LINE]
     if row[VALUE] is not None:
         conversion.error_offset = unsigned(row[VALUE])
     if row[START] is not None:
@@ -454,7 +494,7 @@ def spinning(memory: "Memory", seq: int, row: EventRow) -> None:
 def task_signalled(memory: "Memory", seq: int, row: EventRow) -> None:
     """C21: an ioctl is not interrupted by a signal; it runs to its end and its task dies then."""
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
-        conversion.dying = row[T] if conversion.dying is None else conversion.dying
+        conversion.dying = memory.time_of(row, conversion.source) if conversion.dying is None else conversion.dying
         memory.move(conversion, "signalled", seq)
 
 

@@ -11,10 +11,12 @@ from gmemstate.model.events import (
     SPACE,
     START,
     VALUE,
+    ClockPair,
     Dialect,
     DialectSeen,
     EventRow,
     Gap,
+    GapKind,
     GmemBound,
     GmemCreated,
     GmemReleased,
@@ -25,6 +27,7 @@ from gmemstate.model.events import (
     SourceOpened,
     SourceRead,
     SourceShows,
+    T,
     VmBugged,
     VmCreated,
     VmDead,
@@ -41,6 +44,13 @@ if TYPE_CHECKING:
 
 def source_opened(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.sources[seq] = Source(seq)
+
+
+def clock_pair(memory: "Memory", seq: int, row: EventRow) -> None:
+    source, other = memory.sources.get(row[SOURCE] or 0), memory.sources.get(row[ACTOR] or 0)
+    if source is not None and other is not None and row[T] is not None and row[VALUE] is not None:
+        source.reference, source.ahead = other.id, row[T] - row[VALUE]
+        source.shared = other.shared = True
 
 
 def source_shows(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -62,7 +72,14 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
 
     Memslots may be others, guests may have been told anything, and how a guest_memfd was born tells its state no more.
     """
-    if source := memory.sources.get(row[SOURCE] or 0):
+    source = memory.sources.get(row[SOURCE] or 0)
+    if row[ACTOR] == GapKind.LATE:
+        if source is not None and row[T] is not None:
+            source.late.append(seq)
+            source.until = row[T]
+            memory.late.add(source.id)
+        return
+    if source is not None:
         source.gaps.append(seq)
     for conversion in memory.open_conversions():
         if conversion.source == row[SOURCE] and row[SPACE] in (None, memory.vm_of(conversion), conversion.space):
@@ -213,6 +230,7 @@ def gmem_released(memory: "Memory", seq: int, row: EventRow) -> None:
 
 HANDLERS = {
     SourceOpened.code: source_opened,
+    ClockPair.code: clock_pair,
     SourceShows.code: source_shows,
     SourceRead.code: source_read,
     Gap.code: gap,

@@ -88,14 +88,15 @@ class Intake:
                     sources[number] = Source(self._record, one, number, len(opened), known)
                     stack.callback(sources[number].close)
             stored = self._others(list(sources.values()))
-            several = len(sources) + len(stored) > 1
-            if several:
+            if len(sources) + len(stored) > 1:
                 for source in sources.values():
                     source.look_ahead()
                 self._compare(list(sources.values()), stored)
             groups = _groups(list(sources.values()))
             for group in groups:
                 self._append(group, known, stored)
+            good = [source for source in sources.values() if source.error is None]
+            several = len(good) + len(stored) > 1
             alone = {group[0].number for group in groups if len(group) == 1} if several else set()
             for number, one in enumerate(opened):
                 yield one if isinstance(one, Refused) else sources[number].result(apart=number in alone)

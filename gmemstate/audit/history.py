@@ -22,6 +22,7 @@ from gmemstate.model.events import (
     DmaMapped,
     DmaUnmapped,
     EventRow,
+    FaultServed,
     GeneralProtection,
     HkidLeaked,
     HostBooted,
@@ -96,7 +97,7 @@ class History(Moment):
             apply(row)
             if row[KIND] in ABOUT_SOURCES:
                 self.learn(row)
-            elif row[KIND] in REPORTS or _refused(row):
+            elif row[KIND] in REPORTS or _remarkable(row):
                 self.reports.append(row)
             elif row[KIND] in MARKS:
                 self.marks[row[SEQ]] = row
@@ -177,8 +178,13 @@ class History(Moment):
         return [self.conversions[key] for key in sorted(self.conversions)]
 
 
-def _refused(row: EventRow) -> bool:
-    """Whether a VMM's log tells of a memslot or a device's mapping that was refused; it names no VM."""
+def _remarkable(row: EventRow) -> bool:
+    """Whether a VMM's log tells of a memslot or a device's mapping that was refused; it names no VM.
+
+    Or a large page was mapped over small ones that had other memory behind them.
+    """
+    if row[KIND] == FaultServed.code:
+        return row[DETAIL] is not None and '"replaced"' in row[DETAIL]
     return row[KIND] in _CALLS_OF_VMMS and row[SPACE] is None and bool(row[RESULT])
 
 

@@ -70,6 +70,11 @@ _SNP = (
     form("kernel_said", r"(?P<text>swiotlb buffer is full.{0,120})", what="swiotlb"),
     form("kernel_said", r"(?P<text>SEV(?:-SNP|-ES)? requires .{1,100})", what="configuration"),
     form("kernel_said", r"\bccp \S{1,40}: (?P<text>.{1,200}?),? rc <rc:d>", what="security processor"),
+    form(
+        "kernel_said",
+        r"\bccp \S{1,40}: (?P<text>SEV(?:-SNP)?: failed to \w{1,40} error <fw_error:h>)",
+        what="security processor",
+    ),
     form("kernel_said", r"\bccp \S{1,40}: (?P<text>SEV: too many firmware commands.{0,100})", what="security processor"),
     form("kernel_said", r"\bccp \S{1,40}: (?P<text>sev command <command:h> timed out.{0,100})", what="security processor"),
 )
@@ -84,6 +89,8 @@ _MEMORY = (
     ),
     form("machine_check", r"Uncorrected hardware memory error in user-access at <address:h>"),
     form("machine_check", r"mce: \[Hardware Error\]: .{0,80}\bADDR <address:h>"),
+    form("kernel_said", r"(?P<text>\S{1,64}: page allocation failure: order:<order:d>)", what="page allocation failure"),
+    form("kernel_said", r"unexpected emulation request on private memory", what="emulation of private memory"),
     form("out_of_memory", r"[Oo]ut of memory: Kill(?:ed)? process <pid:d> \((?P<comm>.{1,32}?)\)"),
     form(
         "dma_fault",
@@ -104,7 +111,7 @@ _START = (
 """What the kernel says of the host's memory when it starts; the last byte is part of it."""
 _FORMS = (*_TDX, *_SNP, *_MEMORY, *_START)
 _HINT = re.compile(
-    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |DMAR|AMD-Vi"
+    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |page alloc|DMAR|AMD-Vi"
 ).search
 """Words of which every message above has one."""
 

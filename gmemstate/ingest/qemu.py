@@ -88,6 +88,10 @@ ERRORS = (
     form("vmm_said", r"extra data\[<index:d>\]: <data:h>", code="KVM internal error"),
     form("vmm_said", rf"KVM_TDX_INIT_MEM_REGION failed {_ERROR}", code="KVM_TDX_INIT_MEM_REGION"),
     form("vmm_said", rf"error creating kvm guest memfd(?:\s*: {_ERROR})?", code="guest_memfd refused"),
+    form("vmm_said", rf"(?P<what>KVM_TDX_[A-Z_]{{1,40}}) failed:? {_ERROR}", code="launch call failed"),
+    form(
+        "vmm_said", r"(?P<what>(?:SNP_)?LAUNCH_(?:START|FINISH)) ret=<ret:d> fw_error=<fw_error:d>", code="launch call failed"
+    ),
     form("vmm_said", r"SNP_LAUNCH_UPDATE ret=<ret:d> fw_error=<fw_error:d>", code="SNP_LAUNCH_UPDATE"),
     form("vmm_said", r"failed to configure initial ?private guest memory", code="launch failed"),
     form("vmm_said", rf"Failed to (?:get|put|set) registers: {_ERROR}", code="registers"),
@@ -95,7 +99,7 @@ ERRORS = (
 """Lines of errors; what follows one in its line belongs to it."""
 
 _HINT = re.compile(
-    r"kvm|KVM|iommufd|vfio|VFIO|(?i:launch_update)|ram_block|runstate|memory|notify|RAM|DMA|registers|extra data|reset"
+    r"kvm|KVM|iommufd|vfio|VFIO|(?i:launch_)|ram_block|runstate|memory|notify|RAM|DMA|registers|extra data|reset"
 ).search
 _REPORT = re.compile(
     r"(?:\S{1,64} )?(?:qemu[\w-]{0,40}(?:\[\d{1,9}\])?: )(?:-[a-z][^:]{0,300}: )?(?P<level>warning: |info: )?."

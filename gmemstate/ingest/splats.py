@@ -57,7 +57,7 @@ _NOISE = re.compile(
     r"irq event stamp:|(?:hard|soft)irqs last|pstate: |sp : |x\d{1,2} ?: |-{3,}\[ cut here \]|={60,}$|task:\S+ +state:|"
     r"(?:RIP|RSP|RDX|RBP): |(?:CPU|Workqueue|Stack|Disabling lock debugging|Kernel Offset|Rebooting in|unwind stack type)\b|"
     r"\? 0x[0-9a-f]{8,16}$|ret_from_fork_asm|This usually indicates|index \S+ is out of range for type|"
-    r"(?:tdx: )?additional output: |Kernel version mismatch"
+    r"(?:tdx: )?additional output: |virt/tdx: R(?:CX|09) 0x|Kernel version mismatch"
 ).match
 
 

@@ -2,7 +2,7 @@
 
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.slots import link
-from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker, VmState
+from gmemstate.ingest.tracker import Handler, Overlay, Run, Thread, Tracker, VmState
 from gmemstate.model.events import (
     Access,
     Capability,
@@ -20,6 +20,8 @@ from gmemstate.model.units import PAGE_SHIFT
 SPTE_PRESENT = 1 << 11
 """SPTE_MMU_PRESENT_MASK (arch/x86/kvm/mmu/spte.h)"""
 SPTE_HUGE = 1 << 7
+RUNS = 32
+"""How many runs of pages that a large entry has replaced are named."""
 SPTE_PFN = ((1 << 52) - 1) & ~0xFFF
 PFN_ERROR = 0x7FF0000000000000
 VM_FAULT_SIGBUS, VM_FAULT_HWPOISON = 0x2, 0x10 | 0x20
@@ -58,8 +60,13 @@ def _served(
             access = other  # the entry of a page that guest_memfd has just given
 
     def make(run: Run) -> Event:
+        lost = thread.over.take(run.start, run.end) if thread.over is not None else []
+        pages = sum(behind - first for first, behind in lost)
+        replaced = (
+            {"replaced": [[hex(first), hex(behind)] for first, behind in lost[:RUNS]], "replaced_pages": pages} if lost else {}
+        )
         return FaultServed(access=access, space=space, start=run.start, npages=run.end - run.start, pfn=run.value, t=run.t,
-                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+                           line=run.first_line, source=source, detail=run.detail(**replaced))  # fmt: skip
 
     tracker.extend(thread, "touch", access.name, gfn, fact, pfn, make, npages)
 
@@ -70,14 +77,29 @@ def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     npages = 1 << 9 * (level - 1)
     was, now = _leaf(old, level), _leaf(new, level)
     if was and not now:
+        if thread.over is not None:
+            _lost_below(thread.over, fact.args["gfn"], npages, (old & SPTE_PFN) >> PAGE_SHIFT)
         count, first, _ = thread.zap or (0, fact.line, fact.line)
         thread.zap = (count + npages, first, fact.line)
         return True
     if not now:
         return False
     vm = tracker.vm_of(thread)
-    _served(tracker, fact, thread, vm, Access.GUEST, fact.args["gfn"], npages, (new & SPTE_PFN) >> PAGE_SHIFT)
+    gfn, pfn = fact.args["gfn"], (new & SPTE_PFN) >> PAGE_SHIFT
+    if level > 1 and old & SPTE_PRESENT and not was:
+        thread.over = Overlay(gfn, gfn + npages, pfn)
+    _served(tracker, fact, thread, vm, Access.GUEST, gfn, npages, pfn)
     return True
+
+
+def _lost_below(over: Overlay, gfn: int, npages: int, pfn: int) -> None:
+    """A small entry goes because a large one was put over it: if that leads to another host page, the guest finds other contents."""
+    if not over.start <= gfn < over.end or pfn == over.pfn + gfn - over.start:
+        return
+    if over.lost and over.lost[-1][1] == gfn:
+        over.lost[-1][1] = gfn + npages
+    else:
+        over.lost.append([gfn, gfn + npages])
 
 
 def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:

@@ -7,7 +7,7 @@ seen with exactly one, else to nobody. Facts of a thread nest like its calls. Wh
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gmemstate.ingest.facts import Fact, Marker
 from gmemstate.ingest.lines import printable
@@ -199,9 +199,28 @@ class Run:
     value: int | None = None
     count: int = 0
 
-    def detail(self) -> str | None:
-        """Which lines the run is made of."""
-        return detail(last=self.last_line, lines=self.lines) if self.lines > 1 else None
+    def detail(self, **facts: Any) -> str | None:
+        """Which lines the run is made of, and what else there is to say of it."""
+        lines = {"last": self.last_line, "lines": self.lines} if self.lines > 1 else {}
+        return detail(**lines, **facts)
+
+
+@dataclass(slots=True)
+class Overlay:
+    """A large entry that a thread has put over a table of small ones, and the pages below that had another host page behind them."""
+
+    start: int
+    end: int
+    pfn: int
+    lost: list[list[int]] = field(default_factory=list)
+    """runs ``[first, behind)``, until they are told"""
+
+    def take(self, start: int, end: int) -> list[list[int]]:
+        """What was lost below a large entry, once."""
+        if (start, end) != (self.start, self.end):
+            return []
+        lost, self.lost = self.lost, []
+        return lost
 
 
 @dataclass(slots=True)
@@ -216,6 +235,7 @@ class Thread:
     region: Region | None = None
     zap: tuple[int, int, int] | None = None
     """entries of the guest's page tables removed since the last notifier line: number, first line, last line"""
+    over: Overlay | None = None
     bracket: tuple[int, int, list[tuple[int, int, int, int]]] | None = None
     """an invalidation of indices (start, end) and the gfns unmapped in it: (vm, slot, gfn, index)"""
     exit: Fact | None = None

@@ -16,6 +16,7 @@ _FORMS = (
          code="convert refused"),
     form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?!0x)<flags:d>", code="unknown fault flag"),
     form("vmm_said", r"(?P<what>CreateGuestMemfd|SetMemoryAttributes|SetUserMemoryRegion2?)\(Error\(<errno:d>\)\)", code="call failed"),
+    form("vmm_said", r"DmaMap\((?:\w{1,40}\()?Error\(<errno:d>\)", code="DMA", what="MAP"),
     # OpenVMM, OpenHCL
     form("vmm_said", r"KVM_HC_MAP_GPA_RANGE set memory attributes", code="KVM_HC_MAP_GPA_RANGE"),
     form("vmm_said", r"failed to modify gpa visibility, elements successfully processed <processed:d>: (?P<error>[^.(]{1,80})",

@@ -111,8 +111,13 @@ def _thread(frame: Frame, match: re.Match[str]) -> Frame:
     return timed._replace(text=match["rest"], thread=int(match["thread"]))
 
 
+_ERROR_OF_LOGFMT = re.compile(r'" error="(?P<error>(?:[^"\\]|\\.)*+)"').search
+
+
 def _logfmt(frame: Frame, match: re.Match[str]) -> Frame:
-    text = re.sub(r'\\(["\\])', r"\1", match["message"]).replace("\\n", " ")
+    error = _ERROR_OF_LOGFMT(match[0])
+    said = match["message"] + (f": {error['error']}" if error is not None else "")
+    text = re.sub(r'\\(["\\])', r"\1", said).replace("\\n", " ")
     return frame.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=text)
 
 

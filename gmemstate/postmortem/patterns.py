@@ -35,6 +35,8 @@ def facts(row: EventRow) -> dict[str, str]:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} = {part}" for name, part in value.items())
+    if isinstance(value, list) and all(isinstance(run, list) and len(run) == 2 for run in value):
+        return ", ".join(f"[{first},{behind})" for first, behind in value)
     return value if isinstance(value, str) else repr(value)
 
 

@@ -93,7 +93,7 @@ def _row(row: EventRow) -> tuple[str, ...]:
     result = report.get("name", "") if "leaf" in report or "status" in report else report.get("code", "")
     if "result" in report:
         result = report["result"]
-    return "", when, text, result if name != "vmm_said" or row[RESULT] else "", ""
+    return "", when, text, "" if result == "0" else result, ""
 
 
 def _places(rows: list[EventRow]) -> str | None:

@@ -127,6 +127,10 @@ CONCLUSIONS = {
     "syzbot-gmem-get-folio-oops": Conclusion(KERNEL, ("RBX = ENOMEM", "kvm_gmem_get_folio", "took an error for a page"), never=LOST),
     "cca-gpf-gmem-get-pfn": Conclusion(KERNEL, ("Granule Protection Fault", "realm", "clear_page"), never=("RMP",)),
     # --- traces
+    **dict.fromkeys(
+        ("thp-coalesce-unmaps-private-rejoined", "thp-coalesce-unmaps-private-mailwrapped"),
+        Conclusion(KERNEL, ("512 pages at gfn 0x800", "0x100b4a00", "[0x800,0x803)", "mixed", "No conversion was asked"), complete=False),
+    ),
     "tdp-zap-root-with-stacktrace": NOTHING,
     "kvm-hypercall-format": NOTHING,
     "kvm-page-fault-vcpu-form": NOTHING,

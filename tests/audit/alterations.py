@@ -217,12 +217,23 @@ def _from_the_future(story: Kept) -> None:
     story.apply((story.seq + 1, None, e.ConvertAsked.code + (7 << 8), *[None] * 10))
 
 
+def _two_results(story: Kept) -> None:
+    conversion = story.ask(0, 8, PRIVATE)
+    story.answer(conversion, 12)
+    outside = story.seq + 1
+    story.record(e.SourceOpened(source=outside))
+    story.record(e.ClockPair(source=outside, t=1_000, other=0, clock=1))
+    story.record(e.ConvertAsked(source=outside, conversion=conversion, through=e.Through.VM_IOCTL))
+    story.record(e.ConvertReturned(source=outside, conversion=conversion, result=0))
+
+
 HISTORIES: dict[str, Callable[[Kept], None]] = {
     "RANGE-UNEXPECTED": _undone_before_anything,
     "CONVERSION-UNEXPECTED": _reserved_behind_its_zap,
     "SERIALISATION": _at_once,
     "SLOT-SWAP-FLIP": _another_slot,
     "PFN-REUSED": _given_away,
+    "WITNESSES-DISAGREE": _two_results,
     "UNKNOWN-CONVERSION": _of_nobody,
     "UNKNOWN-KIND": _from_the_future,
 }

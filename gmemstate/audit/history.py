@@ -37,6 +37,7 @@ from gmemstate.model.events import (
     SlotSet,
     SourceOpened,
     T,
+    TaskSignalled,
     TaskStuck,
     VmBugged,
     VmDead,
@@ -89,6 +90,8 @@ class History(Moment):
         """when the host was started anew, each for the source that says so"""
         self.marks: dict[int, EventRow] = {}
         """what has made host pages messed up, by the id of the entry"""
+        self.kills: list[EventRow] = []
+        """tasks of guests that the kernel has killed for want of memory"""
 
     def fold(self, rows: Iterable[EventRow]) -> "History":
         """Apply rows in order."""
@@ -103,6 +106,8 @@ class History(Moment):
                 self.marks[row[SEQ]] = row
             elif row[KIND] == HostBooted.code:
                 self.boots.append(row)
+            elif row[KIND] == TaskSignalled.code and row[SPACE] is not None and details(row[DETAIL]).get("cause") == "oom":
+                self.kills.append(row)
             if memory.ended or memory.testimonies or n % AT_ONCE == 0:
                 self._collect()
         self._collect()

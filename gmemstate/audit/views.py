@@ -4,7 +4,7 @@ u64 values are hex strings, times decimal strings in ns, ranges half-open; what 
 """
 
 from bisect import bisect, bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -250,10 +250,9 @@ def state(moment: Moment, start: int = 0, end: int = END, unit: str = "gfn") -> 
     memory = moment.memory
     if unit == "gfn":
         for vm in memory.vms.values():
-            yield from _guest_rows(moment, vm, start, end)
-        for first, last, conversions in _unplaced(memory).runs(start, end):
-            if conversions:
-                yield StateRow(NO_GUEST, None, first, last, UNKNOWN)
+            yield from _coalesced(_guest_rows(moment, vm, start, end))
+        runs = _unplaced(memory).runs(start, end)
+        yield from _coalesced(StateRow(NO_GUEST, None, first, last, UNKNOWN) for first, last, conversions in runs if conversions)
     everything = (start, end) == (0, END)
     for gmem in memory.gmems.values():
         if gmem.inplace and (unit == "idx" or (everything and not _in_a_slot(memory, gmem.id))):
@@ -288,18 +287,28 @@ def _guest_rows(moment: Moment, vm: Vm, start: int, end: int) -> Iterator[StateR
             continue
         at = bisect(edges, first)
         cuts = [first, *edges[at : bisect_left(edges, last)], last]
-        pending: StateRow | None = None
         for n, (low, high) in enumerate(pairwise(cuts), at - 1):
             held = _holder(memory, vm, low) if "(" in state else None
             why = behind[n] if state == PRIVATE else None
-            if pending is not None and (pending.unbacked, pending.held_by) == (why, held):
-                pending = pending._replace(end=high)
-                continue
-            if pending is not None:
-                yield pending
-            pending = StateRow(vm.name, None, low, high, state, why, held, vm.gone)
+            yield StateRow(vm.name, None, low, high, state, why, held, vm.gone)
+
+
+def _coalesced(rows: Iterable[StateRow]) -> Iterator[StateRow]:
+    """Adjacent rows that differ in their pages only, as one."""
+    pending: StateRow | None = None
+    for row in rows:
+        if (
+            pending is not None
+            and pending.end == row.start
+            and pending._replace(start=0, end=0) == row._replace(start=0, end=0)
+        ):
+            pending = pending._replace(end=row.end)
+            continue
         if pending is not None:
             yield pending
+        pending = row
+    if pending is not None:
+        yield pending
 
 
 def _holder(memory: Memory, vm: Vm, gfn: int) -> int | None:

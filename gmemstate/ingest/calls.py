@@ -372,8 +372,9 @@ def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    if fact.args.get("cmd") not in (SET_ATTRIBUTES, SET_ATTRIBUTES2) or "ret" not in fact.args:
-        return False
+    own = thread.call is not None and thread.call.through is Through.VM_IOCTL and thread.call.attempted
+    if fact.args.get("cmd", SET_ATTRIBUTES if own else None) not in (SET_ATTRIBUTES, SET_ATTRIBUTES2) or "ret" not in fact.args:
+        return False  # without a number it is the return of the ioctl that the thread is inside of, if it is of any
     call = _returning(tracker, fact, thread, Through.VM_IOCTL)
     if "kvm" in fact.args:
         _meet(tracker, fact, thread, call, tracker.vm(fact.args["kvm"], fact, thread))

@@ -17,10 +17,13 @@ _HEX = "0x[0-9a-f]{1,16}"
 _DECIMAL = "[0-9]{1,20}"
 _COUNT = "[0-9]{1,18}"
 
-# The name of a task has 15 bytes at most (TASK_COMM_LEN); what is longer before it belongs to something else.
+# The name of a task has 15 bytes at most (TASK_COMM_LEN); what is longer before it belongs to something else. The short form
+# of the columns is that of the option latency-format, and of a buffer that is dumped in an oops: CPU and flags in one word,
+# microseconds since the beginning of the trace. `--ts-diff` of trace-cmd adds a time in brackets.
+_PLACE = r"(?:\( *[-\d]+\) +)?(?:\[\d+\] +(?:[^ \d][^ ]* +)?|\d{1,4}[.dDbX][.a-zA-Z][.hHsSzZ][.\da-f][.\da-f]?[^ ]? +)"
 _COLUMNS = (
-    r"-(?P<thread>[0-9]{1,9}) +(?:\( *[-\d]+\) +)?\[\d+\] +(?:[^ \d][^ ]* +)?"
-    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|\d+): +(?P<rest>.*)"
+    rf"-(?P<thread>[0-9]{{1,9}}) +{_PLACE}"
+    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|(?P<us>[0-9]{{1,16}})us[ +!#$*@]?|\d+): +(?:\(\+\d+\) +)?(?P<rest>.*)"
 )
 _LINE = re.compile(rf" *+(?!> )(?P<comm>.{{0,15}}?){_COLUMNS}").fullmatch
 _LINE_OF_BYTES = re.compile(rf" *+(?P<comm>(?:\\x[0-9a-f]{{2}}|.){{0,15}}?){_COLUMNS}").fullmatch
@@ -54,6 +57,7 @@ _BUFFER = re.compile(r"#+ CPU (\d+) buffer started #+").fullmatch
 _BARE = re.compile(r" *+(?!> )(?P<comm>\S.{0,14}?)-(?P<thread>[0-9]{1,9}): (?P<name>[a-z]\w{1,60}): *(?P<rest>.*)").fullmatch
 """A line whose columns of CPU and time somebody has taken out."""
 _ENTRIES = re.compile(rf"# entries-in-buffer/entries-written: ({_COUNT})/({_COUNT}).*").fullmatch
+_DUMP = re.compile(r"Dumping ftrace buffer:|\(ftrace buffer empty\)|-{20,}").fullmatch
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch
 
 PROBES = frozenset(
@@ -236,12 +240,13 @@ class FtraceReader:
         if match is None:
             return self._other(number, text)
         self.entries += 1
-        comm, thread, whole, part, rest = match.groups()
+        comm, thread, whole, part, micro, rest = match.groups()
         event = _EVENT(rest)
         said = _syscall(rest) if event is None else read_event(*event.groups())
         if said is None or isinstance(said, Context):
             return said
-        return Fact(number, nanoseconds(whole, part), int(thread), comm, *said)
+        t = nanoseconds(whole, part) if micro is None else int(micro) * 1000
+        return Fact(number, t, int(thread), comm, *said)
 
     def _other(self, number: int, text: str) -> Parsed:
         if text.startswith((" => ", "=> ")):
@@ -265,7 +270,7 @@ class FtraceReader:
             return Fact(number, None, int(match["thread"]), match["comm"], *bare) if isinstance(bare, Said) else None
         if text.startswith("# tracer:"):
             return Marker(number, "header")
-        if text.startswith("#") or not text.strip():
+        if text.startswith("#") or not text.strip() or _DUMP(text):
             return Context("header and blank lines")
         return Context("trace-cmd header") if _TRACE_CMD(text.strip()) else None
 

@@ -1,7 +1,7 @@
 """The function graph: calls and returns of named functions, as the same facts that probes give.
 
 Needs the column TASK/PID (``funcgraph-proc``), arguments (``funcgraph-args``) and return values (``funcgraph-retval``); lines
-without them are context. Pointers stay closed: what a probe reads behind one (``range->start``) is missing here.
+without them are context, but the result of a conversion is known by its tracepoint where arguments are missing. Pointers stay closed: what a probe reads behind one (``range->start``) is missing here.
 """
 
 import re
@@ -10,13 +10,14 @@ from typing import NamedTuple
 from gmemstate.ingest.facts import SECONDS, Context, Fact, Said, nanoseconds, sound
 
 _LINE = re.compile(
-    rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?\d+\) +(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|[^|]*\|(?P<body>.*)"
+    rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?(?:\d+\) +)?(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|"
+    r"(?: +[^ |]{4,8} +\|)?(?: ++(?:[+!#*@$] ++)?(?:\d+\.\d+ us ++)?\|)?(?P<body> .*)"
 ).fullmatch
 _OTHER_LINE = re.compile(r" *(?:\d+\.\d+ \| +)?\d+\) .*|[- ]*-{10,}[- ]*").fullmatch
-_CALL = re.compile(r" *+([\w.]++)(?: \[\w++\])?+\((.*)\)(?: \{|;(?: */\*([^*]*+)\*/)?)$").match
+_CALL = re.compile(r" *+([\w.]++)(?: \[\w++\])?+\((.*)\)(?: (\{)|;)(?: */\*([^*]*+)\*/)?$").match
 _END = re.compile(r" *+\}(?: */\*([^*]*+)\*/)?$").match
 _NAME = re.compile(r" ([A-Za-z_][\w.]*+)(?!=)").match
-_RETURN = re.compile(r" ret=(-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20}))(?!\w)").search
+_RETURN = re.compile(r" (?:ret=|= )(-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20}))(?!\w)").search
 _COMMENT = re.compile(r" */\* (\w+): (.*) \*/$").match
 _ARGUMENTS = re.compile(r"\b(\w++)=(?:(0x[0-9a-f]{1,16})|(-?[0-9]{1,20}))(?![\w.])").findall
 _SUFFIX = re.compile(r"\.(?:part|isra|constprop|cold)\.?\d*")
@@ -91,13 +92,13 @@ class Graph:
                 stack.pop()  # its return is missing
             name = _SUFFIX.sub("", call[1])
             args = {key: int(value, 16) if value else int(decimal) for key, value, decimal in _ARGUMENTS(call[2])}
-            if body.endswith("{"):
+            if call[3]:
                 said = self._fact(ENTERED, stack, name, args, None)
                 stack.append(Open(indent, name, args))
                 del stack[:-DEPTH]
                 return said
             table = RETURNED if name in RETURNED else ENTERED
-            return self._fact(table, stack, name, args, call[3])
+            return self._fact(table, stack, name, args, call[4])
         if end := _END(body):
             while stack and stack[-1].indent > indent:
                 stack.pop()

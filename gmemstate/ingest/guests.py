@@ -161,29 +161,39 @@ def leave_other(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 def signal(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A signal to a thread that was met; one that is inside of a conversion finishes it first."""
-    number, target = fact.args.get("sig"), fact.args.get("pid")
-    if number not in (SIGBUS, SIGKILL) or target not in tracker.threads:
+    number = fact.args.get("sig")
+    if number not in (SIGBUS, SIGKILL):
         return False
-    other = tracker.threads[target]
-    if other.call is None and not other.vms:
-        return False
-    tracker.emit(
-        TaskSignalled(thread=target, signal=number, reason=fact.args.get("code"), space=_space(tracker, other),
-                      conversion=other.call.handle if other.call is not None else None, **_at(tracker, fact))
-    )  # fmt: skip
-    return True
+    return _struck(tracker, fact, number, fact.args.get("code"), None)
 
 
 def oom(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel chose a victim for want of memory."""
-    target = fact.args.get("pid")
-    if target not in tracker.threads:
+    return _struck(tracker, fact, SIGKILL, FROM_KERNEL, detail(cause="oom"))
+
+
+def _struck(tracker: Tracker, fact: Fact, number: int, reason: int | None, why: str | None) -> bool:
+    """Put a signal on record, with each conversion that its task is inside of.
+
+    SIGKILL ends all threads of a process (complete_signal()), and only those of one process can be inside of ioctls of a VM:
+    the kernel refuses all others (kvm_vm_ioctl()).
+    """
+    target = tracker.threads.get(fact.args.get("pid", 0))
+    if target is None or (target.call is None and not target.vms):
         return False
-    other = tracker.threads[target]
-    tracker.emit(
-        TaskSignalled(thread=target, signal=SIGKILL, reason=FROM_KERNEL, space=_space(tracker, other), detail=detail(cause="oom"),
-                      conversion=other.call.handle if other.call is not None else None, **_at(tracker, fact))
-    )  # fmt: skip
+    calls = [target.call]
+    if number == SIGKILL and len(target.vms) == 1:
+        calls += [
+            other.call
+            for other in tracker.threads.values()
+            if other.call is not None and other is not target and target.vms == [other.call.vm]
+        ]
+    inside: list[int | None] = [call.handle for call in calls if call is not None]
+    for handle in inside or [None]:
+        tracker.emit(
+            TaskSignalled(thread=target.tid, signal=number, reason=reason, space=_space(tracker, target), detail=why,
+                          conversion=handle, **_at(tracker, fact))
+        )  # fmt: skip
     return True
 
 

@@ -15,7 +15,7 @@ from gmemstate.ingest.vmm import OtherVmm
 from gmemstate.ingest.wrappers import KERNEL, Clock, Frame, unwrap
 
 _MAY_BE_A_TRACE = re.compile(
-    r"-\d+(?: +[(\[]|: )|\d\) |\d\.\d{6,9}: |\) += |resumed>|<unfinished|^[{#=]|\+\+\+ |--- SIG|ms\)|\( +\): "
+    r"-\d+(?: +[(\[]|: )|\d\) |\d\.\d{6,9}: |\dus.?: |\) += |resumed>|<unfinished|^[{#=]|\+\+\+ |--- SIG|ms\)|\( +\): "
 ).search
 """What no line of a trace is without; most lines of logs are."""
 

@@ -42,7 +42,9 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     start, npages = pages(args["gpa"], args["size"]) or (args["gpa"] >> PAGE_SHIFT, 0)
     wanted = SlotState(start, npages, args.get("hva"), args.get("flags", 0))
     if vm is not None and args["ret"] == 0:
-        vm = _settle(tracker, fact, thread, vm, args["slot"], wanted)
+        met, vm = vm, _settle(tracker, fact, thread, vm, args["slot"], wanted)
+        if vm is not met and region is not None and region.inode is not None:
+            region.gmem = tracker.gmem_at(region.inode, fact, vm.handle).handle  # it is not of the guest that was there before
     first = region.line if region is not None else fact.line
     tracker.emit(
         SlotSet(slot=args["slot"], space=vm.handle if vm else None, start=start, npages=npages, flags=args.get("flags"),
@@ -117,7 +119,7 @@ def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if "base_gfn" in args and "npages" in args:
         region.bound = (args["base_gfn"], args["npages"], args.get("offset", 0) >> PAGE_SHIFT)
     if "inode" in args:
-        region.gmem = _bound_gmem(tracker, fact, vm).handle
+        region.gmem, region.inode = _bound_gmem(tracker, fact, vm).handle, args["inode"]
     return True
 
 
@@ -140,7 +142,7 @@ def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         if args.get("ret", 0) == 0 and {"base_gfn", "npages", "pgoff"} <= args.keys():
             thread.region.bound = (args["base_gfn"], args["npages"], args["pgoff"])
             if "inode" in args and thread.region.gmem is None:
-                thread.region.gmem = _bound_gmem(tracker, fact, vm).handle
+                thread.region.gmem, thread.region.inode = _bound_gmem(tracker, fact, vm).handle, args["inode"]
     return True
 
 

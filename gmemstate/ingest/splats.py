@@ -51,11 +51,12 @@ _PART_HINT = re.compile(r"#PF|^PGD|^name |CPU: |RIP|^pc :|\+0x|\[inline\]|all tr
 """Words of which every header and every part has one."""
 
 _REGISTERS = re.compile(r"\b(R(?:[A-D]X|[SD]I|BP|[0-9]{1,2})): (f{13}[0-9a-f]{3})\b").findall
+# `CPU 0/KVM` is no line about a CPU, but QEMU's name of a vCPU thread in a trace buffer that is dumped.
 _NOISE = re.compile(
     r"Modules linked in:|Hardware name:|Code: |Call [Tt]race:|</?(?:TASK|IRQ|NMI|#\w+)>$|Tainted: \[|Oops: |#PF: |PGD |"
     r"(?:0010:|0033:)?(?:R[A-D]X|R[SD]I|RBP|R10|R13|RSP|RIP|EAX|FS|CS|CR2|CR0|DR[0-7]|PKRU|ORIG_RAX)\b ?[:=]|"
     r"irq event stamp:|(?:hard|soft)irqs last|pstate: |sp : |x\d{1,2} ?: |-{3,}\[ cut here \]|={60,}$|task:\S+ +state:|"
-    r"(?:RIP|RSP|RDX|RBP): |(?:CPU|Workqueue|Stack|Disabling lock debugging|Kernel Offset|Rebooting in|unwind stack type)\b|"
+    r"(?:RIP|RSP|RDX|RBP): |(?:CPU(?! \d+/)|Workqueue|Stack|Disabling lock debugging|Kernel Offset|Rebooting in|unwind stack type)\b|"
     r"\? 0x[0-9a-f]{8,16}$|ret_from_fork_asm|This usually indicates|index \S+ is out of range for type|"
     r"(?:tdx: )?additional output: |virt/tdx: R(?:CX|09) 0x|Kernel version mismatch"
 ).match

@@ -181,6 +181,7 @@ class Region:
     args: dict[str, int]
     vm: VmState | None = None
     gmem: int | None = None
+    inode: int | None = None
     bound: tuple[int, int, int] | None = None
     """base gfn, pages and index as the binding names them"""
 
@@ -418,7 +419,17 @@ class Tracker:
         return None
 
     def gmem_at(self, pointer: int, fact: Fact, vm: int | None) -> GmemState:
-        """A guest_memfd that was not met before."""
+        """A guest_memfd that was not met before; or the only one of its guest whose inode no line has named yet.
+
+        File descriptors are dup()ed: the one that is bound need not be the one that was returned. But a guest_memfd is
+        bound to the guest that has made it (kvm_gmem_bind(), kvm_gmem_prepare_memory_region()).
+        """
+        owner = self.by_handle.get(vm or 0)
+        if owner is not None and owner.born_here and self.whole and "kvm" in fact.args:
+            nameless = [gmem for gmem in self.gmems if gmem.vm == vm and gmem.pointer is None and gmem.fd is not None]
+            if len(nameless) == 1:
+                nameless[0].pointer = pointer
+                return nameless[0]
         gmem = GmemState(self.handle(), vm, pointer=pointer)
         self.gmems.append(gmem)
         self.emit(GmemSeen(space=gmem.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=self.source))

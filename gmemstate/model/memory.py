@@ -186,8 +186,9 @@ class Memory:
     def guest_runs(self, vm: int, start: int = 0, end: int = END) -> Iterator[StateRun]:
         """The states of gfns ``[start, end)`` as the guest sees them; adjacent runs may be equal.
 
-        On mainline the attributes of the VM count; on in-place kernels those of the guest_memfd, where there is one. As
-        long as it is not known which, shared says nothing of a gfn that may have one.
+        On mainline the attributes of the VM count; on in-place kernels those of the guest_memfd, and where there is none a
+        gfn is shared (kvm_gmem_is_private_gfn()). As long as it is not known which, shared says nothing of a gfn that may
+        have one.
         """
         guest = self.vms.get(vm)
         if guest is None or guest.dialect is Dialect.MAINLINE:
@@ -199,21 +200,28 @@ class Memory:
             first, last = max(slot.start, at), min(slot.end, end)
             if first >= last:
                 continue
-            yield from self._vm_runs(vm, at, first, bare)
+            yield from self._vm_runs(guest, at, first, bare)
             gmem = self.gmems.get(slot.gmem or 0)
             if gmem is not None and gmem.inplace and slot.index is not None:
                 shift = slot.start - slot.index
                 for run in self.runs(gmem.id, first - shift, last - shift):
                     yield StateRun(run.start + shift, run.end + shift, run.state)
             else:
-                yield from self._vm_runs(vm, first, last, slot.has_gmem is False)
+                yield from self._vm_runs(guest, first, last, slot.has_gmem is False)
             at = last
-        yield from self._vm_runs(vm, at, end, bare)
+        yield from self._vm_runs(guest, at, end, bare)
 
-    def _vm_runs(self, vm: int, start: int, end: int, counts: bool) -> Iterator[StateRun]:
-        """The attributes of the VM; where they may not count, those that only exist where they do."""
-        for run in self.runs(vm, start, end):
-            yield run if counts or run.state != SHARED else run._replace(state=UNKNOWN)
+    def _vm_runs(self, vm: Vm, start: int, end: int, bare: bool) -> Iterator[StateRun]:
+        """Gfns of which it is not known that a guest_memfd holds their attributes; ``bare`` if none can.
+
+        The attributes of the VM; where they may not count, those that only exist where they do.
+        """
+        if bare and vm.dialect is Dialect.INPLACE:
+            if start < end:
+                yield StateRun(start, end, SHARED)
+            return
+        for run in self.runs(vm.id, start, end):
+            yield run if bare or run.state != SHARED else run._replace(state=UNKNOWN)
 
     def maps(self) -> Iterator[RangeMap]:
         """All maps of pages."""

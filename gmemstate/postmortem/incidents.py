@@ -64,7 +64,7 @@ class Incident:
     """gfns that are private and have no memory, with the reason"""
     findings: list[Finding] = field(default_factory=list)
     reports: list[EventRow] = field(default_factory=list)
-    """what kernels and VMMs have said"""
+    """what kernels and VMMs have said, and done to tasks"""
 
 
 def incidents(history: History) -> list[Incident]:
@@ -81,6 +81,7 @@ def incidents(history: History) -> list[Incident]:
     found += _races(history)
     found += _stopped(history)
     found += _killed(history)
+    found += _out_of_memory(history)
     found += _unseen(history)
     found += _findings(history)
     found += [_incident(history, group) for group in reported(history)]
@@ -198,6 +199,14 @@ def _unseen(history: History) -> list[Incident]:
 
 def _killed(history: History) -> list[Incident]:
     return _by_guest(history, Kind.KILLED, [conversion for conversion in history.ordered() if conversion.dying is not None])
+
+
+def _out_of_memory(history: History) -> list[Incident]:
+    groups: dict[int | None, Incident] = {}
+    for row in history.kills:
+        vm = _vm(history, row[SPACE])
+        groups.setdefault(vm.id if vm else None, Incident(Kind.OUT_OF_MEMORY, vm, row[SEQ])).reports.append(row)
+    return list(groups.values())
 
 
 def _unbacked(history: History) -> list[Incident]:

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     LOST_RACE = "a fault lost a race"
     STOPPED = "guest stopped at a page"
     KILLED = "killed inside a conversion"
+    OUT_OF_MEMORY = "VMM killed for want of memory"
     RESULT_UNSEEN = "result not seen"
     SLOT_SWAP = "private memory replaced"
     DISTRUSTED = "host page not to be trusted"

@@ -1,7 +1,7 @@
 """Stories of host pages, and of what looks like a failure and is none, or of which nothing more can be said."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import DETAIL, KIND, SEQ, SOURCE, Capability, EventRow, T, VmmSaid, details
+from gmemstate.model.events import DETAIL, KIND, SEQ, SOURCE, Capability, Dialect, EventRow, T, VmmSaid, details
 from gmemstate.model.findings import CATALOGUE, Finding
 from gmemstate.model.objects import FaultExit, MessedUp
 from gmemstate.model.units import END, duration, seconds
@@ -62,7 +62,7 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
     )
     story.add(
         "Convert",
-        "to shared gives the guest another page where shared memory is elsewhere (mainline); in place the poison comes along, and to-private is refused with EAGAIN until it is punched",
+        _meaning(incident.vm.dialect if incident.vm is not None else Dialect.UNKNOWN),
     )
     story.add("Host", "the page is out of use for good; nothing else is affected")
     if block:
@@ -99,6 +99,15 @@ def _said_of(entries: list[MessedUp], *, in_file: bool) -> str | None:
         f"{said} is {'its normal way' if in_file else 'what it says of a page that guest_memfd holds, as well'}: guest_memfd keeps the page on purpose "
         "(MF_DELAYED), which memory_failure() counts as a failure; the poison was handled as designed [implied]"
     )
+
+
+def _meaning(dialect: Dialect) -> str:
+    """What a conversion does to a poisoned page."""
+    elsewhere = "to shared gives the guest another page, as shared memory is elsewhere; back to private it is the poisoned one again"
+    along = "to shared brings the poison along; to private is refused with EAGAIN until the page is punched"
+    if dialect is Dialect.MAINLINE:
+        return elsewhere
+    return along if dialect is Dialect.INPLACE else f"where shared memory is elsewhere (mainline), {elsewhere}; in place, {along}"
 
 
 def _punch(seen: Scene, entry: MessedUp) -> EventRow | None:

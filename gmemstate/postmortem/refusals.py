@@ -69,7 +69,7 @@ def _timeline(incident: Incident) -> list[tuple[str, ...]]:
                 note = f"idx {conversion.error_offset >> 12:#x} in use"
             again = before is not None and (before.start, before.npages) == (conversion.start, conversion.npages)
             if again and before is not None and before.asked is not None and conversion.asked is not None:
-                note += f" ({duration(conversion.asked - before.asked)} later)"
+                note += f" (+{duration(conversion.asked - before.asked)})"
             old = _done_before(conversion, done)
             if conversion.result == 0 and old:
                 note = f"{old} done before, {(conversion.npages or 0) - old} now"

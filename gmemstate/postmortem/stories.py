@@ -5,7 +5,7 @@ from typing import Any
 
 from gmemstate.audit.history import History
 from gmemstate.model.record import Record
-from gmemstate.postmortem import host_pages, normal, refusals, reports, requests, vmm_errors
+from gmemstate.postmortem import host_pages, normal, refusals, reports, requests, shortage, vmm_errors
 from gmemstate.postmortem.incidents import Incident, incidents
 from gmemstate.postmortem.kinds import Kind
 from gmemstate.postmortem.scene import Scene, scene
@@ -27,6 +27,7 @@ TELLERS: dict[Kind, Teller] = {
     Kind.LOST_RACE: normal.lost_race,
     Kind.STOPPED: normal.stopped,
     Kind.KILLED: normal.killed,
+    Kind.OUT_OF_MEMORY: shortage.out_of_memory,
     Kind.RESULT_UNSEEN: normal.result_unseen,
     Kind.DISTRUSTED: host_pages.distrusted,
     Kind.GIVEN_AWAY: normal.given_away,

@@ -2,6 +2,8 @@
 
 from gmemstate.audit.history import History
 from gmemstate.audit.views import gfns
+from gmemstate.model.events import Dialect
+from gmemstate.model.machines import SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import size_in_words, span
 from gmemstate.model.verdict import arguments_known
@@ -92,16 +94,47 @@ def _closed(history: History, incident: Incident) -> Story:
     )
     story.timeline = words.some([("fault", *words.fault(fault)) for fault in faults])
     story.evidence = words.lines_of(history, faults)
+    mainline = incident.vm is not None and incident.vm.dialect is Dialect.MAINLINE
     story.add(
         "Why",
-        "closing the file detaches it from its memslots and zaps its pages; the slots stay, with nothing behind them. An access to such a "
-        "page is reported as shared, whatever its attribute is [implied]",
+        "closing the file detaches it from its memslots and zaps its pages; the slots stay, with nothing behind "
+        + (
+            "their private pages"
+            if mainline
+            else "them. An access to such a page is reported as shared, whatever its attribute is"
+        )
+        + " [implied]",
     )
-    story.add("Left", "every page of these memslots is a trap; a retry of KVM_RUN stops at the same access")
+    story.add(
+        "Left", f"every {'private ' * mainline}page of these memslots is a trap; a retry of KVM_RUN stops at the same access"
+    )
     story.add("Data", "lost to the guest; the pages live only as long as a mapping of the file holds its inode")
-    story.add("Do", "end the guest, or replace the memslots by ones with a guest_memfd; the contents do not come back")
+    story.add(
+        "Do",
+        "end the guest, or "
+        + ("convert the pages to shared" if mainline else "replace the memslots by ones with a guest_memfd")
+        + "; the contents do not come back",
+    )
+    if mainline and (mended := _converted_back(history, incident)):
+        story.add("Then", "converted to shared: " + ", ".join(words.where(conversion) for conversion in mended[:4]))
     story.add("Fix", "VMM: keep the guest_memfd open as long as a memslot is bound to it")
     return story
+
+
+def _converted_back(history: History, incident: Incident) -> list[Conversion]:
+    """The conversions to shared that have freed a guest from where it was stopped."""
+    return [
+        conversion
+        for conversion in history.ordered()
+        if conversion.result == 0
+        and conversion.target == SHARED
+        and any(
+            conversion.space == fault.space
+            and fault.seq < conversion.id
+            and (conversion.start or 0) <= (fault.start or 0) < (conversion.end or 0)
+            for fault in incident.faults
+        )
+    ]
 
 
 def _mends(history: History, conversion: Conversion, incident: Incident) -> bool:

@@ -103,10 +103,18 @@ def test_a_line_read_by_hand(line: str, name: str, args: dict[str, int]) -> None
         "            qemu-7       (-------) [000] .....     1.500000: ",
         "CPU 0/KVM-x-7     [000] .....     1.500000000: ",
         "    weird: name-3-7     [000] .....     1.500000: ",
+        "    qemu-7         1d..2. 1500000us : ",
+        "    qemu-7        12..... 1500000us!: ",
+        "CPU 0/KV-7         0...1. 1500000us+: ",
+        "    qemu-7     1.....     1.500000: ",
+        "            qemu-7     [000]     1.500000:          ",
+        "            qemu-7     [000]     1.500000: (+274835) ",
     ],
 )
 def test_the_head_of_a_line_has_many_forms(task: str) -> None:
-    """With the column of flags or without (trace-cmd), with thread groups, in micro- or nanoseconds, with any name."""
+    """With the column of flags or without (trace-cmd), with thread groups, in micro- or nanoseconds, with any name, short
+    (latency-format, a dumped buffer, `trace-cmd report -l`), with differences (--ts-diff).
+    """
     said = FtraceReader().parse(1, task + "tlb_flush: (f) kvm=0x1")
     assert isinstance(said, Fact)
     assert (said.thread, said.t) == (7, 1_500_000_000)

@@ -1,6 +1,7 @@
 """Other names for the same things, other clocks, other containers of the same lines: the same facts."""
 
 import gzip
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,42 @@ def test_carriage_returns_make_no_difference(case: str, tmp_path: Path) -> None:
     assert conversions(read) == conversions(base)
     assert states(read) == states(base)
     assert words(read) == words(base)
+
+
+# --- the function graph ------------------------------------------------------------------------------------------------
+
+GRAPH = re.compile(rb"( *\d+\.\d+) \| +(\d+)\) +(\S+-\d+) +\|([^|]*)\|(.*)")
+COLUMNS = {
+    "no duration": rb"\1 |   \2)  \3   |  \5",
+    "latency-format": rb"\1 |   \2)  \3   |  d..1. |\4|\5",
+    "no CPU": rb"\1 |  \3   |\4|\5",
+    "a name with blanks": rb"\1 |   \2)  CPU 0/\3   |\4|\5",
+}
+WORDS = {
+    "results of older kernels": (rb" ret=(?=-?[0-9a-fx]+ \*/)", b" = "),
+    "the caller behind a call": (rb"(?<=\) \{)$", b" /* <-somebody+0x1c/0x60 */"),
+}
+
+
+def without_times(read: Read) -> list[tuple[object, ...]]:
+    """The events that are not about the source, without the bytes that were read and the names of tasks."""
+    rows = [row for row in read.rows if row[KIND] not in (SourceOpened.code, SourceRead.code)]
+    return [tuple(value for n, value in enumerate(row) if n != DETAIL) for row in rows]
+
+
+@pytest.mark.parametrize("form", [*COLUMNS, *WORDS])
+@pytest.mark.parametrize("case", ["simple_graph", "ip_eagain_graph"])
+def test_other_columns_of_the_function_graph_make_no_difference(case: str, form: str, tmp_path: Path) -> None:
+    if form in COLUMNS:
+        lines = [GRAPH.sub(COLUMNS[form], line) for line in lines_of(case)]
+    else:
+        lines = [re.sub(*WORDS[form], line) for line in lines_of(case)]
+    assert lines != [*lines_of(case)]
+    assert without_times(read_lines(lines, tmp_path)) == without_times(read_case(case))
+
+
+def test_without_arguments_the_function_graph_still_tells_the_result_of_what_the_tracepoint_shows(tmp_path: Path) -> None:
+    lines = [re.sub(rb"\((?!\)|0x).*\)(?= \{|;)", b"()", line) for line in lines_of("simple_graph")]
+    read = read_lines(lines, tmp_path)
+    assert [c["errno"] for c in read.conversions] == [0, 0, 0]
+    assert [c["start"] for c in read.conversions] == ["0x100004"] * 3

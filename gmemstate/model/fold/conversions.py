@@ -563,7 +563,10 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
         return
     key = (source.id, conversion.thread)
     if key in memory.exits:
-        conversion.trigger, conversion.request = _trigger_of(memory, memory.exits[key], conversion)
+        told = memory.exits[key]
+        if not _of_this_guest(memory, told, conversion):
+            return
+        conversion.trigger, conversion.request = _trigger_of(memory, told, conversion)
         if conversion.request is not None:
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
@@ -580,6 +583,21 @@ def _on_record(memory: "Memory", conversion: Conversion) -> bool:
     return vm is not None and vm.made
 
 
+def _of_this_guest(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> bool:
+    """Whether what a thread was last told is of the guest that it now converts; a thread may have made several.
+
+    Where a line names no guest it is the only one of its thread.
+    """
+    if told is None or told is UNSEEN:
+        return True
+    guest = memory.vm_of(conversion)
+    if told.space is not None and guest is not None:
+        return told.space == guest
+    living = {vm.pointer: vm for vm in memory.vms.values() if vm.source == conversion.source and vm.gone != "destroyed"}
+    own = {vm.id for vm in living.values() if vm.thread == conversion.thread}
+    return len(own | {space for space in (told.space, guest) if space is not None}) <= 1
+
+
 def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
     if told is None:
         return Trigger.VMM, None
@@ -588,7 +606,8 @@ def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: 
     wanted = [(told.start, told.start + (told.npages or 1))]
     placed = True
     if not conversion.in_vm:
-        parts = list(memory.indices(told.space or 0, *wanted[0]))
+        guest = told.space if told.space is not None else memory.vm_of(conversion)
+        parts = list(memory.indices(guest or 0, *wanted[0]))
         placed = conversion.space is not None and sum(last - first for _, first, last, _ in parts) == (told.npages or 1)
         wanted = [(first, last) for gmem, first, last, _ in parts if gmem == conversion.space]
     end = conversion.end or END

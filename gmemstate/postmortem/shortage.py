@@ -1,0 +1,58 @@
+"""The story of a VMM that the kernel has killed for want of memory."""
+
+from gmemstate.audit.history import History
+from gmemstate.model.events import ACTOR, Dialect, T
+from gmemstate.model.machines import SHARED
+from gmemstate.model.objects import PRESENT, Vm
+from gmemstate.model.units import seconds
+from gmemstate.postmortem import reports, words
+from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.scene import Scene
+from gmemstate.postmortem.story import Story
+
+
+def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:
+    """The kernel had no memory and has killed a VMM: the guest ends with it, whatever was converted."""
+    kills = incident.reports
+    story = Story(
+        "memory shortage",
+        incident.kind,
+        words.guest(history, incident.vm),
+        "The kernel ran out of memory and killed the VMM; the guest ends with it. That is no failure of a conversion.",
+    )
+    story.timeline = words.some(
+        [("killed", seconds(row[T]), f"thread {row[ACTOR]}, by the OOM killer", "", "") for row in kills]
+    )
+    story.evidence = reports.evidence(history, kills)
+    kept = _kept_twice(history, incident.vm)
+    if kept:
+        story.add(
+            "Memory",
+            f"{words.count(kept, 'page')} of guest_memfd {'was' if kept == 1 else 'were'} shared at the end and still held a page of private memory "
+            "beside the shared one [observed]: a conversion to shared frees nothing",
+        )
+    story.add("Left", "nothing: the guest ends with its process")
+    story.add(
+        "Fix",
+        "VMM: punch the pages out of the guest_memfd (FALLOC_FL_PUNCH_HOLE) when they become shared, discard the shared ones when "
+        "they become private; or allow for both",
+    )
+    story.missing.append(
+        f"what used the memory: look into dmesg near {seconds(kills[0][T])} for 'Out of memory' and its table of tasks"
+    )
+    return story
+
+
+def _kept_twice(history: History, vm: Vm | None) -> int:
+    """How many shared pages have private memory as well; in place both are one page."""
+    memory = history.memory
+    if vm is None or vm.dialect is not Dialect.MAINLINE:
+        return 0
+    return sum(
+        min(end, low_end) - max(start, low)
+        for run in memory.runs(vm.id)
+        if run.state == SHARED
+        for gmem, start, end, _ in memory.indices(vm.id, run.start, run.end)
+        for low, low_end, backing in memory.gmems[gmem].backing.runs(start, end)
+        if backing == PRESENT
+    )

@@ -220,10 +220,10 @@ def _meet(tracker: Tracker, fact: Fact, thread: Thread, call: Call, vm: VmState)
     vm.file = vm.file if call.file is None else call.file
     if call.mainline:
         tracker.mainline(vm, fact)
-    if vm.birth_told or not vm.born_here or not tracker.whole or call.fd is None:
+    if vm.birth_told or not vm.born_here or not tracker.whole:
         return
-    vm.birth_told = True
-    line = vm.returned.get(call.fd)
+    vm.birth_told = True  # with the first conversion or never: what is told of a birth stands before all that followed
+    line = None if call.fd is None else vm.returned.get(call.fd)
     if line is not None:
         tracker.emit(
             VmCreated(space=vm.handle, dialect=vm.dialect, line=line, source=tracker.source,

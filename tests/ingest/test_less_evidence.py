@@ -82,6 +82,18 @@ def test_leaving_out_any_two_kinds_of_line_changes_no_fact(case: str, tmp_path: 
         assert dropped(case, tuple(without(lines, kind)), tmp_path) == {}, f"without {kind}, and"
 
 
+# --- a line is missing, and nothing says so --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_single_line_that_is_missing_changes_no_fact(case: str, tmp_path: Path) -> None:
+    """As where somebody has filtered a trace with grep. Two together may well make two calls look like one."""
+    lines = excerpt(case)
+    base = whole(case, lines, tmp_path)
+    for at in places(case, lines, PLACES):
+        assert changed(base, read_lines([*lines[:at], b"", *lines[at + 1 :]], tmp_path)) == [], f"without line {at + 1}"
+
+
 # --- a record that ends early ---------------------------------------------------------------------------------------
 
 

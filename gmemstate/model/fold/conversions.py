@@ -284,7 +284,7 @@ def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
 
 def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
     """Whether a success without a visible step is certain to have been a no-op (INV-19)."""
-    if conversion.state not in ("asked", "waiting", "new"):
+    if conversion.state not in ("asked", "waiting", "new") or conversion.answers:
         return False
     if not conversion.entered and conversion.state != "waiting":
         return False  # what is known of the pages may be its own doing

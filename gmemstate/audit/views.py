@@ -252,7 +252,9 @@ def state(moment: Moment, start: int = 0, end: int = END, unit: str = "gfn") -> 
         for vm in memory.vms.values():
             yield from _coalesced(_guest_rows(moment, vm, start, end))
         runs = _unplaced(memory).runs(start, end)
-        yield from _coalesced(StateRow(NO_GUEST, None, first, last, UNKNOWN) for first, last, conversions in runs if conversions)
+        yield from _coalesced(
+            StateRow(NO_GUEST, None, first, last, UNKNOWN) for first, last, conversions in runs if conversions
+        )
     everything = (start, end) == (0, END)
     for gmem in memory.gmems.values():
         if gmem.inplace and (unit == "idx" or (everything and not _in_a_slot(memory, gmem.id))):

@@ -103,11 +103,15 @@ def _said_of(entries: list[MessedUp], *, in_file: bool) -> str | None:
 
 def _meaning(dialect: Dialect) -> str:
     """What a conversion does to a poisoned page."""
-    elsewhere = "to shared gives the guest another page, as shared memory is elsewhere; back to private it is the poisoned one again"
+    elsewhere = (
+        "to shared gives the guest another page, as shared memory is elsewhere; back to private it is the poisoned one again"
+    )
     along = "to shared brings the poison along; to private is refused with EAGAIN until the page is punched"
     if dialect is Dialect.MAINLINE:
         return elsewhere
-    return along if dialect is Dialect.INPLACE else f"where shared memory is elsewhere (mainline), {elsewhere}; in place, {along}"
+    return (
+        along if dialect is Dialect.INPLACE else f"where shared memory is elsewhere (mainline), {elsewhere}; in place, {along}"
+    )
 
 
 def _punch(seen: Scene, entry: MessedUp) -> EventRow | None:

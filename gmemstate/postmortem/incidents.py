@@ -11,7 +11,9 @@ from gmemstate.audit.views import judged, served
 from gmemstate.model.events import (
     DETAIL,
     LINE,
+    SEQ,
     SOURCE,
+    SPACE,
     Cause,
     EventRow,
     details,

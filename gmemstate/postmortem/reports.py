@@ -1,7 +1,7 @@
 """Stories of what kernels and VMMs say of themselves: a VM that died, a page of another that was touched, a VMM that gave up."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, RESULT, SOURCE, Cause, EventRow, KernelWarned, T, VmDead, details
+from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, SOURCE, Cause, EventRow, KernelWarned, T, VmDead, details
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident

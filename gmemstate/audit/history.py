@@ -227,6 +227,16 @@ def moment(record: Record, at: str | int | None) -> int | None:
     return _event_at(record, int(Decimal(match["time"]) * NS))
 
 
+def since(record: Record, at: str | None) -> int:
+    """The first seq from a moment on: a seq itself, or that of the first event that is not earlier than a time. Raises as :func:`moment`."""
+    if at is None:
+        return 1
+    match = _MOMENT.fullmatch(at.strip())
+    if match is None or match["seq"] is not None:
+        return moment(record, at) or 1
+    return _event_at(record, int(Decimal(match["time"]) * NS) - 1) + 1
+
+
 _MOMENT = re.compile(r"(?P<seq>[0-9]{1,18})|(?P<time>[0-9]{1,12}(?:\.[0-9]*)?|\.[0-9]+)s?")
 
 

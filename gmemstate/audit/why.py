@@ -4,7 +4,7 @@ What is kept is found by leaving events out: first everything that has nothing t
 pieces, then each single event. Nothing that remains can be left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gmemstate.model.errors import UsageError
@@ -186,11 +186,3 @@ def _without_pieces(rows: list[EventRow], size: int, goal: _Goal) -> tuple[list[
             rows, smaller = fewer, True
         end = start
     return rows, smaller
-
-
-def narrate(answer: Why) -> Iterator[str]:
-    """The events in order, one sentence each."""
-    from gmemstate.audit.events import event_line
-
-    for seq, event in answer.events:
-        yield event_line(seq, event)

@@ -54,7 +54,8 @@ def _show(found: "list[Change]", parted: "Divergence | None", *, as_json: bool) 
             {**change._asdict(), "start": hexadecimal(change.start), "end": None if change.end is None else hex(change.end)}
             for change in found
         ]
-        render.as_json({"first_difference": None if parted is None else parted.seq, "changes": changes})
+        difference = None if parted is None else {"seq": parted.seq, "this": _facts(parted.one), "other": _facts(parted.other)}
+        render.as_json({"first_difference": difference, "changes": changes})
         return
     if parted is not None:
         click.echo(f"the records differ from event {parted.seq} on")
@@ -65,6 +66,13 @@ def _show(found: "list[Change]", parted: "Divergence | None", *, as_json: bool) 
         [(c.guest, "" if c.start is None or c.end is None else span(c.start, c.end), c.before, c.after) for c in found],
         empty="no state differs",
     )
+
+
+def _facts(row: Any) -> dict[str, Any] | None:
+    from gmemstate.audit.events import event_facts
+    from gmemstate.model.events import SEQ, event_of
+
+    return None if row is None else event_facts(row[SEQ], event_of(row))
 
 
 def _event(row: Any) -> str:

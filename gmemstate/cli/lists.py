@@ -167,7 +167,7 @@ def messed_up(db: str, at: str | None, as_json: bool) -> Exit:
 @click.option("--kind", metavar="KIND", help="Only events of this kind, e.g. convert_returned.")
 @click.option("--guest", metavar="NAME", help="Only events of this guest and its guest_memfds, e.g. vm1.")
 @click.option("--conversion", type=int, metavar="ID", help="Only events of this conversion or request.")
-@click.option("--from", "since", metavar="SEQ|TIME", help="Only events from here on.")
+@click.option("--from", "first", metavar="SEQ|TIME", help="Only events from here on.")
 @at_option()
 @json_option()
 @click.pass_obj
@@ -177,7 +177,7 @@ def events(
     kind: str | None,
     guest: str | None,
     conversion: int | None,
-    since: str | None,
+    first: str | None,
     at: str | None,
     as_json: bool,
 ) -> Exit:
@@ -186,17 +186,16 @@ def events(
     RANGE is 0x100000-0x100080 (gfns) or idx:0x5 (pages of guest_memfds). With --json, each event is one line of JSON.
     """
     from gmemstate.audit.events import Filter, event_json, event_line
-    from gmemstate.audit.history import moment
+    from gmemstate.audit.history import moment, since
     from gmemstate.model.events import BY_NAME, SEQ, event_of
 
     if kind is not None and kind not in BY_NAME:
         raise UsageError(f"{kind!r} is no kind of event; kinds are {', '.join(sorted(BY_NAME))}")
     with reading(db) as ledger:
-        first = 1 if since is None else (moment(ledger.record_, since) or 0) + (not since.isdigit())
-        last = moment(ledger.record_, at)
+        beginning, last = since(ledger.record_, first), moment(ledger.record_, at)
         memory = ledger.memory() if guest is not None or range_ is not None else None
         wanted = Filter.of(memory, BY_NAME[kind].code if kind else None, guest, conversion, _place(range_))
-        for row in ledger.record_.events(first, last):
+        for row in ledger.record_.events(beginning, last):
             if wanted.lets(row):
                 click.echo(event_json(row[SEQ], event_of(row)) if as_json else event_line(row[SEQ], event_of(row)))
     return Exit.CLEAN

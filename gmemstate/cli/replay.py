@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--live", is_flag=True, help="Fire every trigger of the real state machines instead of the compiled tables.")
 @click.option("--steps", is_flag=True, help="Print every step of the machines instead, in the words of runtime verification.")
-@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="With --steps: the first event.")
-@click.option("--to", "last", type=click.IntRange(min=1), metavar="SEQ", help="With --steps: the last event.")
+@click.option("--from", "first", metavar="SEQ|TIME", help="With --steps: only those from here on.")
+@click.option("--to", "last", metavar="SEQ|TIME", help="With --steps: only those up to here.")
 @json_option()
 @click.pass_obj
-def replay(db: str, live: bool, steps: bool, first: int, last: int | None, as_json: bool) -> Exit:
+def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None, as_json: bool) -> Exit:
     """Fold the record anew; say what fits no machine or invariant.
 
     Also compares the tables for SQL readers with what the record folds to.
     """
     if steps:
         return _steps(db, first, last, as_json=as_json)
-    if first != 1 or last is not None:
+    if first is not None or last is not None:
         raise UsageError("--from and --to choose the steps to print: add --steps")
     from gmemstate.audit.history import History
     from gmemstate.audit.invariants import Inspection, Outcome
@@ -74,15 +74,17 @@ def replay(db: str, live: bool, steps: bool, first: int, last: int | None, as_js
         return worst(code, Exit.FINDINGS if findings or broken or differing else Exit.CLEAN)
 
 
-def _steps(db: str, first: int, last: int | None, *, as_json: bool) -> Exit:
+def _steps(db: str, first: str | None, last: str | None, *, as_json: bool) -> Exit:
     """The steps of some events, each as it is taken."""
     import json
 
+    from gmemstate.audit.history import moment, since
     from gmemstate.audit.steps import steps
     from gmemstate.model.units import END
 
     with reading(db) as ledger:
-        for seq, step in steps(ledger.record_.events(1, last), first, END if last is None else last):
+        beginning, end = since(ledger.record_, first), moment(ledger.record_, last)
+        for seq, step in steps(ledger.record_.events(1, end), beginning, END if end is None else end):
             click.echo(json.dumps({"seq": seq, "step": step}) if as_json else f"{seq:>6} {step}")
     return Exit.CLEAN
 

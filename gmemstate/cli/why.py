@@ -29,22 +29,31 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
     the events give the same state, backing and marks; none of them can be left out.
     """
     from gmemstate.audit.history import moment
-    from gmemstate.audit.why import find_spot, narrate
+    from gmemstate.audit.reasons import Teller
+    from gmemstate.audit.why import find_spot
     from gmemstate.audit.why import why as explain
+    from gmemstate.model.units import seconds
 
     unit, page = _address(address)
     with reading(db) as ledger:
         last = moment(ledger.record_, at)
-        spot = find_spot(ledger.memory(last), unit, page, guest)
+        then = ledger.moment(last)
+        spot = find_spot(then.memory, unit, page, guest)
         answer = explain(ledger.record_, spot, last)
+        teller = Teller(then.memory, then.labels())
         if as_json:
             from gmemstate.audit.events import event_facts
 
-            render.as_json({**_facts(answer), "events": [event_facts(seq, event) for seq, event in answer.events]})
+            told = [
+                {**event_facts(seq, event), "text": teller.tell(event), "evidence": teller.evidence(event) or None}
+                for seq, event in answer.events
+            ]
+            render.as_json({**_facts(answer), "events": told})
         else:
             click.echo(_headline(address, answer))
-            for sentence in narrate(answer):
-                click.echo(sentence)
+            for seq, event in answer.events:
+                shown_by = teller.evidence(event)
+                click.echo(f"{seq:>6} {seconds(event.t):>14}  {teller.tell(event)}{f'  [{shown_by}]' if shown_by else ''}")
     return Exit.CLEAN if answer.facts.state not in ("unknown", "torn") else Exit.INCOMPLETE
 
 
@@ -72,9 +81,13 @@ def _facts(answer: "Why") -> dict[str, object]:
 
 
 def _headline(address: str, answer: "Why") -> str:
+    from gmemstate.postmortem.words import count
+
     state, backing, marks = answer.facts
     parts = [state or "a page of the host"]
     if backing is not None and BACKING[backing] is not None:
         parts.append(f"{BACKING[backing]} behind it")
     parts += [f"{cause.lower()} ({mark})" for cause, mark, *_ in marks]
-    return f"{address}: {', '.join(parts)}; because of {len(answer.events)} events:"
+    if not answer.events:
+        return f"{address}: {', '.join(parts)}; nothing on record says anything of it"
+    return f"{address}: {', '.join(parts)}; because of {count(len(answer.events), 'event')}:"

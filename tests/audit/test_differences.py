@@ -64,9 +64,9 @@ def test_moments_are_seqs_or_times_wherever_one_asks_from_and_to(tmp_path: Path)
     where = tmp_path / "vm.db"
     with Ledger.open(where) as ledger:
         ledger.ingest(capture("half_done"))
-        times = {seq: event.t for seq, event in ledger.events()}
-    seq = next(n for n in range(40, 80) if times[n - 1] < times[n] < times[n + 1])  # type: ignore[operator]
-    time = f"{times[seq] / 1e9:.9f}"  # type: ignore[operator]
+        times = {seq: event.t or 0 for seq, event in ledger.events()}
+    seq = next(n for n in range(40, 80) if times[n - 1] < times[n] < times[n + 1])
+    time = f"{times[seq] / 1e9:.9f}"
     whole = list(range(1, max(times) + 1))
     assert shown(where, "events", "--from", time) == shown(where, "events", "--from", str(seq)) == whole[seq - 1 :]
     assert shown(where, "events", "--at", time) == shown(where, "events", "--at", str(seq)) == whole[:seq]

@@ -38,9 +38,20 @@ _MM = "kernel log, mm"
 _TRACE = "kernel trace"
 _STRACE = "system call trace"
 _QEMU = "QEMU"
+_PART = "part of a line"
 
 FORMS = (
     # --- TDX ----------------------------------------------------------------------------------------------------------
+    _form(
+        _TDX,
+        "a SEAMCALL failed; for a leaf about memory rcx is the entry and rdx its level and state",
+        r"SEAMCALL (?P<leafname>TDH_MEM_\w+) failed: <status:H>, rcx <entry:H>, rdx,? <levelstate:H>",
+    ),
+    _form(
+        _TDX,
+        "a SEAMCALL failed; for a leaf about memory rcx is the entry and rdx its level and state",
+        r"SEAMCALL \((?P<leaf>0x0{0,15}(?:[2367]|f|17|1d))\) failed: <status:H> RCX <entry:H> RDX <levelstate:H>",
+    ),
     _form(
         _TDX,
         "a SEAMCALL failed; no gpa and no VM stand in it, and Linux 7.2 prints only the first failure of a VM",
@@ -278,6 +289,18 @@ FORMS = (
         "the firmware asks for a conversion",
         r"SetMemorySharedOrPrivate: Cr3Base=0x[0-9a-fA-F]+ Physical=<gpa:H> Length=<size:H> Mode=(?P<direction>Shared|Private)",
     ),
+    # --- parts of lines, as people quote them ----------------------------------------------------------------------------
+    _form(
+        _PART,
+        "an entry of the secure EPT; whether it is reported depends on the status",
+        r"\bentry <entry:H>, level_state <levelstate:H>",
+    ),
+    _form(_PART, "an exit to the VMM", r"\breason (?P<exitname>\w+) \(<exitnumber:N>\)"),
+    _form(_PART, "what RMPUPDATE returned", r"(?i:\bRMPUPDATE)(?:[ :=]{1,3}(?:returned|ret|code))?[ :=]{1,3}<rmpupdate:N>\b"),
+    _form(_PART, "what PSMASH returned", r"(?i:\bPSMASH)(?:[ :=]{1,3}(?:returned|ret|code))?[ :=]{1,3}<psmash:N>\b"),
+    _form(_PART, "what PVALIDATE returned", r"(?i:\bPVALIDATE)(?:[ :=]{1,3}(?:returned|ret|code))?[ :=]{1,3}<pvalidate:N>\b"),
+    _form(_PART, "memory attributes", r"\battr(?:ibute)?s?(?: |=|: ?)<attributes:H>"),
+    _form(_PART, "an ioctl", r"\bcmd: (?P<ioctlbynumber>\(0x[0-9a-f]+, 0x[0-9a-f]+, 0x[0-9a-f]+\))"),
     # --- anything -------------------------------------------------------------------------------------------------------
     _form("VMM", "a call failed", r"(?:: |failed )<errtext:TEXT>(?=$|[\s'\"):,.])"),
     _form(

@@ -238,6 +238,7 @@ _READERS: dict[str, Reader] = {
     "rmplo": _rmp_lo,
     "rmpupdate": _typed(snp.rmpupdate),
     "psmash": _typed(snp.psmash),
+    "pvalidate": _typed(snp.pvalidate),
     "rmperror": lambda piece: _error(int(piece.text), errnos.RMP),
     "termination": _termination,
     "svmexit": _plain(kvm.svm_exit),

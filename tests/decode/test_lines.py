@@ -24,6 +24,17 @@ LINES = [
     ("kvm [1]: TD vp_enter_ret 0x4000000200000000", {"0x4000000200000000": "TDX_NON_RECOVERABLE_TD"}),
     ("kvm_intel: Guest access before accepting 0x807000 on vCPU 3", {"0x807000": "gpa 0x807000 = gfn 0x807"}),
     ("tdh_mng_vpflushdone() failed. HKID 65 is leaked.", {}),
+    ("SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001, rcx 0x7654321077, rdx 0x400", {
+        "0x7654321077": "PRESENT at 4K, host page pfn 0x7654321", "0x400": "level 4K, state PRESENT"}),
+    ("SEAMCALL (0x000000000000001d) failed: 0xc0000b0d00000001 RCX 0x0000007654321077 RDX 0x0000000000000400 R8 0x0000000000000000", {
+        "0x000000000000001d": "TDH.MEM.PAGE.REMOVE", "0x0000007654321077": "PRESENT at 4K, host page pfn 0x7654321"}),
+    # --- parts of lines
+    ("entry 0x7654321077, level_state 0x400", {"0x7654321077": "PRESENT at 4K, host page pfn 0x7654321"}),
+    ("reason error (133)", {"133": "EHWPOISON (133), Memory page has hardware error: KVM_EXIT_MEMORY_FAULT on a page with a hardware memory error"}),
+    ("RMPUPDATE ret: 3", {"3": "RMPUPDATE 3 = FAIL_INUSE: another processor is using the entry; transient"}),
+    ("PSMASH 3", {"3": "PSMASH 3 = FAIL_INUSE: another processor is using the entry; transient, the kernel tries until it succeeds"}),
+    ("pvalidate returned 6", {"6": "PVALIDATE 6 = FAIL_SIZEMISMATCH: 2M asked where the RMP has 4K entries; the guest validates page by page"}),
+    ("attributes=0x8", {"0x8": "0x8 = private"}),
     # --- SNP
     ("SEV-SNP: RMPUPDATE failed for PFN 56700, pg_level: 1, ret: 2", {
         "56700": "pfn 0x56700 = host address 0x56700000", "1": "4K",

@@ -197,7 +197,7 @@ def test_many_damaged_lines_are_decoded_as_far_as_they_can_be() -> None:
 
 
 @pytest.mark.fuzz
-@settings(max_examples=20_000, derandomize=False, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5_000, derandomize=False, suppress_health_check=list(HealthCheck))
 @given(data=st.binary(max_size=2000) | st.text(max_size=1000).map(lambda words: words.encode("utf-8", "replace")))
 def test_many_random_bytes_are_read_or_refused(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     answer_everything(data, tmp_path_factory.getbasetemp())

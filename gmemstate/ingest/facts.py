@@ -85,6 +85,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "gmem_ufault": ("pgoff", "addr", "ret"),
     "memslots_updated": ("kvm",),
     "vm_destroyed": ("kvm",),
+    "page_remove": ("gpa", "status"),
 }
 """The numbers without which a fact says nothing."""
 

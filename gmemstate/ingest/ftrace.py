@@ -91,6 +91,8 @@ PROBES = frozenset(
         "gmem_inv",
         "set_region",
         "set_region_ret",
+        "vm_destroyed",
+        "page_remove",
         "host_unmap",
         "lru_folio",
         "lru_drain_all",

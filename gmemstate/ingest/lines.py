@@ -145,6 +145,9 @@ class Framing:
         raise NotImplementedError
 
     def _refuse_binary(self) -> None:
+        if self._first[257:262] == b"ustar":
+            self.close()
+            raise CannotRead(f"{self.name}: is an archive; unpack it (tar xf) and name the logs in it")
         if b"\0" in self._first[:8192]:
             self.close()
             raise CannotRead(f"{self.name}: is binary data, not a log; gmemstate reads text (and .gz of text)")

@@ -137,7 +137,8 @@ class Chooser:
 
 
 _PROGRAMS = {KERNEL: KernelLog.format, "qemu": Qemu.format} | dict.fromkeys(
-    ("virt_", "vmm", "krun", "openhcl", "underhill", "cloud-hypervisor", "hypervisor"), OtherVmm.format
+    ("virt_", "vmm", "krun", "openhcl", "underhill", "cloud-hypervisor", "hypervisor", "libvirt", "virtqemud", "kata"),
+    OtherVmm.format,
 )
 """The beginning of the name of a program, as a frame has it, and the format of what it logs."""
 

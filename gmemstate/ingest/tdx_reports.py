@@ -7,7 +7,7 @@ of a private map, RECLAIM is the end of a TD. ``status`` of these events is the 
 
 from typing import Any
 
-from gmemstate.decode import SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
+from gmemstate.decode import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.reports import at, beside, hexed, put
 from gmemstate.ingest.stacks import entry_path
@@ -25,7 +25,8 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.units import PAGE_SHIFT
 
-UNMAP = {7: UnmapStep.BLOCK, 29: UnmapStep.REMOVE, 38: UnmapStep.TRACK, 41: UnmapStep.WBINVD}
+REMOVE = 29
+UNMAP = {7: UnmapStep.BLOCK, REMOVE: UnmapStep.REMOVE, 38: UnmapStep.TRACK, 41: UnmapStep.WBINVD}
 MAP = (2, 3, 6)
 RECLAIM = 28
 """Leaves by their number (TDX module, tdx_api_defs.h)."""
@@ -41,6 +42,26 @@ def seamcall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if tracker.report is not None and tracker.report.kind == "warning":
         tracker.flush()
     return put(tracker, fact, _seamcall_event(tracker, fact, leaf, status))
+
+
+def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The return of tdh_mem_page_remove(), the one place that shows the gfn beside the entry.
+
+    KVM calls it again where the module was busy (tdh_do_no_vcpus), so that only what is no "try again" is a failure.
+    """
+    status = tdx_status(fact.args["status"])
+    if not status.error or status.outcome is not Outcome.FINAL:
+        return False
+    leaf, gfn = seamcall_leaf(REMOVE), fact.args["gpa"] >> PAGE_SHIFT
+    facts, pfn = _of_status(fact, leaf, status)
+    vm = tracker.vm_of(thread)
+    space = vm.handle if vm is not None else None
+    npages = 512 if facts.get("level") == "2M" else 1
+    failed = PrivateUnmapFailed(
+        step=UnmapStep.REMOVE, pfn=pfn, space=space, start=gfn, npages=npages, status=status.word >> 32, detail=detail(**facts),
+        **at(tracker, fact),
+    )  # fmt: skip
+    return put(tracker, fact, failed)
 
 
 def _seamcall_event(tracker: Tracker, fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> Event:
@@ -129,6 +150,7 @@ def hkid_leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 HANDLERS: dict[str, Handler] = {
     "seamcall": seamcall,
+    "page_remove": page_remove,
     "td_exit": td_exit,
     "unaccepted": unaccepted,
     "hkid_leaked": hkid_leaked,

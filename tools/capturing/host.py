@@ -1,0 +1,98 @@
+"""What this host is: whether it can be traced, and what it is to be told about a capture."""
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+
+class Refused(Exception):
+    """It cannot work here; the text says why and what to do."""
+
+
+def tracefs(given: str | None) -> Path:
+    """Where tracefs is mounted. Raises Refused where there is none, or none that may be written."""
+    places = [Path(given)] if given else [Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing")]
+    place = next((place for place in places if (place / "trace_pipe").exists()), None)
+    if place is None:
+        if not given and os.geteuid() != 0:
+            raise Refused("only root may see the kernel's traces; run it as root")
+        raise Refused(f"there is no tracefs at {places[0]}; mount it: mount -t tracefs tracefs {places[0]}")
+    if not os.access(place / "instances", os.W_OK):
+        raise Refused(f"{place} cannot be written; run it as root (a locked-down kernel lets nobody)")
+    return place
+
+
+def kvm_module() -> str:
+    """How KVM is there: "module", "built in". Raises Refused where it is not."""
+    if not Path("/sys/module/kvm").is_dir():
+        raise Refused("KVM is not loaded, so that its functions have no addresses yet: modprobe kvm_intel (or kvm_amd)")
+    return "module" if Path("/sys/module/kvm/initstate").exists() else "built in"
+
+
+def has_btf() -> bool:
+    """Whether probes may name the arguments of KVM's functions."""
+    btf = Path("/sys/kernel/btf")
+    return (btf / "vmlinux").exists() and ((btf / "kvm").exists() or not Path("/sys/module/kvm/initstate").exists())
+
+
+def functions(tracing: Path) -> set[str] | None:
+    """The kernel's functions that may be probed, as far as they can be known; None where the kernel does not tell."""
+    for source, column in ((tracing / "available_filter_functions", 0), (Path("/proc/kallsyms"), 2)):
+        try:
+            with source.open() as lines:
+                found = {words[column] for words in map(str.split, lines) if len(words) > column}
+        except OSError:
+            continue
+        if found:
+            return found
+    return None
+
+
+def clock_pair() -> dict[str, str]:
+    """The same moment on three clocks (seconds), as good as a program can tell: the middle of the closest of some readings."""
+    best = None
+    for _ in range(20):
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        real = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        behind = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        if best is None or behind - before < best[0]:
+            best = (behind - before, (before + behind) // 2, real, boot)
+    assert best is not None
+    return {name: f"{ns // 10**9}.{ns % 10**9:09d}" for name, ns in zip(("mono", "real", "boot"), best[1:], strict=True)}
+
+
+def facts() -> dict[str, str]:
+    """What identifies this host, this boot and these programs; what cannot be read is left out."""
+    found = {"kernel": " ".join(platform.uname()), "captured_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    for name, path in {
+        "version": "/proc/version",
+        "boot_id": "/proc/sys/kernel/random/boot_id",
+        "command_line": "/proc/cmdline",
+        "tainted": "/proc/sys/kernel/tainted",
+        "microcode": "/sys/devices/system/cpu/cpu0/microcode/version",
+        "tdx": "/sys/module/kvm_intel/parameters/tdx",
+        "sev_snp": "/sys/module/kvm_amd/parameters/sev_snp",
+        "gmem_in_place_conversion": "/sys/module/kvm/parameters/gmem_in_place_conversion",
+    }.items():
+        try:
+            found[name] = Path(path).read_text().strip()
+        except OSError:
+            continue
+    for program in ("qemu-system-x86_64", "libvirtd", "trace-cmd", "bpftrace", "gmemstate"):
+        if (path := shutil.which(program)) is not None:
+            said = run([path, "--version"])
+            found[program] = said.decode(errors="replace").partition("\n")[0] if said else path
+    return found
+
+
+def run(command: list[str]) -> bytes | None:
+    """What a command prints; None where it cannot be run or fails."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

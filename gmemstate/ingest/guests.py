@@ -186,7 +186,10 @@ def _struck(tracker: Tracker, fact: Fact, number: int, reason: int | None, why: 
         calls += [
             other.call
             for other in tracker.threads.values()
-            if other.call is not None and other is not target and target.vms == [other.call.vm]
+            if other.call is not None
+            and other is not target
+            and other.call.through is Through.VM_IOCTL  # a guest_memfd takes ioctls of any process
+            and target.vms == [other.call.vm]
         ]
     inside: list[int | None] = [call.handle for call in calls if call is not None]
     for handle in inside or [None]:

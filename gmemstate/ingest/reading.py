@@ -99,8 +99,9 @@ class Reading:
             if self.account.unparsed
             else ""
         )
+        cut = f"; {self.input.damage}" if self.input.damage is not None else ""
         return (
-            f"{name}: no line of a known format among {self.account.lines}{first}. "
+            f"{name}: no line of a known format among {self.account.lines}{first}{cut}. "
             "gmemstate reads ftrace, perf, strace and bpftrace, kernel logs, and logs of QEMU and other VMMs, plain or .gz"
         )
 

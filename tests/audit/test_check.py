@@ -15,6 +15,7 @@ from gmemstate.model.findings import CATALOGUE
 from tests.audit.alterations import ALTERATIONS, HISTORIES, Alteration, forged, told
 from tests.audit.verifier import ROOT, verify
 from tests.cli.running import say
+from tests.store.places import contents
 from tests.traces import capture
 
 
@@ -202,6 +203,19 @@ def test_what_is_no_checkpoint_is_refused(original: Path, tmp_path: Path, text: 
     with pytest.raises(CannotRead):
         Checkpoint.parse(text)
     assert verify(original, path).returncode == 4
+
+
+def test_the_second_verifier_leaves_nothing_beside_what_it_reads(copy: Path) -> None:
+    """So that it works on a medium that cannot be written."""
+    before = contents(copy.parent), copy.stat().st_mtime_ns
+    assert verify(copy).returncode == 0
+    assert (contents(copy.parent), copy.stat().st_mtime_ns) == before
+
+
+def test_the_second_verifier_sees_what_is_still_in_the_wal(copy: Path) -> None:
+    with Ledger.open(copy) as ledger:
+        seq = ledger.record(SourceOpened(source=-1)).seq
+        assert f"{seq} events in 3 batches" in verify(copy).stdout
 
 
 # --- the page

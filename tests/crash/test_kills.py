@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.ledger import Ledger
-from tests.crash.rounds import Acknowledged, assert_recovered, dies_at, endless, expected, started
+from tests.crash.rounds import BORN, Acknowledged, assert_recovered, dies_at, endless, expected, started
 from tests.store.places import Place, guests
 
 AFRESH = 25
@@ -89,6 +89,38 @@ def nowhere(place: Place, tmp_path: Path, number: int) -> str:
     if place.kind == "sqlite":
         return str(tmp_path / f"{number}.db")
     return str(place.server.database())  # type: ignore[attr-defined]
+
+
+def upgraded_after(place: Place, old: str, statement: int) -> bool:
+    """Kill whoever upgrades a ledger in front of a statement; the next opening finishes it. False behind the last one."""
+    process = started(dies_at, old, statement)
+    process.join()
+    assert process.exitcode in (0, -9)
+    with Ledger.open(old) as ledger:
+        head = ledger.head()
+        assert [event for _, event in ledger.events()] == expected(head.seq)
+        assert head.seq == BORN
+        assert ledger.check().problems == []
+    return bool(process.exitcode)
+
+
+def aged(place: Place, tmp_path: Path, number: int) -> str:
+    """A ledger as the first schema has made it."""
+    where = nowhere(place, tmp_path, number)
+    with Ledger.open(where) as ledger:
+        ledger.record(*guests(1))
+    old = place.at(where)
+    old.sql("DROP TABLE snapshot")
+    old.sql("UPDATE alembic_version SET version_num = '0001'")
+    return where
+
+
+@pytest.mark.crash
+def test_an_upgrade_that_is_killed_at_each_statement_is_finished_at_the_next_opening(place: Place, tmp_path: Path) -> None:
+    statement = 0
+    while upgraded_after(place, aged(place, tmp_path, statement), statement):
+        statement += 1
+    assert statement > 5
 
 
 def test_a_migration_that_is_killed_is_made_whole_at_the_next_opening(place: Place, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,6 +52,10 @@ class Place:
             return connection.execute(statement, parameters).fetchall()
         finally:
             connection.close()
+
+    def at(self, where: str) -> "Place":
+        """Another place of the same kind."""
+        return replace(self, where=where)
 
     def hold(self) -> Any:
         """Begin to write and do not end, until the connection that is returned is closed."""

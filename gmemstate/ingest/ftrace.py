@@ -51,6 +51,10 @@ _VMGEXIT = re.compile(
     r"vcpu (\d{1,9}), exit_reason ([0-9a-f]{1,16}), exit_info1 ([0-9a-f]{1,16}), exit_info2 ([0-9a-f]{1,16})"
 ).fullmatch
 _GHCB_MSR = re.compile(r"vcpu (\d{1,9}), ghcb_gpa ([0-9a-f]{1,16})(?:, result (-?\d{1,9}))?").fullmatch
+_CLOCK_PAIR = re.compile(
+    "clock_pair: " + " ".join(rf"{name}=(?P<{name}_s>{SECONDS})\.(?P<{name}_ns>\d{{9}})" for name in ("mono", "real", "boot"))
+).fullmatch
+"""One moment on three clocks, as tools/capture writes it into a trace."""
 _FAILURE = re.compile(rf"pfn ({_HEX}): (recovery action for .*)").fullmatch
 _LOST = re.compile(rf"CPU:(\d+) \[(?:LOST(?: ({_COUNT}))? EVENTS|(?:({_COUNT}) )?EVENTS DROPPED)\]").fullmatch
 _BUFFER = re.compile(r"#+ CPU (\d+) buffer started #+").fullmatch
@@ -198,6 +202,13 @@ def _ghcb_msr(text: str) -> Mapping[str, int] | None:
     return match and {"vcpu": int(match[1]), "ghcb": int(match[2], 16)}
 
 
+def _clock_pair(text: str) -> Mapping[str, int] | None:
+    match = _CLOCK_PAIR(text)
+    if match is None:
+        return None
+    return {name: int(match[f"{name}_s"]) * 1_000_000_000 + int(match[f"{name}_ns"]) for name in ("mono", "real", "boot")}
+
+
 def _failure(text: str) -> Mapping[str, int] | None:
     match = _FAILURE(text)
     return match and {"pfn": int(match[1], 16)}
@@ -282,6 +293,9 @@ def read_event(name: str, payload: str) -> Said | Context | None:
     if name in PROBES:
         args = numbers(payload)
         return Said(name, args, payload) if sound(name, args) else None
+    if name == "tracing_mark_write":
+        pair = _clock_pair(payload)
+        return Said("clock_pair", pair, payload) if pair is not None else Context("other events", proof=True)
     known = _TRACEPOINTS.get(name)
     if known is not None:
         fact, read = known

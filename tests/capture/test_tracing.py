@@ -16,6 +16,8 @@ from capturing import host, tracing
 from capturing.host import Refused
 from capturing.probes import PROBES
 
+from gmemstate.ingest.facts import Fact
+from gmemstate.ingest.ftrace import FtraceReader
 from gmemstate.ledger import Ledger
 from tests.capture import kernel as imitated
 from tests.capture.kernel import Kernel, by_name
@@ -261,3 +263,15 @@ def test_the_definitions_can_be_printed_to_place_them_by_hand() -> None:
         assert re.search(
             rf"^{re.escape(probe.definitions[0])}(?:   filter: {re.escape(probe.filter or '')})?$", said, re.MULTILINE
         )
+
+
+def test_the_pair_of_clocks_that_is_written_into_a_trace_is_read_from_it(kernel: Kernel) -> None:
+    with recording(kernel) as one:
+        one.begin(per_page=False, pid=None)
+        pair = host.clock_pair()
+        one.mark(pair)
+        written = instance(kernel, "trace_marker").strip()
+    fact = FtraceReader().parse(1, f"python3-13616   [001] ...1.  2803.253219: tracing_mark_write: {written}")
+    assert isinstance(fact, Fact)
+    assert fact.name == "clock_pair"
+    assert fact.args == {name: int(pair[name].replace(".", "")) for name in ("mono", "real", "boot")}

@@ -191,7 +191,8 @@ class Recording:
     def mark(self, pair: dict[str, str]) -> None:
         """Write the time on other clocks into the trace, so that it can be compared with logs."""
         with contextlib.suppress(OSError):
-            self._tracefs.write(self._of_instance("trace_marker"), f"clock_pair: real={pair['real']} boot={pair['boot']}")
+            said = " ".join(f"{clock}={time}" for clock, time in pair.items())
+            self._tracefs.write(self._of_instance("trace_marker"), f"clock_pair: {said}")
 
     def stop(self) -> None:
         """Let the kernel record no more."""

@@ -115,18 +115,21 @@ class Intake:
         told = {row[SOURCE]: row for row in self._record.of_kinds((ClockPair.code,))}
         others: list[Source | Stored] = [*sources, *stored]
         for source in sources:
-            row = told.get(source.before.id) if source.before is not None else None
+            found = [
+                Compared(far, one.name, one.reference)
+                for one in (others if source.calls.spans else ())
+                if one.calls.moments and (far := distance(source.calls, one.calls)) is not None
+            ]
+            row = told.get(source.id or 0)
             if row is not None and row[T] is not None and row[VALUE] is not None:
                 facts = details(row[DETAIL])
                 by = Distance(
                     row[T] - row[VALUE], facts.get("within", 0), facts.get("mostly", 0), facts.get("calls", 0), row[T]
                 )
-                found = [Compared(by, one.name, one.reference, told=True) for one in others if row[ACTOR] == one.id]
-            elif source.calls.spans:
-                inside = [one for one in others if one.calls.moments]
-                found = [Compared(far, one.name, one.reference) for one in inside if (far := distance(source.calls, one.calls))]
-            else:
-                continue
+                same = {one.reference: one.name for one in others if row[ACTOR] == one.id}
+                found = [one._replace(told=True) for one in found if one.reference in same] or [
+                    Compared(by, name, reference, told=True) for reference, name in same.items()
+                ]
             source.compared = max(found, key=lambda one: one.distance.calls, default=None)
 
     def _append(self, group: list[Source], known: dict[int, int], stored: list[Stored]) -> None:

@@ -2,14 +2,15 @@
 
 import re
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment
+from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment, moment_at
 from gmemstate.decode import errno
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import (
+    ACTOR,
     DETAIL,
     KIND,
     LINE,
@@ -17,12 +18,15 @@ from gmemstate.model.events import (
     SEQ,
     SOURCE,
     SPACE,
+    ClockPair,
     ConvertReturned,
     DmaFaulted,
     DmaMapped,
     DmaUnmapped,
     EventRow,
     FaultServed,
+    Gap,
+    GapKind,
     GeneralProtection,
     HkidLeaked,
     HostBooted,
@@ -42,11 +46,10 @@ from gmemstate.model.events import (
     VmBugged,
     VmDead,
     VmmSaid,
-    details,
 )
 from gmemstate.model.findings import Finding
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import Conversion, FaultExit, Request, Trigger
+from gmemstate.model.objects import Conversion, FaultExit, Request, Source, Trigger
 from gmemstate.model.record import Record
 from gmemstate.model.units import NS, seconds
 
@@ -93,7 +96,7 @@ class History(Moment):
         self.kills: list[EventRow] = []
         """tasks of guests that the kernel has killed for want of memory"""
 
-    def fold(self, rows: Iterable[EventRow]) -> "History":
+    def fold(self, rows: Iterable[EventRow]) -> Self:
         """Apply rows in order."""
         apply, memory = self.memory.apply, self.memory
         for n, row in enumerate(rows, 1):
@@ -150,9 +153,9 @@ class History(Moment):
         return results.pop() if len(results) == 1 else None
 
     def _keep(self, conversion: Conversion) -> None:
-        self.conversions[conversion.id] = conversion
-        if conversion.trigger is Trigger.UNKNOWN:
+        if conversion.trigger is Trigger.UNKNOWN and conversion.id not in self.conversions:
             insort(self.unexplained, conversion.id)
+        self.conversions[conversion.id] = conversion
         if not conversion.in_vm and conversion.start is not None and conversion.end is not None:
             self.places[conversion.id] = self._gfns(conversion.space, conversion.start, conversion.end)
 
@@ -211,8 +214,8 @@ def history(record: Record, last: int | None = None) -> History:
 def moment(record: Record, at: str | int | None) -> int | None:
     """The seq that a moment means: a seq itself, or a time of the source's clock in seconds ("5.31", "5s").
 
-    A time means the state before the first event that is later. Raises UsageError for what is no moment, for an event that
-    is not on record, and for a time where several sources have each their own clock.
+    A time means the state before the first event that is later and did not come late. Raises UsageError for what is no moment,
+    for an event that is not on record, and for a time where several sources have each their own clock.
     """
     if at is None:
         return None
@@ -241,19 +244,56 @@ _MOMENT = re.compile(r"(?P<seq>[0-9]{1,18})|(?P<time>[0-9]{1,12}(?:\.[0-9]*)?|\.
 
 
 def _event_at(record: Record, time: int) -> int:
-    """The seq of the last event before the first that is later than a time (ns)."""
-    latest, beginning = record.remembered(), record.remembered(time=time)
-    tail = record.events(latest.memory.seq + 1)
-    opened = [row for row in (*latest.sources, *tail) if row[KIND] == SourceOpened.code]
-    if len(opened) > 1:
-        names = ", ".join(details(row[DETAIL]).get("name", "?") for row in opened[:4])
+    """The seq of the last event before the first that is later than a time (ns) and did not come late."""
+    now = moment_at(record)
+    sources = now.memory.sources
+    clocks = [source.id for source in sources.values() if source.reference is None]
+    if len(clocks) > 1:
+        names = ", ".join(now.sources[id].name for id in clocks[:4])
         raise UsageError(
             f"{seconds(time)} s is ambiguous: {names} have each a clock of their own; "
             "name the moment by the number of an event (`gmemstate events` lists them)"
         )
-    last = beginning.memory.seq
-    for row in record.events(last + 1):
-        if row[T] is not None and row[T] > time:
+    last = 0 if len(sources) > 1 else record.remembered(time=time).memory.seq
+    for row, late in _with_lateness(record.events(last + 1)):
+        if not late and (t := _time(row, sources)) is not None and t > time:
             break
         last = row[SEQ]
     return last
+
+
+def late_marks(record: Record, at: str | int | None, last: int | None) -> Iterator[EventRow]:
+    """What came late behind event ``last`` and has marked host pages up to a time, with what tells of its sources."""
+    match = _MOMENT.fullmatch(str(at).strip())
+    if last is None or match is None or match["time"] is None:
+        return
+    sources = moment_at(record).memory.sources
+    if not any(source.late for source in sources.values()):
+        return
+    time = int(Decimal(match["time"]) * NS)
+    for row, late in _with_lateness(record.events(last + 1)):
+        source = sources.get(row[SOURCE] or 0)
+        if source is None or not source.late:
+            continue
+        about = row[KIND] in (SourceOpened.code, ClockPair.code) or (row[KIND] == Gap.code and late)
+        if about or (late and row[KIND] in MARKS and (t := _time(row, sources)) is not None and t <= time):
+            yield row
+
+
+def _time(row: EventRow, sources: Mapping[int, Source]) -> int | None:
+    """The time of an event on the clock that all sources are compared with."""
+    source = sources.get(row[SOURCE] or 0)
+    ahead = source.ahead if source is not None else 0
+    return None if row[T] is None or row[KIND] == ClockPair.code else row[T] - ahead
+
+
+def _with_lateness(rows: Iterable[EventRow]) -> Iterator[tuple[EventRow, bool]]:
+    """Events, each with whether it came later than others of its time."""
+    until: dict[int | None, int] = {}
+    for row in rows:
+        source, t = row[SOURCE], row[T]
+        if row[KIND] == Gap.code and row[ACTOR] == GapKind.LATE and t is not None:
+            until[source] = t
+        elif until and source in until and t is not None and t > until[source]:
+            del until[source]
+        yield row, source in until

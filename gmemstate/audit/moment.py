@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from gmemstate.model.events import (
     ACTOR,
@@ -60,6 +60,17 @@ class Moment:
         self.memory = memory
         self.last = last
         self.sources: dict[int, SourceFacts] = {}
+
+    def fold(self, rows: Iterable[EventRow]) -> Self:
+        """Apply rows in order."""
+        memory = self.memory
+        for row in rows:
+            memory.apply(row)
+            if row[KIND] in ABOUT_SOURCES:
+                self.learn(row)
+            elif memory.seq % AT_ONCE == 0:
+                memory.forget_news()
+        return self
 
     def learn(self, row: EventRow) -> None:
         """Take in an event that is about a source."""
@@ -148,13 +159,7 @@ def moment_at(record: Record, last: int | None = None) -> Moment:
     for row in about_sources:
         if row[KIND] in ABOUT_SOURCES:
             found.learn(row)
-    for row in record.events(memory.seq + 1, last):
-        memory.apply(row)
-        if row[KIND] in ABOUT_SOURCES:
-            found.learn(row)
-        elif memory.seq % AT_ONCE == 0:
-            memory.forget_news()
-    return found
+    return found.fold(record.events(memory.seq + 1, last))
 
 
 def _should_show_conversions(format_: str) -> bool:

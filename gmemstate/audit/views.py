@@ -16,7 +16,7 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, PAGE_SHIFT, hexadecimal
-from gmemstate.model.verdict import Verdict, arguments_known, error_offset_counts, verdict
+from gmemstate.model.verdict import Label, Verdict, arguments_known, error_offset_counts, verdict
 
 Json = dict[str, Any]
 NO_GUEST = "?"
@@ -71,6 +71,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
     pages = gfns(history, conversion)
     found = judged(history, conversion)
     in_vm = conversion.through is Through.VM_IOCTL
+    told = history.told(conversion)
     return {
         "id": conversion.id,
         "guest": guest_name(history, conversion.space),
@@ -83,7 +84,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         "to": conversion.target if known else None,
         "start": hexadecimal(pages[0]) if pages else None,
         "end": hexadecimal(pages[1]) if pages else None,
-        "errno": conversion.result,
+        "errno": told,
         "error_offset": hexadecimal(conversion.error_offset) if error_offset_counts(conversion) else None,
         "applied": {
             "extent": found.applied.extent,
@@ -104,7 +105,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         ]
         if found.residue is not None
         else None,
-        "label": found.label,
+        "label": found.label if told == found.told else Label.UNKNOWN if told else Label.COMMITTED,
         "stuck": conversion.stuck,
         "dying": conversion.dying is not None,
         "trigger": conversion.trigger,
@@ -112,7 +113,20 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         "started_ns": _time(conversion.asked),
         "ended_ns": _time(conversion.returned),
         "evidence": evidence(history, conversion.source, conversion.first_line, conversion.last_line),
+        "witnesses": witnesses(history, conversion),
     }
+
+
+def witnesses(history: History, conversion: Conversion) -> list[Json]:
+    """What other sources say of the result of a conversion, and where: it is known from them if its own has not shown it."""
+    heard = [(witness.source, witness.line, witness.result) for witness in history.witnesses.get(conversion.id, ())]
+    if conversion.told_by is not None and conversion.result is not None:
+        heard.insert(0, (*conversion.told_by, conversion.result))
+    return [
+        {"file": history.sources[source].name, "line": line, "errno": result}
+        for source, line, result in heard
+        if source in history.sources
+    ]
 
 
 def conversions(history: History) -> list[Json]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gmemstate.ingest.clocks import Distance
+from gmemstate.ingest.clocks import SLACK, Distance
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -225,7 +225,8 @@ class Pairing:
 
     def _candidates(self, one: Placed, thread: int) -> list[_Seen]:
         """The calls seen from inside that may be the one whose entry is seen from outside, and no other one."""
-        begin, end, within, mostly = one.begin or 0, one.end, self._outside[one.source].within, self._outside[one.source].mostly
+        distance, begin, end = self._outside[one.source], one.begin or 0, one.end
+        within, mostly = max(distance.within, SLACK), distance.mostly
         through, before = _through(one.item.row), self._before.get(thread)
         return [
             seen

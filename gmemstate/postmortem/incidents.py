@@ -312,10 +312,13 @@ def _stopped(history: History) -> list[Incident]:
     return list(groups.values())
 
 
+_KINDS = {"SLOT-SWAP-FLIP": Kind.SLOT_SWAP, "PFN-REUSED": Kind.GIVEN_AWAY, "WITNESSES-DISAGREE": Kind.CONTRADICTION}
+
+
 def _findings(history: History) -> list[Incident]:
     groups: dict[tuple[object, ...], Incident] = {}
     for finding in history.findings:
-        kind = {"SLOT-SWAP-FLIP": Kind.SLOT_SWAP, "PFN-REUSED": Kind.GIVEN_AWAY}.get(finding.code, Kind.FINDING)
+        kind = _KINDS.get(finding.code, Kind.FINDING)
         vm = _vm(history, finding.space)
         group = groups.setdefault((kind, vm.id if vm else None), Incident(kind, vm, finding.seq))
         group.findings.append(finding)

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     DISTRUSTED = "host page not to be trusted"
     GIVEN_AWAY = "bad page given away"
     FINDING = "impossible history"
+    CONTRADICTION = "witnesses disagree"
     VM_DEAD = "VM dead"
     HOST_FAULT = "host touched a guest's page"
     VMM_SAID = "VMM reports a failure"

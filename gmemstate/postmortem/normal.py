@@ -298,6 +298,21 @@ def impossible(history: History, seen: Scene, incident: Incident) -> Story:
     return story
 
 
+def contradicted(history: History, seen: Scene, incident: Incident) -> Story:
+    """Two sources say different things of one call: which of them is right, nobody here can tell."""
+    findings = incident.findings
+    story = Story(
+        "unknown",
+        incident.kind,
+        words.guest(history, incident.vm),
+        f"Of {words.count(len(findings), 'conversion')} two sources say different results. What the kernel's own trace says is what is "
+        "counted here; two calls that were taken for one are likelier than a kernel that lies.",
+    )
+    _cite(story, findings)
+    story.complete = False
+    return story
+
+
 def given_away(history: History, seen: Scene, incident: Incident) -> Story:
     """A host page that could not be trusted got a new owner (INV-22)."""
     findings = incident.findings

@@ -32,6 +32,7 @@ TELLERS: dict[Kind, Teller] = {
     Kind.DISTRUSTED: host_pages.distrusted,
     Kind.GIVEN_AWAY: normal.given_away,
     Kind.FINDING: normal.impossible,
+    Kind.CONTRADICTION: normal.contradicted,
     **reports.TELLERS,
 }
 

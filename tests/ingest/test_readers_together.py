@@ -30,7 +30,7 @@ def place(case: str, folder: Path) -> Path:
 
 def told(history: views.History, source: int) -> list[views.Json]:
     """What is said of the conversions that one source has shown, but for their numbers."""
-    numbers = ("id", "request", "evidence")
+    numbers = ("id", "request", "evidence", "witnesses")
     return [
         {name: value for name, value in views.conversion_json(history, conversion).items() if name not in numbers}
         for conversion in history.ordered()

@@ -259,7 +259,8 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.move(conversion, trigger, seq)
     space, vm = conversion.space, memory.vms.get(conversion.space or 0)
     if result == 0:
-        _apply(memory, conversion, seq, certain=True)
+        if conversion.told_by is None or not conversion.gapped:  # else others may have changed its pages in the gap, behind it
+            _apply(memory, conversion, seq, certain=True)
         if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
     elif space is not None and conversion.touched is not None:

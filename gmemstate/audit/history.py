@@ -46,6 +46,7 @@ from gmemstate.model.events import (
     VmBugged,
     VmDead,
     VmmSaid,
+    details,
 )
 from gmemstate.model.findings import Finding
 from gmemstate.model.memory import Memory

@@ -117,9 +117,11 @@ class StoredRecord:
 
     def last_time(self, source: int) -> int | None:
         """The latest time (ns of its own clock) that a source has shown."""
-        rows = self._stream(f"SELECT max(t) FROM event WHERE source = {source:d} AND kind <> {Gap.code:d}")
-        found: int | None = next(iter(rows))[0]
-        return found
+        with self._reading() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute(f"SELECT max(t) FROM event WHERE source = {source:d} AND kind <> {Gap.code:d}")
+            found: int | None = cursor.fetchone()[0]
+            return found
 
     def table(self, name: str) -> list[tuple[Any, ...]]:
         """All rows of a projection, ordered by its key."""

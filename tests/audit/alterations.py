@@ -9,6 +9,7 @@ from gmemstate.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.encoding import NO_HASH, seal
 from gmemstate.model.events import EventRow
+from gmemstate.model.snapshot import FOLD
 from tests.audit.sqlite_file import pages
 from tests.model.test_histories import PRIVATE, VM, Story
 
@@ -147,7 +148,7 @@ ALTERATIONS = [
     Alteration("a changed conversion", "PROJECTION", openly("UPDATE conversion SET errno = 5")),
     Alteration("a lost source", "PROJECTION", openly("DELETE FROM source")),
     Alteration("a range that nobody converted", "PROJECTION", openly("INSERT INTO range VALUES (1, 4096, 1, 'private')")),
-    Alteration("a snapshot that is none", "SNAPSHOT", openly("INSERT INTO snapshot VALUES (1, 1, NULL, x'00')")),
+    Alteration("a snapshot that is none", "SNAPSHOT", openly(f"INSERT INTO snapshot VALUES (1, {FOLD}, NULL, x'00')")),
 ]  # fmt: skip
 
 

@@ -83,6 +83,11 @@ ERRORS = (
     form("vmm_said", rf"Cannot set discarding of RAM broken: {_ERROR}", code="discarding of RAM"),
     form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?=0x)<flags:h>", code="unknown fault flag"),
     form("vmm_said", rf"kvm run failed {_ERROR}", code="kvm run failed"),
+    form(
+        "vmm_said",
+        r"TDX guest reports fatal error\.?(?: Error code: <error_code:h>)?(?:,? ?(?:Error )?[Mm]essage: (?P<message>.{1,160}))?",
+        code="guest ended itself",
+    ),
     form("vmm_said", r"KVM: unknown exit reason <exit:d>", code="unknown exit"),
     form("vmm_said", r"KVM internal error\. Suberror: <suberror:d>", code="KVM internal error"),
     form("vmm_said", r"extra data\[<index:d>\]: <data:h>", code="KVM internal error"),
@@ -99,7 +104,7 @@ ERRORS = (
 """Lines of errors; what follows one in its line belongs to it."""
 
 _HINT = re.compile(
-    r"kvm|KVM|iommufd|vfio|VFIO|(?i:launch_)|ram_block|runstate|memory|notify|RAM|DMA|registers|extra data|reset"
+    r"kvm|KVM|TDX|iommufd|vfio|VFIO|(?i:launch_)|ram_block|runstate|memory|notify|RAM|DMA|registers|extra data|reset"
 ).search
 _REPORT = re.compile(
     r"(?:\S{1,64} )?(?:qemu[\w-]{0,40}(?:\[\d{1,9}\])?: )(?:-[a-z][^:]{0,300}: )?(?P<level>warning: |info: )?."

@@ -8,6 +8,7 @@ from gmemstate.ingest.bpftrace import BpftraceReader
 from gmemstate.ingest.facts import Context, Fact, Marker, Parsed, Said, sound
 from gmemstate.ingest.ftrace import FtraceReader
 from gmemstate.ingest.kernel_log import KernelLog, gap
+from gmemstate.ingest.lines import printable
 from gmemstate.ingest.perf import PerfScriptReader, PerfTraceReader
 from gmemstate.ingest.qemu import Qemu
 from gmemstate.ingest.strace import StraceReader
@@ -59,7 +60,7 @@ class LogReader:
         if not all(sound(one.name, one.args) for one in told):
             return None
         t, at = self._clock.of(frame)
-        beside = {name: word for name, word in (("at", at), ("host", frame.host)) if word is not None}
+        beside = {name: printable(word) for name, word in (("at", at), ("host", frame.host)) if word is not None}
         facts = [Fact(number, t, frame.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside}) for one in told]
         return facts[0] if len(facts) == 1 else facts
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gmemstate.ingest.facts import SECONDS, nanoseconds
+from gmemstate.model.units import seconds
 
 BOOT, REALTIME, PROCESS = "boot", "realtime", "process"
 """Clocks: seconds since the host was started, since 1970, since the writing process was started."""
@@ -50,7 +51,7 @@ class Clock:
         if frame.t is None:
             return None, frame.at
         self.name = self.name or frame.clock
-        return (frame.t, None) if frame.clock == self.name else (None, f"{frame.t} ns of the clock {frame.clock}")
+        return (frame.t, None) if frame.clock == self.name else (None, f"{seconds(frame.t)} ({frame.clock})")
 
 
 def iso_ns(text: str) -> int | None:

@@ -25,7 +25,9 @@ def distrusted(history: History, seen: Scene, incident: Incident) -> Story:
     first = incident.entries[0]
     story.evidence += _lines(history, incident.entries)
     story.add("Reuse", first.reuse_risk)
-    if first.cause is not Cause.SEPT_STILL_MAPS and any(entry.pfn is None for entry in incident.entries):
+    if first.cause not in (Cause.SEPT_STILL_MAPS, Cause.UNUSABLE_PRIVATE) and any(
+        entry.pfn is None for entry in incident.entries
+    ):
         story.missing.append("which host page it is: no line names a pfn")
     return story
 
@@ -202,18 +204,19 @@ def _rmp(facts: dict[str, object]) -> str:
 
 def _refused(history: History, incident: Incident) -> Story:
     """The host could not make a page private: nothing is lost, the guest that is given the page fails."""
+    if "leaf" in details(incident.entries[0].detail):
+        return _refused_by_module(history, incident)
     entries = incident.entries
     facts = details(entries[0].detail)
-    tdx = "leaf" in facts
     story = Story(
         "host platform",
-        "page refused by the TDX module" if tdx else "page refused by the RMP",
+        "page refused by the RMP",
         _who(history, incident),
         f"The platform refused to make {words.count(_pages(entries), 'host page')} the guest's. No memory is lost or exposed; "
         "any guest that is given such a page fails.",
     )
     story.timeline = _timeline(entries)
-    story.add("What", _status(facts) if tdx else _rmp(facts))
+    story.add("What", _rmp(facts))
     basis = (
         " [implied: the page was unassigned, and guest_memfd never gives back what is not assigned]"
         if facts.get("basis") == "implied"
@@ -251,7 +254,9 @@ def _refused(history: History, incident: Incident) -> Story:
     )
     if entries[0].gfn is None:
         story.missing.append('gfn and pfn at once: dmesg | grep "Failed to update RMP entry: GFN"')
-    if not tdx and "path" not in facts:
+    if entries[0].pfn is None:
+        story.missing.append("which host page it is: the first line of the failure: dmesg | grep 'RMPUPDATE failed'")
+    if "path" not in facts:
         story.missing.append(
             "whether it was to be a guest's or the firmware's page: the stack behind the dump: dmesg | grep -A600 'RMPUPDATE failed'"
         )
@@ -260,6 +265,50 @@ def _refused(history: History, incident: Incident) -> Story:
             "whether the page lies at the edge of the RMP table: dmesg | grep -e 'RMP table' -e 'Reserving start/end' -e 'usable ==> reserved' -e BIOS-e820"
         )
     story.complete = not story.missing
+    return story
+
+
+def _refused_by_module(history: History, incident: Incident) -> Story:
+    """The TDX module did not take a page, or a table, into a TD: KVM ends the VM, the page stays the host's."""
+    entries = incident.entries
+    facts = details(entries[0].detail)
+    owned = facts.get("name") == "TDX_PAGE_METADATA_INCORRECT"
+    story = Story(
+        "kernel or module" if owned else "unknown",
+        "page refused by the TDX module",
+        _who(history, incident),
+        f"The TDX module refused {words.count(_pages(entries), 'page')} that KVM gave to a TD ({facts.get('leaf')}). No memory is lost or exposed; KVM "
+        "marks the VM as bugged.",
+    )
+    story.timeline = _timeline(entries)
+    story.add("What", _status(facts))
+    story.add("During", f"{facts['path']} ({facts.get('function')})" if facts.get("path") else None)
+    if owned:
+        unmapped = any(entry.cause is Cause.SEPT_STILL_MAPS for entry in history.memory.messed_up.values())
+        story.add(
+            "Means",
+            "in the module's table of owners (PAMT) the page is not free: most likely it still belongs to a TD that it was never taken from. That is how an earlier private unmap that failed "
+            "comes to light" + ("; one is in this record [nothing ties the two lines]" if unmapped else ""),
+        )
+    story.add(
+        "Then",
+        "the fault returns EIO, and so does every later ioctl of the VM; a status that is transient is tried again and not printed [implied]",
+    )
+    story.add(
+        "Host",
+        "suspect: the page goes back to the allocator, and every TD that is given it fails; ordinary use of it probably works until a reboot clears it"
+        if owned
+        else "safe to keep running; the page is an ordinary one",
+    )
+    story.add(
+        "Do",
+        "save the log and the version of the module; restart the guest"
+        + ("; reboot before the next TD is started" if owned else ""),
+    )
+    story.missing.append("the page: the line names none; trace kvm_mmu_set_spte and a probe on tdh_mem_page_aug")
+    if owned:
+        story.missing.append("the unmap that failed: earlier lines of this boot: journalctl -k -b | grep SEAMCALL")
+    story.complete = False
     return story
 
 

@@ -280,12 +280,15 @@ def _poison(history: History) -> list[Incident]:
 
 
 def _distrusted(history: History) -> list[Incident]:
-    """Host pages that are messed up for another cause than poison."""
+    """Host pages that are messed up for another cause than poison; those of TDX and SNP, and those of different threads, apart."""
     groups: dict[tuple[object, ...], Incident] = {}
     for entry in history.memory.messed_up.values():
         if entry.cause is not Cause.POISONED and entry.state != "cleared":
             vm = history.memory.vms.get(entry.vm or 0)
-            groups.setdefault((entry.cause, entry.vm), Incident(Kind.DISTRUSTED, vm, entry.id)).entries.append(entry)
+            facts = details(entry.detail)
+            of = facts.get("thread") if vm is None else None  # threads of a log without names are of different guests, perhaps
+            key = (entry.cause, entry.vm, of, "leaf" in facts)
+            groups.setdefault(key, Incident(Kind.DISTRUSTED, vm, entry.id)).entries.append(entry)
     return list(groups.values())
 
 

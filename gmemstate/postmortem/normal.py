@@ -56,14 +56,15 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             rows.append(("punch", seconds(punch[T]), text, "", ""))
     story.timeline = words.some(sorted(rows, key=lambda row: row[1].rjust(20)))
     story.add("Note", _said_of(entries, in_file=in_file))
-    story.add(
-        "Guest",
-        "an access to the page ends KVM_RUN with EHWPOISON and KVM_EXIT_MEMORY_FAULT; that is no request for a conversion",
-    )
-    story.add(
-        "Convert",
-        _meaning(incident.vm.dialect if incident.vm is not None else Dialect.UNKNOWN),
-    )
+    if not block:
+        story.add(
+            "Guest",
+            "an access to the page ends KVM_RUN with EHWPOISON and KVM_EXIT_MEMORY_FAULT; that is no request for a conversion",
+        )
+        story.add(
+            "Convert",
+            _meaning(incident.vm.dialect if incident.vm is not None else Dialect.UNKNOWN),
+        )
     story.add("Host", "the page is out of use for good; nothing else is affected")
     if block:
         story.add(

@@ -1,7 +1,7 @@
 """Stories of what kernels and VMMs say of themselves: a VM that died, a page of another that was touched, a VMM that gave up."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, SOURCE, Cause, EventRow, KernelWarned, T, VmDead, details
+from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, RESULT, SOURCE, Cause, EventRow, KernelWarned, T, VmDead, details
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
@@ -90,10 +90,13 @@ def _row(row: EventRow) -> tuple[str, ...]:
     when = seconds(row[T]) if row[T] is not None else report.get("at", "")
     name = KINDS[row[KIND]].name
     text = report.get("text") or report.get("leaf") or report.get("what") or name.replace("_", " ")
-    result = report.get("name", "") if "leaf" in report or "status" in report else report.get("code", "")
     if "result" in report:
-        result = report["result"]
-    return "", when, text, "" if result == "0" else result, ""
+        result = report["result"] if row[RESULT] else ""
+    elif "leaf" in report or "status" in report:
+        result = report.get("name", "")
+    else:
+        result = report.get("code", "") if name != "vmm_said" else ""
+    return "", when, text, result, ""
 
 
 def _places(rows: list[EventRow]) -> str | None:

@@ -125,6 +125,41 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         KernelWarned,
         {"leaf": "0xff", "outcome": "transient"},
     ),
+    "memory that ran out": (
+        "qemu-kvm: page allocation failure: order:9, mode:0x140dca(GFP_HIGHUSER_MOVABLE), nodemask=(null)",
+        KernelWarned,
+        {"what": "page allocation failure"},
+    ),
+    "an access that cannot be emulated": (
+        "kvm: kvm: unexpected emulation request on private memory",
+        KernelWarned,
+        {"what": "emulation of private memory"},
+    ),
+    "bounce buffers": (
+        "ahci 0000:00:04.0: swiotlb buffer is full (sz: 65536 bytes), total 32768 (slots), used 7 (slots)",
+        KernelWarned,
+        {"what": "swiotlb"},
+    ),
+    "the RMP table": (
+        "SEV-SNP: RMP table physical range [0x0000000012300000 - 0x00000000455fffff]",
+        KernelWarned,
+        {"what": "memory map", "of": "RMP table", "first": "0x12300", "behind": "0x45600"},
+    ),
+    "the edge of the RMP table": (
+        "SEV-SNP: Reserving start/end of RMP table on a 2MB boundary [0x0000000045400000]",
+        KernelWarned,
+        {"what": "memory map", "of": "reserved", "first": "0x45400", "behind": "0x45600"},
+    ),
+    "memory of a node": (
+        "  node   1: [mem 0x0000000100000000-0x000000023fffffff]",
+        KernelWarned,
+        {"what": "memory map", "of": "memory of a node", "first": "0x100000", "behind": "0x240000"},
+    ),
+    "firmware that is busy": (
+        "ccp 0000:02:00.5: SEV: too many firmware commands are in-progress, no command buffers available.",
+        KernelWarned,
+        {"what": "security processor"},
+    ),
     "a page that was not accepted": (
         "kvm_intel: Guest access before accepting 0x123000 on vCPU 3",
         VmDead,

@@ -200,6 +200,36 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         MemoryFaultExit,
         {"start": 2, "npages": 1, "flags": 0, "basis": "implied"},
     ),
+    "a TD's own end": (
+        "qemu-kvm: TDX guest reports fatal error. Error code: 0x12, Error message: no memory",
+        VmmSaid,
+        {"code": "guest ended itself", "error_code": "0x12", "message": "no memory"},
+    ),
+    "a step of a TD's launch": (
+        "qemu-kvm: KVM_TDX_FINALIZE_VM failed Input/output error",
+        VmmSaid,
+        {"code": "launch call failed", "what": "KVM_TDX_FINALIZE_VM", "result": 5},
+    ),
+    "a TDX call that the kernel does not know": (
+        "qemu-kvm: -accel kvm: get_tdx_capabilities: KVM_TDX_CAPABILITIES failed: Inappropriate ioctl for device",
+        VmmSaid,
+        {"code": "launch call failed", "what": "KVM_TDX_CAPABILITIES", "result": 25},
+    ),
+    "the end of an SNP launch": (
+        "qemu-kvm: sev_snp_launch_finish: SNP_LAUNCH_FINISH ret=-5 fw_error=8 'Invalid address'",
+        VmmSaid,
+        {"code": "launch call failed", "what": "SNP_LAUNCH_FINISH", "result": 5, "fw_error": 8},
+    ),
+    "a guest_memfd that is refused": (
+        "qemu-kvm: kvm_create_guest_memfd: error creating kvm guest memfd: Permission denied",
+        VmmSaid,
+        {"code": "guest_memfd refused", "result": 13},
+    ),
+    "cloud-hypervisor's DMA in kata's log": (
+        'time="2026-01-02T03:04:05.000000006Z" level=error msg="failed to add" error="reason: VfioMapRegion(DmaMap(IommuDmaMap(Error(28))))" name=shim',
+        VmmSaid,
+        {"code": "DMA", "what": "MAP", "result": 28},
+    ),
     "libkrun's refusal": (
         "Unable to convert memory with properties: gpa: 0x7f000000 size: 0x1000 to_private: true",
         VmmSaid,

@@ -124,3 +124,22 @@ def test_a_vm_that_died_of_its_guest_is_not_said_to_be_bugged(tmp_path: Path) ->
     perhaps = next(words for word, words in unknown.paragraphs if word == "Perhaps")
     assert "dead, by access before accept at trace.txt:1" in perhaps
     assert "no line ties it to this VM" in perhaps
+
+
+def test_the_first_failures_of_two_vms_are_two_stories(tmp_path: Path) -> None:
+    """Each VM prints its own first failure; the threads of the warnings tell them apart."""
+    first = [WARNING, FAILED.format(leaf="TDH_MEM_PAGE_REMOVE", status="0xc0000b0d00000001", entry=ENTRY)]
+    other = [line.replace("4711", "4800").replace("7000.1", "7100.1").replace("0x7654321077", "0x7654322077") for line in first]
+    told = tell(read_lines([line.encode() for line in (*first, *other)], tmp_path))
+    assert [("4711" in story.who, "4800" in story.who) for _, story in told.stories] == [(True, False), (False, True)]
+
+
+def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> None:
+    """Owners disagree (PAMT): the page was never taken from its last TD. Another status says nothing of the kind."""
+    refused = "kvm_intel: SEAMCALL TDH_MEM_PAGE_AUG failed: {status}, entry 0x0, level_state 0x0"
+    owned, told = only(read_lines([refused.format(status="0xc000030000000001").encode()], tmp_path))
+    assert owned.blame == "kernel or module"
+    assert "most likely it still belongs to a TD" in told
+    assert "RMP" not in told
+    _, other = only(read_lines([refused.format(status="0xc000010000000001").encode()], tmp_path))
+    assert "still belongs" not in other

@@ -196,7 +196,9 @@ def _make_current(engine: Engine, where: str, *, writable: bool) -> None:
     if not writable:
         if revision is None:
             raise CannotRead(f"{where}: the ledger is empty; `gmemstate ingest FILE` fills it")
-        raise NotALedger(f"{where}: has the older schema {revision}; `gmemstate --db {where} rebuild` upgrades it, or a copy of it")
+        raise NotALedger(
+            f"{where}: has the older schema {revision}; `gmemstate --db {where} rebuild` upgrades it, or a copy of it"
+        )
     upgrade(engine)
 
 

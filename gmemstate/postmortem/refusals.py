@@ -67,7 +67,11 @@ def _timeline(incident: Incident) -> list[tuple[str, ...]]:
             note = words.took(conversion)
             if conversion.result == EAGAIN and conversion.error_offset is not None:
                 note = f"idx {conversion.error_offset >> 12:#x} in use"
-            again = before is not None and (before.start, before.npages) == (conversion.start, conversion.npages)
+            again = (
+                conversion.result
+                and before is not None
+                and (before.start, before.npages) == (conversion.start, conversion.npages)
+            )
             if again and before is not None and before.asked is not None and conversion.asked is not None:
                 note += f" (+{duration(conversion.asked - before.asked)})"
             old = _done_before(conversion, done)

@@ -2,7 +2,7 @@
 
 from gmemstate.audit.history import History
 from gmemstate.audit.views import gfns
-from gmemstate.model.events import Dialect
+from gmemstate.model.events import Dialect, details
 from gmemstate.model.machines import SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import size_in_words, span
@@ -43,7 +43,8 @@ def rejected(history: History, seen: Scene, incident: Incident) -> Story:
 def _said(conversion: Conversion) -> str:
     if conversion.attributes is None or not arguments_known(conversion):
         return ""
-    return f"attributes {conversion.attributes:#x}"
+    flags = details(conversion.detail).get("flags")
+    return f"flags {flags}" if flags else f"attributes {conversion.attributes:#x}"
 
 
 def no_memory_behind(history: History, seen: Scene, incident: Incident) -> Story:

@@ -219,6 +219,11 @@ def test_refused_arguments_are_told_by_errno_and_nothing_is_said_to_have_changed
         in stories[0].summary
     )
     assert ("arguments that the kernel did not read", "EFAULT") in [(row[1], row[2]) for row in rows(stories[0])]
+    assert [row[4] for row in stories[0].timeline if row[2].startswith("gfn") and row[3] == "EINVAL"] == [
+        "attributes 0x1",
+        "attributes 0xc",
+        "flags 0x1",
+    ]
 
 
 @pytest.mark.parametrize("case", ["simple_tp", "st_conv_tp"])

@@ -123,7 +123,7 @@ class Ledger(Answers):
                 yield Intake(self.record_, self._recording()).follow(source)
             else:
                 source.close()
-                if not (source.moved or source.stopped):
+                if not (source.moved or source.stopped or stop()):
                     raise CannotRead(f"{source.name}: {source.damage or 'is empty'}; there is nothing to read")
             if not source.moved:
                 return

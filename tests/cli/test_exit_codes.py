@@ -148,12 +148,20 @@ def test_state_is_0_where_every_page_that_was_asked_for_is_known(question: str, 
     assert say("--db", half_done, "state", question).code == code
 
 
-def test_state_is_3_where_a_page_that_was_asked_for_is_unknown(poisoned: Path) -> None:
-    """In-place, only guest_memfds have attributes that are known from their birth; the gfns between them are in no slot."""
-    assert say("--db", poisoned, "state", "0x100000+16").code == 0
-    ran = say("--db", poisoned, "state", "0x100000+17")
+def test_state_is_3_where_a_page_that_was_asked_for_is_unknown(tmp_path: Path) -> None:
+    """Of a guest that was there before the record began, only what was converted since is known."""
+    late = ledger_of(tmp_path, "ip_kill_mid")
+    assert say("--db", late, "state", "idx:0x3fff0+16").code == 0
+    ran = say("--db", late, "state", "0x100000+17")
     assert ran.code == 3
     assert "unknown" in ran.out
+
+
+def test_in_place_every_gfn_is_known_where_all_memslots_are(poisoned: Path) -> None:
+    """Without a guest_memfd a gfn is shared."""
+    ran = say("--db", poisoned, "state", "0x100000+17")
+    assert ran.code == 0
+    assert "[0x100000,0x100011)  17     shared" in ran.out
     assert say("--db", poisoned, "state").code == 0
 
 

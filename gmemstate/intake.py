@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
-from gmemstate.ingest.clocks import Distance, distance
+from gmemstate.ingest.clocks import Distance, distance, stated
 from gmemstate.ingest.join import Pairing, placed
 from gmemstate.ingest.lines import Framing, Input
+from gmemstate.ingest.wrappers import REALTIME
 from gmemstate.model.errors import GmemstateError
 from gmemstate.model.events import ACTOR, DETAIL, SOURCE, VALUE, ClockPair, EventRow, T, details
 from gmemstate.sources import TELLING, Compared, Ingested, Refused, Source, Stored
@@ -118,7 +119,7 @@ class Intake:
             found = [
                 Compared(far, one.name, one.reference)
                 for one in (others if source.calls.spans else ())
-                if one.calls.moments and (far := distance(source.calls, one.calls)) is not None
+                if (far := _distance(source, one)) is not None
             ]
             row = told.get(source.id or 0)
             if row is not None and row[T] is not None and row[VALUE] is not None:
@@ -184,6 +185,12 @@ class Intake:
         for source in group:
             ahead = source.compared.distance.ns if source.compared is not None else 0
             source.until = max((end + ahead for number, end in ends if number != source.number), default=None)
+
+
+def _distance(source: Source, other: Source | Stored) -> Distance | None:
+    """How far the clock of a source that sees calls from outside is ahead: by the calls that both show, else by what is stated."""
+    found = distance(source.calls, other.calls) if other.calls.moments else None
+    return stated(other.calls) if found is None and source.clock == REALTIME else found
 
 
 def _groups(sources: list[Source]) -> list[list[Source]]:

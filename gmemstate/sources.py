@@ -83,7 +83,7 @@ class Ingested(NamedTuple):
     clock: str | None = None
     """the source whose clock its own was compared with"""
     calls: int = 0
-    """by how many calls that both have shown"""
+    """by how many calls that both have shown; by none where the other one says itself what the clock of this one showed"""
     within: int = 0
     """how many ns the comparison may be wrong"""
     apart: bool = False
@@ -163,6 +163,11 @@ class Source:
         return None if self.before is None else self.before.id
 
     @property
+    def clock(self) -> str | None:
+        """The clock of its times, if they name one."""
+        return self._reading.clock
+
+    @property
     def reference(self) -> int:
         """As what its events refer to it."""
         return self._own(self._reading.tracker.source)
@@ -214,7 +219,7 @@ class Source:
 
     def _pair(self, compared: Compared) -> EventRow:
         by = compared.distance
-        facts = detail(join="thread", calls=by.calls, within=by.within, mostly=by.mostly)
+        facts = detail(join="thread" if by.calls else "time", calls=by.calls, within=by.within, mostly=by.mostly)
         return ClockPair(t=by.at, other=by.at - by.ns, clock=compared.reference, source=self.reference, detail=facts).row()
 
     def _next(self) -> Item | None:

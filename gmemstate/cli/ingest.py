@@ -107,8 +107,9 @@ def _tell(name: str, result: "Ingested") -> None:
     for number, text in account.first_unparsed:
         click.echo(f"  {name}:{number}: not understood: {text}")
     if result.clock is not None:
+        by = f"{result.calls} calls that both show" if result.calls else "the pair of clocks that it states"
         click.echo(
-            f"  its clock was compared with that of {printable(result.clock)} by {result.calls} calls that both show: "
+            f"  its clock was compared with that of {printable(result.clock)} by {by}: "
             f"right within {result.within / 1_000_000:.3f} ms"
         )
     elif result.apart:

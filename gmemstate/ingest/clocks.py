@@ -27,6 +27,7 @@ ODDEST = 10_000_000
 """How far (ns) one that is no mistake may lie outside."""
 MOSTLY = 4
 """Of the returns of ioctls that name none, one in this many may."""
+SECOND = 1_000_000_000
 CLOSE = 0.8
 """What explains this share of what the best distance explains is another answer."""
 ANY = "ioctl"
@@ -74,6 +75,8 @@ class Calls:
     spans: dict[Call, list[Span]] = field(default_factory=lambda: defaultdict(list))
     moments: list[tuple[int, str, int]] = field(default_factory=list)
     """thread, kind of call, time (ns)"""
+    real: tuple[int, int] | None = None
+    """a time of its clock, and what CLOCK_REALTIME showed then, if the source itself says so (both in ns)"""
     _open: dict[Call, int] = field(default_factory=dict)
     _count: int = 0
 
@@ -87,6 +90,9 @@ class Calls:
         t = fact.t
         if t is None or not fact.thread:
             return
+        if fact.name == "clock_pair":
+            monotonic = fact.args["mono"]
+            self.real = (monotonic if abs(t - monotonic) < SECOND else t, fact.args["real"])
         kind = _INSIDE.get(fact.name)
         if kind is not None:
             self.inside(fact.thread, kind, t)
@@ -134,6 +140,11 @@ def distance(outside: Calls, inside: Calls) -> Distance | None:
     best = max(found, key=lambda one: one.inside)
     rivals = [one for one in found if one.close(best) and one.differs(best)]
     return None if rivals else best.distance
+
+
+def stated(other: Calls) -> Distance | None:
+    """How far CLOCK_REALTIME is ahead of the clock of a source that says so, by no call."""
+    return None if other.real is None else Distance(other.real[1] - other.real[0], SLACK, SLACK, 0, other.real[1])
 
 
 class _Fit(NamedTuple):

@@ -42,6 +42,11 @@ class Reading:
         self._understood = False
 
     @property
+    def clock(self) -> str | None:
+        """The clock of the times so far, if they name one."""
+        return self._reader.clock.name
+
+    @property
     def damage(self) -> str | None:
         """Why the source is not whole, if it is not."""
         if self.input.damage is not None:

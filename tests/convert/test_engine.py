@@ -197,6 +197,21 @@ def test_whatever_fails_once(world: World) -> None:
             pair.folds_alike()
 
 
+@pytest.mark.parametrize("policy", ["track", "uninformed", "hold-and-drop", "hwpoison"])
+def test_what_is_messed_up_is_a_host_page_and_no_index(policy: str) -> None:
+    """Once it is punched out another host page lies there: conversions go on, in both directions."""
+    pair = Pair(World("rfc-v2", policy, "tdx", starts=PRIVATE, people=(("guest", frozenset(), 0),)))
+    pair.trouble("private_unmap", 5)
+    told, expected = pair.convert(Request(0, 8 << 12, 0))
+    assert told == expected == ((0, None) if policy == "uninformed" else (errno.EFAULT, None))
+    pair.punch(5, 6)
+    pair.allocate(5)
+    for attributes in (0, 8, 0):
+        assert pair.convert(Request(0, 8 << 12, attributes)) == ((0, None), (0, None))
+    pair.agree()
+    assert pair.simulation.memory.messed_up
+
+
 # --- users
 
 

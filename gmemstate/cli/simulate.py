@@ -59,7 +59,7 @@ def simulate(
 
 
 def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> "list[Outcome]":
-    from gmemstate.convert.outcome import dialect_name, pairs, run
+    from gmemstate.convert.outcome import pairs, run
     from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 
     wanted = pairs(scenario)
@@ -73,7 +73,7 @@ def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> 
         if impossible := [kind for kind, each in wanted if each not in POLICIES[kind]]:
             if len(impossible) == len(wanted):
                 raise UsageError(
-                    f"{dialect_name(impossible[0])} cannot have the policy {policy}: guest_memfd does not learn of the failure there"
+                    f"{impossible[0].word} cannot have the policy {policy}: guest_memfd does not learn of the failure there"
                 )
             wanted = [pair for pair in wanted if pair[0] not in impossible]
     elif policy is None and dialect != ALL:
@@ -84,7 +84,6 @@ def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> 
 
 def _tell(outcome: "Outcome") -> None:
     from gmemstate.convert.dialects import SOURCES
-    from gmemstate.convert.outcome import dialect_name
     from gmemstate.convert.story import tell
 
     width = min(shutil.get_terminal_size().columns, WIDTH)
@@ -95,7 +94,7 @@ def _tell(outcome: "Outcome") -> None:
     if scenario.about:
         click.echo("\n" + "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in scenario.about.split("\n\n")))
     policy = f", policy {outcome.policy}" if scenario.has_policies else ""
-    head = f"{dialect_name(outcome.dialect)}{policy}: {SOURCES[outcome.dialect]}"
+    head = f"{outcome.dialect.word}{policy}: {SOURCES[outcome.dialect]}"
     click.echo("\n" + textwrap.fill(head, width, break_on_hyphens=False))
     for sentence in tell(outcome):
         indent = "  " + " " * (len(sentence) - len(sentence.lstrip()))
@@ -104,7 +103,6 @@ def _tell(outcome: "Outcome") -> None:
 
 def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
     """The outcomes side by side; a policy that a dialect cannot have is a row of dashes."""
-    from gmemstate.convert.outcome import dialect_name
     from gmemstate.convert.policies import POLICIES, Policy
 
     click.echo(f"{scenario.name}: {scenario.title}\n")
@@ -116,7 +114,7 @@ def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
             outcome = have.get((dialect, policy))
             if outcome is not None or policy not in POLICIES[dialect]:
                 cells = ["-"] * len(HEADER) if outcome is None else _cells(outcome)
-                rows.append([dialect_name(dialect), *([policy.value] if scenario.has_policies else []), *cells])
+                rows.append([dialect.word, *([policy.value] if scenario.has_policies else []), *cells])
     render.as_table(("DIALECT", *(["POLICY"] if scenario.has_policies else []), *HEADER), rows, empty="")
 
 
@@ -164,14 +162,13 @@ def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:
 def _judge(outcomes: "list[Outcome]") -> Exit:
     """Say of each outcome that is not as expected where it first is not."""
     from gmemstate.audit.events import event_line
-    from gmemstate.convert.outcome import dialect_name
     from gmemstate.model.events import event_of
 
     code = Exit.CLEAN
     for outcome in outcomes:
         for difference in outcome.differences[:1]:
             code = Exit.FINDINGS
-            pair = f"{dialect_name(outcome.dialect)}/{outcome.policy}"
+            pair = f"{outcome.dialect.word}/{outcome.policy}"
             talk(
                 f"{outcome.scenario.name}: {pair}: {difference.fact}: expected {difference.expected}, found {difference.found}"
             )
@@ -182,11 +179,10 @@ def _judge(outcomes: "list[Outcome]") -> Exit:
 
 
 def _as_json(outcome: "Outcome") -> dict[str, Any]:
-    from gmemstate.convert.outcome import dialect_name
 
     return {
         "scenario": outcome.scenario.name,
-        "dialect": dialect_name(outcome.dialect),
+        "dialect": outcome.dialect.word,
         "policy": outcome.policy.value,
         **outcome.facts,
         "differences": [difference._asdict() for difference in outcome.differences],

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from gmemstate.convert.engine import VmType
+from gmemstate.convert.engine import VmType, joined
 from gmemstate.convert.facts import messed_up_page, private_runs
 from gmemstate.convert.outcome import Outcome
 from gmemstate.convert.simulation import Simulation
@@ -102,14 +102,7 @@ def _words(runs: list[str], unit: str) -> str:
 def _cut(runs: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The pages that are in both, joined where they touch."""
     others = list(others)
-    found = [(max(start, a), min(end, b)) for start, end in runs for a, b in others if max(start, a) < min(end, b)]
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(found):
-        if joined and joined[-1][1] == start:
-            joined[-1] = joined[-1][0], end
-        else:
-            joined.append((start, end))
-    return joined
+    return joined(sorted((max(start, a), min(end, b)) for start, end in runs for a, b in others if max(start, a) < min(end, b)))
 
 
 def _rest(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -125,6 +125,11 @@ class Call:
         """The kind that the pages shall have."""
         return PRIVATE if self.attributes & PRIVATE_ATTRIBUTE else SHARED
 
+    @property
+    def opposite(self) -> str:
+        """The other kind: users who map pages as that lose them."""
+        return SHARED if self.attributes & PRIVATE_ATTRIBUTE else PRIVATE
+
 
 class Told(NamedTuple):
     """What an ioctl returns: 0 or an errno, and error_offset where the kernel writes it."""
@@ -462,10 +467,15 @@ def misaligned(call: Call) -> bool:
 
 def runs_of(pages_: Iterable[int]) -> list[tuple[int, int]]:
     """Pages as half-open runs."""
-    runs: list[tuple[int, int]] = []
-    for page in sorted(set(pages_)):
-        if runs and runs[-1][1] == page:
-            runs[-1] = runs[-1][0], page + 1
+    return joined((page, page + 1) for page in sorted(set(pages_)))
+
+
+def joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs in order, those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in runs:
+        if found and found[-1][1] == start:
+            found[-1] = found[-1][0], end
         else:
-            runs.append((page, page + 1))
-    return runs
+            found.append((start, end))
+    return found

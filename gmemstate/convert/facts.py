@@ -4,7 +4,7 @@ import errno as errnos
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gmemstate.convert.engine import Told, runs_of
+from gmemstate.convert.engine import Told, joined, runs_of
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.users import Holder
 from gmemstate.model.events import (
@@ -132,13 +132,7 @@ def messed_up_page(entry: MessedUp) -> str:
 
 def words(runs: Iterable[tuple[int, int]]) -> list[str]:
     """Runs of pages as a scenario writes them; neighbours are joined."""
-    merged: list[tuple[int, int]] = []
-    for start, end in runs:
-        if merged and merged[-1][1] == start:
-            merged[-1] = merged[-1][0], end
-        else:
-            merged.append((start, end))
-    return [f"{start}+{end - start}" for start, end in merged]
+    return [f"{start}+{end - start}" for start, end in joined(runs)]
 
 
 def private_runs(simulation: Simulation, space: int) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ from itertools import count, pairwise
 
 from gmemstate.convert.dialects import CONVERT, SOURCES
 from gmemstate.convert.engine import Call, Fault, Kernel, Setting, Told, VmType, carry_out, drive, runs_of, shift
-from gmemstate.convert.policies import DIALECT_NAMES, Policy
+from gmemstate.convert.policies import Policy
 from gmemstate.convert.users import PageUser
 from gmemstate.model.events import (
     Access,
@@ -114,9 +114,8 @@ class Host:
 
     def open(self, name: str) -> None:
         """Begin the record: a source that shows everything."""
-        names = {dialect: text for text, dialect in DIALECT_NAMES.items()}
         self.record(SourceOpened(detail=detail(
-            name=name, format="simulation", dialect=names[self.dialect], follows=SOURCES[self.dialect], policy=self.policy.value,
+            name=name, format="simulation", dialect=self.dialect.word, follows=SOURCES[self.dialect], policy=self.policy.value,
         )))  # fmt: skip
         for capability in Capability:
             self.record(SourceShows(capability=capability))

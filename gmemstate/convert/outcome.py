@@ -8,7 +8,7 @@ from gmemstate.convert import requests
 from gmemstate.convert.engine import Call, Fault
 from gmemstate.convert.facts import answer, error_name, facts, plain, refusal, shown_by
 from gmemstate.convert.host import VMM
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.policies import POLICIES, Policy
 from gmemstate.convert.scenario import MemslotSpec, Scenario
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.tables import Run
@@ -206,8 +206,3 @@ def _memslot(
     delete: bool = False,
 ) -> MemslotSpec:
     return MemslotSpec(slot, gfn, 0 if delete else count, page, vm, 0 if plain else gmem)
-
-
-def dialect_name(dialect: Dialect) -> str:
-    """How the command line calls a dialect."""
-    return next(name for name, found in DIALECT_NAMES.items() if found is dialect)

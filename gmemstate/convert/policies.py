@@ -28,9 +28,4 @@ POLICIES = {
 }
 """The policies that a dialect can have. In the others guest_memfd has no way to learn of the failure, or nothing to spin on."""
 
-DIALECT_NAMES = {
-    "mainline": Dialect.MAINLINE,
-    "rfc-v2": Dialect.RFC_V2,
-    "inplace": Dialect.INPLACE,
-    "check-first": Dialect.CHECK_FIRST,
-}
+DIALECT_NAMES = {dialect.word: dialect for dialect in POLICIES}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from gmemstate.convert import users
 from gmemstate.convert.engine import Setting
-from gmemstate.convert.policies import DIALECT_NAMES, Policy
+from gmemstate.convert.policies import Policy
 from gmemstate.convert.tables import Run
 from gmemstate.model.events import Dialect
 
@@ -82,9 +82,8 @@ class Scenario:
 
     def expected(self, dialect: Dialect, policy: Policy) -> dict[str, Any]:
         """What must come of it: what is said of all, then of the dialect, then of the policy."""
-        name = next(text for text, found in DIALECT_NAMES.items() if found is dialect)
         facts: dict[str, Any] = {}
-        for key in ((None, None), (name, None), (name, policy.value)):
+        for key in ((None, None), (dialect.word, None), (dialect.word, policy.value)):
             facts |= self.expect.get(key, {})
         return facts
 

@@ -150,6 +150,11 @@ class Dialect(IntEnum):
     INPLACE = 3
     CHECK_FIRST = 4
 
+    @property
+    def word(self) -> str:
+        """How people call it: ``rfc-v2``."""
+        return self.name.lower().replace("_", "-")
+
 
 class User(IntEnum):
     """Who maps or holds pages: the mail's A, B and C."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.history import History
-from gmemstate.audit.invariants import CATALOGUE, Inspection, Judged, Outcome, dialect_name, evaluate
+from gmemstate.audit.invariants import CATALOGUE, Inspection, Judged, Outcome, evaluate
 from gmemstate.audit.invariants.catalogue import OnRecord
 from gmemstate.audit.invariants.inspection import KEPT
 from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND
@@ -79,7 +79,7 @@ def catalogue_in_words() -> str:
     parts = []
     nothing = OnRecord(dialects=set(Dialect))
     for entry in CATALOGUE.values():
-        dialects = ", ".join(dialect_name(dialect) for dialect in entry.dialects)
+        dialects = ", ".join(dialect.word for dialect in entry.dialects)
         lacks = "; or ".join(reason for need in entry.needs if (reason := need(nothing)) is not None)
         parts.append(f"### {entry.id} ({entry.severity}; {dialects})\n\n{entry.claim}\nSource: {entry.source}.\n"
                      f"Not evaluable where {lacks}.\n")  # fmt: skip
@@ -302,7 +302,9 @@ def test_a_scenario_breaks_what_it_is_there_to_break(name: str) -> None:
     assert found == {invariant for title, invariant in BROKEN_BY_DESIGN if title == name}
 
 
-@pytest.mark.parametrize("dialect", [Dialect.MAINLINE, Dialect.RFC_V2, Dialect.INPLACE, Dialect.CHECK_FIRST], ids=dialect_name)
+@pytest.mark.parametrize(
+    "dialect", [Dialect.MAINLINE, Dialect.RFC_V2, Dialect.INPLACE, Dialect.CHECK_FIRST], ids=lambda dialect: dialect.word
+)
 def test_a_simulated_host_breaks_none(dialect: Dialect) -> None:
     """Whoever maps and holds what, whatever is converted, punched and poisoned, and whatever memory runs out."""
     for seed in range(25):

@@ -13,7 +13,7 @@ import pytest
 from gmemstate.audit.invariants import Outcome as Judgement
 from gmemstate.audit.invariants import evaluate
 from gmemstate.convert.facts import FACTS, NUMBER, TABLE, VM
-from gmemstate.convert.outcome import Outcome, dialect_name, pairs, run
+from gmemstate.convert.outcome import Outcome, pairs, run
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES
 from gmemstate.convert.reading import catalogue, load
 from gmemstate.convert.scenario import Scenario
@@ -25,7 +25,7 @@ from tests.cli.running import say
 GOLDEN = Path(__file__).parent / "golden"
 SCENARIOS = {name: load(name) for name in catalogue()}
 PAIRS = [
-    pytest.param(name, dialect, policy, id=f"{name}-{dialect_name(dialect)}-{policy}")
+    pytest.param(name, dialect, policy, id=f"{name}-{dialect.word}-{policy}")
     for name, scenario in SCENARIOS.items()
     for dialect, policy in pairs(scenario)
 ]
@@ -38,7 +38,7 @@ def played(name: str, dialect: Any, policy: Any) -> Outcome:
 
 def of(name: str, dialect: str, policy: str = "bug-vm") -> Outcome:
     """A scenario under a pair, by their names."""
-    found = [pair for pair in pairs(SCENARIOS[name]) if (dialect_name(pair[0]), pair[1]) == (dialect, policy)]
+    found = [pair for pair in pairs(SCENARIOS[name]) if (pair[0].word, pair[1]) == (dialect, policy)]
     return played(name, *found[0])
 
 
@@ -102,7 +102,7 @@ def broken(outcome: Outcome) -> set[str]:
 
 def meant(outcome: Outcome) -> set[str]:
     """Those that it is meant to break."""
-    name, dialect, policy = outcome.scenario.name, dialect_name(outcome.dialect), outcome.policy.value
+    name, dialect, policy = outcome.scenario.name, outcome.dialect.word, outcome.policy.value
     keys = ((name, dialect), (name, policy), (name, dialect, policy))
     return set().union(*(BROKEN.get(key, set()) for key in keys))
 
@@ -114,7 +114,7 @@ def test_it_breaks_the_invariants_that_it_is_about_and_no_other(name: str, diale
 
 
 def test_each_invariant_that_is_to_be_broken_is_of_a_pair_that_is_played() -> None:
-    played_pairs = [(s.name, dialect_name(d), p.value) for s in SCENARIOS.values() for d, p in pairs(s)]
+    played_pairs = [(s.name, d.word, p.value) for s in SCENARIOS.values() for d, p in pairs(s)]
     for key in BROKEN:
         assert [pair for pair in played_pairs if pair[0] == key[0] and set(key) <= set(pair)], key
 
@@ -306,7 +306,7 @@ def test_pairs_that_cannot_exist_are_dashes() -> None:
     for dialect in SCENARIOS["sc-10-page-remove-fails"].dialects:
         for policy in ("uninformed", "hold-and-drop", "track", "bug-vm", "hwpoison"):
             possible = policy in [each.value for each in POLICIES[dialect]]
-            assert (rows[dialect_name(dialect), policy] == ["-"] * 6) != possible
+            assert (rows[dialect.word, policy] == ["-"] * 6) != possible
 
 
 def test_one_pair_is_told_and_an_impossible_one_refused() -> None:
@@ -333,7 +333,7 @@ def test_a_wrong_expectation_is_a_finding_that_names_the_event(tmp_path: Path) -
 def test_json_has_all_facts_of_all_pairs() -> None:
     found = json.loads(say("simulate", "sc-10", "--dialect", "all", "--policy", "all", "--json").out)
     assert [(each["dialect"], each["policy"]) for each in found] == [
-        (dialect_name(dialect), policy.value) for dialect, policy in pairs(SCENARIOS["sc-10-page-remove-fails"])
+        (dialect.word, policy.value) for dialect, policy in pairs(SCENARIOS["sc-10-page-remove-fails"])
     ]
     for each in found:
         assert set(each) == {"scenario", "dialect", "policy", "differences", *FACTS}

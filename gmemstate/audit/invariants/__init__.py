@@ -5,7 +5,7 @@ record lacks for a look. What is unknown or torn breaks nothing: a judge looks o
 """
 
 from gmemstate.audit.invariants import answers, guests, hostpages, kinds, steps
-from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, dialect_name
+from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant
 from gmemstate.audit.invariants.inspection import Breach, Inspection, Judged, Outcome, evaluate
 
 JUDGES = (answers, steps, kinds, hostpages, guests)
@@ -19,6 +19,5 @@ __all__ = [
     "Invariant",
     "Judged",
     "Outcome",
-    "dialect_name",
     "evaluate",
 ]

@@ -106,13 +106,8 @@ class Invariant(NamedTuple):
     def missing(self, record: OnRecord) -> str | None:
         """Why a record without a single look at it could not have one; None if it could."""
         if len(self.dialects) < len(ALL) and not record.dialects & set(self.dialects):
-            return f"no guest of dialect {' or '.join(dialect_name(dialect) for dialect in self.dialects)} is on record"
+            return f"no guest of dialect {' or '.join(dialect.word for dialect in self.dialects)} is on record"
         return next((reason for need in self.needs if (reason := need(record)) is not None), None)
-
-
-def dialect_name(dialect: Dialect) -> str:
-    """How people call a dialect."""
-    return dialect.name.lower().replace("_", "-")
 
 
 M, R, V, P = Dialect.MAINLINE, Dialect.RFC_V2, Dialect.INPLACE, Dialect.CHECK_FIRST

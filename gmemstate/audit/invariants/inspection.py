@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, OnRecord, dialect_name
+from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, OnRecord
 from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND, Judge, Moment, Steps
 from gmemstate.model.events import (
     ACTOR,
@@ -83,7 +83,7 @@ class Judged:
         return {
             "id": invariant.id,
             "severity": invariant.severity,
-            "dialects": [dialect_name(dialect) for dialect in invariant.dialects],
+            "dialects": [dialect.word for dialect in invariant.dialects],
             "claim": invariant.claim,
             "outcome": self.outcome,
             "looks": self.looks,

@@ -86,12 +86,12 @@ def _check(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Doing[Told]:
 
 def _go(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Steps:
     """Unmap, store, restructure."""
-    space, kind = call.space, SHARED if call.target == PRIVATE else PRIVATE
+    space = call.space
     for first, last in items:
         yield ZapStarted(conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes)
         if call.target == PRIVATE and (yield from kernel.unmap(space, first, last, User.HOST, User.IOMMU)) is None:
             return None
-        if (yield from kernel.zap(space, first, last, kind)) is None:
+        if (yield from kernel.zap(space, first, last, call.opposite)) is None:
             return None
     # a bug: the failing page is marked, the conversion is refused before the attribute changes
     for first, last in items if call.target == SHARED else ():

@@ -78,7 +78,7 @@ def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
         yield ZapStarted(
             conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
-        if (yield from kernel.zap(space, first, last, SHARED if to_private else PRIVATE, slot)) is None:
+        if (yield from kernel.zap(space, first, last, call.opposite, slot)) is None:
             return None
     yield from kernel.learn(space, start, end)
     # 7. kvm_arch_gmem_make_shared(): a failure is a WARN_ONCE, the page counts as shared all the same

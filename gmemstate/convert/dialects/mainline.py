@@ -18,7 +18,6 @@ from gmemstate.model.events import (
     Reserved,
     ZapStarted,
 )
-from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.objects import Slot
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
@@ -74,7 +73,7 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
         yield ZapStarted(
             conversion=THIS, space=vm.id, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
-        if (yield from kernel.zap(vm.id, first, last, SHARED if call.target == PRIVATE else PRIVATE)) is None:
+        if (yield from kernel.zap(vm.id, first, last, call.opposite)) is None:
             return None
     yield from kernel.learn(vm.id, start, end)
     # 6. xa_store() cannot fail: the entries are reserved

@@ -18,6 +18,7 @@ from gmemstate.model.events import (
     SEQ,
     SOURCE,
     SPACE,
+    VALUE,
     ClockPair,
     ConvertReturned,
     DmaFaulted,
@@ -43,6 +44,7 @@ from gmemstate.model.events import (
     T,
     TaskSignalled,
     TaskStuck,
+    VcpuExited,
     VmBugged,
     VmDead,
     VmmSaid,
@@ -190,13 +192,16 @@ class History(Moment):
 def _remarkable(row: EventRow) -> bool:
     """Whether a VMM's log tells of a memslot or a device's mapping that was refused; it names no VM.
 
-    Or a large page was mapped over small ones that had other memory behind them.
+    Or a large page was mapped over small ones that had other memory behind them, or KVM could not go on with a vCPU.
     """
+    if row[KIND] == VcpuExited.code:
+        return row[VALUE] == KVM_EXIT_INTERNAL_ERROR
     if row[KIND] == FaultServed.code:
         return row[DETAIL] is not None and '"replaced"' in row[DETAIL]
     return row[KIND] in _CALLS_OF_VMMS and row[SPACE] is None and bool(row[RESULT])
 
 
+KVM_EXIT_INTERNAL_ERROR = 17
 _CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
 
 

@@ -9,7 +9,7 @@ from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, T
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 
 KVM_HC_MAP_GPA_RANGE = 12
-KVM_EXIT_HYPERCALL, KVM_EXIT_MEMORY_FAULT = 3, 39
+KVM_EXIT_HYPERCALL, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_MEMORY_FAULT = 3, 17, 39
 EINTR, EFAULT, EHWPOISON = 4, 14, 133
 SIGBUS, SIGKILL = 7, 9
 FROM_KERNEL = 128
@@ -136,7 +136,12 @@ def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return True
     if error != -EINTR:
         thread.exit = fact._replace(args={"reason": reason if reason is not None else -1, "err": error})
-    return False
+    again, thread.failed = thread.failed, reason == KVM_EXIT_INTERNAL_ERROR and error == 0
+    if thread.failed and not again:  # a VMM that runs the vCPU again gets the same exit for ever
+        tracker.emit(
+            VcpuExited(thread=thread.tid, space=_space(tracker, thread), reason=reason, result=0, **_at(tracker, fact))
+        )
+    return thread.failed
 
 
 def enter_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:

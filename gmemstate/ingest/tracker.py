@@ -242,6 +242,8 @@ class Thread:
     exit: Fact | None = None
     """the last return of KVM_RUN, if it asks for nothing and is not on record yet"""
     exit_told: bool = False
+    failed: bool = False
+    """its last exit was KVM_EXIT_INTERNAL_ERROR"""
     fault_told: bool = False
     entered: int | None = None
     """the line since which its vCPU runs the guest"""

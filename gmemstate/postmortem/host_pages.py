@@ -16,7 +16,7 @@ from gmemstate.postmortem.story import Evidence, Story
 
 STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
 """What taking one private page from a TD is made of (tdx_sept_remove_leaf_spte)."""
-NEXT_TIME = "the gfn: next time trace it: perf probe, or kprobe events, on tdh_mem_page_remove and kvm_vm_ioctl"
+NEXT_TIME = "the gfn: next time tools/capture trace --pages --pid PID-OF-THE-VMM"
 
 
 def distrusted(history: History, seen: Scene, incident: Incident) -> Story:

@@ -18,9 +18,10 @@ from gmemstate.postmortem.patterns import Facts, fits
 BLAMES = ("kernel or module", "host platform", "VMM", "guest", "memory shortage", "unknown", "nobody")
 TEXTS = {
     "host log": "the host's kernel log of the same minute: dmesg -T | grep -e SEAMCALL -e SEV -e kvm -e 'Memory failure'",
-    "vmm log": "which VM it was and what it had asked for: its VMM's log of the same second (QEMU: -msg timestamp=on -trace "
-    "kvm_convert_memory)",
-    "answer": "what the kernel answered: strace -f -ttt -yy -e trace=ioctl,fallocate -p PID-OF-THE-VMM",
+    "vmm log": "which VM it was and what it had asked for: its VMM's log of the same second (tools/capture qemu prints "
+    "the options with which QEMU says it)",
+    "answer": "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e trace=ioctl,fallocate -p "
+    "PID-OF-THE-VMM",
     "end of the vm": "every later ioctl of the VM returns EIO; its vCPUs cannot run any more",
     "safe": "not affected: no page of it is suspect, leaked or poisoned by this",
 }

@@ -185,7 +185,7 @@ def stopped(history: History, seen: Scene, incident: Incident) -> Story:
             f"(implicit conversion): {'; '.join(wishes[:4])}. Whether it was applied, this record does not show."
         )
         story.missing.append(
-            "what the kernel answered: strace -f -ttt -yy -e trace=ioctl of the VMM, or a return probe on kvm_vm_ioctl"
+            "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e trace=ioctl -p PID-OF-THE-VMM"
         )
         story.complete = False
         return story

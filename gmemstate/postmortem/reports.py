@@ -73,7 +73,7 @@ def _in_its_own_words(report: dict[str, str]) -> Meaning:
         {}, "unknown", "VMM reports a failure" if who == "A VMM" else "kernel reports a failure",
         f"{who} reports: {what}{place}{result}. Whether a conversion failed by it, this record does not show.",
         (("Way", "{path}"),),
-        (("what was asked and answered meanwhile: a trace with the return probes on kvm_vm_ioctl, or strace -f -e trace=ioctl of the VMM", None),),
+        (("what was asked and answered meanwhile: tools/capture collect, or next time tools/capture trace --pid PID-OF-THE-VMM", None),),
     )  # fmt: skip
 
 

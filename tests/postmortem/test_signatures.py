@@ -167,6 +167,20 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["qemu-kvm: SNP_LAUNCH_UPDATE ret=-5 fw_error=0 ''"],
         ["qemu-kvm: SEV-SNP: failed to configure initialprivate guest memory"],
     ),
+    "large-page-over-mixed-range": (
+        [
+            "vcpu-77   [003] ..... 5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 200 level 2 old_spte 7700b16827 new_spte 5555600ea7",
+            "vcpu-77   [003] ..... 5.000002: kvm_tdp_mmu_spte_changed: as id 0 gfn 205 level 1 old_spte 123456e67 new_spte 5a0",
+        ],
+        [
+            "vcpu-77   [003] ..... 5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 200 level 2 old_spte 7700b16827 new_spte 5555600ea7",
+            "vcpu-77   [003] ..... 5.000002: kvm_tdp_mmu_spte_changed: as id 0 gfn 205 level 1 old_spte 5555605e67 new_spte 5a0",
+        ],
+    ),
+    "visibility-half-changed": (
+        ["failed to modify gpa visibility, elements successfully processed 17: Operation denied."],
+        ["failed to modify gpa visibility, elements successfully processed 0: Operation denied."],
+    ),
     "sev-term-unknown": (["KVM: unknown exit reason 24"], ["KVM: unknown exit reason 39"]),
 }  # fmt: skip
 """Known problem to a log that fits, and one that nearly does: the same kind of line, without what makes it that problem."""

@@ -3,6 +3,7 @@
     tools/bench append      recording, against raw executemany of the same rows (and the eventsourcing library)
     tools/bench replay      checked replay, against fetching the same rows (and the eventsourcing library)
     tools/bench map         the range map, against SortedDict
+    tools/bench moment      the state at any moment of a long record (GMEMSTATE_BENCH_EVENTS=1e7: of ten million events)
     tools/bench parse       reading ftrace, against one regular expression and int() for each line; and its memory
 
 Every round runs each contender once, the order turning round; the figure is the median over the rounds of the ratio
@@ -16,12 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.append import append
+from benchmarks.moment import moment
 from benchmarks.parse import parse
 from benchmarks.rangemap import rangemap
 from benchmarks.replay import replay
 
 if __name__ == "__main__":
-    verbs = {"append": append, "replay": replay, "map": rangemap, "parse": parse}
+    verbs = {"append": append, "replay": replay, "map": rangemap, "moment": moment, "parse": parse}
     chosen = sys.argv[1:] or list(verbs)
     if unknown := [name for name in chosen if name not in verbs]:
         sys.exit(f"{unknown[0]}: no such benchmark; there are {', '.join(verbs)}")

@@ -302,6 +302,9 @@ def _guest_rows(moment: Moment, vm: Vm, start: int, end: int) -> Iterator[StateR
         if first >= last:
             continue
         at = bisect(edges, first)
+        if last <= edges[at] and "(" not in state:
+            yield StateRow(vm.name, None, first, last, state, behind[at - 1] if state == PRIVATE else None, None, vm.gone)
+            continue
         cuts = [first, *edges[at : bisect_left(edges, last)], last]
         for n, (low, high) in enumerate(pairwise(cuts), at - 1):
             held = _holder(memory, vm, low) if "(" in state else None

@@ -177,7 +177,7 @@ class Memory:
         ranges = self.ranges.get(space)
         if ranges is None:
             return [StateRun(start, end, UNKNOWN)] if start < end else []
-        return [StateRun(first, last, _STATES[code]) for first, last, code in ranges.runs(start, end)]
+        return [StateRun(first, last, _STATES[code]) for first, last, code in ranges.spans(start, end)]
 
     def attribute(self, vm: int, gfn: int) -> str:
         """The state of a gfn as the guest sees it, whether the VM or a guest_memfd holds the attribute."""

@@ -63,17 +63,22 @@ class RangeMap:
 
     def runs(self, start: int, end: int) -> list[Run]:
         """The runs inside ``[start, end)``, clipped to it, in order."""
-        found = []
-        block = bisect_right(self._firsts, start) - 1
-        i = bisect_right(self._starts[block], start) - 1
-        while start < end:
-            stop = min(end, self._end(block, i))
-            found.append(Run(start, stop, self._values[block][i]))
-            start = stop
-            i += 1
-            if i == len(self._starts[block]):
-                block, i = block + 1, 0
-        return found
+        return list(map(Run._make, self.spans(start, end)))
+
+    def spans(self, start: int, end: int) -> list[tuple[int, int, int]]:
+        """The runs inside ``[start, end)`` as plain tuples."""
+        if start >= end:
+            return []
+        block, last = bisect_right(self._firsts, start) - 1, bisect_left(self._firsts, end) - 1
+        i, j = bisect_right(self._starts[block], start) - 1, bisect_left(self._starts[last], end)
+        if block == last:
+            starts, values = self._starts[block][i:j], self._values[block][i:j]
+        else:
+            between = slice(block + 1, last)
+            starts = list(chain(self._starts[block][i:], *self._starts[between], self._starts[last][:j]))
+            values = bytearray().join((self._values[block][i:], *self._values[between], self._values[last][:j]))
+        starts[0] = start
+        return list(zip(starts, [*starts[1:], end], values, strict=True))
 
     def set(self, start: int, end: int, value: int) -> None:
         """Give every page of ``[start, end)`` the value; cost does not depend on the number of pages."""
@@ -149,18 +154,18 @@ class RangeMap:
                 self._put(block, i - 1, i, start, end, new, starts[i])
             return []
         unexpected = []
-        todo: list[Run] = []
-        for run in self.runs(start, end):
-            new = table[run.value]
+        todo: list[tuple[int, int, int]] = []
+        for first, last, value in self.spans(start, end):
+            new = table[value]
             if new == UNEXPECTED:
-                unexpected.append(run)
-                new = run.value
-            if todo and todo[-1].value == new:
-                todo[-1] = Run(todo[-1].start, run.end, new)
+                unexpected.append(Run(first, last, value))
+                new = value
+            if todo and todo[-1][2] == new:
+                todo[-1] = (todo[-1][0], last, new)
             else:
-                todo.append(Run(run.start, run.end, new))
-        for run in todo:
-            self.set(*run)
+                todo.append((first, last, new))
+        for changed in todo:
+            self.set(*changed)
         return unexpected
 
     def step_all(self, table: bytes) -> None:

@@ -17,8 +17,8 @@ from gmemstate.model.events import (
 )
 
 
-def traffic(n: int, seed: int = 3) -> list[EventRow]:
-    """``n`` rows of conversions over 16 GiB."""
+def traffic(n: int, seed: int = 3, over: int = 1 << 22) -> list[EventRow]:
+    """``n`` rows of conversions over 16 GiB (or another number of pages)."""
     rnd = random.Random(seed)
     rows = [
         SourceOpened(source=-1).row(),
@@ -28,7 +28,7 @@ def traffic(n: int, seed: int = 3) -> list[EventRow]:
     conversion, t = -3, 0
     while len(rows) < n:
         npages = rnd.choices((1, 16, 512), (4, 5, 1))[0]
-        start = rnd.randrange(1 << 22) // npages * npages
+        start = rnd.randrange(over) // npages * npages
         conversion -= 1
         t += 1000
         same = {"conversion": conversion, "space": -2, "source": -1}

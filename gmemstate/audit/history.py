@@ -101,9 +101,16 @@ class History(Moment):
 
     def fold(self, rows: Iterable[EventRow]) -> Self:
         """Apply rows in order."""
-        apply, memory = self.memory.apply, self.memory
+        self.memory.fold(self._followed(rows))
+        self._collect()
+        for conversion in self.memory.conversions.values():
+            self._keep(conversion)
+        return self
+
+    def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
+        memory = self.memory
         for n, row in enumerate(rows, 1):
-            apply(row)
+            yield row
             if row[KIND] in ABOUT_SOURCES:
                 self.learn(row)
             elif row[KIND] in REPORTS or _remarkable(row):
@@ -116,10 +123,6 @@ class History(Moment):
                 self.kills.append(row)
             if memory.ended or memory.testimonies or n % AT_ONCE == 0:
                 self._collect()
-        self._collect()
-        for conversion in memory.conversions.values():
-            self._keep(conversion)
-        return self
 
     def _collect(self) -> None:
         memory = self.memory

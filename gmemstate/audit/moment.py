@@ -1,7 +1,7 @@
 """A moment of a record: the memory, and what the record says of its sources. It can be had from a snapshot and a tail."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -63,14 +63,17 @@ class Moment:
 
     def fold(self, rows: Iterable[EventRow]) -> Self:
         """Apply rows in order."""
-        memory = self.memory
+        self.memory.fold(self._followed(rows))
+        return self
+
+    def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
+        """The rows; each is taken in once the memory has folded it and asks for the next one."""
         for row in rows:
-            memory.apply(row)
+            yield row
             if row[KIND] in ABOUT_SOURCES:
                 self.learn(row)
-            elif memory.seq % AT_ONCE == 0:
-                memory.forget_news()
-        return self
+            elif row[SEQ] % AT_ONCE == 0:
+                self.memory.forget_news()
 
     def learn(self, row: EventRow) -> None:
         """Take in an event that is about a source."""

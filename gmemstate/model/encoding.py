@@ -49,9 +49,8 @@ class Batch(NamedTuple):
 
 def seal(rows: Sequence[EventRow], first: int, recorded: int, previous: bytes) -> Batch:
     """The batch of the rows; raises BadEvent where a column does not fit."""
-    digest = hashlib.sha256(MAGIC + previous + _HEADER.pack(first, len(rows), recorded))
-    digest.update(encode(rows))
-    return Batch(first, len(rows), recorded, previous, digest.digest())
+    header = _HEADER.pack(first, len(rows), recorded)
+    return Batch(first, len(rows), recorded, previous, hashlib.sha256(MAGIC + previous + header + encode(rows)).digest())
 
 
 def encode(rows: Sequence[EventRow]) -> bytes:

@@ -102,19 +102,24 @@ class Memory:
 
     def apply(self, row: EventRow) -> None:
         """Fold one event, as its row. What it finds is added to ``findings``."""
-        seq, kind = row[SEQ], row[KIND]
-        handler = HANDLERS.get(kind)
-        if handler is not None:
-            if self.late and row[SOURCE] in self.late:
-                self._moving = not self._is_late(row)
-            handler(self, seq, row)
-            self._moving = True
-        elif kind not in KINDS:
-            self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
-        space = row[SPACE]
-        if space is not None:
-            self.last_of[space] = seq
-        self.seq = seq
+        self.fold((row,))
+
+    def fold(self, rows: Iterable[EventRow]) -> None:
+        """Fold events in order."""
+        handlers, last_of, late = HANDLERS, self.last_of, self.late
+        for row in rows:
+            seq, kind, space = row[SEQ], row[KIND], row[SPACE]
+            handler = handlers.get(kind)
+            if handler is not None:
+                if late and row[SOURCE] in late:
+                    self._moving = not self._is_late(row)
+                handler(self, seq, row)
+                self._moving = True
+            elif kind not in KINDS:
+                self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
+            if space is not None:
+                last_of[space] = seq
+            self.seq = seq
 
     def _is_late(self, row: EventRow) -> bool:
         """Whether an event of a source that speaks of the past does so still."""
@@ -320,6 +325,13 @@ class Memory:
         """Those whose result is not on record yet."""
         return list(self.conversions.values())
 
+    def guest_of(self, conversion: Conversion) -> Vm | None:
+        """The guest of a conversion, if it is known."""
+        space = conversion.space
+        if space is None or space in self.vms:
+            return self.vms.get(space or 0)
+        return self.vms.get(self.owner(space) or 0)
+
     def vm_of(self, conversion: Conversion) -> int | None:
         """The guest of a conversion, if it is known."""
         return self.owner(conversion.space)
@@ -335,7 +347,7 @@ class Memory:
 
         Lines that name no guest are about the only one that there is.
         """
-        vm = self.vms.get(self.vm_of(conversion) or 0)
+        vm = self.guest_of(conversion)
         source = self.sources.get(conversion.source or 0)
         unnamed = source.shows if source is not None else frozenset()
         if vm is None or not unnamed:
@@ -380,6 +392,5 @@ class Memory:
 def fold(rows: Iterable[EventRow], memory: Memory | None = None) -> Memory:
     """Apply rows in order."""
     memory = memory or Memory()
-    for row in rows:
-        memory.apply(row)
+    memory.fold(rows)
     return memory

@@ -151,9 +151,16 @@ class Gmem:
     """the order of the folio behind each page, where there is one"""
 
 
+@dataclass(slots=True)
 class Conversion:
-    """One ioctl, as one thread issued it. What is not known of it (yet) has the default of the class."""
+    """One ioctl, as one thread issued it. What is not known of it (yet) has its default."""
 
+    id: int
+    source: int | None
+    through: Through
+    thread: int | None = None
+    met: int | None = None
+    first_line: int | None = None
     state: str = NEW
     space: int | None = None
     start: int | None = None
@@ -205,23 +212,11 @@ class Conversion:
     shown: frozenset[int] = frozenset()
     """what its source had proven to show of its guest when it, or the source, ended"""
 
-    def __init__(
-        self,
-        id: int,
-        source: int | None,
-        through: Through,
-        thread: int | None = None,
-        met: int | None = None,
-        first_line: int | None = None,
-    ) -> None:
-        self.id = id
-        self.source = source
-        self.through = through
-        self.in_vm = through is Through.VM_IOCTL
-        """whether its pages are gfns of a VM (else page indices of a guest_memfd)"""
-        self.thread = thread
-        self.met = met
-        self.first_line = first_line
+    in_vm: bool = field(init=False)
+    """whether its pages are gfns of a VM (else page indices of a guest_memfd)"""
+
+    def __post_init__(self) -> None:
+        self.in_vm = self.through is Through.VM_IOCTL
 
     def unplace(self, pages: RangeMap) -> None:
         """Set the pages that it is about to 1, if nobody knows which guest they are of."""

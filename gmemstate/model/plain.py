@@ -11,8 +11,6 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from gmemstate.model.events import Through
-from gmemstate.model.objects import Conversion
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
 
@@ -22,9 +20,6 @@ UNSIGNED = frozenset(("attributes", "error_offset", "pointer"))
 """The fields that hold a u64; all other integers fit into a column."""
 DERIVED = frozenset(("end", "target"))
 """The fields of a conversion that follow from others."""
-_OPENING = ("id", "source", "through", "thread", "met", "first_line")
-_OPENING_HINTS = (int, int | None, Through, int | None, int | None, int | None)
-_LATER = {name: hint for name, hint in get_type_hints(Conversion).items() if name not in DERIVED}
 
 
 def plain(value: Any, maps: list[RangeMap]) -> Any:
@@ -40,14 +35,13 @@ def plain(value: Any, maps: list[RangeMap]) -> Any:
     if isinstance(value, RangeMap):
         maps.append(value)
         return len(maps) - 1
-    if isinstance(value, Conversion):
-        later = {
-            name: plain(item, maps)
-            for name, item in sorted(vars(value).items())
-            if name in _LATER and item != getattr(Conversion, name)
-        }
-        return [*(getattr(value, name) for name in _OPENING), later]
-    return [plain(getattr(value, field.name), maps) for field in dataclasses.fields(value)]
+    kind: Any = type(value)
+    return [plain(getattr(value, name), maps) for name in _written(kind)]
+
+
+@cache
+def _written(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if field.init and field.name not in DERIVED]
 
 
 def reader(hint: Any, maps: Sequence[RangeMap]) -> Reader:
@@ -64,8 +58,6 @@ def _reader(hint: Any) -> _Typed:
         return _scalar(hint)
     if hint is RangeMap:
         return lambda data, maps: maps[_within(data, 0, len(maps) - 1)]
-    if hint is Conversion:
-        return _conversion
     if isinstance(hint, type) and issubclass(hint, Enum):
         return lambda data, _: hint(data)
     if dataclasses.is_dataclass(hint):
@@ -120,16 +112,8 @@ def _listed(data: Any, length: int | None = None) -> list[Any]:
 
 
 def _fields(kind: Any) -> _Typed:
-    hints = get_type_hints(kind)
-    parts = [_unsigned if field.name in UNSIGNED else _reader(hints[field.name]) for field in dataclasses.fields(kind)]
-    return lambda data, maps: kind(*(read(item, maps) for read, item in zip(parts, _listed(data, len(parts)), strict=True)))
-
-
-def _conversion(data: Any, maps: Sequence[RangeMap]) -> Conversion:
-    *opening, later = _listed(data, len(_OPENING) + 1)
-    made = Conversion(*(_reader(hint)(item, maps) for hint, item in zip(_OPENING_HINTS, opening, strict=True)))
-    if not isinstance(later, dict) or not later.keys() <= _LATER.keys():
-        raise ValueError("a conversion has fields that none has")
-    for name, item in later.items():
-        setattr(made, name, _unsigned(item, maps) if name in UNSIGNED else _reader(_LATER[name])(item, maps))
-    return made
+    hints, names = get_type_hints(kind), _written(kind)
+    parts = [(name, _unsigned if name in UNSIGNED else _reader(hints[name])) for name in names]
+    return lambda data, maps: kind(
+        **{name: read(item, maps) for (name, read), item in zip(parts, _listed(data, len(parts)), strict=True)}
+    )

@@ -80,6 +80,15 @@ class RangeMap:
         starts[0] = start
         return list(zip(starts, [*starts[1:], end], values, strict=True))
 
+    def touching(self, start: int, end: int) -> list[tuple[int, int, int]]:
+        """The whole runs that hold a page of ``[start, end)`` or of its neighbours, as plain tuples."""
+        block = bisect_right(self._firsts, max(start - 1, 0)) - 1
+        starts = self._starts[block]
+        i, j = bisect_right(starts, max(start - 1, 0)) - 1, bisect_right(starts, end)
+        if j < len(starts):
+            return list(zip(starts[i:j], starts[i + 1 : j + 1], self._values[block][i:j], strict=True))
+        return self.spans(starts[i], self.run_at(min(end, END - 1)).end)
+
     def set(self, start: int, end: int, value: int) -> None:
         """Give every page of ``[start, end)`` the value; cost does not depend on the number of pages."""
         if start >= end:
@@ -87,6 +96,8 @@ class RangeMap:
         block = bisect_right(self._firsts, start) - 1
         starts = self._starts[block]
         first = bisect_right(starts, start) - 1  # the run that holds `start`
+        if self._values[block][first] == value and first + 1 < len(starts) and end <= starts[first + 1]:
+            return
         stop = bisect_left(starts, end, first + 1)  # the first run that begins at `end` or behind it
         if stop < len(starts):
             behind = starts[stop]

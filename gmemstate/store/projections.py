@@ -29,46 +29,31 @@ from gmemstate.store import schema
 from gmemstate.store.events import StoredRecord
 
 Rows = list[tuple[Any, ...]]
+LAST = (1 << 63) - 1
+"""The last page that a column can name."""
 
 
 def range_windows(memory: Memory) -> tuple[Rows, Rows]:
     """What to replace in ``range``: windows ``(space, from, to)`` to delete, and the runs to put there.
 
-    A window reaches over the runs that touch the changed pages, since those may have grown or shrunk.
+    A window reaches over the runs that touch the changed pages, since those may have grown or shrunk; windows may overlap.
     """
-    windows: dict[int, list[tuple[int, int]]] = {}
-    for space, start, end in memory.dirty:
-        ranges = memory.ranges[space]
-        low = ranges.run_at(start - 1).start if start else 0
-        high = ranges.run_at(end if end < END else END - 1).end
-        windows.setdefault(space, []).append((low, high))
     delete: Rows = []
-    insert: Rows = []
-    for space, spans in windows.items():
-        for low, high in _merged(spans):
-            delete.append((space, low if low < 1 << 63 else (1 << 63) - 1, min(high, (1 << 63) - 1)))
-            insert += range_rows(memory, space, low, high)
-    return delete, insert
+    insert: dict[tuple[int, int], tuple[Any, ...]] = {}
+    for space, start, end in memory.dirty:
+        runs = memory.ranges[space].touching(start, end)
+        delete.append((space, min(runs[0][0], LAST), min(runs[-1][1], LAST)))
+        for low, high, code in runs:
+            if code:
+                insert[space, low] = (space, low, None if high >= END else high - low, RANGE.states[code])
+    return delete, list(insert.values())
 
 
-def _merged(spans: list[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    if len(spans) == 1:
-        return spans
-    spans.sort()
-    merged = [spans[0]]
-    for low, high in spans[1:]:
-        if low <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        else:
-            merged.append((low, high))
-    return merged
-
-
-def range_rows(memory: Memory, space: int, low: int = 0, high: int = END) -> Rows:
+def range_rows(memory: Memory, space: int) -> Rows:
     """The known runs of one space."""
     return [
         (space, start, None if end >= END else end - start, RANGE.states[code])
-        for start, end, code in memory.ranges[space].runs(low, high)
+        for start, end, code in memory.ranges[space]
         if code
     ]
 

@@ -170,8 +170,7 @@ class Recorder:
         cursor.execute(self._insert_batch, (batch.first, batch.size, batch.recorded, batch.previous, batch.hash))
         memory = self.memory
         memory.forget_news()
-        for row in numbered:
-            memory.apply(row)
+        memory.fold(numbered)
         if self._projector is not None:
             self._projector.write(cursor, memory, numbered)
             self._keeper.write(cursor, memory, batch.hash)

@@ -193,8 +193,8 @@ class Pair:
         for memory in (fold(self.simulation.rows), fold(self.simulation.rows, Memory(live=True))):
             assert memory.ranges == mine.ranges
             assert memory.mappings == mine.mappings
-            assert {key: vars(c) for key, c in memory.conversions.items()} == {k: vars(c) for k, c in mine.conversions.items()}
-            assert [vars(c) for c in memory.ended] == [vars(c) for c in mine.ended]
+            assert memory.conversions == mine.conversions
+            assert memory.ended == mine.ended
             assert memory.messed_up == mine.messed_up
             assert memory.gmems == mine.gmems
             assert memory.findings == mine.findings

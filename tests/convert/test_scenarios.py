@@ -121,7 +121,7 @@ def test_each_invariant_that_is_to_be_broken_is_of_a_pair_that_is_played() -> No
 
 def state(memory: Memory) -> list[Any]:
     """All that a memory says."""
-    conversions = [vars(each) for each in (*memory.conversions.values(), *memory.ended)]
+    conversions = [*memory.conversions.values(), *memory.ended]
     return [memory.ranges, memory.mappings, memory.messed_up, memory.gmems, memory.vms, conversions, memory.findings]
 
 

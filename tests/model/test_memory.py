@@ -59,10 +59,8 @@ class Converting(RuleBasedStateMachine):
             memory, live = fold(self.trace.rows), fold(self.trace.rows, Memory(live=True))
             for other in (memory, live):
                 assert other.ranges == self.trace.memory.ranges
-                assert [vars(c) for c in other.conversions.values()] == [
-                    vars(c) for c in self.trace.memory.conversions.values()
-                ]
-                assert [vars(c) for c in other.ended] == [vars(c) for c in self.trace.memory.ended]
+                assert other.conversions == self.trace.memory.conversions
+                assert other.ended == self.trace.memory.ended
 
 
 class SeenWhole(Converting):

@@ -137,14 +137,14 @@ def _apply(memory: "Memory", conversion: Conversion, seq: int, *, certain: bool)
     if space is None:
         return
     changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, Capability.ZAP, Capability.STORED)
+    sure = asked or conversion.touched if certain and target is not None else None
     for start, end in turns.leave(memory, conversion, seq, changed=changed):
         if asked is None or target is None or not certain:
             memory.step(space, OUTCOME_LOST[target], start, end, seq)
-        if certain and target is not None and (sure := asked or conversion.touched) is not None:
-            for pages in turns.overlaps([(start, end)], sure):
-                memory.step(space, RETURNED_OK[target], *pages, seq)
+        if target is not None and sure is not None and (pages := turns.overlap((start, end), sure)):
+            memory.step(space, RETURNED_OK[target], *pages, seq)
         for doubtful in conversion.doubtful:
-            for pages in turns.overlaps([(start, end)], doubtful):
+            if pages := turns.overlap((start, end), doubtful):
                 memory.step(space, "gap", *pages, seq)
 
 
@@ -153,8 +153,7 @@ def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) ->
     conversion.last = seq
     if row[LINE] is not None:
         conversion.last_line = row[LINE]
-    space = row[SPACE]
-    if conversion.space is None and space is not None and (space in memory.gmems) != conversion.in_vm:
+    if conversion.space is None and (space := row[SPACE]) is not None and (space in memory.gmems) != conversion.in_vm:
         conversion.space = space
 
 
@@ -225,10 +224,7 @@ def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
     conversion.last = seq
     if row[SOURCE] != conversion.source:
         return conversion
-    if conversion.space is None:
-        _learn(memory, conversion, seq, row)
-    if row[LINE] is not None:
-        conversion.last_line = row[LINE]
+    _learn(memory, conversion, seq, row)
     if not conversion.locked and row[KIND] in UNDER_LOCK:
         turns.take(memory, conversion, seq)
     return conversion
@@ -334,7 +330,8 @@ def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
-    _activate(memory, conversion, seq)
+    if not conversion.in_vm:
+        memory.activate(conversion.space, seq)
     memory.move(conversion, "zap", seq)
     if conversion.attributes is None and row[VALUE] is not None:
         conversion.attributes = unsigned(row[VALUE])
@@ -401,7 +398,7 @@ def user_answered(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.map_pages(space, user, start, end, UNMAPPED)
         if conversion is not None:
             _activate(memory, conversion, seq)
-            conversion.answers += (row,)
+            conversion.answers = (*conversion.answers, row)
 
 
 def users_checked(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -572,16 +569,11 @@ def _find_trigger(memory: "Memory", conversion: Conversion, source: Source | Non
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
-    elif not source.gaps and _on_record(memory, conversion) and Capability.EXITS in memory.shows(conversion):
+    elif not source.gaps and (vm := memory.guest_of(conversion)) and vm.made and Capability.EXITS in memory.shows(conversion):
+        # The record reaches back to the beginning of the guest, and so to all that its vCPUs were told.
         others = [told for (of, _), told in memory.exits.items() if of == source.id]
         if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
             conversion.trigger = Trigger.VMM
-
-
-def _on_record(memory: "Memory", conversion: Conversion) -> bool:
-    """Whether the record reaches back to the beginning of the guest, and so to all that its vCPUs were told."""
-    vm = memory.vms.get(memory.vm_of(conversion) or 0)
-    return vm is not None and vm.made
 
 
 def _of_this_guest(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> bool:

@@ -4,7 +4,7 @@ What counts is the order in which they held the lock. A step under the lock show
 steps are shown, the order of two conversions that went on at the same time is not known, and so is what they both changed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gmemstate.model.events import Capability
@@ -23,12 +23,12 @@ def asked(conversion: Conversion) -> Pages | None:
     return None if conversion.start is None or conversion.end is None else (conversion.start, conversion.end)
 
 
-def rivals(memory: "Memory", conversion: Conversion) -> Iterator[Conversion]:
+def rivals(memory: "Memory", conversion: Conversion) -> Sequence[Conversion]:
     """The others that are open in the same space."""
-    if conversion.space is not None and len(memory.conversions) > 1:
-        for other in memory.open_conversions():
-            if other.space == conversion.space and other is not conversion:
-                yield other
+    space = conversion.space
+    if space is None or len(memory.conversions) == 1:
+        return ()
+    return [other for other in memory.conversions.values() if other.space == space and other is not conversion]
 
 
 def take(memory: "Memory", conversion: Conversion, seq: int) -> None:
@@ -61,18 +61,20 @@ def leave(memory: "Memory", conversion: Conversion, seq: int, *, changed: bool) 
     Whether another one that is still open came before or behind it is not known unless both have shown steps.
     """
     own = asked(conversion) or (0, END)
-    parts = without(own, conversion.taken)
+    parts = without(own, conversion.taken) if conversion.taken else [own]
+    others = rivals(memory, conversion)
     if not changed:
-        meanwhile = [other.touched for other in rivals(memory, conversion) if other.locked and other.touched is not None]
+        meanwhile = [other.touched for other in others if other.locked and other.touched is not None]
         return [part for whole in parts for part in without(whole, [*conversion.doubtful, *meanwhile])]
-    for other in rivals(memory, conversion):
+    for other in others:
         if other.locked and conversion.locked:
             continue
         if other.target != conversion.target or other.target is None:
             other.doubtful += (own,)
         if other.locked and other.touched is not None:
-            for start, end in overlaps(parts, other.touched):
-                memory.step(conversion.space or 0, "gap", start, end, seq)
+            for part in parts:
+                if pages := overlap(part, other.touched):
+                    memory.step(conversion.space or 0, "gap", *pages, seq)
             parts = [part for whole in parts for part in without(whole, (other.touched,))]
     return parts
 
@@ -90,7 +92,9 @@ def without(whole: Pages, others: Iterable[Pages]) -> list[Pages]:
     return parts
 
 
-def overlaps(parts: Iterable[Pages], other: Pages) -> list[Pages]:
-    """The pages of the parts that lie in another range."""
-    found = ((max(start, other[0]), min(end, other[1])) for start, end in parts)
-    return [(start, end) for start, end in found if start < end]
+def overlap(one: Pages, other: Pages) -> Pages | None:
+    """The pages that lie in both of two ranges, if there are any."""
+    if one == other and one[0] < one[1]:
+        return one
+    start, end = max(one[0], other[0]), min(one[1], other[1])
+    return (start, end) if start < end else None

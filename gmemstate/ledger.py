@@ -119,12 +119,17 @@ class Ledger(Answers):
         """
         while True:
             source = Growing(str(name), stop, told, progress)
-            if source.head_size:
-                yield Intake(self.record_, self._recording()).follow(source)
-            else:
-                source.close()
-                if not (source.moved or source.stopped or stop()):
+            try:
+                if source.head_size:
+                    yield Intake(self.record_, self._recording()).follow(source)
+                elif not (source.moved or source.stopped or stop()):
                     raise CannotRead(f"{source.name}: {source.damage or 'is empty'}; there is nothing to read")
+            except CannotRead as error:
+                if not source.moved:
+                    raise
+                told(str(error))  # what comes in its place may be better
+            finally:
+                source.close()
             if not source.moved:
                 return
             told(f"{source.name}: was read to its end; another file has its name now and is followed")

@@ -9,7 +9,7 @@ import click
 from gmemstate.cli import following, render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option, warn
-from gmemstate.model.errors import UsageError
+from gmemstate.model.errors import GmemstateError, UsageError
 
 if TYPE_CHECKING:
     from gmemstate.sources import Ingested
@@ -70,20 +70,25 @@ def _follow(db: str, name: str, *, as_json: bool) -> Exit:
     from gmemstate.ingest.lines import printable
     from gmemstate.ledger import Ledger
 
-    done, shown = [], "standard input" if name == "-" else printable(name)
+    done, code, shown = [], Exit.CLEAN, "standard input" if name == "-" else printable(name)
     with Ledger.open(db) as ledger, following.until_signal() as signals:
         if name != "-":
             talk(f"following {shown} (Ctrl-C ends)")
-        with render.progress(f"reading {shown}", None) as progress:
-            for result in ledger.follow(name, signals.caught, told=talk, progress=progress if name == "-" else None):
-                done.append(result)
-                if not as_json:
-                    _tell(printable(result.name), result)
+        try:
+            with render.progress(f"reading {shown}", None) as progress:
+                for result in ledger.follow(name, signals.caught, told=talk, progress=progress if name == "-" else None):
+                    done.append(result)
+                    if not as_json:
+                        _tell(printable(result.name), result)
+        except GmemstateError as error:
+            talk(f"gmemstate: {error}")
+            code = Exit(error.exit_code)
+        warn(ledger)
     if as_json:
         render.as_json([_json(printable(result.name), result) for result in done])
     if signals.interrupted:
         return Exit.INTERRUPTED
-    return Exit.CLEAN if all(result.complete for result in done) else Exit.INCOMPLETE
+    return worst(code, *(Exit.CLEAN if result.complete else Exit.INCOMPLETE for result in done))
 
 
 def _size(name: str) -> int | None:

@@ -181,6 +181,24 @@ def warnings(where: Path) -> int:
         return sum(isinstance(event, KernelWarned) for _, event in ledger.events())
 
 
+def test_two_logs_are_followed_into_one_ledger_at_once(tmp_path: Path) -> None:
+    where, logs = tmp_path / "a.db", [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for log in logs:
+        log.touch()
+    contents = [text("simple").splitlines(keepends=True), text("ip_eagain_pin").splitlines(keepends=True)]
+    with following(where, "--follow", logs[0]) as one, following(where, "--follow", logs[1]) as other:
+        for part in range(8):
+            for log, lines in zip(logs, contents, strict=True):
+                with log.open("ab") as file:
+                    file.writelines(lines[len(lines) * part // 8 : len(lines) * (part + 1) // 8])
+            time.sleep(0.2)
+        until(lambda: len(conversions(where)) == 3 + 6)
+        assert [ended(process, signal.SIGTERM).code for process in (one, other)] == [0, 0]
+    assert say("--db", where, "check").code == 0
+    for log in logs:
+        assert "was read before; nothing is new" in say("--db", where, "ingest", log).out
+
+
 # --- files that are moved and emptied
 
 
@@ -230,6 +248,29 @@ def test_a_log_that_is_copied_and_emptied_is_said_to_be_incomplete_and_its_copy_
         assert len(ledger.record_.sources()) == 2
         assert not ledger.history().missing()
         assert len(ledger.conversions()) == 2 + 6
+
+
+def test_a_log_that_says_nothing_known_is_told_and_its_successor_is_followed(tmp_path: Path) -> None:
+    log, where = tmp_path / "qemu.log", tmp_path / "a.db"
+    log.write_bytes(b"Dear kernel,\n")
+    with following(where, "--follow", log) as process:
+        time.sleep(0.5)
+        log.rename(tmp_path / "old.log")
+        log.write_bytes(text("simple"))
+        until(lambda: count(where) > 0)
+        ran = ended(process, signal.SIGTERM)
+    assert ran.code == 0
+    assert "no line of a known format among 1; line 1 is: Dear kernel," in ran.err
+
+
+def test_a_log_that_says_nothing_known_ends_by_Ctrl_C_as_any_other(tmp_path: Path) -> None:  # noqa: N802
+    log = tmp_path / "qemu.log"
+    log.write_bytes(b"Dear kernel,\n")
+    with following(tmp_path / "a.db", "--follow", log) as process:
+        time.sleep(0.5)
+        ran = ended(process, signal.SIGINT)
+    assert ran.code == 130
+    assert "no line of a known format among 1" in ran.err
 
 
 def sources(where: Path) -> list[Any]:

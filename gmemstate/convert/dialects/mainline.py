@@ -59,7 +59,8 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
     )
     if equal:
         return Told()
-    # 4. xa_reserve() for every gfn
+    # 4. xa_reserve() for every gfn. Not told here: a failure leaves entries without a value behind, which read as shared, but
+    # which 7.2 takes for a difference when it next asks whether a run of them is shared already (later kernels do not)
     error = kernel.fails("reserve", start, end)
     yield Reserved(conversion=THIS, space=vm.id, result=error)
     if error:

@@ -75,7 +75,9 @@ def told_by(read: Read, name: str) -> Read:
 
 # --- what may be done to the lines of strace -----------------------------------------------------------------------------
 
-_KIND = re.compile(rb"\d+ +[\d.]+ (?:(\w+)\((?:\d+(?:<[^>]*>)?, (KVM_\w+))?|<\.\.\. (\w+) resumed|(---|\+\+\+))")
+_KIND = re.compile(
+    rb"\d+ +[\d.]+ (?:(\w+)\((?:\d+(?:<[^>]*>)?(?:\(deleted\))?, (KVM_\w+|_IOC\([^)]*\)))?|<\.\.\. (\w+) resumed|(---|\+\+\+))"
+)
 
 
 def kind_of_call(line: bytes) -> str | None:
@@ -84,9 +86,14 @@ def kind_of_call(line: bytes) -> str | None:
     return None if match is None else (match[2] or match[1] or match[3] or match[4]).decode()
 
 
-def calls_later(lines: Sequence[bytes], seconds: int) -> list[bytes]:
+def calls_later(lines: Sequence[bytes], microseconds: int) -> list[bytes]:
     """The lines with their clock set forward."""
-    return [re.sub(rb"^(\d+ +)(\d+)", lambda match: match[1] + b"%d" % (int(match[2]) + seconds), line) for line in lines]
+
+    def later(match: re.Match[bytes]) -> bytes:
+        time = int(match[2] + match[3]) + microseconds
+        return match[1] + b"%d.%06d" % divmod(time, 1_000_000)
+
+    return [re.sub(rb"^(\d+ +)(\d+)\.(\d{6})", later, line) for line in lines]
 
 
 def calls_of_others(lines: Sequence[bytes], pids: int = 70_000) -> list[bytes]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gmemstate.ingest.facts import Fact
 
-SLACK = 1_000_000
+SLACK = 2_000_000
 """How far (ns) a moment may lie outside of its span: a tracer on a busy machine takes its times late, and clocks are slewed."""
 ENOUGH = 3
 """By how many calls two clocks must agree: fewer may agree by chance."""
@@ -23,8 +23,6 @@ MOST = 4096
 """How many calls of a source are kept."""
 ODD = 20
 """One moment in this many may lie outside of all spans, slack or not."""
-ODDEST = 10_000_000
-"""How far (ns) one that is no mistake may lie outside."""
 MOSTLY = 4
 """Of the returns of ioctls that name none, one in this many may."""
 SECOND = 1_000_000_000
@@ -59,7 +57,7 @@ class Distance(NamedTuple):
 
     ns: int
     within: int
-    """how many ns it was wrong at most"""
+    """how many ns it was wrong at most, but for odd moments"""
     mostly: int
     """how many ns it was wrong at most in nine of ten calls"""
     calls: int
@@ -208,9 +206,9 @@ def _fit(spans: Mapping[Call, list[tuple[int, int]]], moments: list[tuple[int, s
         behind = found[place + 1][0] - moment if place + 1 < len(found) else 1 << 64
         away = max(0, min(before, behind))
         inside += not away
-        if kind is not ANY and away <= ODDEST:
-            wrong.append(away)
         if away <= SLACK:
+            if kind is not ANY and found[0][0] <= moment <= found[-1][1]:
+                wrong.append(away)
             place += behind < before and away > 0
             calls.setdefault((thread, kind, place), moment)
             places.append(place)
@@ -223,6 +221,7 @@ def _fit(spans: Mapping[Call, list[tuple[int, int]]], moments: list[tuple[int, s
     if len(calls) < ENOUGH or outside * ODD > placed or astray * MOSTLY > placed:
         return None
     wrong.sort()
-    half, nine = (high - low) // 2, wrong[9 * len(wrong) // 10] if wrong else SLACK
-    far = Distance(ns, half + (wrong[-1] if wrong else SLACK), half + nine, len(calls), min(calls.values()))
+    half = (high - low) // 2
+    within, mostly = (wrong[(ODD - 1) * len(wrong) // ODD], wrong[9 * len(wrong) // 10]) if wrong else (SLACK, SLACK)
+    far = Distance(ns, half + within, half + mostly, len(calls), min(calls.values()))
     return _Fit(far, inside - astray, places)

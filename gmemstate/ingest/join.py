@@ -59,6 +59,8 @@ class Placed(NamedTuple):
     """its own time"""
     end: int | None = None
     """for a call that one line shows whole: when it ended"""
+    result: int | None = None
+    """what it returned then"""
     following: int | None = None
     """for the entry of a call that is seen from outside: when the next one of the thread begins"""
 
@@ -80,17 +82,17 @@ def placed(number: int, items: Iterable[Item], distance: Distance | None) -> Ite
         item = window.popleft()
         row = item.row
         begin = None if row[T] is None else row[T] - ahead
-        end = following = None
+        end = following = result = None
         if distance is not None and row[KIND] == ConvertAsked.code:
             if window and _is_end(row, window[0].row):
-                end = window[0].row[T]
+                end, result = window[0].row[T], window[0].row[RESULT]
             following = next(
                 (one.row[T] for one in window if one.row[KIND] == row[KIND] and one.row[ACTOR] == row[ACTOR]), None
             )
             end, following = (None if t is None else t - ahead for t in (end, following))
         last = end if end is not None else begin
         now = now if last is None else max(now, last)
-        yield Placed(now, number, item, begin, end, following)
+        yield Placed(now, number, item, begin, end, result, following)
 
 
 def _is_end(asked: EventRow, returned: EventRow) -> bool:
@@ -111,6 +113,7 @@ class _Seen:
     first: int
     last: int
     returned: bool = False
+    result: int | None = None
     waits: bool = False
     """what is seen of it from outside may still come"""
     closed: bool = False
@@ -206,7 +209,9 @@ class Pairing:
         at, kind = one.begin or 0, one.item.row[KIND]
         seen = self._open.get(reference)
         if seen is not None:
-            seen.last, seen.returned = max(seen.last, at), kind == ConvertReturned.code
+            seen.last = max(seen.last, at)
+            if kind == ConvertReturned.code:
+                seen.returned, seen.result = True, one.item.row[RESULT]
             return False
         if thread is None or kind not in _OPENING:
             return False
@@ -226,14 +231,22 @@ class Pairing:
     def _candidates(self, one: Placed, thread: int) -> list[_Seen]:
         """The calls seen from inside that may be the one whose entry is seen from outside, and no other one."""
         distance, begin, end = self._outside[one.source], one.begin or 0, one.end
-        within, mostly = max(distance.within, SLACK), distance.mostly
+        within, mostly = distance.within, distance.mostly
         through, before = _through(one.item.row), self._before.get(thread)
+
+        def lies(seen: _Seen, within: int) -> bool:
+            return begin - within <= seen.first and (end is None or seen.last <= end + within)
+
         return [
             seen
             for seen in self._inner.get(thread, ())
             if seen.through == through
-            and begin - within <= seen.first
-            and (end is None or seen.last <= end + within)
+            # A clock that jumps is forgiven where that makes no contradiction.
+            and (
+                lies(seen, within)
+                or (seen.returned and seen.result == one.result is not None and lies(seen, PATIENCE))
+                or (not seen.returned and lies(seen, SLACK))
+            )
             and (one.following is None or seen.first < one.following - mostly)
             and (before is None or seen.last > before + mostly)
         ]

@@ -42,6 +42,11 @@ class Meaning:
     more: tuple[tuple[str, str], ...] = ()
     ask: tuple[tuple[str, Facts | None], ...] = ()
 
+    @property
+    def ends_vm(self) -> bool:
+        """Whether KVM gives the VM up with such a report."""
+        return any(TEXTS["end of the vm"] in text for _, text in self.more)
+
 
 @cache
 def meanings() -> tuple[Meaning, ...]:

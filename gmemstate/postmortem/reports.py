@@ -53,8 +53,8 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
         filled(text, report) for text, unless in known.ask if not any(fits(unless, one) for one in events if unless)
     ]
     story.complete = not story.missing
-    if report.get("result") == "EIO" and report["kind"] == "vmm_said":
-        _explain_eio(history, story)
+    if report.get("result") in ("EIO", "EINVAL", "EFAULT") and report.get("code") in ("kvm run failed", "registers"):
+        _explain(history, story, report["result"])
     return story
 
 
@@ -113,25 +113,30 @@ def _places(rows: list[EventRow]) -> str | None:
     return ", ".join(distinct[:PLACES]) + more if distinct else None
 
 
-def _explain_eio(history: History, story: Story) -> None:
-    """Whatever else of the record makes a VM return EIO: it is named, but nothing ties it to this VM."""
+def _explain(history: History, story: Story, result: str) -> None:
+    """Whatever else of the record makes KVM_RUN return an errno: it is named, but nothing ties it to this VM."""
     labels = history.labels()
 
     def place(row: EventRow) -> str:
         return f"{labels.get(row[SOURCE] or 0, '?')}:{row[LINE]}"
 
-    bugged = [
-        history.marks[entry.id]
-        for entry in history.memory.messed_up.values()
-        if entry.cause is Cause.SEPT_STILL_MAPS and entry.id in history.marks
-    ]
-    warned = [row for row in history.reports if row[KIND] == KernelWarned.code and "tdx" in str(row[DETAIL])]
-    dead = [row for row in history.reports if row[KIND] == VmDead.code]
-    found = [f"bugged, by the failed private unmap at {place(row)}" for row in bugged[:2]]
-    found += [f"dead, by {facts(row).get('what', 'what is said')} at {place(row)}" for row in dead[:2]]
-    found += [f"bugged, if the warning at {place(row)} is a KVM_BUG_ON" for row in warned[:2] if not bugged]
+    def marked(cause: Cause) -> list[EventRow]:
+        entries = history.memory.messed_up.values()
+        return [history.marks[entry.id] for entry in entries if entry.cause is cause and entry.id in history.marks]
+
+    found = []
+    if result == "EIO":
+        found += [f"bugged, by the failed private unmap at {place(row)}" for row in marked(Cause.SEPT_STILL_MAPS)]
+        for row in history.reports:
+            report = facts(row)
+            if row[KIND] == VmDead.code:
+                found.append(f"dead, by {report.get('what', 'what is said')} at {place(row)}")
+            elif row[KIND] == KernelWarned.code and (known := meaning(report)) is not None and known.ends_vm:
+                found.append(f'bugged, by what is told as "{known.title}" at {place(row)}')
+    else:
+        found += [f"the page that could not be made private at {place(row)}" for row in marked(Cause.UNUSABLE_PRIVATE)]
     if found:
-        story.add("Perhaps", "; or ".join(found) + " [same record; no line ties it to this VM]")
+        story.add("Perhaps", "; or ".join(dict.fromkeys(found[:4])) + " [same record; no line ties it to this VM]")
 
 
 def unrelated(history: History, seen: Scene, incident: Incident) -> Story:

@@ -143,3 +143,27 @@ def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> N
     assert "RMP" not in told
     _, other = only(read_lines([refused.format(status="0xc000010000000001").encode()], tmp_path))
     assert "still belongs" not in other
+
+
+@pytest.mark.parametrize(
+    ("errno", "line", "because"),
+    [
+        ("Input/output error", WARNING.replace("tdx_sept_set_private_spte", "tdx_mem_page_aug"), "bugged, by what is told as"),
+        ("Input/output error", FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""), "bugged, by the failed private unmap"),
+        ("Invalid argument", "kvm_amd: SEV: Failed to update RMP entry: GFN 100 PFN 4abcd level 1 error -14", "the page that could not be made private"),
+        ("Invalid argument", FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""), None),
+        ("Input/output error", "kvm_amd: SEV: Failed to update RMP entry: GFN 100 PFN 4abcd level 1 error -14", None),
+    ],
+)  # fmt: skip
+def test_the_kernels_half_is_named_beside_the_vmms_and_not_tied_to_it(
+    errno: str, line: str, because: str | None, tmp_path: Path
+) -> None:
+    told = tell(read_lines([line.encode(), f"error: kvm run failed {errno}".encode()], tmp_path))
+    (perhaps,) = (dict(story.paragraphs).get("Perhaps") for _, story in told.stories if "KVM_RUN returned" in story.summary)
+    if because is None:
+        assert perhaps is None
+    else:
+        assert perhaps is not None
+        assert because in perhaps
+        assert "trace.txt:1" in perhaps
+        assert "no line ties it to this VM" in perhaps

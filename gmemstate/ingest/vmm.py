@@ -31,6 +31,8 @@ _FORMS = (
     form("vmm_said", r"\[SVSM\] Validating <gpa:h>-<behind:h>", code="validates", by="SVSM"),
     form("vmm_said", r"^VmPin:\s+<kilobytes:d> kB$", code="pinned memory"),
 )  # fmt: skip
+SHARED_BITS = (1 << 51, 1 << 47)
+"""Where a TD has the bit that makes an address shared, with 52 and 48 bits of addresses."""
 PRIVATE = 1 << 3
 """KVM_MEMORY_EXIT_FLAG_PRIVATE: the access was private."""
 _HINT = re.compile(r"MemoryFault|convert memory|KVM_|Error\(|visibility|inaccessible|crash|SetMemory|MAPGPA|SVSM|VmPin").search
@@ -61,8 +63,25 @@ class OtherVmm:
                 return [seen, Said("vmm_said", numbers, text, {"code": "unhandled exit", "to": to})]
             found = first(_FORMS, text)
             if found is not None:
-                return _with_fields(found) if "HC_MAP" in text else _directed(found)
+                return (
+                    _with_fields(found)
+                    if "HC_MAP" in text
+                    else _without_shared_bit(found)
+                    if "MAPGPA" in text
+                    else _directed(found)
+                )
         return Context(self.format, proof=True) if _KNOWN(text) else None
+
+
+def _without_shared_bit(said: Said) -> Said:
+    """A MapGPA whose addresses carry the bit of the wanted kind: the pages, the direction, and how far it came."""
+    args = dict(said.args)
+    bit = next((bit for bit in SHARED_BITS if args["gpa"] & bit), 0)
+    args["gpa"], args["next"] = args["gpa"] & ~bit, args["next"] & ~bit
+    words = {**said.words, "to": "shared"} if bit else said.words
+    if args["gpa"] <= args["next"]:
+        args["size"] = args["next"] - args["gpa"]
+    return said._replace(args=args, words=words)
 
 
 def _directed(said: Said) -> Said:

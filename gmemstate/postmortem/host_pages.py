@@ -358,7 +358,9 @@ def _unreclaimed(history: History, incident: Incident) -> Story:
     )
     story.timeline = _timeline(entries)
     story.add("Status", _status(facts))
-    story.add("Number", f"at least {len(entries)}, one for each line; more may be suppressed by the rate limit")
+    lost = sum(lost or 0 for source in history.sources.values() for _, lost in source.gaps)
+    more = f"{lost} lines of this record are suppressed or lost" if lost else "more may be suppressed by the rate limit"
+    story.add("Number", f"at least {len(entries)}, one for each line; {more}")
     still = any(entry.cause is Cause.SEPT_STILL_MAPS for entry in history.memory.messed_up.values())
     story.add(
         "Also",

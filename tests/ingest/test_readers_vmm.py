@@ -264,7 +264,7 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
     "edk2's retry": (
         "SetOrClearSharedBit: TdVmcall(MAPGPA) Retry PhysicalAddress is 80007f000000, MapGpaRetryaddr is 80007f200000",
         VmmSaid,
-        {"code": "MapGPA retry", "next": "0x80007f200000"},
+        {"code": "MapGPA retry", "next": "0x7f200000", "gfn": "0x7f000", "pages": 512, "to": "shared"},
     ),
     "SVSM's pages": (
         "[SVSM] Validating 0x8000000000-0x8000001000",

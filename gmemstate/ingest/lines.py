@@ -92,12 +92,12 @@ class Framing:
 
     @property
     def head_size(self) -> int:
-        """How many bytes at the beginning are at hand."""
-        return len(self._first)
+        """How many bytes at the beginning are at hand to know the source by."""
+        return min(len(self._first), HEAD_SIZE)
 
     def head(self, size: int | None = None) -> str:
-        """The hash of the first ``size`` bytes (all that is at hand if None): the identity of a source."""
-        return hashlib.sha256(self._first if size is None else self._first[:size]).hexdigest()
+        """The hash of the first ``size`` bytes (``head_size`` if None): the identity of a source."""
+        return hashlib.sha256(self._first[: self.head_size if size is None else size]).hexdigest()
 
     def first_lines(self) -> list[str]:
         """The lines at the beginning, as far as they are at hand."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gmemstate.ingest.lines import HEAD_SIZE
 from gmemstate.ledger import Ledger
 from gmemstate.model.events import DETAIL, KIND, KernelWarned, SourceOpened
 from tests.cli.running import GMEMSTATE, PLAIN, Ran, run, say
@@ -146,6 +147,23 @@ def test_reading_it_again_as_a_file_adds_nothing(tmp_path: Path) -> None:
     before = record_of(where)
     assert "was read before; nothing is new" in say("--db", where, "ingest", log).out
     assert record_of(where) == before
+
+
+def test_a_source_is_known_again_however_much_of_it_was_there_at_first(tmp_path: Path) -> None:
+    """Its beginning may come in pieces that end anywhere, also behind the bytes by which a source is known."""
+    content = text("half_done")
+    log = tmp_path / "trace.txt"
+    log.write_bytes(content)
+    for n, first in enumerate((100, HEAD_SIZE - 1, HEAD_SIZE + 5000)):
+        ours, theirs = os.pipe()
+        with following(tmp_path / f"{n}.db", "-", given=ours) as process, os.fdopen(theirs, "wb", buffering=0) as pipe:
+            os.close(ours)
+            pipe.write(content[:first])
+            time.sleep(0.1)
+            pipe.write(content[first:])
+            pipe.close()
+            process.communicate(timeout=PATIENCE)
+        assert "was read before; nothing is new" in say("--db", tmp_path / f"{n}.db", "ingest", log).out, first
 
 
 def test_a_message_of_the_kernel_is_on_record_though_nothing_follows_it(tmp_path: Path) -> None:

@@ -232,6 +232,23 @@ def test_an_observed_conversion_can_only_be_declared(where: Path) -> None:
         assert ledger.resolve(left, "declare", "unknown").verdict.label is Label.DECLARED
 
 
+@pytest.mark.parametrize(("outcome", "state"), [("old", "shared"), ("new", "private"), ("unknown", "torn")])
+def test_what_was_seen_up_to_its_store_is_what_an_operator_says(where: Path, outcome: str, state: str) -> None:
+    """A trace that ends behind a store: no finding comes of a declaration, whichever it is."""
+    from tests.traces import lines_of
+
+    trace = where.with_name("cut.txt")
+    lines = lines_of("half_done")
+    store = next(n for n, line in enumerate(lines) if b": post_set:" in line)
+    trace.write_bytes(b"\n".join(lines[: store + 1]) + b"\n")
+    with gmemstate.open(where) as ledger:
+        ledger.ingest(trace)
+        assert ledger.range(0x100000).state == "stored(shared>private)"
+        ledger.resolve(int(ledger.conversions()[-1]["id"]), "declare", outcome)
+        assert ledger.range(0x100000).state == state
+        assert not ledger.history().findings
+
+
 def test_conversions_of_one_space_take_turns_over_threads(ledger: Ledger, where: Path) -> None:
     """Two threads convert overlapping pages to and fro: no interval of one overlaps with one of the other (INV-20)."""
 

@@ -25,18 +25,12 @@ JOURNAL = [
 ]  # fmt: skip
 
 
-def said_by(command: list[str]) -> bytes | None:
-    """A host with a kernel log and a journal."""
-    if command[0] == "dmesg":
-        return DMESG
-    if command[0] == "journalctl":
-        return b"".join(json.dumps(record).encode() + b"\n" for record in JOURNAL)
-    return None
-
-
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "run", said_by)
+    """A host with a kernel log and a journal."""
+    monkeypatch.setattr(host, "run", lambda command: DMESG if command[0] == "dmesg" else None)
+    monkeypatch.setattr(host, "lines", lambda _command: (json.dumps(record).encode() + b"\n" for record in JOURNAL))
+    monkeypatch.setattr("shutil.which", lambda program: program if program == "journalctl" else None)
 
 
 def contents(archive: Path) -> dict[str, bytes]:
@@ -79,10 +73,11 @@ def test_an_archive_holds_logs_and_what_is_asked_about_the_host(tmp_path: Path) 
 
 def test_what_is_not_there_is_said_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "run", lambda _command: None)
+    monkeypatch.setattr("shutil.which", lambda _program: None)
     said: list[str] = []
     collect.collect(tmp_path / "host.tar.gz", [], said.append)
     assert "logs/kernel.log: NOT COLLECTED: dmesg is not allowed; run it as root" in said
-    assert any(line.startswith("logs/journal.json: NOT COLLECTED: journalctl is not installed") for line in said)
+    assert "logs/journal.json: NOT COLLECTED: journalctl is not installed" in said
 
 
 def test_two_files_of_one_name_are_both_there(tmp_path: Path) -> None:

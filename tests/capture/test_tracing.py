@@ -1,6 +1,7 @@
 """Probes are placed as far as a kernel lets, and taken away whatever happens; what cannot work is refused in one line."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -106,10 +107,10 @@ def test_a_kernel_with_in_place_conversion_has_its_own_names(tmp_path: Path) -> 
 def test_without_probes_the_static_events_are_recorded(kernel: Kernel) -> None:
     kernel.refuses = lambda _definition: True  # type: ignore[method-assign]
     with recording(kernel) as one:
-        one.begin(per_page=False, pid=42)
+        one.begin(per_page=False, pid=os.getpid())
         assert "syscalls/sys_exit_ioctl" in one.used
         assert not any(event.startswith("conv/") for event in one.used)
-        assert instance(kernel, "set_event_pid") == "42"
+        assert set(instance(kernel, "set_event_pid").split()) == {task.name for task in Path("/proc/self/task").iterdir()}
     assert_clean(kernel)
 
 
@@ -232,6 +233,12 @@ def test_without_KVM_it_says_what_to_load(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Path, "is_dir", lambda _: False)
     with pytest.raises(Refused, match=r"KVM is not loaded.*modprobe kvm_intel"):
         host.kvm_module()
+
+
+def test_a_process_that_is_not_there_cannot_be_watched(kernel: Kernel) -> None:
+    with pytest.raises(Refused, match="there is no process 99999999"), recording(kernel) as one:
+        one.begin(per_page=False, pid=99999999)
+    assert_clean(kernel)
 
 
 def test_a_kernel_that_shows_nothing_of_conversions_is_refused(tmp_path: Path) -> None:

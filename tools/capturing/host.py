@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -51,6 +52,14 @@ def functions(tracing: Path) -> set[str] | None:
     return None
 
 
+def threads(pid: int) -> list[str]:
+    """The threads of a process: the kernel follows each one by its own number."""
+    try:
+        return sorted((task.name for task in Path(f"/proc/{pid}/task").iterdir()), key=int)
+    except OSError:
+        raise Refused(f"there is no process {pid}") from None
+
+
 def clock_pair() -> dict[str, str]:
     """The same moment on three clocks (seconds), as good as a program can tell: the middle of the closest of some readings."""
     best = None
@@ -87,6 +96,16 @@ def facts() -> dict[str, str]:
             said = run([path, "--version"])
             found[program] = said.decode(errors="replace").partition("\n")[0] if said else path
     return found
+
+
+def lines(command: list[str]) -> Iterator[bytes]:
+    """What a command prints, line by line, however much it is; nothing where it cannot be run."""
+    try:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            yield from process.stdout
+    except OSError:
+        return
 
 
 def run(command: list[str]) -> bytes | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from capturing import host
 from capturing.host import Refused
 from capturing.probes import GROUP, PROBES, TRACEPOINTS, Probe
 
@@ -102,7 +103,7 @@ class Recording:
             except OSError as error:
                 self._told(f"{name} cannot be set ({error.strerror}): it stays as it is")
         if pid is not None:
-            self._switch("set_event_pid", str(pid))
+            self._switch("set_event_pid", " ".join(host.threads(pid)))
             self._switch("options/event-fork", "1")
         for probe in PROBES:
             if per_page or not probe.per_page:

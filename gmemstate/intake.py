@@ -68,9 +68,12 @@ class Intake:
     def _alone(self, source: Source, known: dict[int, int]) -> None:
         """Append the events of a source that stands for itself."""
         rows: list[EventRow] = []
+        now: int | None = None
         for item in source.items():
+            t = item.row[T]
+            now = t if now is None else now if t is None else max(now, t)
             if item.stored is None:
-                rows += [*source.introduced(item.row), item.row]
+                rows += [*source.introduced(item.row, now), item.row]
                 source.added += 1
             if item.last:
                 if rows:
@@ -149,13 +152,14 @@ class Intake:
             items = source.items()
             if (first := next(items, None)) is not None:
                 if first.stored is None:
-                    rows += [*source.introduced(first.row), first.row]
+                    rows += [*source.introduced(first.row, None), first.row]
                     source.added += 1
                 streams.append(placed(source.number, items, far.get(source.number)))
         for one in pairing.merged(streams):
             row, of = pairing.take(one), sources.get(one.source)
             if of is not None and one.item.stored is None:
-                rows += [*of.introduced(row), row]
+                ahead = far[one.source].ns if one.source in far else 0
+                rows += [*of.introduced(row, one.key + ahead), row]
                 of.added += 1
             if len(rows) >= AT_ONCE or (one.item.closed and not rows):
                 self._write(rows, known, pairing)

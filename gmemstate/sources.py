@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
-from gmemstate.ingest.clocks import SLACK, Calls, Distance
-from gmemstate.ingest.join import Item
+from gmemstate.ingest.clocks import Calls, Distance
+from gmemstate.ingest.join import PATIENCE, Item
 from gmemstate.ingest.lines import Account, Framing
 from gmemstate.ingest.reading import Reading
 from gmemstate.model.errors import GmemstateError, SourceChanged
@@ -188,8 +188,11 @@ class Source:
         while (item := self._ahead.popleft() if self._ahead else self._next()) is not None:
             yield item
 
-    def introduced(self, row: EventRow) -> list[EventRow]:
-        """What has to be on record before a new event: how the clock of the source compares, and that what follows is late."""
+    def introduced(self, row: EventRow, place: int | None) -> list[EventRow]:
+        """What has to be on record before a new event: how the clock of the source compares, and that what follows is late.
+
+        ``place`` is where the event stands in the order of time (ns of the source's clock): a call may have begun long before.
+        """
         found: list[EventRow] = []
         if self.compared is not None and not self.compared.told and self._met:
             self.compared = self.compared._replace(told=True)
@@ -197,7 +200,7 @@ class Source:
         self._met = True
         t = row[T]
         if self.until is not None and t is not None:
-            if not self._is_late and t < self.until - SLACK:
+            if not self._is_late and place is not None and place < self.until - PATIENCE:
                 self._is_late = True
                 found.append(Gap(gap=GapKind.LATE, t=self.until, source=self.reference).row())
             if t > self.until:

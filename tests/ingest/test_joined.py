@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from gmemstate import intake
 from gmemstate.audit import views
 from gmemstate.audit.views import Json
 from gmemstate.ledger import Ledger
 from gmemstate.model.events import KIND, SOURCE, ClockPair, T
+from gmemstate.store.recorder import Recorder
 from tests.together import KERNEL_LOG, STRACE, TRACE, WITH_STRACE, clocks, files_of, log_of, put, read_together, source_of
 from tests.traces import Read, lines_of, read_case, read_file
 
@@ -249,3 +251,33 @@ def test_a_kernel_log_has_a_clock_of_its_own_and_keeps_the_order_of_the_files(tm
     assert results[STRACE].clock is not None
     log = [row[0] for row in rows if row[SOURCE] == next(row[0] for row in rows[::-1] if row[KIND] == 1)]
     assert log == list(range(log[0], rows[-1][0] + 1)), "it stands behind the others as a whole"
+
+
+class Broken(Exception):
+    """Stands for a kill: nothing is put in order behind it."""
+
+
+@pytest.mark.parametrize("batches", [1, 2, 4, 7])
+def test_reading_together_that_was_broken_off_goes_on_as_if_it_had_not_been(
+    batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {TRACE: lines_of("race"), STRACE: log_of("race", STRACE)}
+    once = read_together(files, tmp_path)
+    monkeypatch.setattr(intake, "AT_ONCE", 20)
+    paths, append, left = put(files, tmp_path / "logs"), Recorder.append, [batches]
+
+    def breaks(recorder: Recorder, *args: object, **more: object) -> object:
+        if not left[0]:
+            raise Broken
+        left[0] -= 1
+        return append(recorder, *args, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched, Ledger.open(tmp_path / "a.db", durable=False) as ledger:
+        patched.setattr(Recorder, "append", breaks)
+        with pytest.raises(Broken):
+            ledger.ingest(*paths)
+    with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
+        results = ledger.ingest(*paths)
+        assert [result.late for result in results] == [0, 0]
+        assert [unnamed(one) for one in ledger.conversions()] == [unnamed(one) for one in views.conversions(once.history)]
+        assert [row[1:4] for row in ledger.record_.events()] == [row[1:4] for row in once.rows]

@@ -13,7 +13,7 @@ from gmemstate.convert.reading import catalogue, load
 from gmemstate.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import SEQ, Dialect, EventRow
+from gmemstate.model.events import ACTOR, KIND, SEQ, Dialect, EventRow
 from gmemstate.model.memory import Memory
 from tests.audit.alterations import Kept
 from tests.audit.hosts import simulated
@@ -173,3 +173,17 @@ def test_a_page_of_several_guests_is_asked_for_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="whose page"):
         find_spot(memory, "gfn", 0x100004)
     assert find_spot(memory, "gfn", 0x100004, "vm1").space == min(memory.vms)
+
+
+@pytest.mark.parametrize("case", ["half_done", "hwpoison_private", "ip_punch", "race"])
+def test_the_reasons_of_pages_are_enough_where_evidence_came_late(case: str, tmp_path: Path) -> None:
+    """A second witness of the same run is read behind the first: what it says of the past moves no page."""
+    folder = Path(__file__).parents[1] / "captures" / case
+    with Ledger.open(tmp_path / "vm.db", durable=False) as ledger:
+        ledger.ingest(capture(case))
+        for later in sorted(folder.glob("[!f]*.txt.gz")):
+            ledger.ingest(later)
+        rows = list(ledger.record_.events())
+    assert any(row[KIND] == e.Gap.code and row[ACTOR] == e.GapKind.LATE for row in rows)
+    for spot in spots(folded(rows), random.Random(9), 5):
+        assert_irreducible(rows, spot)

@@ -157,3 +157,35 @@ def test_the_demo_writes_its_page_beside_the_reader_and_tells_the_same(tmp_path:
         assert words in page.text
         assert words in ran.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gmemstate-demo.html"]
+
+
+HOSTILE_LOG = b"""\
+time="\x1b]0;pwned\x07 01-02" level=error msg="qemu-system-x86_64: Convert non guest_memfd backed memory region (0xf0000 ,+ 0x1000) to private"
+Jan  1 00:00:00 \x1b[31mhost kernel: SEV-SNP: Leaking PFN range 0x1000-0x1200
+error: kvm run failed \xe2\x80\xaeInput/output error
+qemu-kvm: \x1b[2J\x9b31m\xff\xfe: No such file or directory
+[ 7.0] WARNING: arch/x86/kvm/vmx/tdx.c:1 at tdx_mem_page_aug+0x1/0x2 [kvm_intel], CPU#3: \x1b[5mCPU 3/KVM/77
+[ 7.1] Memory failure: 0x1234: recovery action for \x1b[31m\xe2\x80\xa8page: Failed
+[ 7.2] kvm_intel: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001, entry 0x7654321077, level_state 0x400
+TDX guest reports fatal error. Error code: 0x1 Error message: \x1b]8;;http://a/\x07click<script>alert()
+"""
+
+
+def test_no_answer_about_a_hostile_log_passes_on_what_a_terminal_obeys(tmp_path: Path) -> None:
+    """Kernel logs and logs of VMMs, which have texts, names, hosts and times of anybody in them."""
+    path, ledger = tmp_path / "a.log", tmp_path / "a.db"
+    path.write_bytes(HOSTILE_LOG)
+    for ran in (
+        say("--db", ledger, "ingest", path),
+        *(say("--db", ledger, verb) for verb in (*VERBS, "host")),
+        *(say("--db", ledger, verb, "--json") for verb in (*VERBS, "host")),
+        *(say("decode", line.decode("utf-8", "surrogateescape")) for line in HOSTILE_LOG.splitlines()),
+        say("--db", ledger, "postmortem", "--html", tmp_path / "page.html"),
+    ):
+        assert ran.code in (0, 1, 3)
+        assert clean(ran.out)
+        assert clean(ran.err)
+    page = Page.of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert page.loads == []
+    assert "click" in page.text

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from gmemstate.model.events import Cause
+from gmemstate.postmortem import signatures
 from gmemstate.postmortem.meanings import BLAMES, meanings
 from gmemstate.postmortem.signatures import catalogue
 from tests.postmortem.telling import tell
@@ -258,3 +260,14 @@ def test_each_known_problem_is_whole() -> None:
         assert known.means
         assert not known.title.endswith(".")
         assert not (known.means + known.remedy + known.fits).endswith("."), "the claim sets the full stops"
+
+
+def test_the_page_lists_every_known_problem_and_every_cause() -> None:
+    page = (Path(signatures.__file__).parents[1] / "docs" / "postmortem.md").read_text(encoding="utf-8")
+    listed = [line for line in page.splitlines() if line.startswith("| ")]
+    for known in catalogue():
+        assert f"| {known.name} | {known.title} | {known.seen_in} | {known.fixed_in} |" in listed
+    for cause in Cause:
+        assert any(line.startswith(f"| {cause.name.lower().replace('_', ' ')} | ") for line in listed)
+    for blame in BLAMES:
+        assert any(line.startswith(f"| {blame} | ") for line in listed)

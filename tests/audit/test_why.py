@@ -175,7 +175,7 @@ def test_a_page_of_several_guests_is_asked_for_by_name(tmp_path: Path) -> None:
     assert find_spot(memory, "gfn", 0x100004, "vm1").space == min(memory.vms)
 
 
-@pytest.mark.parametrize("case", ["half_done", "hwpoison_private", "ip_punch", "race"])
+@pytest.mark.parametrize("case", ["half_done", "hwpoison_private", "ip_punch"])
 def test_the_reasons_of_pages_are_enough_where_evidence_came_late(case: str, tmp_path: Path) -> None:
     """A second witness of the same run is read behind the first: what it says of the past moves no page."""
     folder = Path(__file__).parents[1] / "captures" / case

@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 
-from gmemstate.convert import users
+from gmemstate.convert import requests, users
 from gmemstate.convert.engine import Call, Fault, Setting, Told
 from gmemstate.convert.policies import DIALECT_NAMES
 from gmemstate.convert.simulation import Simulation
-from gmemstate.model.events import CONVERSION, KIND, SOURCE, ConvertAsked, ConvertReturned, T, UsersChecked, event_of
+from gmemstate.model.events import (
+    CONVERSION,
+    KIND,
+    SOURCE,
+    ConvertAsked,
+    ConvertReturned,
+    RequestPath,
+    T,
+    UsersChecked,
+    event_of,
+)
 
 PAGES = 16
 Mistake = tuple[int, dict[str, Any]]
@@ -128,3 +138,12 @@ def test_what_is_pinned_is_in_use_at_once() -> None:
     )  # fmt: skip
     s.release(nic)
     assert s.convert_pages(0, 8, "private") == Told()
+
+
+def test_a_vmm_answers_a_guest_with_what_kvm_takes() -> None:
+    """0, EAGAIN, or EINVAL for everything else (kvm_is_valid_map_gpa_range_ret())."""
+    s = host("inplace")
+    s.faults = [Fault("reserve")]
+    assert [requests.ask(s, [(0, 4)], "private", RequestPath.VMCALL, (), None) for _ in range(2)] == [[-EINVAL], [0]]
+    s.add_user(users.pin("nic", [5]))
+    assert requests.ask(s, [(4, 8)], "private", RequestPath.VMCALL, (), None) == [-EAGAIN]

@@ -107,7 +107,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         else None,
         "label": found.label if told == found.told else Label.UNKNOWN if told else Label.COMMITTED,
         "stuck": conversion.stuck,
-        "dying": conversion.dying is not None,
+        "dying": conversion.dying,
         "trigger": conversion.trigger,
         "request": conversion.request,
         "started_ns": _time(conversion.asked),

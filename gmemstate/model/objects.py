@@ -202,8 +202,10 @@ class Conversion:
     expected: int | None = None
     suspects: int = 0
     stuck: bool = False
-    dying: int | None = None
-    """when its task was killed (ns), if it was"""
+    dying: bool = False
+    """its task was killed meanwhile"""
+    struck: int | None = None
+    """when it was killed (ns)"""
     gapped: bool = False
     superseded: bool = False
     """its thread went on; the result was not seen"""

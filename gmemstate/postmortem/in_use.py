@@ -3,7 +3,7 @@
 from gmemstate.audit.history import History
 from gmemstate.model.events import ACTOR, VALUE, Access, Capability, EventRow, T, User
 from gmemstate.model.objects import Conversion
-from gmemstate.model.units import END, seconds
+from gmemstate.model.units import END
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Episode, Incident
 from gmemstate.postmortem.scene import Scene, hva_range
@@ -62,12 +62,12 @@ def explain(story: Story, history: History, seen: Scene, incident: Incident) -> 
     if punch is not None:
         story.add(
             "Punch",
-            f"at {seconds(punch[T])} the page left the file (its contents are gone from there); who held it may hold it still",
+            f"the page left the file{words.at(punch[T])} (its contents are gone from there); who held it may hold it still",
         )
     if success is not None:
         story.add(
             "Then",
-            f"the retry at {seconds(success.asked)} succeeded: {words.where(success)} is {success.target} since {seconds(success.returned)}",
+            f"the retry{words.at(success.asked)} succeeded: {words.where(success)} is {success.target}{words.at(success.returned, 'since')}",
         )
     if pages and not first.in_vm:
         story.add(
@@ -162,11 +162,11 @@ def _mapped_again(history: History, seen: Scene, failure: Conversion) -> str | N
     if failure.space is not None:
         touches = seen.touched(failure, (Access.HOST,), {failure.space}, start, end)
         if touches:
-            parts.append(f"host faults from {seconds(touches[0].t)} on")
+            parts.append(f"host faults{words.on(touches[0].t)}")
     owner, place = history.memory.owner(failure.space), history.places.get(failure.id)
     if owner is not None and place is not None:
         touches = seen.touched(failure, GUEST, {owner}, *place)
         if touches:
             pages = sum(min(touch.end, place[1]) - max(touch.start, place[0]) for touch in touches[:1])
-            parts.append(f"guest faults from {seconds(touches[0].t)} on ({words.count(pages, 'page')} in the first run)")
+            parts.append(f"guest faults{words.on(touches[0].t)} ({words.count(pages, 'page')} in the first run)")
     return "mapped again: " + "; ".join(parts) + " [observed]" if parts else None

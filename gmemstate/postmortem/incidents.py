@@ -200,7 +200,7 @@ def _unseen(history: History) -> list[Incident]:
 
 
 def _killed(history: History) -> list[Incident]:
-    return _by_guest(history, Kind.KILLED, [conversion for conversion in history.ordered() if conversion.dying is not None])
+    return _by_guest(history, Kind.KILLED, [conversion for conversion in history.ordered() if conversion.dying])
 
 
 def _out_of_memory(history: History) -> list[Incident]:

@@ -37,8 +37,10 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             else "Whether a guest_memfd holds the page, this record does not show."
         ),
     )
-    rows: list[tuple[str, ...]] = [("poison", seconds(entry.since), _page(entry), "", "") for entry in entries]
-    rows += [("touch", *words.fault(fault)) for fault in incident.faults]
+    rows: list[tuple[int, tuple[str, ...]]] = [
+        (entry.id, ("poison", seconds(entry.since), _page(entry), "", "")) for entry in entries
+    ]
+    rows += [(fault.seq, ("touch", *words.fault(fault))) for fault in incident.faults]
     over = [
         conversion
         for conversion in history.ordered()
@@ -47,14 +49,14 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             for entry in entries
         )
     ]
-    rows += [("", *words.line(conversion)) for conversion in over]
+    rows += [(conversion.id, ("", *words.line(conversion))) for conversion in over]
     story.evidence = words.lines_of(history, [*over, *incident.faults])
     punches = [_punch(seen, entry) for entry in entries]
     for entry, punch in zip(entries, punches, strict=True):
         if punch is not None:
             text = f"idx {entry.index or 0:#x} leaves the file; next touch: a fresh page"
-            rows.append(("punch", seconds(punch[T]), text, "", ""))
-    story.timeline = words.some(sorted(rows, key=lambda row: row[1].rjust(20)))
+            rows.append((punch[SEQ], ("punch", seconds(punch[T]), text, "", "")))
+    story.timeline = words.some([row for _, row in sorted(rows)])
     story.add("Note", _said_of(entries, in_file=in_file))
     if not block:
         story.add(
@@ -229,7 +231,7 @@ def killed(history: History, seen: Scene, incident: Incident) -> Story:
     """A task was killed inside of a conversion: the ioctl is not interruptible and runs to its end."""
     own = incident.conversions
     first = own[0]
-    ran = None if first.returned is None or first.dying is None else first.returned - first.dying
+    ran = None if first.returned is None or first.struck is None else first.returned - first.struck
     after = f" {duration(ran)} after the signal" if ran is not None else ""
     end = (
         f"it ran to its end{after} and returned {words.errno_name(first.result)}"
@@ -246,8 +248,8 @@ def killed(history: History, seen: Scene, incident: Incident) -> Story:
     rows: list[tuple[str, ...]] = []
     for conversion in own:
         rows.append(("asked", *words.line(conversion)))
-        rows.append(("signal", seconds(conversion.dying), f"signal to thread {conversion.thread}", "", ""))
-        if conversion.returned is not None:
+        rows.append(("signal", seconds(conversion.struck), f"signal to thread {conversion.thread}", "", ""))
+        if conversion.result is not None:
             told = f"{words.errno_name(conversion.result)} to a caller that is dying"
             rows.append(("return", seconds(conversion.returned), told, "", ""))
     story.timeline = words.some(rows)

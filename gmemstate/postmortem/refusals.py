@@ -3,7 +3,7 @@
 from gmemstate.audit.history import History
 from gmemstate.model.events import Capability
 from gmemstate.model.objects import Conversion
-from gmemstate.model.units import END, duration, seconds
+from gmemstate.model.units import END, duration
 from gmemstate.postmortem import in_use, words
 from gmemstate.postmortem.incidents import Episode, Incident
 from gmemstate.postmortem.scene import Scene
@@ -54,7 +54,7 @@ def _told_to_guest(history: History, failed: list[Conversion]) -> str | None:
         for conversion in failed
         if conversion.request in history.requests
     }
-    told = [f"{request.result} at {seconds(request.answered)}" for request in asked.values() if request.result is not None]
+    told = [f"{request.result}{words.at(request.answered)}" for request in asked.values() if request.result is not None]
     return f"the guest had asked for it; it was told {', '.join(told[:SHOWN])}" if told else None
 
 

@@ -128,8 +128,9 @@ def _timeline(request: Request, own: list[Conversion], asked: int) -> list[tuple
     ]
     for n, conversion in enumerate(own):
         rows.append(("ioctl" if n == 0 else "", *words.line(conversion)))
-    later = duration(request.answered - request.asked) if request.answered is not None and request.asked is not None else "?"
-    rows.append(("told", seconds(request.answered), f"{request.result} to the guest, {later} after it asked", "", ""))
+    timed = request.answered is not None and request.asked is not None
+    later = f", {duration(request.answered - request.asked)} after it asked" if timed else ""  # type: ignore[operator]
+    rows.append(("told", seconds(request.answered), f"{request.result} to the guest{later}", "", ""))
     return rows
 
 
@@ -194,7 +195,7 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
         page = f", pfn {first.pfn:#x}" if first.pfn is not None else ""
         rest = words.pages_of(conversion) - sum(touch.end - touch.start for touch in touched)
         text += (
-            f"; the guest touched gfn {first.start:#x} at {seconds(first.t)}: a new {conversion.target} page{page} (a new private page is "
+            f"; the guest touched gfn {first.start:#x}{words.at(first.t)}: a new {conversion.target} page{page} (a new private page is "
             f"zeroed; the other {rest} will be, on first touch)"
         )
     story.add("Left", text)
@@ -210,7 +211,11 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
         unmapped = first_unmap(seen, conversion.last, address, size)
         until = "nothing discarded it to the end of the record"
         if unmapped is not None:
-            until = f"nothing discarded it before {seconds(unmapped[T])}, when its mapping went away"
+            until = (
+                "nothing discarded it before "
+                + (f"{seconds(unmapped[T])}, when " if unmapped[T] is not None else "")
+                + "its mapping went away"
+            )
         story.add(
             "Data",
             f"RECOVERABLE while the VMM lives: the old contents are in shared memory at hva {address:#x}+{size:#x} (slot {slot & 0xFFFF}); {until}",

@@ -38,7 +38,7 @@ def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:
         "they become private; or allow for both",
     )
     story.missing.append(
-        f"what used the memory: look into dmesg near {seconds(kills[0][T])} for 'Out of memory' and its table of tasks"
+        f"what used the memory: look into dmesg{words.at(kills[0][T], 'near')} for 'Out of memory' and its table of tasks"
     )
     return story
 

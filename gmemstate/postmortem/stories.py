@@ -12,6 +12,8 @@ from gmemstate.postmortem.scene import Scene, scene
 from gmemstate.postmortem.signatures import matches
 from gmemstate.postmortem.story import Covered, Report, Story
 
+UNTIMED = "?"
+"""What stands for the time of a line of a clock that does not count seconds."""
 Teller = Callable[[History, Scene, Incident], Story]
 
 TELLERS: dict[Kind, Teller] = {
@@ -46,6 +48,8 @@ def tell(record: Record, history: History) -> list[Story]:
         story = TELLERS[incident.kind](history, seen, incident)
         for known in matches(history, incident):
             story.add("Match", known)
+        if all(row[1] in ("", UNTIMED) for row in story.timeline):
+            story.timeline = [(row[0], "", *row[2:]) for row in story.timeline]
         stories.append(story)
     return stories
 

@@ -74,6 +74,16 @@ def fault(exit_: FaultExit, note: str | None = None) -> tuple[str, ...]:
     return seconds(exit_.t), f"{kind} access to {at}", errno_name(exit_.result), said
 
 
+def at(t: int | None, word: str = "at") -> str:
+    """When something was, as a part of a sentence; nothing where the clock of the trace does not count seconds."""
+    return "" if t is None else f" {word} {seconds(t)}"
+
+
+def on(t: int | None) -> str:
+    """Since when something was, as :func:`at` tells it."""
+    return "" if t is None else f" from {seconds(t)} on"
+
+
 def some(rows: list[tuple[str, ...]], shown: int = 12) -> list[tuple[str, ...]]:
     """The first rows of a timeline, and how many more there are."""
     if len(rows) <= shown:
@@ -108,8 +118,8 @@ WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM
 
 def why_no_memory(failure: Conversion) -> str:
     """Where to look for the reason of an ENOMEM."""
-    at = seconds(failure.returned)
-    return f"why memory ran out: look into dmesg near {at} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
+    near = at(failure.returned, "near")
+    return f"why memory ran out: look into dmesg{near} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
 
 
 def bytes_of(index: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from gmemstate.audit.views import Json, messed_up, requests
 from gmemstate.model.events import DETAIL, KIND, SourceOpened, SourceRead
+from tests.postmortem.telling import tell
 from tests.traces import CAPTURES, CASES, Read, capture, later, lines_of, read_case, read_file, read_lines, renamed
 
 PIDS = 70_000
@@ -92,6 +93,22 @@ def test_carriage_returns_make_no_difference(case: str, tmp_path: Path) -> None:
     assert conversions(read) == conversions(base)
     assert states(read) == states(base)
     assert words(read) == words(base)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if len(lines_of(case)) < 1000])
+def test_a_clock_that_counts_no_seconds_costs_the_times_and_nothing_else(case: str, tmp_path: Path) -> None:
+    """As x86-tsc and counter: what is known by its place in the trace stays known."""
+    lines = [re.sub(rb" (\d+)\.(\d{6})(: | \|)", rb" \1\2\3", line) for line in lines_of(case)]
+    read, base = read_lines(lines, tmp_path), read_case(case)
+    timed = [one["started_ns"] for one in read.conversions]
+    assert timed == [None] * len(timed)
+    for one, other in zip(conversions(read), conversions(base), strict=True):
+        assert {**one, "started_ns": None, "ended_ns": None} == {**other, "started_ns": None, "ended_ns": None}
+    assert states(read) == states(base)
+    assert words(read) == words(base)
+    told, known = tell(read).stories, tell(base).stories
+    assert [(story.blame, story.title) for _, story in told] == [(story.blame, story.title) for _, story in known]
+    assert all("?" not in f"{row[1]}{row[4]}" for _, story in told for row in story.timeline)
 
 
 # --- the function graph ------------------------------------------------------------------------------------------------

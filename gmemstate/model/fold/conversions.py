@@ -492,7 +492,8 @@ def spinning(memory: "Memory", seq: int, row: EventRow) -> None:
 def task_signalled(memory: "Memory", seq: int, row: EventRow) -> None:
     """C21: an ioctl is not interrupted by a signal; it runs to its end and its task dies then."""
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
-        conversion.dying = memory.time_of(row, conversion.source) if conversion.dying is None else conversion.dying
+        if not conversion.dying:
+            conversion.dying, conversion.struck = True, memory.time_of(row, conversion.source)
         memory.move(conversion, "signalled", seq)
 
 

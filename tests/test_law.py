@@ -43,7 +43,7 @@ def test_rooms_import_only_what_the_law_allows() -> None:
 @pytest.mark.parametrize(
     ("arguments", "heavy"),
     [
-        (["--help"], {"sqlalchemy", "alembic", "transitions", "rich"}),
+        (["--help"], {"sqlalchemy", "alembic", "transitions", "rich", "gmemstate.cli.lists", "json"}),
         (["--version"], {"sqlalchemy", "alembic", "transitions", "rich", "gmemstate.cli.verbs"}),
     ],
 )

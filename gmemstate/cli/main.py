@@ -32,13 +32,21 @@ class Verbs(click.Group):
         """The verb of that name."""
         from gmemstate.cli import verbs
 
-        return verbs.VERBS.get(cmd_name)
+        verb = verbs.VERBS.get(cmd_name)
+        return None if verb is None else verb.load()
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """All verbs, in the order in which one needs them."""
         from gmemstate.cli import verbs
 
         return list(verbs.VERBS)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing any."""
+        from gmemstate.cli import verbs
+
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.says) for name, verb in verbs.VERBS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; a closed pipe is made known before click turns it into a failure."""

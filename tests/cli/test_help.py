@@ -21,6 +21,14 @@ def test_each_verb_is_listed_with_a_sentence_that_is_not_cut(monkeypatch: pytest
         assert not lines[verb].endswith("..."), f"{verb}: make the first sentence of its help shorter"
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_list_says_of_a_verb_what_the_verb_says_first(verb: str) -> None:
+    """The list is written down once more, so that it can be shown without importing the verbs."""
+    command = VERBS[verb].load()
+    assert VERBS[verb].says == command.get_short_help_str(200)
+    assert (command.name, command.callback is not None) == (verb, True)
+
+
 def test_the_examples_stand_as_they_are_typed() -> None:
     said = say("--help").out
     assert "  gmemstate demo               what it is about" in said

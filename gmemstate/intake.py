@@ -109,20 +109,20 @@ class Intake:
         """The sources on record that are not read now, with the calls that they have shown."""
         now = {source.before.id for source in sources if source.before is not None}
         stored = {info.id: Stored(self._record, info) for info in self._record.sources() if info.id not in now}
-        for row in self._record.of_kinds(sorted(TELLING)) if stored else ():
+        for row in self._record.of_kinds(sorted({*TELLING, ClockPair.code})) if stored else ():
             if row[SOURCE] in stored:
                 stored[row[SOURCE]].note(row)
         return list(stored.values())
 
     def _compare(self, sources: list[Source], stored: list[Stored]) -> None:
-        """Compare the clock of each source that sees calls from outside with that of the one that it shares most with."""
-        told = {row[SOURCE]: row for row in self._record.of_kinds((ClockPair.code,))}
+        """Compare the clock of each source with that of the one that it shares most calls with, or that states what it was."""
+        told = {row[SOURCE]: row for row in self._record.of_kinds((ClockPair.code,)) if row[ACTOR] is not None}
         others: list[Source | Stored] = [*sources, *stored]
         for source in sources:
             found = [
                 Compared(far, one.name, one.reference)
-                for one in (others if source.calls.spans else ())
-                if (far := _distance(source, one)) is not None
+                for one in (others if source.calls.spans or source.clock == REALTIME else ())
+                if one is not source and (far := _distance(source, one)) is not None
             ]
             row = told.get(source.id or 0)
             if row is not None and row[T] is not None and row[VALUE] is not None:
@@ -134,7 +134,9 @@ class Intake:
                 found = [one._replace(told=True) for one in found if one.reference in same] or [
                     Compared(by, name, reference, told=True) for reference, name in same.items()
                 ]
-            source.compared = max(found, key=lambda one: one.distance.calls, default=None)
+            best = max(found, key=lambda one: one.distance.calls, default=None)
+            # Two sources that state what the time was may be of two hosts.
+            source.compared = best if best is None or best.distance.calls or best.told or len(found) == 1 else None
 
     def _append(self, group: list[Source], known: dict[int, int], stored: list[Stored]) -> None:
         """Append the events of sources whose clocks are compared, in the order of time."""

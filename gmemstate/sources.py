@@ -116,7 +116,11 @@ class Stored:
         self._begun: dict[int | None, int | None] = {}
 
     def note(self, row: EventRow) -> None:
-        """Take from an event of the source what its line has told of a call."""
+        """Take from an event of the source what its line has told of a call, or of another clock."""
+        if row[KIND] == ClockPair.code:
+            if row[T] is not None and row[VALUE] is not None and row[ACTOR] is None:
+                self.calls.real = row[T], row[VALUE]
+            return
         thread, t, kind = row[ACTOR], row[T], TELLING[row[KIND]]
         if thread is None or t is None:
             return
@@ -285,7 +289,8 @@ def stored_rows(record: StoredRecord, info: SourceInfo | None) -> Generator[Even
 
 
 def _is_own(row: EventRow, source: int) -> bool:
-    return row[SOURCE] == source and row[KIND] != ClockPair.code and (row[KIND], row[ACTOR]) != (Gap.code, GapKind.LATE)
+    compared = row[KIND] == ClockPair.code and row[ACTOR] is not None
+    return row[SOURCE] == source and not compared and (row[KIND], row[ACTOR]) != (Gap.code, GapKind.LATE)
 
 
 def in_order(names: Iterable[str]) -> str:

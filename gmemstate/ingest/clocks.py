@@ -89,8 +89,7 @@ class Calls:
         if t is None or not fact.thread:
             return
         if fact.name == "clock_pair":
-            monotonic = fact.args["mono"]
-            self.real = (monotonic if abs(t - monotonic) < SECOND else t, fact.args["real"])
+            self.real = own_time(t, fact.args["mono"]), fact.args["real"]
         kind = _INSIDE.get(fact.name)
         if kind is not None:
             self.inside(fact.thread, kind, t)
@@ -123,6 +122,11 @@ class Calls:
             return  # its clock went back
         self._count += 1
         have.append(span)
+
+
+def own_time(t: int, monotonic: int) -> int:
+    """When a pair of clocks was taken, on the clock of its line: it was CLOCK_MONOTONIC a little earlier, if that is its clock."""
+    return monotonic if abs(t - monotonic) < SECOND else t
 
 
 def distance(outside: Calls, inside: Calls) -> Distance | None:

@@ -7,10 +7,11 @@ until its end, another report, or too many lines of others; what stands in the m
 from collections.abc import Mapping
 from typing import Any
 
+from gmemstate.ingest.clocks import own_time
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.kernel_report import Report, shown
 from gmemstate.ingest.tracker import Handler, Thread, Tracker
-from gmemstate.model.events import DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
+from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 
 SIGBUS, SIGKILL, FROM_KERNEL = 7, 9, 128
@@ -211,7 +212,18 @@ def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+def clock_pair(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A source says what CLOCK_REALTIME showed at a time of its own clock, which is CLOCK_MONOTONIC or another one."""
+    if fact.t is None:
+        return False
+    tracker.emit(
+        ClockPair(other=fact.args["real"], t=own_time(fact.t, fact.args["mono"]), line=fact.line, source=tracker.source)
+    )
+    return True
+
+
 HANDLERS: dict[str, Handler] = {
+    "clock_pair": clock_pair,
     "kernel_said": kernel_said,
     "booted": booted,
     "memory_map": memory_map,

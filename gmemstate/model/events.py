@@ -331,13 +331,14 @@ class SourceOpened(Event):
 
 @_kind(2, "clock_gettime of two clocks at one moment", {"other": "value", "clock": "actor"}, reference="clock")
 class ClockPair(Event):
-    """At ``t`` of the source's clock that of the source ``clock`` showed ``other`` ns; the source sees calls from outside.
+    """At ``t`` of the source's clock that of the source ``clock`` showed ``other`` ns; or, without ``clock``, CLOCK_REALTIME did.
 
-    ``detail`` says by how many calls that is known and how many ns it may be wrong.
+    The first is found by comparing sources: ``detail`` says by how many calls and how many ns it may be wrong. The second is what
+    a source itself says.
     """
 
     other: int
-    clock: int
+    clock: int | None = None
 
 
 @_kind(3, "LOST n EVENTS, callbacks suppressed, an overwritten buffer", {"gap": "actor", "count": "value"})

@@ -27,7 +27,7 @@ QUIET = 0.25
 SIZE = 64 << 10
 SIZE_ZIPPED = 4 << 10
 """How much is read at once of what may become a thousand times as long."""
-LAST = 64
+LAST = 4 << 10
 """How many bytes before the place of reading are looked at again, to see that the file was not written anew."""
 
 
@@ -100,7 +100,7 @@ class Growing(Framing):
     # --- what arrives
 
     def _beginning(self) -> bytes:
-        """The first bytes: HEAD_SIZE, or all that comes without a break and holds a line by which a source can be known."""
+        """The first bytes: HEAD_SIZE, or all that comes without a break or until it is due, with a line to know a source by."""
         first, looked, quiet = b"", 0, time.monotonic()
         for data in self._arriving:
             now = time.monotonic()
@@ -109,7 +109,8 @@ class Growing(Framing):
                 first, quiet = first + data, now
             if len(first) >= HEAD_SIZE:
                 break
-            if now - quiet >= QUIET and len(first) > looked:
+            late = self._due is not None and now >= self._due
+            if (late or now - quiet >= QUIET) and len(first) > looked:
                 if _can_be_known(first):
                     break
                 looked = len(first)

@@ -210,7 +210,7 @@ def test_the_memory_of_a_reader_does_not_grow_with_a_hostile_log(seed: int, tmp_
     One giant line without an end (tens of megabytes) is in it as well.
     """
     dice = random.Random(seed)
-    some = [mutated(dice)[:2000] for _ in range(300)]
+    some = [mutated(dice).replace(b"\0", b"")[:2000] for _ in range(300)]  # a file with a NUL is no log
 
     def peak(times: int) -> int:
         path = tmp_path / f"{times}.log"

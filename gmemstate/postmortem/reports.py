@@ -1,7 +1,21 @@
 """Stories of what kernels and VMMs say of themselves: a VM that died, a page of another that was touched, a VMM that gave up."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import DETAIL, KIND, KINDS, LINE, RESULT, SOURCE, Cause, EventRow, KernelWarned, T, VmDead, details
+from gmemstate.model.events import (
+    DETAIL,
+    KIND,
+    KINDS,
+    LINE,
+    RESULT,
+    SEQ,
+    SOURCE,
+    Cause,
+    EventRow,
+    KernelWarned,
+    T,
+    VmDead,
+    details,
+)
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
@@ -12,6 +26,10 @@ from gmemstate.postmortem.platform import Platform
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Evidence, Story
 
+WITHOUT_RANGE = frozenset(("listener refused", "DMA still mapped", "DMA", "kvm run failed"))
+"""What VMMs say of a conversion without saying of which."""
+NEAR = 20
+"""How many lines may stand between a wish and what came of it."""
 PLACES = 6
 """How many addresses of one incident are listed."""
 
@@ -49,6 +67,8 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
     events = (
         [facts(row) for row in (*history.marks.values(), *history.reports)] if any(unless for _, unless in known.ask) else []
     )
+    if report.get("code") in WITHOUT_RANGE and "gfn" not in report:
+        story.add("Perhaps", _last_wish(history, first))
     story.missing += [
         filled(text, report) for text, unless in known.ask if not any(fits(unless, one) for one in events if unless)
     ]
@@ -56,6 +76,20 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
     if report.get("result") in ("EIO", "EINVAL", "EFAULT") and report.get("code") in ("kvm run failed", "registers"):
         _explain(history, story, report["result"])
     return story
+
+
+def _last_wish(history: History, row: EventRow) -> str | None:
+    """The conversion that a VMM was asked for right before, in the same log."""
+    for other in reversed(history.reports):
+        if other[SEQ] < row[SEQ] and other[SOURCE] == row[SOURCE] and (row[LINE] or 0) - (other[LINE] or 0) <= NEAR:
+            wish = facts(other)
+            if wish.get("code") == "convert wish":
+                pages = f"+{wish['pages']}" if "pages" in wish else ""
+                return (
+                    f"gfn {wish['gfn']}{pages} to {wish.get('to')}: the last conversion that the VMM was asked for before (line {other[LINE]}) "
+                    "[guess: nothing but the order ties them]"
+                )
+    return None
 
 
 def _way(report: dict[str, str]) -> str:

@@ -167,3 +167,13 @@ def test_the_kernels_half_is_named_beside_the_vmms_and_not_tied_to_it(
         assert because in perhaps
         assert "trace.txt:1" in perhaps
         assert "no line ties it to this VM" in perhaps
+
+
+def test_a_failure_without_a_range_names_the_wish_right_before_it_as_a_guess(tmp_path: Path) -> None:
+    wish = "kvm_convert_memory start 0x7f000000 size 0x200000 private_to_shared"
+    refused = "qemu-kvm: ram_block_attributes_for_each_discarded_section: Failed to notify RAM discard listener: No space left on device"
+    _, told = only(read_lines([wish.encode(), refused.encode()], tmp_path))
+    assert "gfn 0x7f000+512 to shared" in told
+    assert "[guess" in told
+    _, far = only(read_lines([wish.encode(), *[b"kvm_run_exit cpu_index 0, reason 2"] * 30, refused.encode()], tmp_path))
+    assert "0x7f000" not in far

@@ -49,8 +49,9 @@ class Reported:
 def reported(history: History) -> list[Reported]:
     """What kernels and VMMs have said: by what it means, where it is about a guest's memory; all else beside."""
     groups: dict[tuple[object, ...], Reported] = {}
+    marked, given_up = _marked(history), _given_up(history)
     for row in history.reports:
-        if _part_of_a_mark(history, row) or _follow_up(history, row):
+        if _part_of_a_mark(marked, row) or _follow_up(given_up, row):
             continue
         kind, key = _about(row)
         if kind is not None:
@@ -80,21 +81,36 @@ def _about(row: EventRow) -> tuple[Kind | None, tuple[object, ...]]:
     return (Kind.REPORTED, key) if related and report.get("what") != "UBSAN" else (Kind.UNRELATED, ())
 
 
-def _part_of_a_mark(history: History, row: EventRow) -> bool:
-    """Whether a warning is the one that the kernel prints right before the line of the failure itself."""
-    line = details(row[DETAIL]).get("last") or row[LINE]
-    return row[KIND] == KernelWarned.code and any(
-        mark[SOURCE] == row[SOURCE]
-        and details(mark[DETAIL]).get("join") == "time"
-        and details(mark[DETAIL]).get("thread") == row[ACTOR]
-        and 0 < (mark[LINE] or 0) - (line or 0) <= BESIDE
+Place = tuple[int | None, int | None, int]
+"""A source, a thread, a line."""
+
+
+def _marked(history: History) -> set[Place]:
+    """Where the warnings may end that the kernel prints right before the line of a failure itself."""
+    return {
+        (mark[SOURCE], told["thread"], (mark[LINE] or 0) - back)
         for mark in history.marks.values()
-    )
+        if (told := details(mark[DETAIL])).get("join") == "time" and "thread" in told
+        for back in range(1, BESIDE + 1)
+    }
 
 
-def _follow_up(history: History, row: EventRow) -> bool:
+def _part_of_a_mark(marked: set[Place], row: EventRow) -> bool:
+    """Whether a warning is the one that stands right before the line of a failure."""
+    return row[KIND] == KernelWarned.code and (row[SOURCE], row[ACTOR], details(row[DETAIL]).get("last") or row[LINE]) in marked
+
+
+def _given_up(history: History) -> set[tuple[int | None, int | None]]:
+    """The sources in which a VM could not be run any more, each with the errno."""
+    return {
+        (row[SOURCE], row[RESULT])
+        for row in history.reports
+        if row[KIND] == VmmSaid.code and details(row[DETAIL]).get("code") == "kvm run failed"
+    }
+
+
+def _follow_up(given_up: set[tuple[int | None, int | None]], row: EventRow) -> bool:
     """Whether a VMM only says that it cannot look at a VM that it could not run any more."""
-    return details(row[DETAIL]).get("code") == "registers" and any(
-        other[SOURCE] == row[SOURCE] and other[RESULT] == row[RESULT] and details(other[DETAIL]).get("code") == "kvm run failed"
-        for other in history.reports
+    return (
+        row[KIND] == VmmSaid.code and (row[SOURCE], row[RESULT]) in given_up and details(row[DETAIL]).get("code") == "registers"
     )

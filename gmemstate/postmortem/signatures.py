@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import EventRow
+from gmemstate.model.events import SEQ, EventRow
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.patterns import Facts, facts, fits
@@ -75,27 +75,29 @@ Known = tuple[Facts, EventRow | None]
 """An event as words, and the row that a line can be cited of."""
 
 
-def matches(history: History, incident: Incident) -> Iterator[str]:
-    """What is known of an incident, in words: the problem, the lines that fit, what is missing, what mends it."""
+def everything(history: History) -> dict[int, Known]:
+    """All that a known problem may be about, by seq."""
     platform = Platform.of(history)
+    return {row[SEQ]: (platform.place(facts(row)), row) for row in (*history.marks.values(), *history.reports)}
 
-    def known(row: EventRow) -> Known:
-        return platform.place(facts(row)), row
 
-    own = [known(history.marks[entry.id]) for entry in incident.entries if entry.id in history.marks]
-    own += [known(row) for row in incident.reports]
+def matches(history: History, incident: Incident, told: Mapping[int, Known]) -> Iterator[str]:
+    """What is known of an incident, in words: the problem, the lines that fit, what is missing, what mends it."""
+    own = [told[entry.id] for entry in incident.entries if entry.id in told]
+    own += [told[row[SEQ]] for row in incident.reports]
     own += [
         ({"kind": "convert_returned", "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
         for conversion in incident.conversions
     ]
     if not own:
         return
-    everything = [known(row) for row in (*history.marks.values(), *history.reports)]
     for signature in catalogue():
         fitting = [one for pattern in signature.match for one in own if fits(pattern, one[0])]
-        beside = [[one for one in everything if fits(pattern, one[0])] for pattern in signature.also]
-        if fitting and all(beside):
-            confirmed = [[one for one in everything if fits(pattern, one[0])] for pattern, _ in signature.confirm]
+        if not fitting:
+            continue
+        beside = [[one for one in told.values() if fits(pattern, one[0])] for pattern in signature.also]
+        if all(beside):
+            confirmed = [[one for one in told.values() if fits(pattern, one[0])] for pattern, _ in signature.confirm]
             doubts = [text for (_, text), found in zip(signature.confirm, confirmed, strict=True) if not found]
             doubts += [signature.missing] if signature.missing else []
             seen = [*fitting[:4], *(one for found in (*beside, *confirmed) for one in found[:2])]

@@ -9,7 +9,7 @@ from gmemstate.postmortem import host_pages, normal, refusals, reports, requests
 from gmemstate.postmortem.incidents import Incident, incidents
 from gmemstate.postmortem.kinds import Kind
 from gmemstate.postmortem.scene import Scene, scene
-from gmemstate.postmortem.signatures import matches
+from gmemstate.postmortem.signatures import everything, matches
 from gmemstate.postmortem.story import Covered, Report, Story
 
 UNTIMED = "?"
@@ -43,10 +43,11 @@ def tell(record: Record, history: History) -> list[Story]:
     """The stories of all incidents of a record, in the order in which they began."""
     found = incidents(history)
     seen = scene(record, history, found)
+    told = everything(history)
     stories = []
     for incident in found:
         story = TELLERS[incident.kind](history, seen, incident)
-        for known in matches(history, incident):
+        for known in matches(history, incident, told):
             story.add("Match", known)
         if all(row[1] in ("", UNTIMED) for row in story.timeline):
             story.timeline = [(row[0], "", *row[2:]) for row in story.timeline]

@@ -218,13 +218,14 @@ class Recorder:
         return memory.seq
 
     def close(self) -> None:
-        """Let go of the database; an SQLite ledger is then whole in its one file.
+        """Let go of the database; an SQLite ledger is then whole in its one file, unless others are still reading or writing it.
 
-        Raises CannotWrite where that fails: the record is whole in the file together with its WAL.
+        Nobody is waited for: what they keep it from writing stays in the WAL beside it, for the next one who closes. Raises CannotWrite where that fails: the record is whole in the file together with its WAL.
         """
         connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None
         try:
             if cursor is not None and self._sqlite:
+                cursor.execute("PRAGMA busy_timeout = 0").fetchall()
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
             raise CannotWrite(

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +100,28 @@ def test_a_reader_sees_each_batch_as_soon_as_it_is_recorded_and_never_half(fille
         assert [first, *started] == list(ledger.record_.events(1, 5)), "what was begun ends as it began"
         assert reader.head() == ledger.head()
         assert len(reader.conversions()) == 1
+
+
+def test_a_recorder_waits_neither_for_readers_nor_for_others_when_it_closes(filled: Place) -> None:
+    """And nothing is lost by that: the next one who closes makes an SQLite ledger one file again."""
+    with filled.open() as other, filled.open(readonly=True) as reader, reader.record_.still():
+        started = reader.record_.events()
+        next(started)
+        other.record(*conversion(3, 0))
+        ledger = filled.open()
+        ledger.record(*conversion(2, 0))
+        begun = time.monotonic()
+        ledger.close()
+        hold = filled.hold()
+        late = filled.open(readonly=True)
+        late.close()
+        hold.close()
+        assert time.monotonic() - begun < 5, "half of the time that is waited for a writer"
+        assert len(list(started)) == 4
+    with filled.open() as ledger:
+        assert ledger.rebuild() == 9
+        assert ledger.check().problems == []
+    assert not Path(f"{filled.where}-wal").exists()
 
 
 WRITER = """

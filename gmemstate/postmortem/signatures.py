@@ -84,7 +84,7 @@ def everything(history: History) -> dict[int, Known]:
 def matches(history: History, incident: Incident, told: Mapping[int, Known]) -> Iterator[str]:
     """What is known of an incident, in words: the problem, the lines that fit, what is missing, what mends it."""
     own = [told[entry.id] for entry in incident.entries if entry.id in told]
-    own += [told[row[SEQ]] for row in incident.reports]
+    own += [told.get(row[SEQ], (facts(row), row)) for row in incident.reports]
     own += [
         ({"kind": "convert_returned", "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
         for conversion in incident.conversions

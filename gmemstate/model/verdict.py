@@ -150,6 +150,8 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
         found.append(Residue("suspect pages", conversion.space, None, None, conversion.suspects, Basis.OBSERVED))
     if conversion.result in (0, None):
         return tuple(found)
+    if conversion.told_by is not None and conversion.gapped:
+        return None  # another source knows the result; the steps were lost with the return
     for row in conversion.answers:
         start, npages, entries = row[START], row[NPAGES], row[VALUE]
         if entries != 0 and start is not None:

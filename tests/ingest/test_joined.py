@@ -11,6 +11,7 @@ from gmemstate.audit.views import Json
 from gmemstate.ledger import Ledger
 from gmemstate.model.events import KIND, SOURCE, ClockPair, T
 from gmemstate.store.recorder import Recorder
+from tests.cli.running import say
 from tests.together import KERNEL_LOG, STRACE, TRACE, WITH_STRACE, clocks, files_of, log_of, put, read_together, source_of
 from tests.traces import Read, lines_of, read_case, read_file
 
@@ -249,6 +250,10 @@ def test_a_kernel_log_has_a_clock_of_its_own_and_keeps_the_order_of_the_files(tm
     assert not results[STRACE].apart
     assert not results[TRACE].apart
     assert results[STRACE].clock is not None
+    said = say("--db", tmp_path / "a.db", "status").out
+    assert f"{STRACE} (strace): 136 lines; its clock is compared with that of {TRACE}\n" in said
+    assert f"{KERNEL_LOG} (kernel log)" in said
+    assert said.count("its clock cannot be compared with that of the others") == 1
     log = [row[0] for row in rows if row[SOURCE] == next(row[0] for row in rows[::-1] if row[KIND] == 1)]
     assert log == list(range(log[0], rows[-1][0] + 1)), "it stands behind the others as a whole"
 

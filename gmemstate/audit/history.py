@@ -1,7 +1,7 @@
 """One pass over a record: the memory at its end, and everything that happened on the way."""
 
 import re
-from bisect import insort
+from bisect import bisect, insort
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple, Self
@@ -66,6 +66,10 @@ REPORTS = frozenset(
 MARKS = frozenset(kind.code for kind in (PageLeaked, Poisoned, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed))
 
 
+SAME_RETURN = 10_000_000
+"""How many ns apart two sources may see the same return of KVM_RUN."""
+
+
 class Witness(NamedTuple):
     """What another source has said of the result of a conversion: 0 or an errno."""
 
@@ -105,7 +109,30 @@ class History(Moment):
         self._collect()
         for conversion in self.memory.conversions.values():
             self._keep(conversion)
+        self._join_faults()
         return self
+
+    def _join_faults(self) -> None:
+        """A return of KVM_RUN that one source has shown from outside and another one from inside is one, as the latter tells it."""
+        outside = {source.id: source for source in self.memory.sources.values() if source.reference is not None}
+        inner: dict[tuple[int | None, int, int], list[int]] = {}
+        for fault in self.faults if outside else ():
+            if fault.source not in outside and fault.t is not None:
+                insort(inner.setdefault((fault.source, fault.thread, fault.result), []), fault.t)
+        told: set[int] = set()
+        for fault in self.faults if inner else ():
+            source = outside.get(fault.source or 0)
+            times = inner.get((source.reference, fault.thread, fault.result)) if source is not None else None
+            if source is None or fault.t is None or not times:
+                continue
+            at = fault.t - source.ahead
+            place = bisect(times, at)
+            near = min(range(max(0, place - 1), min(place + 1, len(times))), key=lambda n: abs(times[n] - at))
+            if abs(times[near] - at) <= SAME_RETURN:
+                del times[near]
+                told.add(fault.seq)
+        if told:
+            self.faults = [fault for fault in self.faults if fault.seq not in told]
 
     def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
         memory = self.memory

@@ -10,6 +10,7 @@ from gmemstate.audit import views
 from gmemstate.audit.views import Json
 from gmemstate.ledger import Ledger
 from gmemstate.model.events import KIND, SOURCE, ClockPair, T
+from gmemstate.postmortem.incidents import incidents
 from gmemstate.store.recorder import Recorder
 from tests.cli.running import say
 from tests.together import KERNEL_LOG, STRACE, TRACE, WITH_STRACE, clocks, files_of, log_of, put, read_together, source_of
@@ -118,6 +119,19 @@ def test_what_the_trace_lost_of_results_strace_answers(case: str, tmp_path: Path
     known = shown(read_case(case), None)
     assert [one["errno"] for one in shown(read, source_of(read, TRACE))] == [one["errno"] for one in known]
     assert [one["label"] for one in shown(read, source_of(read, TRACE))] == [one["label"] for one in known]
+
+
+@pytest.mark.parametrize("case", ["race", "nogmem", "ip_fd_closed"])
+def test_a_fault_that_two_sources_have_seen_is_told_once_as_the_trace_tells_it(case: str, tmp_path: Path) -> None:
+    """strace shows that KVM_RUN returned EFAULT, the trace also where and why."""
+    read = read_together({TRACE: lines_of(case), STRACE: log_of(case, STRACE)}, tmp_path)
+    assert any(b"= -1 EFAULT" in line for line in log_of(case, STRACE))
+    assert [(fault.thread, fault.start, fault.kind) for fault in read.history.faults] == [
+        (fault.thread, fault.start, fault.kind) for fault in read_case(case).history.faults
+    ]
+    assert [incident.kind for incident in incidents(read.history)] == [
+        incident.kind for incident in incidents(read_case(case).history)
+    ]
 
 
 # --- contradictions ------------------------------------------------------------------------------------------------------

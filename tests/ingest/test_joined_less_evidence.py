@@ -42,10 +42,14 @@ def both(case: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 
 
 def says_new(whole: Read, files: Files, folder: Path) -> list[str]:
-    """What the trace is said to show with other files, and not with the whole ones; and findings that were none."""
+    """What the trace is said to show with other files, and not with the whole ones; and findings that were none.
+
+    Where the trace ends early its last states are those of that time, which the whole one had then.
+    """
     less = read_together(files, folder)
+    ends = told_by(less, TRACE) if len(files[TRACE]) < whole.account.lines else None
     new = {finding.code for finding in less.history.findings} - {finding.code for finding in whole.history.findings}
-    return [*sorted(new), *changed(told_by(whole, TRACE), told_by(less, TRACE))]
+    return [*sorted(new), *changed(told_by(whole, TRACE), told_by(less, TRACE), then=ends)]
 
 
 def lessened(case: str, places: int, *, every: bool) -> Iterator[tuple[str, Lines, Lines]]:

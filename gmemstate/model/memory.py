@@ -96,7 +96,7 @@ class Memory:
         self.faults: list[FaultExit] = []
         self.changed_requests: set[int] = set()
         self.changed_messed_up: set[int] = set()
-        self.dirty: set[tuple[int, int, int]] = set()
+        self.dirty: list[tuple[int, int, int]] = []
 
     # --- applying events
 
@@ -153,7 +153,7 @@ class Memory:
             ranges = self.ranges[space] = RangeMap()
         table = _TABLES[trigger] if not self.live else self._fired(ranges.runs(start, end), trigger)
         bad = ranges.step(start, end, table)
-        self.dirty.add((space, start, end))
+        self.dirty.append((space, start, end))
         if bad:
             self._unexpected(space, trigger, bad, seq)
 
@@ -162,7 +162,7 @@ class Memory:
         ranges = self.ranges.get(space)
         if ranges is not None:
             ranges.step_all(_TABLES[trigger] if not self.live else self._fired(ranges, trigger))
-            self.dirty.add((space, 0, END))
+            self.dirty.append((space, 0, END))
 
     def _fired(self, runs: Iterable[tuple[int, int, int]], trigger: str) -> bytes:
         table = bytearray([NO_WAY] * 256)
@@ -377,7 +377,7 @@ class Memory:
     def forget_news(self) -> None:
         """Begin a new batch: what changed before is taken care of."""
         self.findings, self.ended, self.faults, self.testimonies = [], [], [], []
-        self.dirty, self.changed_requests, self.changed_messed_up = set(), set(), set()
+        self.dirty, self.changed_requests, self.changed_messed_up = [], set(), set()
         if len(self.requests) > 64 and len(self.requests) > 2 * len(keep := self.needed_requests()) + 64:
             self.requests = {request_id: request for request_id, request in self.requests.items() if request_id in keep}
 

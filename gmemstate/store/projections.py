@@ -40,7 +40,7 @@ def range_windows(memory: Memory) -> tuple[Rows, Rows]:
     """
     delete: Rows = []
     insert: dict[tuple[int, int], tuple[Any, ...]] = {}
-    for space, start, end in memory.dirty:
+    for space, start, end in set(memory.dirty):
         runs = memory.ranges[space].touching(start, end)
         delete.append((space, min(runs[0][0], LAST), min(runs[-1][1], LAST)))
         for low, high, code in runs:

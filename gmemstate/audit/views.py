@@ -244,6 +244,11 @@ class StateRow(NamedTuple):
     gone: str | None = None
     """what became of the guest: None, "bugged", "dead" or "destroyed"; the state is that of its end"""
 
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What adjacent pages have in common that are told as one."""
+        return self.state, self.unbacked, self.held_by, self.guest, self.gmem, self.gone
+
 
 def unbacked(moment: Moment, vm: Vm, gfn: int) -> str | None:
     """Why there can be no private memory behind a gfn; None if there can, or if it is not known."""
@@ -316,11 +321,7 @@ def _coalesced(rows: Iterable[StateRow]) -> Iterator[StateRow]:
     """Adjacent rows that differ in their pages only, as one."""
     pending: StateRow | None = None
     for row in rows:
-        if (
-            pending is not None
-            and pending.end == row.start
-            and pending._replace(start=0, end=0) == row._replace(start=0, end=0)
-        ):
+        if pending is not None and pending.end == row.start and pending.alike == row.alike:
             pending = pending._replace(end=row.end)
             continue
         if pending is not None:

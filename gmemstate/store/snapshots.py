@@ -6,7 +6,7 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.record import Kept
 from gmemstate.model.snapshot import FOLD, BadSnapshot, Snapshot, decode, encode
 
-SPACING = 8_192
+SPACING = 4_096
 """How many events lie between two snapshots at least: so few that they are folded in a moment."""
 SHARE = 4
 """And at least one event for so many runs of pages, so that snapshots stay a small part of the ledger, and of the work."""

@@ -255,14 +255,30 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.move(conversion, trigger, seq)
     space, vm = conversion.space, memory.vms.get(conversion.space or 0)
     if result == 0:
-        if conversion.told_by is None or not conversion.gapped:  # else others may have changed its pages in the gap, behind it
+        if conversion.told_by is None or _is_followed(memory, conversion):
             _apply(memory, conversion, seq, certain=True)
+        else:
+            _lose(memory, conversion, seq)
         if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
     elif space is not None and conversion.touched is not None:
         for pages in turns.without(conversion.touched, conversion.taken):
             memory.step(space, "returned_err", *pages, seq)
     memory.end(conversion, seq)
+
+
+def _is_followed(memory: "Memory", conversion: Conversion) -> bool:
+    """Whether its own source has shown all that happened up to now; else others may have changed its pages behind it, unseen."""
+    source = memory.sources.get(conversion.source or 0)
+    return not conversion.gapped and source is not None and not source.read
+
+
+def _lose(memory: "Memory", conversion: Conversion, seq: int) -> None:
+    """Nobody can say what became of the pages that a conversion was at work on."""
+    if conversion.space is not None and conversion.touched is not None:
+        for run in memory.runs(conversion.space, *conversion.touched):
+            if run.state not in SETTLED:
+                memory.step(conversion.space, "gap", run.start, run.end, seq)
 
 
 def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
@@ -282,6 +298,8 @@ def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
 def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
     """Whether a success without a visible step is certain to have been a no-op (INV-19)."""
     if conversion.state not in ("asked", "waiting", "new") or conversion.answers:
+        return False
+    if conversion.told_by is not None and not _is_followed(memory, conversion):
         return False
     if not conversion.entered and conversion.state != "waiting":
         return False  # what is known of the pages may be its own doing
@@ -472,10 +490,7 @@ def interrupted(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "cut", seq)
         conversion.gapped = True
-        if conversion.space is not None and conversion.touched is not None:
-            for run in memory.runs(conversion.space, *conversion.touched):
-                if run.state not in SETTLED:
-                    memory.step(conversion.space, "gap", run.start, run.end, seq)
+        _lose(memory, conversion, seq)
 
 
 def hva_unmapped(memory: "Memory", seq: int, row: EventRow) -> None:

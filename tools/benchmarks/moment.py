@@ -22,18 +22,7 @@ ASKED = 40
 def moment() -> None:
     with folder() as place:
         path = str(Path(place, "long"))
-        recorder = Recorder(connect(path, writable=True, synchronous="NORMAL"), path, time.time_ns)
-        known: dict[int, int] = {}
-        took = 0.0
-        for seed in range(-(-EVENTS // 100_000)):
-            rows = traffic(100_000, seed, PAGES)[0 if not seed else 3 :]
-            known = {reference: seq for reference, seq in known.items() if reference > -3}
-            begun = time.process_time()
-            for at in range(0, len(rows), 1000):
-                recorder.append(rows[at : at + 1000], known)
-            took += time.process_time() - begun
-        head = recorder.record.head().seq
-        recorder.close()
+        head, took = recorded(path)
         with Ledger.open(path, readonly=True) as ledger:
             kept = [(one.seq, len(one.content)) for one in ledger.record_.snapshots()]
             size = Path(path).stat().st_size
@@ -60,3 +49,19 @@ def moment() -> None:
         recorder.current()
         print(f"  opened to record on: {(time.process_time() - begun) * 1e3:.0f} ms CPU")
         recorder.close()
+
+
+def recorded(path: str) -> tuple[int, float]:
+    """Make the record: its last seq, and the CPU time that recording took (s)."""
+    recorder = Recorder(connect(path, writable=True, synchronous="NORMAL"), path, time.time_ns)
+    known: dict[int, int] = {}
+    took = 0.0
+    for seed in range(-(-EVENTS // 100_000)):
+        rows = traffic(100_000, seed, PAGES)[3 if seed else 0 :]
+        known = {reference: seq for reference, seq in known.items() if reference > -3}
+        begun = time.process_time()
+        for at in range(0, len(rows), 1000):
+            recorder.append(rows[at : at + 1000], known)
+        took += time.process_time() - begun
+    recorder.close()
+    return recorder.record.head().seq, took

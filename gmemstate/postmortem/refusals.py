@@ -4,7 +4,7 @@ from gmemstate.audit.history import History
 from gmemstate.model.events import Capability
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import END, duration
-from gmemstate.postmortem import in_use, words
+from gmemstate.postmortem import in_use, shortage, words
 from gmemstate.postmortem.incidents import Episode, Incident
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Story
@@ -31,19 +31,20 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
             + ("; the next request for all of it succeeded." if applied else ". Nothing was converted.")
         )
         story = Story("VMM" if unwritten else "unknown", title, words.guest(history, incident.vm), summary)
+    story.evidence = words.lines_of(
+        history, [conversion for episode in incident.episodes for conversion in episode.conversions]
+    )
     story.timeline = _timeline(incident)
     story.add("Told", _told_to_guest(history, failed))
     if first.result == EAGAIN:
         in_use.explain(story, history, seen, incident)
     elif first.result == ENOMEM:
         _explain_no_memory(story, first, applied)
+        shortage.explain(story, history, failed)
     elif unwritten:
         _explain_unwritten(story, first)
     else:
         story.missing.append("why it failed: no step of it that could fail is on record; add the probes of its steps")
-    story.evidence = words.lines_of(
-        history, [conversion for episode in incident.episodes for conversion in episode.conversions]
-    )
     return story
 
 
@@ -147,4 +148,3 @@ def _explain_no_memory(story: Story, first: Conversion, applied: bool) -> None:
         "Do", "nothing now" if applied else "retry when memory is free again; the request may be split into smaller ranges"
     )
     story.add("Host", "short of kernel memory (or a memory cgroup at its limit); no page is lost")
-    story.missing.append(words.why_no_memory(first))

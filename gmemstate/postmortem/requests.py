@@ -6,7 +6,7 @@ from gmemstate.model.events import ACTOR, VALUE, Access, T, User, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.objects import Conversion, Request, Vm
 from gmemstate.model.units import END, duration, seconds, span
-from gmemstate.postmortem import words
+from gmemstate.postmortem import shortage, words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene, first_unmap, hva_range
 from gmemstate.postmortem.story import Story, Table
@@ -36,6 +36,7 @@ def not_as_told(history: History, seen: Scene, incident: Incident) -> Story:
         story.summary += " The VMM did not undo what it had done" + (
             ", after the kernel had run out of memory." if failed[0].result == ENOMEM else "."
         )
+    story.evidence = words.lines_of(history, own)
     story.timeline = _timeline(request, own, asked)
     story.table = _table(history, seen, incident.vm, own, kind, request.result or 0)
     if failed:
@@ -51,10 +52,9 @@ def not_as_told(history: History, seen: Scene, incident: Incident) -> Story:
             f"to-{kind}, because that is what the ioctls say (KVM selftests use an encoding of their own).",
         )
     if failed and failed[0].result == ENOMEM:
-        story.missing.append(words.why_no_memory(failed[0]))
+        shortage.explain(story, history, failed)
     if failed and failed[0].result == EAGAIN:
         story.missing.append(words.WHO_HELD)
-    story.evidence = words.lines_of(history, own)
     return story
 
 

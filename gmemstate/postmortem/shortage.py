@@ -1,14 +1,45 @@
-"""The story of a VMM that the kernel has killed for want of memory."""
+"""Want of memory: why a conversion was told ENOMEM, and the story of a VMM that the kernel has killed."""
 
 from gmemstate.audit.history import History
-from gmemstate.model.events import ACTOR, Dialect, T
+from gmemstate.model.events import ACTOR, DETAIL, KIND, Dialect, KernelWarned, T, details
 from gmemstate.model.machines import SHARED
-from gmemstate.model.objects import PRESENT, Vm
+from gmemstate.model.objects import PRESENT, Conversion, Vm
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import reports, words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Story
+
+CAUSES = {
+    "fault injection": "not short: the kernel's fault injection ({cache}) made an allocation of thread {thread} fail",
+    "page allocation failure": "the kernel found no free pages for thread {thread}",
+}
+"""Reports (lib/fault-inject.c fail_dump(), mm/page_alloc.c warn_alloc()) by what they say of an ENOMEM."""
+
+
+def explain(story: Story, history: History, failures: list[Conversion]) -> None:
+    """Name the report of the threads that were told ENOMEM; without one, ask for the log that would have it.
+
+    A report and a conversion are joined by the number of their thread: the report names no ioctl.
+    """
+    threads = {failure.thread for failure in failures}
+    reports_of_it = [
+        row
+        for row in history.reports
+        if row[KIND] == KernelWarned.code and row[ACTOR] in threads and details(row[DETAIL]).get("what") in CAUSES
+    ]
+    if reports_of_it:
+        first = reports_of_it[0]
+        report = details(first[DETAIL])
+        why = CAUSES[report["what"]].format(cache=report.get("cache", "of which kind is not said"), thread=first[ACTOR])
+        way = f", on the way of: {report['path']}" if "path" in report else ""
+        story.add("Memory", f"{why}{way} [joined by thread]")
+        story.evidence += reports.evidence(history, reports_of_it)
+        return
+    near = words.at(failures[0].returned, "near")
+    story.missing.append(
+        f"why memory ran out: look into dmesg{near} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
+    )
 
 
 def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:

@@ -116,12 +116,6 @@ def lines_of(history: History, things: Sequence[Conversion | Request | FaultExit
 WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM's log"
 
 
-def why_no_memory(failure: Conversion) -> str:
-    """Where to look for the reason of an ENOMEM."""
-    near = at(failure.returned, "near")
-    return f"why memory ran out: look into dmesg{near} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
-
-
 def bytes_of(index: int) -> str:
     """A page as a byte offset."""
     return f"{index << PAGE_SHIFT:#x}"

@@ -6,6 +6,7 @@ import pytest
 
 from gmemstate.postmortem.story import Story
 from tests.postmortem.telling import about, only, rows, tell, titled, told
+from tests.together import files_of, read_together
 from tests.traces import ground_truth, lines_of, read_lines
 
 # --- a request half done --------------------------------------------------------------------------------------------
@@ -233,3 +234,24 @@ def test_static_tracepoints_show_attempts_and_the_story_says_that_results_are_mi
     assert "The state of these pages is unknown" in story.summary
     assert "return probes on kvm_vm_ioctl and kvm_gmem_ioctl" in about(story, "Missing")
     assert not story.complete
+
+
+@pytest.mark.parametrize("case", ["half_done", "enomem", "ip_enomem"])
+def test_a_kernel_log_of_the_same_thread_says_why_there_was_no_memory(case: str, tmp_path: Path) -> None:
+    report = tell(read_together(files_of(case), tmp_path))
+    stories = [story for _, story in report.stories if about(story, "Memory")]
+    assert stories
+    for story in stories:
+        assert "fault injection (failslab)" in about(story, "Memory")
+        assert "[joined by thread]" in about(story, "Memory")
+        assert "dmesg.txt" in about(story, "Lines")
+        assert "why memory ran out" not in about(story, "Missing")
+    assert {story.blame for _, story in report.stories if "fault injection" in story.summary} == {"nobody"}
+
+
+def test_the_kernel_log_of_another_thread_does_not_say_why_there_was_no_memory(tmp_path: Path) -> None:
+    files = files_of("half_done")
+    others = {**files, "dmesg.txt": [line.replace(b"PID: 112 ", b"PID: 113 ") for line in files["dmesg.txt"]]}
+    stories = [story for _, story in tell(read_together(others, tmp_path)).stories]
+    assert not any(about(story, "Memory") for story in stories)
+    assert any("why memory ran out" in about(story, "Missing") for story in stories)

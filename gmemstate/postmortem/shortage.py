@@ -22,7 +22,7 @@ def explain(story: Story, history: History, failures: list[Conversion]) -> None:
 
     A report and a conversion are joined by the number of their thread: the report names no ioctl.
     """
-    threads = {failure.thread for failure in failures}
+    threads = {failure.thread for failure in failures if failure.thread is not None}
     reports_of_it = [
         row
         for row in history.reports

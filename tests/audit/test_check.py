@@ -19,23 +19,6 @@ from tests.store.places import contents
 from tests.traces import capture
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger of two captures in two batches."""
-    where = tmp_path_factory.mktemp("trust") / "vm.db"
-    with Ledger.open(where) as ledger:
-        ledger.ingest(capture("half_done"))
-        ledger.ingest(capture("ip_eagain_pin"))
-    return where
-
-
-@pytest.fixture
-def copy(original: Path, tmp_path: Path) -> Path:
-    where = tmp_path / "copy.db"
-    where.write_bytes(original.read_bytes())
-    return where
-
-
 def checked(where: Path, checkpoint: Checkpoint | None = None) -> Checked:
     with Ledger.open(where, readonly=True) as ledger:
         return ledger.check(checkpoint)

@@ -3,23 +3,11 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from gmemstate.audit.diff import between, divergence
 from gmemstate.audit.steps import steps
 from gmemstate.ledger import Ledger
 from tests.cli.running import say
 from tests.traces import capture
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger of two captures."""
-    where = tmp_path_factory.mktemp("whole") / "vm.db"
-    with Ledger.open(where) as ledger:
-        ledger.ingest(capture("half_done"))
-        ledger.ingest(capture("ip_eagain_pin"))
-    return where
 
 
 def test_the_difference_of_two_moments_is_what_was_converted_between_them(tmp_path: Path) -> None:

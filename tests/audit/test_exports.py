@@ -20,24 +20,6 @@ from tests.audit.questions import answers, questions
 from tests.audit.verifier import ROOT, verify
 from tests.cli.running import PLAIN, Ran, say
 from tests.store.places import Place, conversion, guests
-from tests.traces import capture
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger of two captures."""
-    where = tmp_path_factory.mktemp("whole") / "vm.db"
-    with Ledger.open(where) as ledger:
-        ledger.ingest(capture("half_done"))
-        ledger.ingest(capture("ip_eagain_pin"))
-    return where
-
-
-@pytest.fixture
-def copy(original: Path, tmp_path: Path) -> Path:
-    where = tmp_path / "copy.db"
-    where.write_bytes(original.read_bytes())
-    return where
 
 
 def exported(where: Path, to: Path) -> Path:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple, Self
 
 from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment, moment_at
-from gmemstate.decode import errno
+from gmemstate.decode import errno_name
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import (
     ACTOR,
@@ -170,10 +170,10 @@ class History(Moment):
             return
         known = self.told(conversion)
         self.witnesses.setdefault(conversion_id, []).append(Witness(row[SOURCE], row[LINE], result))
-        if known not in (None, result):
+        if known is not None and known != result:
             labels = self.labels()
             here, there = (labels.get(source or 0, "?") for source in (conversion.source, row[SOURCE]))
-            text = f"the conversion returned {_result(known)} in {here}:{conversion.last_line}, {_result(result)} in {there}:{row[LINE]}"
+            text = f"the conversion returned {errno_name(known)} in {here}:{conversion.last_line}, {errno_name(result)} in {there}:{row[LINE]}"
             self.findings.append(
                 Finding("WITNESSES-DISAGREE", row[SEQ], text, conversion.space, conversion.start, conversion.end)
             )
@@ -233,11 +233,6 @@ def _remarkable(row: EventRow) -> bool:
 
 KVM_EXIT_INTERNAL_ERROR = 17
 _CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
-
-
-def _result(told: int | None) -> str:
-    known = errno(told) if told else None
-    return "0" if not told else known.name if known is not None else f"errno {told}"
 
 
 def history(record: Record, last: int | None = None) -> History:

@@ -1,9 +1,9 @@
 """One sentence for each event that can be a reason for what a page is, with the line that shows it."""
 
 from collections.abc import Callable
-from errno import errorcode
 from typing import Any
 
+from gmemstate.decode import errno_name
 from gmemstate.model import events as e
 from gmemstate.model.events import Event, details
 from gmemstate.model.memory import Memory
@@ -49,7 +49,7 @@ class Teller:
 
 def told(errno: int | None) -> str:
     """An errno by its name."""
-    return "what is not known" if errno is None else errorcode.get(errno, str(errno)) if errno else "0"
+    return "what is not known" if errno is None else errno_name(errno)
 
 
 def kind_of(attributes: int | None) -> str:

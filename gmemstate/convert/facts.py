@@ -1,12 +1,13 @@
 """The facts that a scenario can expect: each is read off the record of a simulation, or off what it folds to."""
 
-import errno as errnos
 from collections.abc import Iterable, Iterator
+from errno import EFAULT
 from typing import Any
 
 from gmemstate.convert.engine import Told, joined, runs_of
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.users import Holder
+from gmemstate.decode import errno_name
 from gmemstate.model.events import (
     CONVERSION,
     KIND,
@@ -44,7 +45,6 @@ from gmemstate.model.events import (
     details,
     event_of,
 )
-from gmemstate.model.fold.pages import EHWPOISON
 from gmemstate.model.machines import PRIVATE
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import hexadecimal
@@ -154,7 +154,7 @@ def _private(simulation: Simulation) -> list[str]:
 def _told(told: Told | None) -> str:
     if told is None:
         return STUCK
-    return errnos.errorcode[told.errno] if told.errno else "0"
+    return errno_name(told.errno)
 
 
 def _run(row: EventRow) -> str:
@@ -205,9 +205,9 @@ def refusal(row: EventRow | None) -> str:
         return "no mmap"
     kind, result = row[KIND], row[RESULT]
     if kind == MemoryFaultExit.code:
-        return "memory fault" if result == errnos.EFAULT else f"memory fault {error_name(result)}"
+        return "memory fault" if result == EFAULT else f"memory fault {errno_name(result or 0)}"
     if kind == VcpuExited.code:
-        return error_name(result) if result else "MMIO"
+        return errno_name(result) if result else "MMIO"
     names: dict[type[Event], str] = {
         DmaFaulted: "DMA fault",
         FaultServed: "SIGBUS",
@@ -215,13 +215,6 @@ def refusal(row: EventRow | None) -> str:
         RmpViolation: "RMP fault",
     }
     return next(word for event, word in names.items() if event.code == kind)
-
-
-def error_name(errno: int | None) -> str:
-    """An errno as people call it; 0 for success."""
-    if errno == EHWPOISON:
-        return "EHWPOISON"
-    return errnos.errorcode.get(errno, str(errno)) if errno else "0"
 
 
 def answer(result: int) -> str:

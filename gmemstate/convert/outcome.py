@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 from gmemstate.convert import requests
 from gmemstate.convert.engine import Call, Fault
-from gmemstate.convert.facts import answer, error_name, facts, plain, refusal, shown_by
+from gmemstate.convert.facts import answer, facts, plain, refusal, shown_by
 from gmemstate.convert.host import VMM
 from gmemstate.convert.policies import POLICIES, Policy
 from gmemstate.convert.scenario import MemslotSpec, Scenario
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.tables import Run
 from gmemstate.convert.users import Holder, PageUser
+from gmemstate.decode import errno_name
 from gmemstate.model.events import Dialect, RequestPath
 from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.units import PAGE_SHIFT
@@ -179,7 +180,7 @@ class _Play:
 
     def do_populate(self, what: tuple[Run, ...], gmem: int = 1) -> None:
         for start, end in what:
-            self.populated.append(error_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
+            self.populated.append(errno_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
 
     def do_memslot(self, what: int, **how: Any) -> None:
         slot = _memslot(what, **how)

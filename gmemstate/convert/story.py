@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gmemstate.convert.aftermath import left, run
-from gmemstate.convert.facts import error_name
 from gmemstate.convert.outcome import Outcome
 from gmemstate.convert.requests import GENERIC_ERROR, INVALID_OPERAND, RETRY
 from gmemstate.convert.simulation import KVM_EXIT_MMIO, PUNCH_HOLE
 from gmemstate.convert.users import FOLL_PIN
+from gmemstate.decode import errno_name
 from gmemstate.model.events import (
     Access,
     AttrsCompared,
@@ -165,10 +165,10 @@ class _Story:
 
     def returned(self, event: Any, _: dict[str, Any]) -> str:
         offset = ""
-        if event.error_offset is not None and (event.error_offset or error_name(event.result) in ("EAGAIN", "ENOMEM")):
+        if event.error_offset is not None and (event.error_offset or errno_name(event.result) in ("EAGAIN", "ENOMEM")):
             offset = f", error_offset {event.error_offset:#x}"
-            offset += f" (page {event.error_offset >> PAGE_SHIFT})" if error_name(event.result) == "EAGAIN" else ""
-        return f"the VMM is told {error_name(event.result)}{offset}"
+            offset += f" (page {event.error_offset >> PAGE_SHIFT})" if errno_name(event.result) == "EAGAIN" else ""
+        return f"the VMM is told {errno_name(event.result)}{offset}"
 
     def answered(self, event: Any, facts: dict[str, Any]) -> str:
         where = run(event.start, event.npages, self.unit(event.space)) + self.of_vm(event.space)
@@ -181,7 +181,7 @@ class _Story:
             return f"{who} is told to unmap {where}, and does not answer"
         if event.result:
             them = "it" if event.npages == 1 else "them"
-            return f"{who} is told to unmap {where}{slow}, refuses ({error_name(event.result)}), and maps {them} still"
+            return f"{who} is told to unmap {where}{slow}, refuses ({errno_name(event.result)}), and maps {them} still"
         if event.entries is None:
             return f"{who} unmaps {where}{slow}"
         gone = {0: "had no mapping left", 1: "1 mapping gone"}.get(event.entries, f"{event.entries} mappings gone")
@@ -197,7 +197,7 @@ class _Story:
     def stored(self, event: Any, _: dict[str, Any]) -> str:
         where, kind = run(event.start, event.npages, self.unit(event.space)), _kind(event.attributes)
         return (
-            f"{where}: {kind} cannot be stored ({error_name(event.result)})"
+            f"{where}: {kind} cannot be stored ({errno_name(event.result)})"
             if event.result
             else f"{where} {_be(event)} {kind} now"
         )
@@ -223,7 +223,7 @@ class _Story:
         elif path is not RequestPath.VMCALL:
             told = {0: "success", GENERIC_ERROR: f"the generic error ({GENERIC_ERROR:#x})"}.get(event.result, told)
         elif event.result < 0:
-            told = f"-{error_name(-event.result)}"
+            told = f"-{errno_name(-event.result)}"
         on = "" if event.next_gpa is None else f", and to go on at gfn {event.next_gpa >> PAGE_SHIFT}"
         return f"the guest is told {told}{on}"
 
@@ -254,8 +254,8 @@ def _reserved(event: Any, facts: dict[str, Any]) -> str | None:
     if not event.result:
         return None
     if "what" in facts:
-        return f"no memory for {facts['what']} ({error_name(event.result)})"
-    return f"memory cannot be reserved ({error_name(event.result)}); nobody was unmapped yet"
+        return f"no memory for {facts['what']} ({errno_name(event.result)})"
+    return f"memory cannot be reserved ({errno_name(event.result)}); nobody was unmapped yet"
 
 
 def _checked(event: Any, facts: dict[str, Any]) -> str:
@@ -295,7 +295,7 @@ def _folio(event: Any, what: str) -> str:
 def _undone(event: Any, _: dict[str, Any]) -> str:
     kind = _kind(event.attributes)
     if event.result:
-        return f"rollback: {run(event.start, event.npages)} cannot be put back ({error_name(event.result)}): a WARN, and {kind} stays"
+        return f"rollback: {run(event.start, event.npages)} cannot be put back ({errno_name(event.result)}): a WARN, and {kind} stays"
     return f"rollback: {run(event.start, event.npages)} {_be(event)} {kind} as before"
 
 
@@ -311,9 +311,9 @@ _TELL: dict[type[Event], Callable[[Any, dict[str, Any]], str | None]] = {
     Spinning: lambda e, f: f"Spinning on folio: page {int(f['page'], 16)} has {e.references} references, not {f['expected']}",
     TaskStuck: lambda _e, f: f"it goes no further: {f.get('loop') or 'it waits for ' + str(f.get('waits_for'))}",
     PrivateUnmapFailed: lambda e, _: f"page {e.start} does not come off: {STEPS[e.step]}",
-    PrivateMapFailed: lambda e, _: f"gfn {e.start} cannot be made private: the RMP refuses it ({error_name(e.status)})",
+    PrivateMapFailed: lambda e, _: f"gfn {e.start} cannot be made private: the RMP refuses it ({errno_name(e.status)})",
     PrivateMapped: lambda e, _: f"{run(e.start, e.npages, 'gfn')} {_be(e)} measured as they are",
-    VmmSaid: lambda e, f: f"{f.get('text')}: {error_name(e.result)}",
+    VmmSaid: lambda e, f: f"{f.get('text')}: {errno_name(e.result)}",
     VmBugged: lambda _e, _: "the VM is bugged",
     PageLeaked: lambda e, _: f"the firmware keeps host page {e.pfn:#x}, and the kernel leaks it: it is given to nobody again",
     VmDead: lambda _e, f: f"{f.get('user')} touches page {f.get('page')} before it has accepted it: the VM is dead",
@@ -330,10 +330,10 @@ _TELL: dict[type[Event], Callable[[Any, dict[str, Any]], str | None]] = {
     DmaFaulted: lambda e, f: f"{f.get('user')} touches page {e.start}: a DMA fault, since a device cannot fault it in",
     RmpViolation: lambda _e, f: f"{f.get('user')} writes to page {f.get('page')}: an RMP fault",
     MemoryFaultExit: lambda e, f: (
-        f"{f.get('user')} touches gfn {e.start} as {_kind(e.flags)}: KVM_EXIT_MEMORY_FAULT, {error_name(e.result)}"
+        f"{f.get('user')} touches gfn {e.start} as {_kind(e.flags)}: KVM_EXIT_MEMORY_FAULT, {errno_name(e.result)}"
     ),
     VcpuExited: lambda e, f: (
-        f"{f.get('user')} does not run: KVM_RUN says {error_name(e.result)}"
+        f"{f.get('user')} does not run: KVM_RUN says {errno_name(e.result)}"
         if e.result
         else f"{f.get('user')} touches a gfn without a memslot: KVM_EXIT_MMIO"
         if e.reason == KVM_EXIT_MMIO

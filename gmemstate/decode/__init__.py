@@ -7,7 +7,7 @@ What no source has is not explained: the answer is None, or a result whose name 
 
 from gmemstate.decode.addresses import address_of
 from gmemstate.decode.ept import LevelState, SeptEntry, Spte, level_state, sept_entry, spte
-from gmemstate.decode.errnos import Errno, errno, errno_of
+from gmemstate.decode.errnos import Errno, errno, errno_name, errno_of
 from gmemstate.decode.hypercalls import (
     HypercallResult,
     MapGpaAttributes,
@@ -44,6 +44,7 @@ __all__ = [
     "Word",
     "address_of",
     "errno",
+    "errno_name",
     "errno_of",
     "exit_reason",
     "hypercall",

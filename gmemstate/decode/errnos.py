@@ -175,6 +175,11 @@ class Errno:
         return Meaning("errno", said, self.calls if call is None else (), SOURCE)
 
 
+def errno_name(number: int) -> str:
+    """``ENOMEM`` for 12, ``0`` for success; what is no errno stays a number."""
+    return NAMES.get(number, str(number))
+
+
 @cache
 def errno(number: int) -> Errno | None:
     """The errno of a number, positive, negative or a u64 in two's complement; None for 0 and what is no errno."""

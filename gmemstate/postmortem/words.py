@@ -1,9 +1,9 @@
 """Words for numbers: ranges, moments, errnos, as every story uses them."""
 
-import errno as _errno
 import os
 from collections.abc import Sequence
 
+from gmemstate import decode
 from gmemstate.audit.history import History
 from gmemstate.model.events import Through, details
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
@@ -11,21 +11,15 @@ from gmemstate.model.units import PAGE_SHIFT, duration, seconds, span
 from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem.story import Evidence
 
-EHWPOISON = 133
-
 
 def errno_name(code: int | None) -> str:
-    """``ENOMEM`` for 12; ``0`` for success, ``?`` for what was not seen."""
-    if code is None:
-        return "not seen"
-    if code == 0:
-        return "0"
-    return "EHWPOISON" if code == EHWPOISON else _errno.errorcode.get(code, str(code))
+    """An errno by its name, as far as it was seen."""
+    return "not seen" if code is None else decode.errno_name(code)
 
 
 def errno_text(code: int) -> str:
     """What the C library says of an errno."""
-    return "memory page has hardware error" if code == EHWPOISON else os.strerror(code).lower()
+    return os.strerror(code).lower()
 
 
 def guest(history: History, vm: Vm | None) -> str:

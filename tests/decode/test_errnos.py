@@ -4,7 +4,7 @@ import errno as system
 
 import pytest
 
-from gmemstate.decode import errno, errno_of
+from gmemstate.decode import errno, errno_name, errno_of
 from gmemstate.decode.errnos import CONVERT, MEANINGS, NAMES, RUN, SET_ATTRIBUTES, SET_ATTRIBUTES2
 
 
@@ -69,3 +69,14 @@ def test_the_dialects_agree_where_they_are_the_same():
     for call in (SET_ATTRIBUTES, SET_ATTRIBUTES2, CONVERT):
         assert {12, 14, 22, 25} <= set(MEANINGS[call])
     assert all(number in NAMES for table in MEANINGS.values() for number in table)
+
+
+def test_errnos_have_the_kernels_names_where_the_c_library_has_others():
+    assert [errno_name(number) for number in (0, 11, 35, 95, 133, 4095)] == [
+        "0",
+        "EAGAIN",
+        "EDEADLK",
+        "EOPNOTSUPP",
+        "EHWPOISON",
+        "4095",
+    ]

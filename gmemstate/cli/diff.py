@@ -28,6 +28,7 @@ def diff(db: str, other: str | None, first: str | None, last: str | None, as_jso
     """
     from gmemstate.audit import diff as differ
     from gmemstate.audit.history import moment
+    from gmemstate.store.database import is_url
 
     if (other is None) == (first is None and last is None):
         raise UsageError("name another ledger, or the moments to compare with --from and --to")
@@ -37,7 +38,7 @@ def diff(db: str, other: str | None, first: str | None, last: str | None, as_jso
             found = differ.between(ledger.record_, start, moment(ledger.record_, last))
             _show(found, None, as_json=as_json)
             return Exit.CLEAN
-        if not Path(other).exists() and "://" not in other:
+        if not Path(other).exists() and not is_url(other):
             raise UsageError(f"{other}: no ledger and no export here")
         with reading(other) as second:
             parted = differ.divergence(ledger.record_, second.record_)

@@ -1,6 +1,5 @@
 """How a verb ends, and how it speaks to the person besides its answer."""
 
-import re
 from enum import IntEnum
 
 import click
@@ -29,10 +28,11 @@ def shown(text: str) -> str:
     """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
     from gmemstate.ingest.lines import printable
 
-    return printable(_PASSWORD.sub(r"\1:***@", text))
+    if "://" in text:  # else nothing of a database is loaded for it
+        from gmemstate.store.database import named
 
-
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]*@")
+        text = named(text)
+    return printable(text)
 
 
 def talk(text: str) -> None:

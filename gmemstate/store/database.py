@@ -47,10 +47,10 @@ def is_url(where: str) -> bool:
 
 
 def named(where: str) -> str:
-    """The name of a ledger as it may be shown: a URL without its password."""
+    """The name of a ledger, or a sentence with one in it, as it may be shown: a URL without its password."""
     if not is_url(where):
         return where
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", where))
+    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@?\s]*):\S*@", r"\1:***@", where))
 
 
 def connect(where: str, *, writable: bool, synchronous: str = "FULL") -> Engine:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gmemstate.cli.exits import shown
 from tests.cli.running import GMEMSTATE, PLAIN, ROOT, Ran, ledger_of, put, run, say
 from tests.traces import lines_of
 
@@ -194,6 +195,18 @@ def test_a_password_is_not_repeated() -> None:
     line = one_line(say("--db", "postgresql://me:secret@127.0.0.1:1/x", "status"), 4)
     assert "postgresql://me:***@127.0.0.1:1/x" in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "as_shown"),
+    [
+        ("postgresql://me:sec/ret@host/x", "postgresql://me:***@host/x"),
+        ("postgresql:///x?user=me&password=secret&host=/tmp", "postgresql:///x?user=me&password=***&host=/tmp"),
+    ],
+)
+def test_a_password_is_shown_nowhere_in_a_url(url: str, as_shown: str) -> None:
+    """What the verbs that succeed say of a ledger goes the same way."""
+    assert shown(f"{url}: 3 events") == f"{as_shown}: 3 events"
 
 
 def test_a_ledger_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -255,6 +255,16 @@ def test_a_trace_that_comes_behind_strace_is_late_and_leaves_every_page_unknown(
         assert [one["errno"] for one in told] == [one["errno"] for one in read_case("enomem").conversions]
 
 
+def test_a_result_that_another_source_told_later_stands_in_the_table_as_well(tmp_path: Path) -> None:
+    trace, strace = put({TRACE: lines_of("simple_tp"), STRACE: log_of("simple_tp", STRACE)}, tmp_path / "logs")
+    with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
+        ledger.ingest(trace)
+        ledger.ingest(strace)
+        assert [one["errno"] for one in ledger.conversions()] == [0, 0, 0]
+    said = say("--db", tmp_path / "a.db", "conversions").out.splitlines()
+    assert ["  0  " in line and "not seen" not in line for line in said[1:]] == [True] * 3
+
+
 def test_a_kernel_log_has_a_clock_of_its_own_and_keeps_the_order_of_the_files(tmp_path: Path) -> None:
     files = files_of("hwpoison_private")
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:

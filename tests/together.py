@@ -39,6 +39,18 @@ def clocks() -> dict[str, list[list[int]]]:
     return found
 
 
+def seconds(ns: int) -> str:
+    return f"{ns // 10**9}.{ns % 10**9:09d}"
+
+
+def marked(case: str) -> list[bytes]:
+    """The trace with the line that tools/capture writes at its beginning."""
+    (monotonic, realtime), _ = clocks()[case]
+    pair = f"mono={seconds(monotonic)} real={seconds(realtime)} boot={seconds(monotonic)}"
+    line = f"           <...>-1     [000] ..... {monotonic / 1e9:.6f}: tracing_mark_write: clock_pair: {pair}"
+    return [line.encode(), *lines_of(case)]
+
+
 def put(files: Files, folder: Path) -> list[Path]:
     """Write files."""
     folder.mkdir(exist_ok=True)

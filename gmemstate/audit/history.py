@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple, Self
 
+from gmemstate.audit import vmm
 from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment, moment_at
 from gmemstate.decode import errno_name
 from gmemstate.model.errors import UsageError
@@ -71,11 +72,13 @@ SAME_RETURN = 10_000_000
 
 
 class Witness(NamedTuple):
-    """What another source has said of the result of a conversion: 0 or an errno."""
+    """What another source has said of the result of a conversion: 0 or an errno; None where it only shows that it was asked."""
 
     source: int | None
     line: int | None
-    result: int
+    result: int | None
+    join: str = "thread"
+    """what says that it is the same conversion"""
 
 
 class History(Moment):
@@ -94,6 +97,13 @@ class History(Moment):
         self.findings: list[Finding] = []
         self.witnesses: dict[int, list[Witness]] = {}
         """what other sources have said of the results of conversions"""
+        self.joined: set[int] = set()
+        """what a VMM says of itself and a kernel's trace has shown as well: no conversions of their own"""
+        self.first_times: dict[int | None, int] = {}
+        self.last_times: dict[int | None, int] = {}
+        """the times (ns of its clock) of the first event of each source and of its last"""
+        self._heard: list[tuple[int, Witness]] = []
+        self._found: list[Finding] = []
         self.reports: list[EventRow] = []
         """what kernels and VMMs have said of themselves, guests and devices, and what a VMM was refused"""
         self.boots: list[EventRow] = []
@@ -110,7 +120,35 @@ class History(Moment):
         for conversion in self.memory.conversions.values():
             self._keep(conversion)
         self._join_faults()
+        self._hear_vmms()
         return self
+
+    def _hear_vmms(self) -> None:
+        """What VMMs say is joined when all is on record that it may be about."""
+        for conversion_id, witness in self._heard:
+            self.witnesses[conversion_id].remove(witness)
+        self.findings = [finding for finding in self.findings if finding not in self._found]
+        self._heard, self._found = [], []
+        for claim, conversion, join, disagrees in vmm.heard(self):
+            if disagrees and (known := self.told(conversion)) is not None:
+                self._found.append(self._contradiction(claim, conversion, known))
+            self._heard.append((conversion.id, Witness(claim.source, claim.line, claim.result, join)))
+            if claim.own is not None:
+                self.joined.add(claim.own)
+        for conversion_id, witness in self._heard:
+            self.witnesses.setdefault(conversion_id, []).append(witness)
+        self.unexplained = [id for id in self.unexplained if id not in self.joined]
+        self.findings += self._found
+
+    def _contradiction(self, claim: vmm.Claim, conversion: Conversion, known: int) -> Finding:
+        labels = self.labels()
+        others = (witness for witness in self.witnesses.get(conversion.id, ()) if witness.result == known)
+        own = None if conversion.result is None else conversion.told_by or (conversion.source, conversion.last_line)
+        source, line = own or next((other.source, other.line) for other in others)
+        said = errno_name(claim.result) if claim.result else "converted"
+        here, there = (labels.get(one or 0, "?") for one in (claim.source, source))
+        text = f"the VMM says {said} in {here}:{claim.line}, the kernel returned {errno_name(known)} in {there}:{line}"
+        return Finding("WITNESSES-DISAGREE", claim.seq, text, conversion.space, conversion.start, conversion.end)
 
     def _join_faults(self) -> None:
         """A return of KVM_RUN that one source has shown from outside and another one from inside is one, as the latter tells it."""
@@ -135,9 +173,13 @@ class History(Moment):
             self.faults = [fault for fault in self.faults if fault.seq not in told]
 
     def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
-        memory = self.memory
+        memory, first, last = self.memory, self.first_times, self.last_times
         for n, row in enumerate(rows, 1):
             yield row
+            if row[T] is not None:
+                if row[SOURCE] not in first:
+                    first[row[SOURCE]] = row[T]
+                last[row[SOURCE]] = row[T]
             if row[KIND] in ABOUT_SOURCES:
                 self.learn(row)
             elif row[KIND] in REPORTS or _remarkable(row):
@@ -182,7 +224,7 @@ class History(Moment):
         """The result of a conversion (0 or an errno), from whoever has seen it; None if nobody has, or if they disagree."""
         if conversion.result is not None:
             return conversion.result
-        results = {witness.result for witness in self.witnesses.get(conversion.id, ())}
+        results = {witness.result for witness in self.witnesses.get(conversion.id, ())} - {None}
         return results.pop() if len(results) == 1 else None
 
     def _keep(self, conversion: Conversion) -> None:
@@ -215,8 +257,8 @@ class History(Moment):
         return any(row[SEQ] < boot[SEQ] and boot[SOURCE] in (None, row[SOURCE]) for boot in self.boots)
 
     def ordered(self) -> list[Conversion]:
-        """All conversions, by the seq of their first event."""
-        return [self.conversions[key] for key in sorted(self.conversions)]
+        """All conversions, each once, by the seq of their first event."""
+        return [self.conversions[key] for key in sorted(self.conversions.keys() - self.joined)]
 
 
 def _remarkable(row: EventRow) -> bool:

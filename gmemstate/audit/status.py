@@ -35,7 +35,7 @@ def summary(where: str, head: Head, history: History) -> dict[str, Any]:
             f"{vm.name} ({details(vm.detail).get('comm', '?')} {vm.thread})" + (f", {vm.gone}" if vm.gone else "")
             for vm in memory.vms.values()
         ],
-        "conversions": len(history.conversions),
+        "conversions": len(history.ordered()),
         "requests": len(history.requests),
         "messed up": sum(entry.state != "cleared" for entry in memory.messed_up.values()),
         "durability": "recorded and followed events, and pipes: every commit (synchronous FULL); "

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history import History, Witness
 from gmemstate.audit.moment import Moment
 from gmemstate.model.events import Capability, Through, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
@@ -119,12 +119,12 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
 
 def witnesses(history: History, conversion: Conversion) -> list[Json]:
     """What other sources say of the result of a conversion, and where: it is known from them if its own has not shown it."""
-    heard = [(witness.source, witness.line, witness.result) for witness in history.witnesses.get(conversion.id, ())]
+    heard = list(history.witnesses.get(conversion.id, ()))
     if conversion.told_by is not None and conversion.result is not None:
-        heard.insert(0, (*conversion.told_by, conversion.result))
+        heard.insert(0, Witness(*conversion.told_by, conversion.result))
     return [
-        {"file": history.sources[source].name, "line": line, "errno": result}
-        for source, line, result in heard
+        {"file": history.sources[source].name, "line": line, "errno": result, "join": join}
+        for source, line, result, join in heard
         if source in history.sources
     ]
 

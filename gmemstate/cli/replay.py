@@ -48,7 +48,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
         facts = {
             "events": history.memory.seq,
             "machines": "live" if live else "compiled",
-            "conversions": len(history.conversions),
+            "conversions": len(history.ordered()),
             "requests": len(history.requests),
             "guests": len(history.memory.vms),
             "findings": [{"code": f.code, "severity": f.severity, "seq": f.seq, "text": str(f)} for f in findings],
@@ -60,7 +60,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
         else:
             click.echo(
                 f"{count(history.memory.seq, 'event')} folded ({facts['machines']} machines): "
-                f"{count(len(history.memory.vms), 'guest')}, {count(len(history.conversions), 'conversion')}, "
+                f"{count(len(history.memory.vms), 'guest')}, {count(len(history.ordered()), 'conversion')}, "
                 f"{count(len(history.requests), 'request')}, {count(len(findings), 'finding')}"
             )
             for finding in findings:

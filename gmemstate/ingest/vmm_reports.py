@@ -92,7 +92,7 @@ def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     here, handle = at(tracker, fact), tracker.handle()
     tracker.emit(
         ConvertMet(conversion=handle, through=Through.VM_IOCTL, thread=thread.tid or None, start=run[0], npages=run[1],
-                   attributes=fact.args["attributes"], detail=detail(**beside(fact)), **here)
+                   attributes=fact.args["attributes"], detail=detail(vmm="error", **beside(fact)), **here)
     )  # fmt: skip
     tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None, **here))
     tracker.closed.append(handle)

@@ -7,22 +7,10 @@ import pytest
 from gmemstate.ledger import Ledger
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import ACTOR, KIND, SOURCE, ClockPair, ConvertReturned, Poisoned, T
-from tests.together import STRACE, TRACE, clocks, log_of, put, read_together, source_of
+from tests.together import STRACE, TRACE, clocks, log_of, marked, put, read_together, source_of
 from tests.traces import Read, lines_of, read_case
 
 CASES = ["half_done", "enomem", "ip_basic"]
-
-
-def seconds(ns: int) -> str:
-    return f"{ns // 10**9}.{ns % 10**9:09d}"
-
-
-def marked(case: str) -> list[bytes]:
-    """The trace with the line that tools/capture writes at its beginning."""
-    (monotonic, realtime), _ = clocks()[case]
-    pair = f"mono={seconds(monotonic)} real={seconds(realtime)} boot={seconds(monotonic)}"
-    line = f"           <...>-1     [000] ..... {monotonic / 1e9:.6f}: tracing_mark_write: clock_pair: {pair}"
-    return [line.encode(), *lines_of(case)]
 
 
 def few(case: str) -> list[bytes]:

@@ -213,9 +213,8 @@ class History(Moment):
         known = self.told(conversion)
         self.witnesses.setdefault(conversion_id, []).append(Witness(row[SOURCE], row[LINE], result))
         if known is not None and known != result:
-            labels = self.labels()
-            here, there = (labels.get(source or 0, "?") for source in (conversion.source, row[SOURCE]))
-            text = f"the conversion returned {errno_name(known)} in {here}:{conversion.last_line}, {errno_name(result)} in {there}:{row[LINE]}"
+            here, there = self.place(conversion.source, conversion.last_line), self.place(row[SOURCE], row[LINE])
+            text = f"the conversion returned {errno_name(known)} in {here}, {errno_name(result)} in {there}"
             self.findings.append(
                 Finding("WITNESSES-DISAGREE", row[SEQ], text, conversion.space, conversion.start, conversion.end)
             )

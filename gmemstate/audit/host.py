@@ -152,7 +152,6 @@ def _more(history: History, entries: tuple[MessedUp, ...]) -> str | None:
 
 def _doubts(history: History) -> Iterator[Doubt]:
     """Reports since the last start that name no page, or not what became of it."""
-    labels = history.labels()
     for row in history.reports:
         if history.before_a_boot(row):
             continue
@@ -174,7 +173,7 @@ def _doubts(history: History) -> Iterator[Doubt]:
         elif _still_mapped_for_a_device(row, facts):
             said = (tuple(Guests), "the device is reset or unbound", "a device may still reach pages that became private")
         if said is not None:
-            yield Doubt(*said, line=f"{labels.get(row[SOURCE] or 0, '?')}:{row[LINE]}")
+            yield Doubt(*said, line=history.place(row[SOURCE], row[LINE]))
 
 
 def _still_mapped_for_a_device(row: EventRow, facts: dict[str, Any]) -> bool:

@@ -122,6 +122,10 @@ class Moment:
             for key, path in paths.items()
         }
 
+    def place(self, source: int | None, line: int | None) -> str:
+        """Where something stands: ``dmesg.txt:7``."""
+        return f"{self.labels().get(source or 0, '?')}:{line}"
+
     def _missing(self, source: SourceFacts) -> Iterable[str]:
         if source.damage is not None and self.last is None:
             yield f": {source.damage}"

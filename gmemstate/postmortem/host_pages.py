@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gmemstate.audit.history import History
 from gmemstate.decode import tdx_status
-from gmemstate.model.events import LINE, SOURCE, Cause, details
+from gmemstate.model.events import Cause, details
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import PAGE_SHIFT, seconds
 from gmemstate.postmortem import words
@@ -12,7 +12,7 @@ from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.patterns import facts as words_of
 from gmemstate.postmortem.platform import Platform
 from gmemstate.postmortem.scene import Scene
-from gmemstate.postmortem.story import Evidence, Story
+from gmemstate.postmortem.story import Story
 
 STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
 """What taking one private page from a TD is made of (tdx_sept_remove_leaf_spte)."""
@@ -23,7 +23,9 @@ def distrusted(history: History, seen: Scene, incident: Incident) -> Story:
     """Host pages that a failed unmap, assignment, leak or reclaim has left in doubt."""
     story = _TELLERS[incident.entries[0].cause](history, incident)
     first = incident.entries[0]
-    story.evidence += _lines(history, incident.entries)
+    story.evidence += words.evidence(
+        history, [history.marks[entry.id] for entry in incident.entries if entry.id in history.marks]
+    )
     story.add("Reuse", first.reuse_risk)
     if first.cause not in (Cause.SEPT_STILL_MAPS, Cause.UNUSABLE_PRIVATE) and any(
         entry.pfn is None for entry in incident.entries
@@ -42,18 +44,6 @@ def page(entry: MessedUp) -> str:
     end = f"..{entry.pfn + entry.count - 1:#x}" if entry.count not in (None, 1) else ""
     gfn = f", gfn {entry.gfn:#x}" if entry.gfn is not None else ""
     return f"pfn {entry.pfn:#x}{end}{gfn}"
-
-
-def _lines(history: History, entries: list[MessedUp]) -> list[Evidence]:
-    labels = history.labels()
-    found = []
-    for entry in entries:
-        row = history.marks.get(entry.id)
-        source = history.sources.get(row[SOURCE] or 0) if row is not None else None
-        if row is not None and source is not None and row[LINE] is not None:
-            last = details(entry.detail).get("last") or row[LINE]
-            found.append(Evidence(source.name, labels[source.id], row[LINE], last))
-    return found
 
 
 def _who(history: History, incident: Incident) -> str:

@@ -2,7 +2,6 @@
 
 from gmemstate.audit.history import History
 from gmemstate.model.events import (
-    DETAIL,
     KIND,
     KINDS,
     LINE,
@@ -14,17 +13,15 @@ from gmemstate.model.events import (
     KernelWarned,
     T,
     VmDead,
-    details,
 )
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
-from gmemstate.postmortem.kinds import Kind
 from gmemstate.postmortem.meanings import Meaning, filled, meaning
 from gmemstate.postmortem.patterns import facts, fits, gaps_in
 from gmemstate.postmortem.platform import Platform
 from gmemstate.postmortem.scene import Scene
-from gmemstate.postmortem.story import Evidence, Story
+from gmemstate.postmortem.story import Story
 
 WITHOUT_RANGE = frozenset(("listener refused", "DMA still mapped", "DMA", "kvm run failed"))
 """What VMMs say of a conversion without saying of which."""
@@ -32,18 +29,6 @@ NEAR = 20
 """How many lines may stand between a wish and what came of it."""
 PLACES = 6
 """How many addresses of one incident are listed."""
-
-
-def evidence(history: History, rows: list[EventRow]) -> list[Evidence]:
-    """The lines that events were read from."""
-    labels = history.labels()
-    found = []
-    for row in rows:
-        source = history.sources.get(row[SOURCE] or 0)
-        if source is not None and row[LINE] is not None:
-            last = details(row[DETAIL]).get("last") or row[LINE]
-            found.append(Evidence(source.name, labels[source.id], row[LINE], last))
-    return found
 
 
 def told(history: History, seen: Scene, incident: Incident) -> Story:
@@ -58,7 +43,7 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
     known = meaning(report) or _in_its_own_words(report)
     story = Story(known.blame, known.title, _who(history, incident, report), filled(known.says, report))
     story.timeline = words.some([_row(row) for row in incident.reports])
-    story.evidence = evidence(history, incident.reports)
+    story.evidence = words.evidence(history, incident.reports)
     story.add("Where", _places(incident.reports))
     story.add("Place", report.get("place"))
     for word, text in known.more:
@@ -149,10 +134,6 @@ def _places(rows: list[EventRow]) -> str | None:
 
 def _explain(history: History, story: Story, result: str) -> None:
     """Whatever else of the record makes KVM_RUN return an errno: it is named, but nothing ties it to this VM."""
-    labels = history.labels()
-
-    def place(row: EventRow) -> str:
-        return f"{labels.get(row[SOURCE] or 0, '?')}:{row[LINE]}"
 
     def marked(cause: Cause) -> list[EventRow]:
         entries = history.memory.messed_up.values()
@@ -160,15 +141,21 @@ def _explain(history: History, story: Story, result: str) -> None:
 
     found = []
     if result == "EIO":
-        found += [f"bugged, by the failed private unmap at {place(row)}" for row in marked(Cause.SEPT_STILL_MAPS)]
+        found += [
+            f"bugged, by the failed private unmap at {history.place(row[SOURCE], row[LINE])}"
+            for row in marked(Cause.SEPT_STILL_MAPS)
+        ]
         for row in history.reports:
             report = facts(row)
             if row[KIND] == VmDead.code:
-                found.append(f"dead, by {report.get('what', 'what is said')} at {place(row)}")
+                found.append(f"dead, by {report.get('what', 'what is said')} at {history.place(row[SOURCE], row[LINE])}")
             elif row[KIND] == KernelWarned.code and (known := meaning(report)) is not None and known.ends_vm:
-                found.append(f'bugged, by what is told as "{known.title}" at {place(row)}')
+                found.append(f'bugged, by what is told as "{known.title}" at {history.place(row[SOURCE], row[LINE])}')
     else:
-        found += [f"the page that could not be made private at {place(row)}" for row in marked(Cause.UNUSABLE_PRIVATE)]
+        found += [
+            f"the page that could not be made private at {history.place(row[SOURCE], row[LINE])}"
+            for row in marked(Cause.UNUSABLE_PRIVATE)
+        ]
     if found:
         story.add("Perhaps", "; or ".join(dict.fromkeys(found[:4])) + " [same record; no line ties it to this VM]")
 
@@ -184,7 +171,7 @@ def unrelated(history: History, seen: Scene, incident: Incident) -> Story:
         "do not look for the cause there.",
     )
     story.timeline = words.some([_beside(row) for row in incident.reports])
-    story.evidence = evidence(history, incident.reports)
+    story.evidence = words.evidence(history, incident.reports)
     return story
 
 
@@ -193,6 +180,3 @@ def _beside(row: EventRow) -> tuple[str, ...]:
     said, when, text, _, _ = _row(row)
     place = report.get("function") or report.get("site") or ""
     return said, when, f"{report.get('what', '')} {text}".strip() if text != report.get("what") else text, place, ""
-
-
-TELLERS = {Kind.VM_DEAD: told, Kind.HOST_FAULT: told, Kind.VMM_SAID: told, Kind.REPORTED: told, Kind.UNRELATED: unrelated}

@@ -5,7 +5,7 @@ from gmemstate.model.events import ACTOR, DETAIL, KIND, Dialect, KernelWarned, T
 from gmemstate.model.machines import SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Vm
 from gmemstate.model.units import seconds
-from gmemstate.postmortem import reports, words
+from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Story
@@ -34,7 +34,7 @@ def explain(story: Story, history: History, failures: list[Conversion]) -> None:
         why = CAUSES[report["what"]].format(cache=report.get("cache", "of which kind is not said"), thread=first[ACTOR])
         way = f", on the way of: {report['path']}" if "path" in report else ""
         story.add("Memory", f"{why}{way} [joined by thread]")
-        story.evidence += reports.evidence(history, reports_of_it)
+        story.evidence += words.evidence(history, reports_of_it)
         return
     near = words.at(failures[0].returned, "near")
     story.missing.append(
@@ -54,7 +54,7 @@ def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:
     story.timeline = words.some(
         [("killed", seconds(row[T]), f"thread {row[ACTOR]}, by the OOM killer", "", "") for row in kills]
     )
-    story.evidence = reports.evidence(history, kills)
+    story.evidence = words.evidence(history, kills)
     kept = _kept_twice(history, incident.vm)
     if kept:
         story.add(

@@ -17,7 +17,6 @@ from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.patterns import Facts, facts, fits
 from gmemstate.postmortem.platform import Platform
-from gmemstate.postmortem.reports import evidence
 from gmemstate.postmortem.story import cited
 
 
@@ -106,7 +105,7 @@ def matches(history: History, incident: Incident, told: Mapping[int, Known]) -> 
 
 def _claim(history: History, signature: Signature, seen: list[Known], doubts: list[str]) -> str:
     rows = list({row[0]: row for _, row in seen if row is not None}.values())
-    lines = cited(sorted(set(evidence(history, rows))))
+    lines = cited(sorted(set(words.evidence(history, rows))))
     return (
         f"{'likely' if doubts else 'known'}: {signature.title}. Fits: {signature.fits}{f' ({lines})' if lines else ''}."
         + "".join(f" Missing: {doubt}." for doubt in doubts)

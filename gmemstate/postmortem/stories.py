@@ -5,7 +5,7 @@ from typing import Any
 
 from gmemstate.audit.history import History
 from gmemstate.model.record import Record
-from gmemstate.postmortem import host_pages, normal, refusals, reports, requests, shortage, vmm_errors
+from gmemstate.postmortem import findings, host_pages, normal, poison, refusals, reports, requests, shortage, vmm_errors
 from gmemstate.postmortem.incidents import Incident, incidents
 from gmemstate.postmortem.kinds import Kind
 from gmemstate.postmortem.scene import Scene, scene
@@ -25,17 +25,21 @@ TELLERS: dict[Kind, Teller] = {
     Kind.REJECTED: vmm_errors.rejected,
     Kind.NO_MEMORY_BEHIND: vmm_errors.no_memory_behind,
     Kind.SLOT_SWAP: vmm_errors.slot_swap,
-    Kind.POISON: normal.poison,
+    Kind.POISON: poison.poison,
     Kind.LOST_RACE: normal.lost_race,
     Kind.STOPPED: normal.stopped,
     Kind.KILLED: normal.killed,
     Kind.OUT_OF_MEMORY: shortage.out_of_memory,
     Kind.RESULT_UNSEEN: normal.result_unseen,
     Kind.DISTRUSTED: host_pages.distrusted,
-    Kind.GIVEN_AWAY: normal.given_away,
-    Kind.FINDING: normal.impossible,
-    Kind.CONTRADICTION: normal.contradicted,
-    **reports.TELLERS,
+    Kind.GIVEN_AWAY: findings.given_away,
+    Kind.FINDING: findings.impossible,
+    Kind.CONTRADICTION: findings.contradicted,
+    Kind.VM_DEAD: reports.told,
+    Kind.HOST_FAULT: reports.told,
+    Kind.VMM_SAID: reports.told,
+    Kind.REPORTED: reports.told,
+    Kind.UNRELATED: reports.unrelated,
 }
 
 

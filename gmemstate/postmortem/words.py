@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gmemstate import decode
 from gmemstate.audit.history import History
-from gmemstate.model.events import Through, details
+from gmemstate.model.events import DETAIL, LINE, SOURCE, EventRow, Through, details
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
 from gmemstate.model.units import PAGE_SHIFT, duration, seconds, span
 from gmemstate.model.verdict import arguments_known
@@ -105,6 +105,18 @@ def lines_of(history: History, things: Sequence[Conversion | Request | FaultExit
         if source is not None and first is not None:
             found.append(Evidence(source.name, labels[source.id], first, last or first))
     return sorted(found)
+
+
+def evidence(history: History, rows: list[EventRow]) -> list[Evidence]:
+    """The lines that events were read from."""
+    labels = history.labels()
+    found = []
+    for row in rows:
+        source = history.sources.get(row[SOURCE] or 0)
+        if source is not None and row[LINE] is not None:
+            last = details(row[DETAIL]).get("last") or row[LINE]
+            found.append(Evidence(source.name, labels[source.id], row[LINE], last))
+    return found
 
 
 WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM's log"

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from gmemstate.audit import views
 from gmemstate.audit.check import Checked, Checkpoint, check
-from gmemstate.audit.history import History, late_marks, moment
+from gmemstate.audit.history import History
 from gmemstate.audit.history import history as history_of
 from gmemstate.audit.moment import Moment, moment_at
+from gmemstate.audit.when import late_marks, seq_of
 from gmemstate.jsonl import JsonlInspection, JsonlRecord
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import SEQ, Event, event_of
@@ -68,12 +69,12 @@ class Answers(ABC):
 
     def history(self, at: str | int | None = None) -> History:
         """Everything that happened up to a moment (a seq, or a time like "5.31"); the whole record if None."""
-        last = moment(self.record_, at)
+        last = seq_of(self.record_, at)
         return history_of(self.record_, last).fold(late_marks(self.record_, at, last))
 
     def moment(self, at: str | int | None = None) -> Moment:
         """What was true at a moment, and what was known of the sources by then."""
-        last = moment(self.record_, at)
+        last = seq_of(self.record_, at)
         return moment_at(self.record_, last).fold(late_marks(self.record_, at, last))
 
     def memory(self, at: str | int | None = None) -> Memory:

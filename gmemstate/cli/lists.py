@@ -186,13 +186,13 @@ def events(
     RANGE is 0x100000-0x100080 (gfns) or idx:0x5 (pages of guest_memfds). With --json, each event is one line of JSON.
     """
     from gmemstate.audit.events import Filter, event_json, event_line
-    from gmemstate.audit.history import moment, since
+    from gmemstate.audit.when import seq_of, since
     from gmemstate.model.events import BY_NAME, SEQ, event_of
 
     if kind is not None and kind not in BY_NAME:
         raise UsageError(f"{kind!r} is no kind of event; kinds are {', '.join(sorted(BY_NAME))}")
     with reading(db) as ledger:
-        beginning, last = since(ledger.record_, first), moment(ledger.record_, at)
+        beginning, last = since(ledger.record_, first), seq_of(ledger.record_, at)
         memory = ledger.memory() if guest is not None or range_ is not None else None
         wanted = Filter.of(memory, BY_NAME[kind].code if kind else None, guest, conversion, _place(range_))
         for row in ledger.record_.events(beginning, last):

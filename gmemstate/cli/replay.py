@@ -78,12 +78,12 @@ def _steps(db: str, first: str | None, last: str | None, *, as_json: bool) -> Ex
     """The steps of some events, each as it is taken."""
     import json
 
-    from gmemstate.audit.history import moment, since
     from gmemstate.audit.steps import steps
+    from gmemstate.audit.when import seq_of, since
     from gmemstate.model.units import END
 
     with reading(db) as ledger:
-        beginning, end = since(ledger.record_, first), moment(ledger.record_, last)
+        beginning, end = since(ledger.record_, first), seq_of(ledger.record_, last)
         for seq, step in steps(ledger.record_.events(1, end), beginning, END if end is None else end):
             click.echo(json.dumps({"seq": seq, "step": step}) if as_json else f"{seq:>6} {step}")
     return Exit.CLEAN

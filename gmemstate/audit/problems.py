@@ -65,9 +65,14 @@ class Problem(NamedTuple):
         """How bad it is."""
         return CODES[self.code].severity
 
+    @property
+    def next_step(self) -> str:
+        """What to do."""
+        return CODES[self.code].next_step
+
     def as_json(self) -> dict[str, Any]:
         """The problem with everything that is known of its code."""
-        return {**self._asdict(), "severity": self.severity, "next_step": CODES[self.code].next_step}
+        return {**self._asdict(), "severity": self.severity, "next_step": self.next_step}
 
     def __str__(self) -> str:
         return f"{self.text} [{self.code}]"

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -29,12 +28,11 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
     checkpoint = None if against is None else Checkpoint.parse(_read(against), against)
     with reading(db) as ledger:
         result = ledger.check(checkpoint)
-    wrong = [problem.as_json() for problem in result.problems]
     outcomes = Counter(str(judged.outcome) for judged in result.judged)
     if as_json:
         render.as_json({
-            "problems": wrong,
-            "findings": [_finding(finding) for finding in result.findings],
+            "problems": [problem.as_json() for problem in result.problems],
+            "findings": [finding.as_json() for finding in result.findings],
             "batches": result.batches,
             "events": result.events,
             "looked_at": result.looked_at,
@@ -44,7 +42,7 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
         })  # fmt: skip
     else:
         for problem in result.problems:
-            click.echo(f"{problem.severity}: {problem}; {problem.as_json()['next_step']}")
+            click.echo(f"{problem.severity}: {problem}; {problem.next_step}")
         for finding in result.findings:
             click.echo(f"{finding.severity}: {finding}")
         click.echo(
@@ -56,15 +54,12 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
             click.echo(f"not evaluable: {', '.join(invariants)}: {lack}")
         for reason in result.not_covered:
             click.echo(f"not covered: {reason}")
-        if not wrong and not result.findings and not result.not_covered:
+        if not result.problems and not result.findings and not result.not_covered:
             click.echo("nothing is wrong with what was looked at")
     return worst(
-        Exit.FINDINGS if wrong or result.findings else Exit.CLEAN, Exit.INCOMPLETE if result.not_covered else Exit.CLEAN
+        Exit.FINDINGS if result.problems or result.findings else Exit.CLEAN,
+        Exit.INCOMPLETE if result.not_covered else Exit.CLEAN,
     )
-
-
-def _finding(finding: Any) -> dict[str, Any]:
-    return {"code": finding.code, "severity": finding.severity, "seq": finding.seq, "text": str(finding)}
 
 
 def _read(name: str) -> str:

@@ -51,7 +51,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
             "conversions": len(history.ordered()),
             "requests": len(history.requests),
             "guests": len(history.memory.vms),
-            "findings": [{"code": f.code, "severity": f.severity, "seq": f.seq, "text": str(f)} for f in findings],
+            "findings": [finding.as_json() for finding in findings],
             "stale_tables": differing,
             "invariants": [invariant.json() for invariant in judged],
         }

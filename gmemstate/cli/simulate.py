@@ -10,6 +10,7 @@ import click
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
+from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
 ALL = "all"
 WIDTH = 100
 """How wide a story is at most."""
-DIALECTS = ("mainline", "rfc-v2", "inplace", "check-first")
-POLICIES = ("uninformed", "hold-and-drop", "track", "bug-vm", "hwpoison")
 
 
 @click.command()
 @click.argument("scenario", required=False, metavar="FILE|NAME")
 @click.option("--list", "listing", is_flag=True, help="List the scenarios that come with the program, each with its verdict.")
-@click.option("--dialect", type=click.Choice([*DIALECTS, ALL]), help="The kernel that converts [default: the first that fits].")
-@click.option("--policy", type=click.Choice([*POLICIES, ALL]), help="What follows a failed private unmap [default: bug-vm].")
+@click.option(
+    "--dialect", type=click.Choice([*DIALECT_NAMES, ALL]), help="The kernel that converts [default: the first that fits]."
+)
+@click.option(
+    "--policy", type=click.Choice([*map(str, Policy), ALL]), help="What follows a failed private unmap [default: bug-vm]."
+)
 @click.option("--store", is_flag=True, help="Keep what happened in the ledger.")
 @json_option()
 @click.pass_obj
@@ -60,7 +63,6 @@ def simulate(
 
 def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> "list[Outcome]":
     from gmemstate.convert.outcome import pairs, run
-    from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 
     wanted = pairs(scenario)
     if dialect not in (None, ALL):
@@ -103,8 +105,6 @@ def _tell(outcome: "Outcome") -> None:
 
 def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
     """The outcomes side by side; a policy that a dialect cannot have is a row of dashes."""
-    from gmemstate.convert.policies import POLICIES, Policy
-
     click.echo(f"{scenario.name}: {scenario.title}\n")
     have = {(outcome.dialect, outcome.policy): outcome for outcome in outcomes}
     policies = [policy for policy in Policy if any(policy is each for _, each in have)]
@@ -179,7 +179,6 @@ def _judge(outcomes: "list[Outcome]") -> Exit:
 
 
 def _as_json(outcome: "Outcome") -> dict[str, Any]:
-
     return {
         "scenario": outcome.scenario.name,
         "dialect": outcome.dialect.word,

@@ -88,6 +88,10 @@ class Finding(NamedTuple):
         """How bad it is."""
         return CATALOGUE[self.code].severity
 
+    def as_json(self) -> dict[str, str | int]:
+        """The finding as ``--json`` prints it."""
+        return {"code": self.code, "severity": self.severity, "seq": self.seq, "text": str(self)}
+
     def __str__(self) -> str:
         where = f" {span(self.start, self.end if self.end is not None else END)}" if self.start is not None else ""
         return f"{self.seq}: {self.text}{where} [{self.code}]"

@@ -131,9 +131,17 @@ def host(history: History) -> Host:
     """What may be started on the host, by what its record shows since its last start."""
     entries = tuple(entry for entry in history.memory.messed_up.values() if entry.state != "cleared")
     doubts = tuple(_doubts(history))
-    looked = any(KERNEL_LOG in source.format for source in history.sources.values())
+    guests = set(_of_guests(history))
+    looked = any(KERNEL_LOG in source.format and source.id not in guests for source in history.sources.values())
     answers = tuple(_answer(guests, entries, doubts, looked=looked) for guests in Guests)
     return Host(answers, entries, doubts, _more(history, entries), looked)
+
+
+def _of_guests(history: History) -> Iterator[int | None]:
+    """The sources that the kernel of a protected guest has written: what they do not say is not said of the host."""
+    for row in history.reports:
+        if row[KIND] == KernelWarned.code and details(row[DETAIL]).get("what") == "kernel of a guest":
+            yield row[SOURCE]
 
 
 def _more(history: History, entries: tuple[MessedUp, ...]) -> str | None:
@@ -156,7 +164,9 @@ def _doubts(history: History) -> Iterator[Doubt]:
         if history.before_a_boot(row):
             continue
         facts, said = details(row[DETAIL]), None
-        if row[KIND] == KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":
+        if row[KIND] == KernelWarned.code and facts.get("what") == "SEAMCALL of another form":
+            said = ((Guests.PLAIN, Guests.TDX), _REBOOT, "a SEAMCALL failed, and the line does not say which as kernels do")
+        elif row[KIND] == KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":
             said = (
                 tuple(Guests),
                 _REBOOT,

@@ -7,6 +7,7 @@ __kvm_gmem_set_attributes() for the ioctl of a guest_memfd.
 from typing import Any
 
 from gmemstate.ingest.facts import FOREVER, LAST_PAGE, Fact
+from gmemstate.ingest.syscalls import whole_call
 from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker, VmState
 from gmemstate.model.events import (
     AttrsCompared,
@@ -57,6 +58,7 @@ def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through, *, ent
         )  # fmt: skip
         thread.exit = None
     call = Call(tracker.handle(), through, fact.line, entered=entered)
+    tracker.sees_inside = True
     if thread.syscall is not None and thread.syscall[0] == "ioctl":
         call.fd = thread.syscall[1].get("fd")
     thread.call = call
@@ -465,6 +467,8 @@ def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         _return(tracker, fact, thread, call, result, None)
         return True
     tracker.leave(thread)
+    if entered is not None and not tracker.sees_inside and result >= -MAX_ERRNO and whole_call(tracker, fact, thread, entered):
+        return True
     if 2 < result < 1 << 16:
         thread.returned[result] = fact.line
     return False

@@ -32,6 +32,8 @@ _EVENT = re.compile(r"([A-Za-z_]\w*): *(.*)").fullmatch
 _FIELDS = re.compile(rf"\b(\w++)=(?:({_HEX})|(-?{_DECIMAL}))(?![\w.])").findall
 _SYSCALL = re.compile(rf"sys_(\w+)(?:\((.*)\)| -> (-?(?:{_HEX}|{_DECIMAL})))").fullmatch
 _SYSCALL_FIELDS = re.compile(rf"\b(\w++): (?:({_HEX})|(-?{_DECIMAL}))(?!\w)").findall
+_RAW_IOCTL = re.compile(r"NR 16 \((?P<fd>[0-9a-f]{1,8}), (?P<cmd>[0-9a-f]{1,8}), (?P<arg>[0-9a-f]{1,16})[,)].*").fullmatch
+_RAW_RESULT = re.compile(r"NR 16 = (-?\d{1,19})").fullmatch
 _RESULT = re.compile(rf"-?(?:{_HEX}|{_DECIMAL})").fullmatch
 _ATTRIBUTES = re.compile(rf"({_HEX}) -- ({_HEX}) \[({_HEX})\]").fullmatch
 _HVA = re.compile(rf"mmu notifier unmap range: ({_HEX}) -- ({_HEX})").fullmatch
@@ -301,11 +303,21 @@ def read_event(name: str, payload: str) -> Said | Context | None:
         fact, read = known
         found = read(payload)
         return Said(fact, found, f"{name}: {payload}") if found is not None and sound(fact, found) else None
+    if name in ("sys_enter", "sys_exit"):
+        return _raw(payload)
     if name.startswith("sys_enter_"):
         return Said(f"enter_{name[10:]}", _arguments(payload))
     if name.startswith("sys_exit_"):
         return Said(f"leave_{name[9:]}", {"returned": _s64(payload)}) if _RESULT(payload) else None
     return Context(name if name in _CONTEXT else "other events", proof=True)
+
+
+def _raw(payload: str) -> Said | Context:
+    """A system call by its number alone (include/trace/events/syscalls.h); 16 is ioctl on x86, where TDX and SNP are."""
+    if match := _RAW_IOCTL(payload):
+        return Said("enter_ioctl", {name: int(value, 16) for name, value in match.groupdict().items()})
+    match = _RAW_RESULT(payload)
+    return Context("other events", proof=True) if match is None else Said("leave_ioctl", {"returned": int(match[1])})
 
 
 def _syscall(text: str) -> Said | Context | None:

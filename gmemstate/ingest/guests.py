@@ -145,7 +145,7 @@ def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def enter_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    thread.syscall = ("ioctl", dict(fact.args), fact.line)
+    thread.syscall, thread.syscall_at = ("ioctl", dict(fact.args), fact.line), fact.t
     thread.file = thread.bracket = None
     if fact.args.get("cmd") == RUN:
         thread.entered = fact.line

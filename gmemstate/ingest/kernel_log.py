@@ -16,7 +16,7 @@ _STATUS = "<status:h>"
 _ENTRY = r"(?:, entry <entry:h>, level_state <level_state:h>|, rcx <rcx:h>(?:, rdx,? <rdx:h>)?(?:, r8 <r8:h>)?)?"
 
 _TDX = (
-    form("seamcall", rf"SEAMCALL (?P<leaf_name>TDH_[A-Z0-9_]{{1,60}}) failed: {_STATUS}{_ENTRY}"),
+    form("seamcall", rf"SEAMCALL \(?(?P<leaf_name>TDH_[A-Z0-9_]{{1,60}})\)? failed: {_STATUS}{_ENTRY}"),
     form("seamcall", rf"SEAMCALL \(<leaf:h>\) failed: {_STATUS}(?: RCX <rcx:h> RDX <rdx:h>(?: R0?8 <r8:h>)?)?"),
     form("seamcall", rf"SEAMCALL failed: CPU \d{{1,5}}: leaf <leaf:d>, error {_STATUS}"),
     form("seamcall", rf"SEAMCALL\[(?P<leaf_name>TDH_[A-Z0-9_]{{1,60}})\(\d{{1,5}}\)\] failed: .{{0,80}}?(?=0x){_STATUS}"),
@@ -25,6 +25,7 @@ _TDX = (
         rf"(?:kvm \[<pid:d>\]: )?TD (?:exit|vp_enter_ret) {_STATUS}(?:, \d{{1,5}} hkid <hkid:h> hkid pa <hkid_pa:h>)?",
     ),
     form("unaccepted", r"Guest access before accepting <gpa:h>(?: on vCPU <vcpu:d>)?"),
+    form("kernel_said", r"(?P<text>SEAMCALL\b.{0,60}\bfailed\b.{0,120})", what="SEAMCALL of another form"),
     form("hkid_leaked", r"(?P<call>tdh_\w{1,60})\(\) failed\. HKID <hkid:d> is leaked"),
 )
 _SNP = (
@@ -109,9 +110,20 @@ _START = (
     form("memory_map", r"^ ?node +\d{1,4}: \[mem <first_byte:h>-<last_byte:h>\]", of="memory of a node"),
 )
 """What the kernel says of the host's memory when it starts; the last byte is part of it."""
-_FORMS = (*_TDX, *_SNP, *_MEMORY, *_START)
+_GUEST = (
+    form("guest_kernel", r"^tdx: Guest detected"),
+    form("guest_kernel", r"Memory Encryption Features active: (?:Intel TDX|AMD SEV\b)"),
+    form(
+        "kernel_said",
+        r"(?P<text>CPA VMM failure to convert memory \(addr=\S{1,40}, numpages=<pages:d>\) to (?P<to>private|shared): <error:d>)",
+        what="VMM did not convert",
+    ),
+    form("kernel_said", r"(?P<text>leaking DMA memory that can't be re-encrypted)", what="DMA memory leaked by a guest"),
+)
+"""What only the kernel of a protected guest says: arch/x86/coco/tdx, arch/x86/mm (mem_encrypt.c, pat/set_memory.c), kernel/dma."""
+_FORMS = (*_TDX, *_SNP, *_MEMORY, *_START, *_GUEST)
 _HINT = re.compile(
-    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |page alloc|DMAR|AMD-Vi"
+    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |page alloc|tdx: Guest|DMAR|AMD-Vi"
 ).search
 """Words of which every message above has one."""
 

@@ -121,7 +121,8 @@ def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Something beside: it explains what failed, or is a warning of its own."""
-    facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level"), **beside(fact)}
+    facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level", "pages"), **beside(fact)}
+    facts |= {"to": fact.words["to"]} if "to" in fact.words else {}
     text = fact.words.get("text", fact.text)
     return put(
         tracker,
@@ -130,6 +131,11 @@ def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             thread=fact.thread or None, detail=detail(what=fact.words["what"], text=shown(text), **facts), **at(tracker, fact)
         ),
     )
+
+
+def guest_kernel(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The log is that of a protected guest's kernel: what it does not say is not said of the host."""
+    return put(tracker, fact, KernelWarned(detail=detail(what="kernel of a guest", **beside(fact)), **at(tracker, fact)))
 
 
 def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
@@ -223,6 +229,7 @@ def clock_pair(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 HANDLERS: dict[str, Handler] = {
+    "guest_kernel": guest_kernel,
     "clock_pair": clock_pair,
     "kernel_said": kernel_said,
     "booted": booted,

@@ -1,6 +1,7 @@
 """What a stack of the kernel tells: by which way it was entered, and what the function at its top is about.
 
-Names: virt/kvm/guest_memfd.c, virt/kvm/kvm_main.c, arch/x86/kvm (vmx/tdx.c, svm/sev.c, mmu) of Linux 6.8 to 7.2.
+Names: virt/kvm/guest_memfd.c, virt/kvm/kvm_main.c, arch/x86/kvm (vmx/tdx.c, svm/sev.c, mmu) of Linux 6.8 to 7.2; of a guest
+arch/x86/mm/pat/set_memory.c, arch/x86/mm/mem_encrypt_amd.c, arch/x86/coco.
 """
 
 from collections.abc import Sequence
@@ -52,6 +53,11 @@ ABOUT = {
     ),
     "teardown": ("tdx_reclaim_page", "__tdx_reclaim_page", "tdx_reclaim_control_page", "tdx_sept_free_private_spt", "snp_page_reclaim",
                  "snp_reclaim_pages", "snp_set_rmp_state", "snp_leak_pages", "__snp_leak_pages"),
+    "guest's conversion": (
+        "__set_memory_enc_pgtable", "__set_memory_enc_dec", "set_memory_encrypted", "set_memory_decrypted", "tdx_enc_status_changed",
+        "tdx_map_gpa", "enc_dec_hypercall", "amd_enc_status_change_finish", "amd_enc_status_change_prepare", "early_set_memory_enc_dec",
+        "pvalidate_pages", "set_pages_state", "__set_pages_state", "vmgexit_psc", "snp_set_memory_shared", "snp_set_memory_private",
+    ),
 }  # fmt: skip
 _ABOUT_OF = {function: what for what, functions in ABOUT.items() for function in functions}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gmemstate.decode import errno, ioctl
 from gmemstate.ingest.facts import LAST_PAGE, Fact
+from gmemstate.ingest.strace import CONVERTING, ioctl_of
 from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker
 from gmemstate.model.events import (
     ConvertAsked,
@@ -22,7 +23,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.units import PAGE_SHIFT, pages
 
-EINTR, EAGAIN, EFAULT, EHWPOISON = 4, 11, 14, 133
+EINTR, EAGAIN, EFAULT, ENOTTY, EHWPOISON = 4, 11, 14, 25, 133
 SET_ATTRIBUTES = "KVM_SET_MEMORY_ATTRIBUTES"
 SET_ATTRIBUTES2 = "KVM_SET_MEMORY_ATTRIBUTES2"
 CREATE = "KVM_CREATE_GUEST_MEMFD"
@@ -73,6 +74,24 @@ def _ask(tracker: Tracker, fact: Fact, thread: Thread) -> None:
     tracker.emit(
         ConvertAsked(conversion=thread.call.handle, through=through, thread=thread.tid or None, detail=detail(**facts), **_at(tracker, fact))
     )  # fmt: skip
+
+
+def whole_call(tracker: Tracker, fact: Fact, thread: Thread, entered: tuple[str, dict[str, int], int]) -> bool:
+    """A conversion of which a trace shows the system call alone, neither probe nor tracepoint: asked, and the result.
+
+    False for another call, and for what comes back as ENOTTY: the file was no VM or guest_memfd. The range is in memory that nobody has read, as in strace.
+    """
+    known = ioctl_of(hex(entered[1].get("cmd", 0)), None)
+    if known is None or known[0] not in CONVERTING or fact.args["returned"] == -ENOTTY:
+        return False
+    handle, result = tracker.handle(), -min(fact.args["returned"], 0)
+    through = {SET_ATTRIBUTES: Through.VM_IOCTL, SET_ATTRIBUTES2: Through.GMEM_IOCTL}.get(known[1], Through.GMEM_CONVERT)
+    facts = detail(fd=entered[1].get("fd"), ioctl=known[1] if through is not Through.VM_IOCTL else None)
+    here: dict[str, Any] = {"thread": thread.tid or None, "source": tracker.source}
+    tracker.emit(ConvertAsked(conversion=handle, through=through, detail=facts, t=thread.syscall_at, line=entered[2], **here))
+    tracker.emit(ConvertReturned(conversion=handle, result=result, t=fact.t, line=fact.line, **here))
+    tracker.closed.append(handle)
+    return True
 
 
 def _through(tracker: Tracker, fact: Fact) -> tuple[Through, str]:

@@ -233,6 +233,8 @@ class Thread:
     vms: list[int] = field(default_factory=list)
     call: Call | None = None
     syscall: tuple[str, dict[str, int], int] | None = None
+    syscall_at: int | None = None
+    """the time at which it entered the system call"""
     region: Region | None = None
     zap: tuple[int, int, int] | None = None
     """entries of the guest's page tables removed since the last notifier line: number, first line, last line"""
@@ -278,6 +280,8 @@ class Tracker:
         self.by_handle: dict[int, VmState] = {}
         self.shown: set[Capability] = set()
         self.whole = True
+        self.sees_inside = False
+        """probes or tracepoints inside of a conversion's ioctl were met: a system call without them is of another file"""
         """nothing was lost so far"""
         self._running: dict[int, Thread] = {}
         self._group = ""

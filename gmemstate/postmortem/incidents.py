@@ -131,7 +131,7 @@ def _refused_requests(history: History) -> list[Incident]:
 def _failures(history: History, told: set[int]) -> list[Incident]:
     """Failed conversions with what followed on the same pages, merged where guest, errno, target and end are the same."""
     groups: dict[tuple[object, ...], Incident] = {}
-    for episode in _episodes(history, told):
+    for episode in _episodes(history, told) + _of_no_range(history, told):
         first = episode.failed[0]
         kind = Kind.REFUSED_THEN_APPLIED if episode.last_success is not None else Kind.NOT_APPLIED
         vm = guest_of(history, first)
@@ -167,6 +167,18 @@ def _episodes(history: History, told: set[int]) -> list[Episode]:
         while episode.conversions[-1].result == 0:
             episode.conversions.pop()  # what followed covers only a part of what had failed
     return sorted(done + going, key=lambda episode: episode.conversions[0].id)
+
+
+def _of_no_range(history: History, told: set[int]) -> list[Episode]:
+    """Failures of which no source shows the range, as in strace: what followed on the same pages cannot be told."""
+    return [
+        Episode([conversion])
+        for conversion in history.ordered()
+        if (conversion.start is None or conversion.end is None)
+        and conversion.id not in told
+        and conversion.result
+        and judged(history, conversion).label in FAILED
+    ]
 
 
 def _touches(episode: Episode, conversion: Conversion) -> bool:

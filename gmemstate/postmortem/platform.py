@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gmemstate.audit.history import History
 from gmemstate.model.events import DETAIL, KIND, KernelWarned, details
-from gmemstate.postmortem.reported import BACKGROUND
+from gmemstate.postmortem.reported import MEMORY_MAP
 
 PAGES_2M = 512
 
@@ -33,7 +33,7 @@ class Platform:
         found = []
         for row in history.reports:
             told = details(row[DETAIL]) if row[KIND] == KernelWarned.code else {}
-            if told.get("what") == BACKGROUND:
+            if told.get("what") == MEMORY_MAP:
                 found.append(Region(told["of"], int(told["first"], 16), int(told["behind"], 16)))
         return cls(tuple(found))
 

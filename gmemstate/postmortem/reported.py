@@ -31,8 +31,9 @@ WISHES = frozenset(
     ("convert wish", "KVM_HC_MAP_GPA_RANGE", "ram block state change", "launch update", "firmware asks", "validates", "new VM")
 )
 """What a VMM or a guest's firmware says before anything has failed."""
-BACKGROUND = "memory map"
-"""What a kernel says of a host's memory when it starts: it explains, and is nothing that happened."""
+MEMORY_MAP = "memory map"
+BACKGROUND = (MEMORY_MAP, "kernel of a guest")
+"""What a kernel says of memory and of itself when it starts: it explains, and is nothing that happened."""
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ def _about(row: EventRow) -> tuple[Kind | None, tuple[object, ...]]:
     if row[KIND] == VmmSaid.code:
         wish = report.get("code") in WISHES or (report.get("code") == "discard" and not row[RESULT])
         return (None if wish else Kind.VMM_SAID), (known.title if known else report.get("code"), row[RESULT])
-    if row[KIND] == VmBugged.code or report.get("what") == BACKGROUND:
+    if row[KIND] == VmBugged.code or report.get("what") in BACKGROUND:
         return None, ()  # a bugged VM is told with what has bugged it
     if row[KIND] != KernelWarned.code:
         return Kind.REPORTED, key

@@ -48,15 +48,16 @@ def unit(conversion: Conversion) -> str:
 
 
 def took(conversion: Conversion) -> str:
-    """How long a conversion took."""
-    if conversion.asked is None or conversion.returned is None:
+    """How long a conversion took; nothing where its line has one time only, as in strace without ``-T``."""
+    if conversion.asked is None or conversion.returned is None or conversion.returned == conversion.asked:
         return ""
     return duration(conversion.returned - conversion.asked)
 
 
 def line(conversion: Conversion, note: str = "") -> tuple[str, ...]:
     """A conversion as a line of a timeline."""
-    aim = f" to {conversion.target or '?'}" if arguments_known(conversion) else ""
+    told = conversion.target is not None or conversion.start is not None
+    aim = f" to {conversion.target or '?'}" if told and arguments_known(conversion) else ""
     return seconds(conversion.met), f"{where(conversion)}{aim}", errno_name(conversion.result), note or took(conversion)
 
 

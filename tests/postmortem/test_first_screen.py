@@ -1,0 +1,119 @@
+"""The first answer to logs as people bring them: what failed is never told as nothing, what is not shown stays unknown."""
+
+from pathlib import Path
+
+import pytest
+
+from gmemstate.audit.host import Advice, Guests
+from tests.postmortem.test_host_pages import advice, read, text
+
+# --- system calls without anything from inside of them ----------------------------------------------------------------
+
+STRACE = (
+    "4455 10:11:22.300000 ioctl(11<anon_inode:kvm-vm>, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffd11223340 <unfinished ...>",
+    "4455 10:11:22.301000 <... ioctl resumed>) = -1 ENOMEM (Cannot allocate memory)",
+)
+PERF = (
+    "       CPU 0/KVM    4456 [003]  8123.100300:           syscalls:sys_enter_ioctl: fd: 0x0000000b, cmd: 0x4020aed2, arg: 0x7ffd11223340",
+    "       CPU 0/KVM    4456 [003]  8123.100400:            syscalls:sys_exit_ioctl: 0xfffffffffffffff4",
+)
+PERF_RAW = (
+    "       CPU 0/KVM    4456 [003]  8123.100300:               raw_syscalls:sys_enter: NR 16 (b, 4020aed2, 7ffd11223340, 0, 0, 0)",
+    "       CPU 0/KVM    4456 [003]  8123.100400:                raw_syscalls:sys_exit: NR 16 = -12",
+)
+TRACE_CMD = (
+    "cpus=2",
+    "       CPU 0/KVM-4456  [003]  8123.100300: sys_enter_ioctl:      fd: 0x0000000b, cmd: 0x4020aed2, arg: 0x7ffd11223340",
+    "       CPU 0/KVM-4456  [003]  8123.100400: sys_exit_ioctl:       0xfffffffffffffff4",
+)
+
+
+@pytest.mark.parametrize("lines", [STRACE, PERF, PERF_RAW, TRACE_CMD], ids=["strace", "perf", "perf raw", "trace-cmd"])
+def test_a_failed_call_without_its_range_is_a_failure_all_the_same(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    """Its errno is told, its range and the guest are not known, and nothing is said of which kind was asked for."""
+    history, stories = read(tmp_path, *lines)
+    (story,) = stories
+    assert (story.blame, story.title) == ("memory shortage", "not applied")
+    ((_, _, what, result, took),) = story.timeline
+    assert (what, result) == ("range not known", "ENOMEM")
+    assert took in ("1 ms", "100 us")
+    assert "guest not known" in story.who
+
+
+def test_a_call_that_probes_have_shown_is_told_once(tmp_path: Path) -> None:
+    """Where probes show what is inside of the calls, a call of the same number on another file is no conversion."""
+    where = "  qemu-4456  [003] .....  8123.1003"
+    history, _ = read(
+        tmp_path,
+        where + "00: sys_ioctl(fd: 11, cmd: 0x4020aed2, arg: 0x7ffd11223340)",
+        where + "10: vm_ioctl: (kvm_vm_ioctl+0x4/0x1d40 [kvm]) file=0xffff888100b23840 cmd=0x4020aed2 addr=0x100000000 size=0x2000 attrs=0x8 flags=0x0",
+        where + "20: vm_ioctl_ret: ([unknown/kretprobe'd] <- kvm_vm_ioctl) cmd=0x4020aed2 ret=-12 addr=0x100000000 size=0x2000 attrs=0x8 kvm=0xffff888100a06000",
+        where + "30: sys_ioctl -> 0xfffffffffffffff4",
+        where + "40: sys_ioctl(fd: 6, cmd: 0x4020aed2, arg: 0x7ffd11223340)",
+        where + "50: sys_ioctl -> 0xffffffffffffffea",
+    )
+    assert [(one.start, one.result) for one in history.ordered()] == [(0x100000, 12)]
+
+
+def test_a_file_that_has_no_such_ioctl_is_asked_for_no_conversion(tmp_path: Path) -> None:
+    """ENOTTY of a bare system call says that the file was another."""
+    history, _ = read(tmp_path, PERF[0], PERF[1].replace("fff4", "ffe7"))
+    assert history.ordered() == []
+
+
+# --- kernels ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_leaf_in_brackets_is_the_same_leaf(tmp_path: Path) -> None:
+    plain = "[ 8123.100111] kvm_intel: SEAMCALL TDH_MEM_RANGE_BLOCK failed: 0x8000020000000081"
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "brackets").mkdir()
+    _, (one,) = read(tmp_path / "plain", plain)
+    _, (other,) = read(tmp_path / "brackets", plain.replace("TDH_MEM_RANGE_BLOCK", "(TDH_MEM_RANGE_BLOCK)"))
+    assert text(one) == text(other)
+
+
+def test_a_seamcall_that_nobody_can_read_leaves_the_host_in_doubt(tmp_path: Path) -> None:
+    """A shortened line is no proof that nothing happened: whose fault is unknown, and so is what may be started."""
+    history, (story,) = read(tmp_path, "[ 8123.100111] kvm_intel: SEAMCALL 29 has failed, st 0xc0000b0d")
+    assert (story.blame, story.complete) == ("unknown", False)
+    assert "SEAMCALL 29 has failed, st 0xc0000b0d" in story.summary
+    assert advice(history)[Guests.TDX] is Advice.UNKNOWN
+    assert advice(history)[Guests.PLAIN] is Advice.UNKNOWN
+
+
+GUEST = (
+    "[    0.000000] tdx: Guest detected",
+    "[  112.223340] ------------[ cut here ]------------",
+    "[  112.223341] CPA VMM failure to convert memory (addr=00000000d1c2b3a4, numpages=512) to shared: -5",
+    "[  112.223350] WARNING: CPU: 2 PID: 91 at arch/x86/mm/pat/set_memory.c:2164 __set_memory_enc_pgtable+0x1a0/0x1c0",
+    "[  112.223360] ---[ end trace 0000000000000000 ]---",
+)
+
+
+def test_a_guest_that_could_not_convert_says_so_and_not_who_refused(tmp_path: Path) -> None:
+    _, stories = read(tmp_path, *GUEST)
+    assert {(story.blame, story.title) for story in stories} == {("unknown", "guest's conversion failed")}
+    assert "512 pages could not be made shared (-5)" in stories[0].summary
+    assert all(story.missing for story in stories)
+
+
+def test_the_warning_alone_is_not_called_unrelated(tmp_path: Path) -> None:
+    _, (story,) = read(tmp_path, *GUEST[3:])
+    assert story.title == "guest's conversion failed"
+    assert "__set_memory_enc_pgtable" in story.summary
+
+
+@pytest.mark.parametrize(
+    "line", ["tdx: Guest detected", "Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP", "Memory Encryption Features active: Intel TDX"]
+)  # fmt: skip
+def test_the_log_of_a_guest_says_nothing_of_its_host(tmp_path: Path, line: str) -> None:
+    """It names no messed-up page of the host, and is no proof that there is none."""
+    history, stories = read(tmp_path, f"[    0.000000] {line}", "[    1.000000] virtio_blk virtio1: [vda] 41943040 512-byte logical blocks")
+    assert stories == []
+    assert set(advice(history).values()) == {Advice.UNKNOWN}
+
+
+def test_a_host_with_memory_encryption_of_its_own_is_a_host(tmp_path: Path) -> None:
+    history, _ = read(tmp_path, "[    0.000000] Memory Encryption Features active: AMD SME", "[    1.000000] ------------[ cut here ]------------")
+    assert set(advice(history).values()) == {Advice.YES}

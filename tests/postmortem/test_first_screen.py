@@ -31,7 +31,7 @@ TRACE_CMD = (
 @pytest.mark.parametrize("lines", [STRACE, PERF, PERF_RAW, TRACE_CMD], ids=["strace", "perf", "perf raw", "trace-cmd"])
 def test_a_failed_call_without_its_range_is_a_failure_all_the_same(tmp_path: Path, lines: tuple[str, ...]) -> None:
     """Its errno is told, its range and the guest are not known, and nothing is said of which kind was asked for."""
-    history, stories = read(tmp_path, *lines)
+    _, stories = read(tmp_path, *lines)
     (story,) = stories
     assert (story.blame, story.title) == ("memory shortage", "not applied")
     ((_, _, what, result, took),) = story.timeline
@@ -46,8 +46,10 @@ def test_a_call_that_probes_have_shown_is_told_once(tmp_path: Path) -> None:
     history, _ = read(
         tmp_path,
         where + "00: sys_ioctl(fd: 11, cmd: 0x4020aed2, arg: 0x7ffd11223340)",
-        where + "10: vm_ioctl: (kvm_vm_ioctl+0x4/0x1d40 [kvm]) file=0xffff888100b23840 cmd=0x4020aed2 addr=0x100000000 size=0x2000 attrs=0x8 flags=0x0",
-        where + "20: vm_ioctl_ret: ([unknown/kretprobe'd] <- kvm_vm_ioctl) cmd=0x4020aed2 ret=-12 addr=0x100000000 size=0x2000 attrs=0x8 kvm=0xffff888100a06000",
+        where
+        + "10: vm_ioctl: (kvm_vm_ioctl+0x4/0x1d40 [kvm]) file=0xffff888100b23840 cmd=0x4020aed2 addr=0x100000000 size=0x2000 attrs=0x8 flags=0x0",
+        where
+        + "20: vm_ioctl_ret: ([unknown/kretprobe'd] <- kvm_vm_ioctl) cmd=0x4020aed2 ret=-12 addr=0x100000000 size=0x2000 attrs=0x8 kvm=0xffff888100a06000",
         where + "30: sys_ioctl -> 0xfffffffffffffff4",
         where + "40: sys_ioctl(fd: 6, cmd: 0x4020aed2, arg: 0x7ffd11223340)",
         where + "50: sys_ioctl -> 0xffffffffffffffea",
@@ -109,11 +111,17 @@ def test_the_warning_alone_is_not_called_unrelated(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_log_of_a_guest_says_nothing_of_its_host(tmp_path: Path, line: str) -> None:
     """It names no messed-up page of the host, and is no proof that there is none."""
-    history, stories = read(tmp_path, f"[    0.000000] {line}", "[    1.000000] virtio_blk virtio1: [vda] 41943040 512-byte logical blocks")
+    history, stories = read(
+        tmp_path, f"[    0.000000] {line}", "[    1.000000] virtio_blk virtio1: [vda] 41943040 512-byte logical blocks"
+    )
     assert stories == []
     assert set(advice(history).values()) == {Advice.UNKNOWN}
 
 
 def test_a_host_with_memory_encryption_of_its_own_is_a_host(tmp_path: Path) -> None:
-    history, _ = read(tmp_path, "[    0.000000] Memory Encryption Features active: AMD SME", "[    1.000000] ------------[ cut here ]------------")
+    history, _ = read(
+        tmp_path,
+        "[    0.000000] Memory Encryption Features active: AMD SME",
+        "[    1.000000] ------------[ cut here ]------------",
+    )
     assert set(advice(history).values()) == {Advice.YES}

@@ -163,7 +163,8 @@ def _doubts(history: History) -> Iterator[Doubt]:
     for row in history.reports:
         if history.before_a_boot(row):
             continue
-        facts, said = details(row[DETAIL]), None
+        facts = details(row[DETAIL])
+        said: tuple[tuple[Guests, ...], str, str] | None = None
         if row[KIND] == KernelWarned.code and facts.get("what") == "SEAMCALL of another form":
             said = ((Guests.PLAIN, Guests.TDX), _REBOOT, "a SEAMCALL failed, and the line does not say which as kernels do")
         elif row[KIND] == KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":

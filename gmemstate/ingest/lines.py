@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import shlex
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,11 @@ class Framing:
         if self._first[257:262] == b"ustar":
             self.close()
             raise CannotRead(f"{self.name}: is an archive; unpack it (tar xf) and name the logs in it")
+        if self._first.startswith((b"\xff\xfe", b"\xfe\xff")):
+            self.close()
+            raise CannotRead(
+                f"{self.name}: is text in UTF-16; gmemstate reads UTF-8: iconv -f UTF-16 -t UTF-8 {shlex.quote(self.name)} > NEW.txt"
+            )
         if b"\0" in self._first[:8192]:
             self.close()
             raise CannotRead(f"{self.name}: is binary data, not a log; gmemstate reads text (and .gz of text)")

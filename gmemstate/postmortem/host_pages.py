@@ -122,10 +122,17 @@ def _still_mapped(history: History, incident: Incident) -> Story:
     if any(entry.gfn is None for entry in entries):
         story.missing.append(NEXT_TIME)
     if not known:
-        story.missing.append("the pfn: this step, or this kernel, prints no entry")
+        story.missing.append(f"the pfn: {_NO_PAGE[facts.get('reported', 'yes') if 'entry' in facts else 'none']}")
     story.complete = False
     return story
 
+
+_NO_PAGE = {
+    "none": "this step, or this kernel, prints no entry",
+    "no": "with this status the module reports no entry; the numbers that are printed name no page",
+    "yes": "the entry that is printed is no leaf and names no page",
+}
+"""Why no host page is known, by whether an entry was reported."""
 
 _HAPPENED = {
     "BLOCK": "A private page could not be blocked in a TD's secure page table, so it was not taken out",

@@ -9,6 +9,8 @@ from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Story
 
+USUAL = "unevictable LRU page: Failed"
+"""What the kernel says of a page of a guest_memfd, which are all unevictable; of another kind of page it says that something is left."""
 BLOCK = 8
 """From how many neighbours on pages are taken for one block."""
 
@@ -26,7 +28,7 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         f"{words.count(pages, 'page')} of guest_memfd {'has' if pages == 1 else 'have'} a memory error (poison). The poison stays "
         "with the page, through conversions in both directions, until it is punched out of the file."
         if in_file
-        else f"{words.count(pages, 'host page')} {'was' if pages == 1 else 'were'} put out of use for a memory error (poison). "
+        else f"{words.count(pages, 'host page')} {'has' if pages == 1 else 'have'} a memory error (poison). "
         + (
             "Pages that follow one another like this are one block that the kernel gave up (SNP pages that leaked were once put away so), rather "
             "than as many hardware errors."
@@ -47,7 +49,8 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         )
     ]
     rows += [(conversion.id, ("", *words.line(conversion))) for conversion in over]
-    story.evidence = words.lines_of(history, [*over, *incident.faults])
+    marks = [history.marks[entry.id] for entry in entries if entry.id in history.marks]
+    story.evidence = sorted(words.evidence(history, marks) + words.lines_of(history, [*over, *incident.faults]))
     punches = [_punch(seen, entry) for entry in entries]
     for entry, punch in zip(entries, punches, strict=True):
         if punch is not None:
@@ -64,7 +67,7 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             "Convert",
             _meaning(incident.vm.dialect if incident.vm is not None else Dialect.UNKNOWN),
         )
-    story.add("Host", "the page is out of use for good; nothing else is affected")
+    story.add("Host", _of_host(entries))
     if block:
         story.add(
             "Do",
@@ -76,6 +79,12 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             "the gfn and the file: trace kvm_gmem_error_folio, or join a trace of the guest's faults: gmemstate why pfn:0x..."
         )
         story.complete = False
+    if not in_file:
+        story.add(
+            "Do",
+            "find out whether a guest_memfd holds the page; if so punch it out (its contents are lost) and tell the guest; replace the memory module",
+        )
+        return story
     story.add(
         "Do",
         "punch the page out of the guest_memfd (its contents are lost) and tell the guest; replace the memory module"
@@ -85,11 +94,28 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
     return story
 
 
+def _actions(entries: list[MessedUp]) -> list[str]:
+    """What the kernel says that it did: the kind of page, and the result (mm/memory-failure.c action_result())."""
+    told = [details(entry.detail) for entry in entries]
+    return sorted({action for facts in told for action in (facts.get("action"), *(facts.get("actions") or ())) if action})
+
+
+def _of_host(entries: list[MessedUp]) -> str:
+    """What becomes of the page on the host: MF_IGNORED says that the kernel could do nothing about it."""
+    ignored = [action for action in _actions(entries) if action.endswith(": Ignored")]
+    if not ignored:
+        return "the page is out of use for good; nothing else is affected"
+    return (
+        f'"{ignored[0]}" says that the kernel could not take the page away from who uses it: it is marked, and may be in use still, by the kernel '
+        "itself or by nobody; the next access to it can stop the host. Move the guests away and reboot"
+    )
+
+
 def _said_of(entries: list[MessedUp], *, in_file: bool) -> str | None:
     """What the kernel's own words mean: with guest_memfd a "Failed" is the normal way."""
     told = [details(entry.detail) for entry in entries]
-    actions = sorted({action for facts in told if (action := facts.get("action"))})
-    failed = next((action for action in actions if "Failed" in action), None)
+    actions = _actions(entries)
+    failed = next((action for action in actions if action.endswith(USUAL)), None)
     users = next((facts["users"] for facts in told if "users" in facts), None)
     refers = f" ({words.count(users, 'reference')} to the page too many)" if users is not None else ""
     if not in_file and failed is None:

@@ -28,7 +28,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "empty.gz": (gzip.compress(b""), "is empty; there is nothing to read"),
     "access.txt": (ACCESS, "no line of a known format among 1; line 1 is: host - - [22/Nov/2026"),
     "prose.txt": (b"Dear kernel,\nplease help.\n", "no line of a known format among 2; line 1 is: Dear kernel,"),
-    "utf16.txt": ("a trace\n".encode("utf-16"), "is binary data, not a log"),
+    "utf16.txt": ("a trace\n".encode("utf-16"), "is text in UTF-16; gmemstate reads UTF-8: iconv -f UTF-16 -t UTF-8 "),
     "latin1.txt": ("Stra\xdfe\n".encode("latin-1"), r"line 1 is: Stra\\xdfe"),
     "one-long-line.txt": (b"x" * 3_000_000, "no line of a known format among 0"),
 }

@@ -125,3 +125,40 @@ def test_a_host_with_memory_encryption_of_its_own_is_a_host(tmp_path: Path) -> N
         "[    1.000000] ------------[ cut here ]------------",
     )
     assert set(advice(history).values()) == {Advice.YES}
+
+
+POISON = "Nov 28 03:11:22 host7 kernel: Memory failure: 0x8a3f21: recovery action for "
+
+
+def test_the_usual_end_of_a_page_of_a_guest_memfd_is_called_usual(tmp_path: Path) -> None:
+    _, (story,) = read(tmp_path, POISON + "dirty unevictable LRU page: Failed")
+    assert "MF_DELAYED" in text(story)
+    assert "out of use for good" in text(story)
+    assert [(lines.first, lines.last) for lines in story.evidence] == [(1, 1)]
+
+
+@pytest.mark.parametrize("action", ["free buddy page: Failed", "huge page: Failed"])
+def test_another_failed_recovery_is_not_taken_for_the_usual_end(tmp_path: Path, action: str) -> None:
+    """Pages of guest_memfds are unevictable; of others "Failed" tells nothing good."""
+    _, (story,) = read(tmp_path, POISON + action)
+    assert "MF_DELAYED" not in text(story)
+    assert action in text(story)
+
+
+def test_a_page_that_the_kernel_could_not_take_away_may_be_in_use_still(tmp_path: Path) -> None:
+    """Also where lines about its neighbours say something else."""
+    _, (story,) = read(
+        tmp_path, POISON + "reserved kernel page: Ignored", POISON.replace("f21", "f22") + "dirty LRU page: Recovered"
+    )
+    told = text(story)
+    assert "out of use for good" not in told
+    assert "put out of use" not in told
+    assert '"reserved kernel page: Ignored"' in told
+    assert "dirty LRU page: Recovered" in told
+    assert "find out whether a guest_memfd holds the page" in told
+
+
+def test_an_entry_that_is_no_leaf_is_not_called_missing(tmp_path: Path) -> None:
+    failed = "[ 9123.456789] kvm_intel: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001"
+    _, (story,) = read(tmp_path, failed + ", entry 0x8000000123400700, level_state 0x401")
+    assert "the pfn: the entry that is printed is no leaf and names no page" in story.missing

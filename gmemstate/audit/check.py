@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gmemstate.audit.history import History
 from gmemstate.audit.problems import Problem
-from gmemstate.audit.snapshots import compared
+from gmemstate.audit.snapshots import Compared
 from gmemstate.model.encoding import NO_HASH, Batch, seal
-from gmemstate.model.errors import BadEvent, CannotRead, GmemstateError
+from gmemstate.model.errors import BadEvent, CannotRead
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.record import Record
@@ -104,33 +104,44 @@ class Checked:
 
 
 def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Checkpoint | None = None) -> Checked:
-    """Check a record from its first byte to its last; the result is completed and returned."""
+    """Check a record from its first byte to its last, in one pass; the result is completed and returned."""
     from gmemstate.audit.invariants import Inspection
 
     result.looked_at = inspected.medium()
-    inspected.outside(_chain(result, inspected, checkpoint))
+    history = History()
+    invariants = Inspection(history.memory)
+    others: list[Problem] = []
+    snapshots = Compared(record, history.memory, lambda *problem: others.append(Problem(*problem)))
+    batches: list[Batch] = []
+    history.fold(invariants.watch(snapshots.watch(_sound(result, inspected, batches))))
+    result.batches = len(batches)
+    if batches:
+        result.looked_at.insert(0, "every hash and link")
+    if checkpoint is not None:
+        _hold_against(result, batches, checkpoint)
+    inspected.outside(batches)
     unseen = "fold, machines, invariants and tables"
     if result.damaged:
         result.not_covered.append(f"{unseen}: the record itself is damaged")
-    elif not result.batches:
+    elif not batches:
         result.not_covered.append("the record is empty: there is nothing to check")
+    elif snapshots.unread is not None:
+        result.not_covered.append(f"{unseen}: {snapshots.unread}")
     else:
-        try:
-            history = History()
-            invariants = Inspection(history.memory)
-            result.history = history.fold(invariants.watch(compared(record, history.memory, result.note)))
-            result.judged = invariants.judged()
-            result.looked_at += ["machines", "invariants"]
-        except GmemstateError as error:
-            result.not_covered.append(f"{unseen}: {error}")
+        result.problems += others
+        result.history, result.judged = history, invariants.judged()
+        result.looked_at += ["machines", "invariants"]
     return result
 
 
-def _chain(result: Checked, inspected: Inspected, checkpoint: Checkpoint | None) -> list[Batch]:
-    """Follow the chain; the batches that were met."""
-    batches: list[Batch] = []
+def _sound(result: Checked, inspected: Inspected, batches: list[Batch]) -> Iterator[EventRow]:
+    """Follow the chain to its end, adding to ``batches``; the events up to what is first found to be damaged.
+
+    The events of a batch are given once its hash has been found right.
+    """
     previous, expected = NO_HASH, 1
     for batch in inspected.batches():
+        rows = list[EventRow]()
         where = f"batch {batch.first}..{batch.last}"
         if batch.first != expected:
             result.note("BATCH-ORDER", f"{where} begins where {expected} was expected", batch.first, batch.last)
@@ -139,15 +150,11 @@ def _chain(result: Checked, inspected: Inspected, checkpoint: Checkpoint | None)
         if not 1 <= batch.size <= MOST:
             result.note("BATCH-INVALID", f"{where} cannot have {batch.size} events", batch.first, batch.last)
         else:
-            _batch(result, inspected, batch, where)
+            rows = _batch(result, inspected, batch, where)
         previous, expected = batch.hash, max(expected, batch.last + 1)
         batches.append(batch)
-        result.batches += 1
-    if result.batches:
-        result.looked_at.insert(0, "every hash and link")
-    if checkpoint is not None:
-        _hold_against(result, batches, checkpoint)
-    return batches
+        if not result.damaged:
+            yield from rows
 
 
 def _hold_against(result: Checked, batches: list[Batch], checkpoint: Checkpoint) -> None:
@@ -164,21 +171,22 @@ def _hold_against(result: Checked, batches: list[Batch], checkpoint: Checkpoint)
         result.note("CHECKPOINT-HASH", text, then.first, then.last)
 
 
-def _batch(result: Checked, inspected: Inspected, batch: Batch, where: str) -> None:
+def _batch(result: Checked, inspected: Inspected, batch: Batch, where: str) -> list[EventRow]:
     """Read the rows of one batch, count them and seal them once more."""
     before = len(result.problems)
     rows = inspected.events(batch)
     result.events += len(rows)
     if len(result.problems) > before:
-        return
+        return rows
     if len(rows) < batch.size:
         have = {row[SEQ] for row in rows}
         gone = next(seq for seq in range(batch.first, batch.last + 1) if seq not in have)
         missing = f"{where}: {batch.size - len(rows)} of {batch.size} events are missing, the first is {gone}"
         result.note("ROW-MISSING", missing, batch.first, batch.last)
-        return
+        return rows
     try:
         if seal(rows, batch.first, batch.recorded, batch.previous).hash != batch.hash:
             result.note("BATCH-HASH", f"{where}: its bytes are not those that were sealed", batch.first, batch.last)
     except BadEvent as error:
         result.note("ROW-INVALID", f"{where}: {error}", batch.first, batch.last)
+    return rows

@@ -167,22 +167,29 @@ class History(Moment):
         memory, first, last = self.memory, self.first_times, self.last_times
         for n, row in enumerate(rows, 1):
             yield row
-            if row[T] is not None:
-                if row[SOURCE] not in first:
-                    first[row[SOURCE]] = row[T]
-                last[row[SOURCE]] = row[T]
-            if row[KIND] in ABOUT_SOURCES:
-                self.learn(row)
-            elif row[KIND] in REPORTS or _remarkable(row):
-                self.reports.append(row)
-            elif row[KIND] in MARKS:
-                self.marks[row[SEQ]] = row
-            elif row[KIND] == HostBooted.code:
-                self.boots.append(row)
-            elif row[KIND] == TaskSignalled.code and row[SPACE] is not None and details(row[DETAIL]).get("cause") == "oom":
-                self.kills.append(row)
+            t, source = row[T], row[SOURCE]
+            if t is not None:
+                last[source] = t
+                if source not in first:
+                    first[source] = t
+            if row[KIND] in _KEPT:
+                self._keep_row(row)
             if memory.ended or memory.testimonies or n % AT_ONCE == 0:
                 self._collect()
+
+    def _keep_row(self, row: EventRow) -> None:
+        """Keep an event that a question may be about, and that the memory lets go."""
+        kind = row[KIND]
+        if kind in ABOUT_SOURCES:
+            self.learn(row)
+        elif kind in REPORTS or _remarkable(row):
+            self.reports.append(row)
+        elif kind in MARKS:
+            self.marks[row[SEQ]] = row
+        elif kind == HostBooted.code:
+            self.boots.append(row)
+        elif kind == TaskSignalled.code and row[SPACE] is not None and details(row[DETAIL]).get("cause") == "oom":
+            self.kills.append(row)
 
     def _collect(self) -> None:
         memory = self.memory
@@ -265,6 +272,10 @@ def _remarkable(row: EventRow) -> bool:
 
 KVM_EXIT_INTERNAL_ERROR = 17
 _CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
+_KEPT = frozenset(
+    (*ABOUT_SOURCES, *REPORTS, *MARKS, *_CALLS_OF_VMMS, VcpuExited.code, FaultServed.code, HostBooted.code, TaskSignalled.code)
+)
+"""Kinds of events that :meth:`History._keep_row` keeps some of."""
 
 
 def history(record: Record, last: int | None = None) -> History:

@@ -1,28 +1,53 @@
 """Snapshots held against the fold. They are never trusted here: the memory comes from the events alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from gmemstate.model.events import EventRow, T
+from gmemstate.model.errors import GmemstateError
+from gmemstate.model.events import SEQ, EventRow, T
 from gmemstate.model.memory import Memory
-from gmemstate.model.record import Record
+from gmemstate.model.record import Kept, Record
 from gmemstate.model.snapshot import FOLD, Snapshot, content_in, content_of
 
 
-def compared(record: Record, memory: Memory, note: Callable[..., None]) -> Iterator[EventRow]:
-    """All events of a record. Whoever takes them folds them into ``memory``, which each snapshot is compared with on the way."""
-    at, latest = 0, None
-    for kept in record.snapshots():
-        if kept.fold != FOLD:
-            continue  # nobody uses it
-        for row in record.events(at + 1, kept.seq):
-            if row[T] is not None and (latest is None or row[T] > latest):
-                latest = row[T]
+class Compared:
+    """Holds each snapshot of a record against a memory while somebody else folds the events into it."""
+
+    def __init__(self, record: Record, memory: Memory, note: Callable[..., None]) -> None:
+        """``note(code, text, first, last)`` is called for each snapshot that is another than the memory at its event."""
+        self.unread: GmemstateError | None = None
+        """why snapshots could not be read, if so"""
+        self._memory = memory
+        self._note = note
+        self._snapshots = record.snapshots()
+
+    def watch(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
+        """Pass rows on to the one who folds them: each must be applied before the next one is asked for."""
+        due, latest = self._next(), None
+        for row in rows:
+            t = row[T]
+            if t is not None and (latest is None or t > latest):
+                latest = t
             yield row
-        at = memory.seq
+            while due is not None and due.seq <= row[SEQ]:
+                self._compare(due, latest)
+                due = self._next()
+        while due is not None:
+            self._compare(due, latest)
+            due = self._next()
+
+    def _next(self) -> Kept | None:
+        """The next snapshot that somebody may use."""
         try:
-            right = content_in(kept.content) == content_of(Snapshot(memory, kept.head or b"", latest))
+            return next((kept for kept in self._snapshots if kept.fold == FOLD), None)
+        except GmemstateError as error:
+            self.unread = error
+            return None
+
+    def _compare(self, kept: Kept, latest: int | None) -> None:
+        right = (kept.seq, kept.latest) == (self._memory.seq, latest)
+        try:
+            right = right and content_in(kept.content) == content_of(Snapshot(self._memory, kept.head or b"", latest))
         except ValueError:
             right = False
-        if not right or (kept.seq, kept.latest) != (at, latest):
-            note("SNAPSHOT", f"the snapshot at event {kept.seq} is not what the record folds to", kept.seq, kept.seq)
-    yield from record.events(at + 1)
+        if not right:
+            self._note("SNAPSHOT", f"the snapshot at event {kept.seq} is not what the record folds to", kept.seq, kept.seq)

@@ -184,6 +184,12 @@ class Memory:
             return [StateRun(start, end, UNKNOWN)] if start < end else []
         return [StateRun(first, last, _STATES[code]) for first, last, code in ranges.spans(start, end)]
 
+    def only(self, space: int, start: int, end: int) -> str | None:
+        """The state that all pages of ``[start, end)`` of one space have; None if they differ, or if there are none."""
+        ranges = self.ranges.get(space)
+        code = ranges.only(start, end) if ranges is not None else 0 if start < end else None
+        return None if code is None else _STATES[code]
+
     def attribute(self, vm: int, gfn: int) -> str:
         """The state of a gfn as the guest sees it, whether the VM or a guest_memfd holds the attribute."""
         return next(self.guest_runs(vm, gfn, gfn + 1)).state

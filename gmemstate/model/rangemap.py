@@ -54,6 +54,14 @@ class RangeMap:
         block = bisect_right(self._firsts, page) - 1
         return self._values[block][bisect_right(self._starts[block], page) - 1]
 
+    def only(self, start: int, end: int) -> int | None:
+        """The value that all pages of ``[start, end)`` have; None if they differ, or if there are none."""
+        if not 0 <= start < end:
+            return None
+        block = bisect_right(self._firsts, start) - 1
+        i = bisect_right(self._starts[block], start) - 1
+        return self._values[block][i] if end <= self._end(block, i) else None
+
     def run_at(self, page: int) -> Run:
         """The maximal run that holds ``page``."""
         block = bisect_right(self._firsts, page) - 1

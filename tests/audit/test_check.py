@@ -12,6 +12,7 @@ from gmemstate.ledger import Ledger
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import SourceOpened
 from gmemstate.model.findings import CATALOGUE
+from gmemstate.store.events import StoredRecord
 from tests.audit.alterations import ALTERATIONS, HISTORIES, Alteration, forged, told
 from tests.audit.verifier import ROOT, verify
 from tests.cli.running import say
@@ -40,6 +41,12 @@ def test_a_whole_record_is_found_whole_and_says_what_was_looked_at(original: Pat
     ]  # fmt: skip
     assert len(result.judged) == 49
     assert verify(original).returncode == 0
+
+
+def test_each_event_is_read_once_so_what_is_folded_is_what_was_sealed(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(StoredRecord, "events")
+    result = checked(original)
+    assert (result.problems, result.not_covered, len(result.judged)) == ([], [], 49)
 
 
 def test_what_the_record_cannot_show_is_named_with_the_reason(original: Path) -> None:

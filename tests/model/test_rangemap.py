@@ -120,7 +120,9 @@ class MapOfPages(RuleBasedStateMachine):
 
     @rule(where=ranges())
     def runs(self, where: tuple[int, int]) -> None:
-        assert self.map.runs(*where) == naive_runs(self.pages, *where)
+        runs = naive_runs(self.pages, *where)
+        assert self.map.runs(*where) == runs
+        assert self.map.only(*where) == (runs[0][2] if len(runs) == 1 else None)
 
     @invariant()
     def every_page_has_its_value(self) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, OnRecord
-from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND, Judge, Moment, Steps
+from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND, STEPS, Judge, Moment, Steps
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -115,31 +115,31 @@ class Inspection:
 
     def watch(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
         """Pass rows on to the one who folds them: each must be applied before the next one is asked for."""
-        at, kinds = self._at, self._record.kinds
+        at, kinds, conversions = self._at, self._record.kinds, self._memory.conversions
         for row in rows:
-            kind = row[KIND]
+            kind, key = row[KIND], row[CONVERSION]
             kinds.add(kind)
             at.turn_to(row)
-            if kind in BEFORE:
-                self._look(BEFORE[kind][at.dialect])
+            if kind in BEFORE and (judges := BEFORE[kind][at.dialect]):
+                self._look(judges)
             yield row
-            if row[CONVERSION] is not None:
+            if key is not None and (at.conversion is None or kind in STEPS):
                 self._follow(row)
             if kind in _KEPT:
                 self._keep(row)
-            if kind in BEHIND:
-                self._look(BEHIND[kind][at.dialect])
-            if at.conversion is not None and at.conversion.ended:
+            if kind in BEHIND and (judges := BEHIND[kind][at.dialect]):
+                self._look(judges)
+            if at.conversion is not None and at.conversion.id not in conversions:
                 at.open.pop(at.conversion.id, None)
         for conversion in self._memory.open_conversions():
             at.conversion, at.steps = conversion, at.open.get(conversion.id) or Steps()
             self._look(AT_THE_END[at.dialect])
 
     def _look(self, judges: Iterable[tuple[str, Judge]]) -> None:
-        at = self._at
+        at, looks = self._at, self._looks
         for code, judge in judges:
             for found in judge(at):
-                self._looks[code] += 1
+                looks[code] += 1
                 if found is None:
                     continue
                 self._broken[code] += 1
@@ -191,8 +191,8 @@ class Inspection:
 
     def _change(self, row: EventRow) -> None:
         at, owner = self._at, self._memory.owner
-        for space in (row[SPACE], None if at.conversion is None else at.conversion.space):
-            for key in (space, owner(space)):
+        for space in {row[SPACE], None if at.conversion is None else at.conversion.space}:
+            for key in {space, owner(space)}:
                 if key is not None:
                     at.changed[key] = row[T]
 

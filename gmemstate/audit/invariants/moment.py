@@ -62,6 +62,7 @@ FINE: Final = None
 """A look that found nothing wrong."""
 
 Looks = Iterable[Wrong | None]
+_COMPLETE = frozenset((SIMULATION, ENGINE))
 Pages = tuple[int, int]
 Note = TypeVar("Note")
 
@@ -131,6 +132,27 @@ class Steps:
             self.stuck |= kind == TaskStuck.code
 
 
+STEPS = frozenset(
+    kind.code
+    for kind in (
+        AttrsCompared,
+        AttrsStored,
+        FolioMerged,
+        FolioSplit,
+        InvalidateAdded,
+        InvalidateEnded,
+        Reserved,
+        Spinning,
+        TaskStuck,
+        Undone,
+        UserAnswered,
+        UsersChecked,
+        ZapStarted,
+    )
+)
+"""The kinds of events that :meth:`Steps.add` has something to note of."""
+
+
 class Moment:
     """An event, with the memory before or behind it."""
 
@@ -152,9 +174,9 @@ class Moment:
         """Go on to the next event."""
         self.row, self._shown = row, None
         key = row[CONVERSION]
-        self.conversion = None
-        if key is not None and (conversion := self.memory.conversions.get(key)) is not None:
-            self.conversion, self.steps = conversion, self.open[key] if key in self.open else Steps()
+        conversion = self.conversion = None if key is None else self.memory.conversions.get(key)
+        if conversion is not None:
+            self.steps = self.open.get(conversion.id) or Steps()
 
     def note(self, kind: type[Note]) -> Note:
         """What the judges of one subject keep from one event to the next."""
@@ -208,7 +230,7 @@ class Moment:
     @property
     def complete(self) -> bool:
         """Whether each step of a conversion is on record."""
-        return self.format in (SIMULATION, ENGINE)
+        return self.formats.get(self.row[SOURCE] or 0) in _COMPLETE
 
     def shows(self, *capabilities: Capability) -> bool:
         """Whether some steps of the conversion would have been seen, so that their absence says something."""

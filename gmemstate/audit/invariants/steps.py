@@ -202,8 +202,8 @@ def _known_to_be_equal(at: Moment, conversion: Conversion) -> bool:
         return False
     if at.steps.same is False and not at.complete:
         return False  # a reservation that failed leaves entries without a value: they differ from none
-    states = {run.state for run in at.runs(conversion.space, (conversion.start, conversion.end))}
-    return states == {conversion.target}
+    only = at.memory.only(conversion.space, conversion.start, conversion.end)
+    return only is not None and only == conversion.target
 
 
 @before("INV-19", ConvertReturned)

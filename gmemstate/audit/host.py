@@ -25,6 +25,7 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.objects import MessedUp
+from gmemstate.model.units import PAGE_SIZE
 
 KERNEL_LOG = "kernel log"
 """The format of a source that would show what is messed up; without one nothing can be said to be well."""
@@ -212,5 +213,5 @@ def _answer(guests: Guests, entries: tuple[MessedUp, ...], doubts: tuple[Doubt, 
         guests,
         Advice.YES,
         "",
-        "nothing on record speaks against it" + (f"; at least {lost * 4} KiB of memory are lost" if lost else ""),
+        "nothing on record speaks against it" + (f"; at least {lost * PAGE_SIZE >> 10} KiB of memory are lost" if lost else ""),
     )

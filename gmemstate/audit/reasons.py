@@ -7,6 +7,7 @@ from gmemstate.decode import errno_name
 from gmemstate.model import events as e
 from gmemstate.model.events import Event, details
 from gmemstate.model.memory import Memory
+from gmemstate.model.objects import slot_number
 from gmemstate.model.units import END, PRIVATE, span
 
 Words = Callable[[Any, "Teller"], str]
@@ -81,8 +82,8 @@ def _returned(event: e.ConvertReturned, _: Teller) -> str:
 def _slot(event: e.SlotSet, by: Teller) -> str:
     failed = f": {told(event.result)}" if event.result else ""
     if event.npages == 0:
-        return f"memslot {event.slot & 0xFFFF} of {by.space(event.space)} is deleted{failed}"
-    return f"memslot {event.slot & 0xFFFF} of {by.space(event.space)} is set to {by.pages(event)}{failed}"
+        return f"memslot {slot_number(event.slot)} of {by.space(event.space)} is deleted{failed}"
+    return f"memslot {slot_number(event.slot)} of {by.space(event.space)} is set to {by.pages(event)}{failed}"
 
 
 def _served(event: e.FaultServed, by: Teller) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gmemstate.audit.history import History, Witness
 from gmemstate.audit.moment import Moment
+from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import Capability, Through, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.memory import Memory
@@ -156,7 +157,7 @@ def served(history: History, request: Request) -> Served:
     kinds = {conversion.target for conversion in own}
     to = kinds.pop() if len(kinds) == 1 else None
     flags = []
-    if own and request.flags is not None and to is not None and (PRIVATE if request.flags & 0x10 else SHARED) != to:
+    if own and request.flags is not None and to is not None and (PRIVATE if request.flags & ENCRYPTED else SHARED) != to:
         flags.append("DIRECTION_FROM_CONVERSIONS")
     told = request.result
     by_kernel = told is not None and not own and not request.was_exit and _shows_exits(history, request)

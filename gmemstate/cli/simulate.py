@@ -12,6 +12,7 @@ from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.model.errors import UsageError
+from gmemstate.model.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from gmemstate.convert.outcome import Outcome
@@ -125,7 +126,7 @@ HEADER = ("MET", "TOLD", "PRIVATE", "LOST", "MESSED UP", "VM")
 def _cells(outcome: "Outcome") -> list[str]:
     facts = outcome.facts
     told = [
-        f"{text}@{int(offset, 16) >> 12}" if text in ("EAGAIN", "ENOMEM") and offset != "-" else text
+        f"{text}@{int(offset, 16) >> PAGE_SHIFT}" if text in ("EAGAIN", "ENOMEM") and offset != "-" else text
         for text, offset in zip(facts["told"], facts["error_offset"], strict=True)
     ]
     repeated = [(text, len(list(group))) for text, group in groupby(told)]

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from errno import EAGAIN, EINVAL
 
 from gmemstate.convert.simulation import VCPU, Simulation
+from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
 from gmemstate.model.fold.conversions import KVM_EXIT_HYPERCALL
 from gmemstate.model.machines import PRIVATE
+from gmemstate.model.units import PAGE_SHIFT
 
 CHUNK = 512
 """TDX_MAP_GPA_MAX_LEN: KVM hands a MapGPA to the VMM 2 MiB at a time."""
-ENCRYPTED = 0x10
-"""KVM_MAP_GPA_RANGE_ENCRYPTED"""
 RETRY, INVALID_OPERAND = 1, -(1 << 63)
 """TDVMCALL_STATUS_RETRY; TDVMCALL_STATUS_INVALID_OPERAND as a signed number"""
 GENERIC_ERROR = 0x100 << 32
@@ -80,7 +80,7 @@ def _map_gpa(
 
 
 def _answer(simulation: Simulation, request: int, result: int, at: int | None, told: list[int]) -> None:
-    next_gpa = None if at is None else at << 12
+    next_gpa = None if at is None else at << PAGE_SHIFT
     simulation.record(GuestAnswered(request=request, result=result, space=simulation.vm, thread=VCPU, next_gpa=next_gpa))
     told.append(result)
 

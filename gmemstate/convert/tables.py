@@ -9,6 +9,7 @@ from typing import Any
 
 from gmemstate.decode.errnos import errno_of
 from gmemstate.model.errors import CannotRead
+from gmemstate.model.units import PAGE_SHIFT
 
 Run = tuple[int, int]
 """Pages ``[start, end)``."""
@@ -197,7 +198,7 @@ class Table:
         end = start + 1
         if match[2]:
             end = (int(match[3], 16) if match[3].startswith("0x") else int(match[3])) + (start if match[2] == "+" else 0)
-        if not start < end < U64 >> 12:
+        if not start < end < U64 >> PAGE_SHIFT:
             raise self.bad(key, f"{value!r} is no run of pages: the end lies behind the start")
         return start, end
 

@@ -67,10 +67,14 @@ class MapGpaAttributes:
         return Meaning("MAP_GPA_RANGE attributes", f"{self.word:#x} = {text}", caution, "Linux uapi/asm/kvm_para.h")
 
 
+ENCRYPTED = 0x10
+"""KVM_MAP_GPA_RANGE_ENCRYPTED"""
+
+
 def map_gpa_attributes(word: int) -> MapGpaAttributes:
     """Take the attributes of KVM_HC_MAP_GPA_RANGE apart: bit 4 private, bits 1:0 preferred page size."""
     size = {0: "4K", 1: "2M", 2: "1G"}.get(word & 3, "not valid")
-    return MapGpaAttributes(word, bool(word & 0x10), size, word & ~0x13)
+    return MapGpaAttributes(word, bool(word & ENCRYPTED), size, word & ~(ENCRYPTED | 3))
 
 
 _ANSWERS = {0: "done; a TD goes on with the next 2M of its request"} | MEANINGS[errnos.MAP_GPA_RANGE]

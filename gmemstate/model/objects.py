@@ -6,7 +6,7 @@ from enum import StrEnum
 from gmemstate.model.events import Cause, Dialect, EventRow, RequestPath, Through
 from gmemstate.model.machines import ENDED, NEW
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END, unsigned
+from gmemstate.model.units import END, PAGE_SHIFT, unsigned
 
 KVM_MEM_GUEST_MEMFD = 4
 GUEST_MEMFD_FLAG_MMAP = 1
@@ -75,6 +75,11 @@ class Source:
     def told(self) -> list[int]:
         """The seqs of the events that tell what it is, where it was damaged and how far it was read."""
         return [self.id, *self.gaps, *self.late, *([] if self.last_read is None else [self.last_read])]
+
+
+def slot_number(id: int) -> int:
+    """The number of a memslot as a VMM counts it: an id has the address space in its high half (kvm_set_memory_region())."""
+    return id & 0xFFFF
 
 
 @dataclass(slots=True)
@@ -225,6 +230,11 @@ class Conversion:
         if self.space is None and self.start is not None:
             start = unsigned(self.start)
             pages.set(start, END if self.npages is None else min(start + self.npages, END), 1)
+
+    @property
+    def error_page(self) -> int | None:
+        """The page that error_offset names, by its index in the guest_memfd."""
+        return None if self.error_offset is None else self.error_offset >> PAGE_SHIFT
 
     @property
     def asked(self) -> int | None:

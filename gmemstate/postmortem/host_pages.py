@@ -6,7 +6,7 @@ from gmemstate.audit.history import History
 from gmemstate.decode import tdx_status
 from gmemstate.model.events import Cause, details
 from gmemstate.model.objects import MessedUp
-from gmemstate.model.units import PAGE_SHIFT, seconds
+from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.patterns import facts as words_of
@@ -334,7 +334,7 @@ def _leaked(history: History, incident: Incident) -> Story:
         "host platform",
         "memory leaked by the kernel",
         _who(history, incident),
-        f"The kernel gave up {words.count(count, 'host page')} ({count * 4} KiB): their state in the RMP is not known, so nobody is given them. Lost, but safe.",
+        f"The kernel gave up {words.count(count, 'host page')} ({count * PAGE_SIZE >> 10} KiB): their state in the RMP is not known, so nobody is given them. Lost, but safe.",
     )
     story.timeline = _timeline(entries)
     story.add("Number", f"at least {count}: each range is printed once, when it is given up; there is no counter to read")

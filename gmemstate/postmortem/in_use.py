@@ -2,7 +2,7 @@
 
 from gmemstate.audit.history import History
 from gmemstate.model.events import ACTOR, VALUE, Access, Capability, EventRow, T, User
-from gmemstate.model.objects import Conversion
+from gmemstate.model.objects import Conversion, slot_number
 from gmemstate.model.units import END
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Episode, Incident
@@ -41,16 +41,16 @@ def summary(history: History, seen: Scene, incident: Incident, applied: bool) ->
 def _punch(seen: Scene, episode: Episode) -> EventRow | None:
     """The punch that took the page in use out of the file, between its last refusal and the success."""
     failure, success = episode.failed[-1], episode.last_success
-    if failure.error_offset is None or success is None or failure.space is None:
+    if failure.error_page is None or success is None or failure.space is None:
         return None
-    return seen.punch(failure.space, failure.error_offset >> 12, failure.last, success.id)
+    return seen.punch(failure.space, failure.error_page, failure.last, success.id)
 
 
 def explain(story: Story, history: History, seen: Scene, incident: Incident) -> None:
     """Add which page it was, how one knows what held it, what a refusal leaves, what followed, and what to do."""
     failures = [conversion for episode in incident.episodes for conversion in episode.failed]
     first = failures[0]
-    pages = list(dict.fromkeys(c.error_offset >> 12 for c in failures if c.error_offset is not None))
+    pages = list(dict.fromkeys(c.error_page for c in failures if c.error_page is not None))
     if pages:
         story.add("Where", _where(history, seen, first, pages))
     if _poisoned(history, first):
@@ -101,16 +101,15 @@ def _where(history: History, seen: Scene, first: Conversion, pages: list[int]) -
                 gfn = slot.start + index - slot.index
                 behind = hva_range(seen, history, vm, gfn, gfn + 1)
                 hva = f", hva {behind[0][1]:#x}" if behind else ""
-                text += f" = gfn {gfn:#x} (slot {slot.id & 0xFFFF}{hva})"
+                text += f" = gfn {gfn:#x} (slot {slot_number(slot.id)}{hva})"
         shown.append(text)
     more = f" and {len(pages) - 4} more" if len(pages) > 4 else ""
     return ", ".join(shown) + more
 
 
 def _poisoned(history: History, failure: Conversion) -> bool:
-    index = None if failure.error_offset is None else failure.error_offset >> 12
     return any(
-        entry.gmem == failure.space and entry.index == index is not None and entry.id < failure.last
+        entry.gmem == failure.space and entry.index == failure.error_page is not None and entry.id < failure.last
         for entry in history.memory.messed_up.values()
     )
 
@@ -125,8 +124,11 @@ def _why(history: History, failure: Conversion) -> str:
             "itself) [observed]. Pipes, I/O in flight and short GUP users look like this; a DMA pin would not have been counted at all"
         )
     if Capability.REFERENCES in failure.shown and failure.touched:
-        begins = failure.error_offset is not None and failure.error_offset >> 12 == failure.start
-        tested = "no page was counted" if begins else "the pages before it were counted, each as expected; this one was not"
+        tested = (
+            "no page was counted"
+            if failure.error_page == failure.start is not None
+            else "the pages before it were counted, each as expected; this one was not"
+        )
         return (
             f"pinned or still mapped: the kernel refused the page before it counted references ({tested}) [implied]. A DMA pin (VFIO, iommufd, "
             "registered buffer) looks like this; a plain reference would show refs=3. Who pinned is not in here"

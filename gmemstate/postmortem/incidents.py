@@ -20,7 +20,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import Finding
 from gmemstate.model.machines import PRIVATE
-from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Slot, Vm
+from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Slot, Vm, slot_number
 from gmemstate.model.units import END
 from gmemstate.model.verdict import Label
 from gmemstate.postmortem.kinds import Kind
@@ -276,7 +276,7 @@ def traps(history: History, vm: Vm) -> list[tuple[int, int, str]]:
 
 
 def _without(slot: Slot) -> str:
-    return f"slot {slot.id & 0xFFFF} has no guest_memfd"
+    return f"slot {slot_number(slot.id)} has no guest_memfd"
 
 
 def _poison(history: History) -> list[Incident]:

@@ -66,8 +66,8 @@ def _timeline(incident: Incident) -> list[tuple[str, ...]]:
         before: Conversion | None = None
         for conversion in episode.conversions:
             note = words.took(conversion)
-            if conversion.result == EAGAIN and conversion.error_offset is not None:
-                note = f"idx {conversion.error_offset >> 12:#x} in use"
+            if conversion.result == EAGAIN and conversion.error_page is not None:
+                note = f"idx {conversion.error_page:#x} in use"
             again = (
                 conversion.result
                 and before is not None

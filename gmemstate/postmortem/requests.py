@@ -2,10 +2,11 @@
 
 from gmemstate.audit.history import History
 from gmemstate.audit.views import gfns, served
+from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import ACTOR, VALUE, Access, T, User, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
-from gmemstate.model.objects import Conversion, Request, Vm
-from gmemstate.model.units import END, duration, seconds, span
+from gmemstate.model.objects import Conversion, Request, Vm, slot_number
+from gmemstate.model.units import END, PAGE_SHIFT, duration, seconds, span
 from gmemstate.postmortem import shortage, words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene, first_unmap, hva_range
@@ -48,7 +49,7 @@ def not_as_told(history: History, seen: Scene, incident: Incident) -> Story:
     if "DIRECTION_FROM_CONVERSIONS" in verdict.flags and request.flags is not None:
         story.add(
             "Note",
-            f"a2={request.flags:#x} of the hypercall says {'private' if request.flags & 0x10 else 'shared'} by the ABI; it is read as "
+            f"a2={request.flags:#x} of the hypercall says {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it is read as "
             f"to-{kind}, because that is what the ioctls say (KVM selftests use an encoding of their own).",
         )
     if failed and failed[0].result == ENOMEM:
@@ -117,7 +118,7 @@ def refused(history: History, seen: Scene, incident: Incident) -> Story:
 
 def _asked(request: Request) -> str:
     odd = details(request.detail)
-    gpa = odd.get("gpa", "?") if request.start is None else f"{request.start << 12:#x}"
+    gpa = odd.get("gpa", "?") if request.start is None else f"{request.start << PAGE_SHIFT:#x}"
     pages = int(odd["pages"], 16) if request.npages is None and "pages" in odd else request.npages
     return f"MAP_GPA_RANGE gpa {gpa}, {'? pages' if pages is None else words.count(pages, 'page')}"
 
@@ -153,7 +154,7 @@ def _table(history: History, seen: Scene, vm: Vm | None, own: list[Conversion], 
         )
         place = gfns(history, conversion) or (0, 0)
         slots = (
-            sorted({slot.id & 0xFFFF for slot in vm.slots.values() if slot.start < place[1] and place[0] < slot.end})
+            sorted({slot_number(slot.id) for slot in vm.slots.values() if slot.start < place[1] and place[0] < slot.end})
             if vm
             else []
         )
@@ -175,8 +176,8 @@ def _why(story: Story, history: History, failure: Conversion) -> None:
         why = (
             "ran out of kernel memory while tree nodes were allocated (mas_preallocate), before anything was touched [implied]"
         )
-    elif failure.result == EAGAIN and failure.error_offset is not None:
-        why = f"was refused, as a page of it was in use (the first is idx {failure.error_offset >> 12:#x} of its guest_memfd); no attribute of it changed [observed]"
+    elif failure.result == EAGAIN and failure.error_page is not None:
+        why = f"was refused, as a page of it was in use (the first is idx {failure.error_page:#x} of its guest_memfd); no attribute of it changed [observed]"
     else:
         why = f"failed with {words.errno_name(failure.result)}"
     story.add("Why", f"{_place(history, failure)} {why}{undone}")
@@ -218,7 +219,7 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
             )
         story.add(
             "Data",
-            f"RECOVERABLE while the VMM lives: the old contents are in shared memory at hva {address:#x}+{size:#x} (slot {slot & 0xFFFF}); {until}",
+            f"RECOVERABLE while the VMM lives: the old contents are in shared memory at hva {address:#x}+{size:#x} (slot {slot_number(slot)}); {until}",
         )
 
 

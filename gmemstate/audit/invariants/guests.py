@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, before, behind
+from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -35,8 +36,6 @@ RETRY = 1
 """TDVMCALL_STATUS_RETRY"""
 CHUNK = 2 << 20
 """TDX_MAP_GPA_MAX_LEN"""
-ENCRYPTED = 0x10
-"""KVM_MAP_GPA_RANGE_ENCRYPTED"""
 
 
 # --- the end of a VM ------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ def covered(history: History) -> list[Covered]:
             unparsed=source.account.get("unparsed", 0),
             gaps=len(source.gaps),
             lost=sum(count or 0 for _, count in source.gaps),
+            whole=source.damage is None,
         )
         for source in history.sources.values()
     ]
@@ -88,7 +89,9 @@ def report_json(told: Report) -> dict[str, Any]:
     return {
         "incidents": [story_json(number, story) for number, story in told.stories],
         "count": told.count,
-        "covered": [{key: value for key, value in source._asdict().items() if key != "label"} for source in told.covered],
+        "covered": [
+            {key: value for key, value in source._asdict().items() if key not in ("label", "whole")} for source in told.covered
+        ],
         "missing": told.missing,
         "complete": told.complete,
     }

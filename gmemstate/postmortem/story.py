@@ -32,13 +32,15 @@ class Covered(NamedTuple):
     gaps: int
     lost: int
     """at least so many events are missing"""
+    whole: bool
+    """it says of itself nothing else than that all of it is there"""
 
     def __str__(self) -> str:
         if self.lines is None:
             return f"{self.label}: its reading has not come to an end"
         entries = f"{self.entries} entries in " if self.entries else ""
         size = f"at least {self.lost} events lost" if self.lost else "how much is lost is not known"
-        gaps = f"{self.gaps} gap{'s' * (self.gaps != 1)}, {size}" if self.gaps else "none lost"
+        gaps = f"{self.gaps} gap{'s' * (self.gaps != 1)}, {size}" if self.gaps else "none lost" if self.whole else "not whole"
         parts = f"{self.used} used, {self.context} context, {self.unparsed} not understood"
         return f"{self.label}: {entries}{self.lines} lines ({parts}), {gaps}"
 

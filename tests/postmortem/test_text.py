@@ -63,12 +63,20 @@ def test_lines_are_cited_by_file_and_the_first_eight_places() -> None:
 
 
 def test_a_report_of_nothing_says_so_and_what_it_looked_at() -> None:
-    covered = Covered("/tmp/t.txt", "t.txt", None, 3, 1, 1, 1, 1, 7)
+    covered = Covered("/tmp/t.txt", "t.txt", None, 3, 1, 1, 1, 1, 7, whole=True)
     assert text.report(Report([], 0, [covered], [])) == (
         "No conversion failed in what was recorded.\n\n"
         "Covered t.txt: 3 lines (1 used, 1 context, 1 not understood), 1 gap, at least 7\n        events lost"
     )
     assert text.report(Report([], 0, [], [])).endswith("Covered nothing: the ledger has no source")
+
+
+def test_of_a_trace_that_is_not_whole_it_is_not_said_that_nothing_is_lost(tmp_path: Path) -> None:
+    """Its header counts more entries than there are."""
+    lines = [line for line in lines_of("half_done") if b"vm_ioctl_ret: " not in line]
+    told = text.report(tell(read_lines(lines, tmp_path)))
+    assert "entries that its header names are missing" in " ".join(told.split())
+    assert "none lost" not in told
 
 
 def test_two_sources_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ SECONDS = "[0-8]?[0-9]{1,9}"
 
 def nanoseconds(whole: str | None, part: str) -> int | None:
     """The time of a line from its seconds and their fraction; None where the clock does not count seconds."""
-    return None if whole is None else int(whole) * 1_000_000_000 + int(part.ljust(9, "0")[:9])
+    return None if whole is None else int(whole + part.ljust(9, "0")[:9])
 
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -98,6 +98,8 @@ _PAGE = (0, LAST_PAGE)
 _ADDRESS = (0, FOREVER)
 _SMALL = (-(1 << 31), (1 << 32) - 1)
 _WORD = (-(1 << 63), FOREVER)
+_ANYWHERE = (1 << 32) - 1
+"""The numbers from zero to here are within all limits."""
 _LIMITS = {
     **dict.fromkeys(("start", "nr", "npages", "gfn", "base_gfn", "index", "pgoff"), _PAGE),
     **dict.fromkeys(("end", "last", "addr", "address", "gpa", "hva", "offset", "gmem_offset", "size", "len"), _ADDRESS),
@@ -114,9 +116,10 @@ def sound(name: str, args: Mapping[str, int]) -> bool:
         if field not in args:
             return False
     for field, value in args.items():
-        low, high = _LIMITS.get(field, _WORD)
-        if not low <= value <= high:
-            return False
+        if not 0 <= value <= _ANYWHERE:
+            low, high = _LIMITS.get(field, _WORD)
+            if not low <= value <= high:
+                return False
     if "start" not in args or "end" not in args:
         return True
     return args["start"] < args["end"] <= LAST_PAGE or (name == "gmem_inv" and args["end"] == FOREVER)

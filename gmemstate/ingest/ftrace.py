@@ -23,12 +23,12 @@ _COUNT = "[0-9]{1,18}"
 _PLACE = r"(?:\( *[-\d]+\) +)?(?:\[\d+\] +(?:[^ \d][^ ]* +)?|\d{1,4}[.dDbX][.a-zA-Z][.hHsSzZ][.\da-f][.\da-f]?[^ ]? +)"
 _COLUMNS = (
     rf"-(?P<thread>[0-9]{{1,9}}) +{_PLACE}"
-    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|(?P<us>[0-9]{{1,16}})us[ +!#$*@]?|\d+): +(?:\(\+\d+\) +)?(?P<rest>.*)"
+    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|(?P<us>[0-9]{{1,16}})us[ +!#$*@]?|\d+): +(?:\(\+\d+\) +)?(?:(?P<event>[A-Za-z_]\w*+): *+)?(?P<rest>.*)"
 )
-_LINE = re.compile(rf" *+(?!> )(?P<comm>.{{0,15}}?){_COLUMNS}").fullmatch
+# Most names have no hyphen: theirs is found at once, without looking for the columns behind each of its letters.
+_LINE = re.compile(rf" *+(?!> )(?P<comm>[^-]{{0,15}}+|.{{0,15}}?){_COLUMNS}").fullmatch
 _LINE_OF_BYTES = re.compile(rf" *+(?P<comm>(?:\\x[0-9a-f]{{2}}|.){{0,15}}?){_COLUMNS}").fullmatch
 """For a name with bytes that are no text, as they are shown."""
-_EVENT = re.compile(r"([A-Za-z_]\w*): *(.*)").fullmatch
 _FIELDS = re.compile(rf"\b(\w++)=(?:({_HEX})|(-?{_DECIMAL}))(?![\w.])").findall
 _SYSCALL = re.compile(rf"sys_(\w+)(?:\((.*)\)| -> (-?(?:{_HEX}|{_DECIMAL})))").fullmatch
 _SYSCALL_FIELDS = re.compile(rf"\b(\w++): (?:({_HEX})|(-?{_DECIMAL}))(?!\w)").findall
@@ -43,7 +43,7 @@ _SPTE = re.compile(
 _HYPERCALL = re.compile(rf"nr ({_HEX}) a0 ({_HEX}) a1 ({_HEX}) a2 ({_HEX}) a3 ({_HEX})").fullmatch
 _EXIT = re.compile(r"reason (\S+) \((\d{1,9})\)").fullmatch
 _PAGE_FAULT = re.compile(
-    r"(?:vcpu (\d{1,9}) .*?)?address ((?:0x)?[0-9a-f]{1,16}) error_code ((?:0x)?[0-9a-f]{1,16})(?![0-9a-f])"
+    r"(?:vcpu (\d{1,9}) (?:rip 0x[0-9a-f]++ |.*?))?address ((?:0x)?[0-9a-f]{1,16}) error_code ((?:0x)?[0-9a-f]{1,16})(?![0-9a-f])"
 ).match
 _SET_SPTE = re.compile(r"gfn ([0-9a-f]{1,13}) spte ([0-9a-f]{1,16}) \(\w*\) level ([1-5]) at [0-9a-f]{1,16}").fullmatch
 _RMP_FAULT = re.compile(
@@ -133,7 +133,7 @@ def _arguments(text: str) -> dict[str, int]:
 
 def _attributes(text: str) -> Mapping[str, int] | None:
     match = _ATTRIBUTES(text)
-    return match and {"start": int(match[1], 16), "end": int(match[2], 16), "attrs": int(match[3], 16)}
+    return match and _sound("attempt", {"start": int(match[1], 16), "end": int(match[2], 16), "attrs": int(match[3], 16)})
 
 
 def _hva(text: str) -> Mapping[str, int] | None:
@@ -144,13 +144,10 @@ def _hva(text: str) -> Mapping[str, int] | None:
 
 def _spte(text: str) -> Mapping[str, int] | None:
     match = _SPTE(text)
-    return match and {
-        "as_id": int(match[1]),
-        "gfn": int(match[2], 16),
-        "level": int(match[3]),
-        "old": int(match[4], 16),
-        "new": int(match[5], 16),
-    }
+    if match is None:
+        return None
+    as_id, gfn, level, old, new = match.groups()
+    return {"as_id": int(as_id), "gfn": int(gfn, 16), "level": int(level), "old": int(old, 16), "new": int(new, 16)}
 
 
 def _hypercall(text: str) -> Mapping[str, int] | None:
@@ -168,8 +165,9 @@ def _page_fault(text: str) -> Mapping[str, int] | None:
     match = _PAGE_FAULT(text)
     if match is None:
         return None
-    fault = {"address": int(match[2], 16), "error_code": int(match[3], 16)}
-    return fault if match[1] is None else {"vcpu": int(match[1]), **fault}
+    vcpu, address, error_code = match.groups()
+    fault = {"address": int(address, 16), "error_code": int(error_code, 16)}
+    return fault if vcpu is None else {"vcpu": int(vcpu), **fault}
 
 
 def _set_spte(text: str) -> Mapping[str, int] | None:
@@ -191,12 +189,10 @@ def _rmp_fault(text: str) -> Mapping[str, int] | None:
 
 def _vmgexit(text: str) -> Mapping[str, int] | None:
     match = _VMGEXIT(text)
-    return match and {
-        "vcpu": int(match[1]),
-        "reason": int(match[2], 16),
-        "info1": int(match[3], 16),
-        "info2": int(match[4], 16),
-    }
+    if match is None:
+        return None
+    vcpu, reason, info1, info2 = match.groups()
+    return _sound("psc_ghcb", {"vcpu": int(vcpu), "reason": int(reason, 16), "info1": int(info1, 16), "info2": int(info2, 16)})
 
 
 def _ghcb_msr(text: str) -> Mapping[str, int] | None:
@@ -216,6 +212,18 @@ def _failure(text: str) -> Mapping[str, int] | None:
     return match and {"pfn": int(match[1], 16)}
 
 
+def _signal(text: str) -> Mapping[str, int] | None:
+    return _sound("signal", numbers(text))
+
+
+def _victim(text: str) -> Mapping[str, int] | None:
+    return _sound("oom", numbers(text))
+
+
+def _sound(fact: str, args: Mapping[str, int]) -> Mapping[str, int] | None:
+    return args if sound(fact, args) else None
+
+
 _TRACEPOINTS: dict[str, tuple[str, Callable[[str], Mapping[str, int] | None]]] = {
     "kvm_vm_set_mem_attributes": ("attempt", _attributes),
     "kvm_set_vm_mem_attributes": ("attempt", _attributes),
@@ -231,10 +239,10 @@ _TRACEPOINTS: dict[str, tuple[str, Callable[[str], Mapping[str, int] | None]]] =
     "kvm_vmgexit_msr_protocol_enter": ("psc_msr", _ghcb_msr),
     "kvm_vmgexit_msr_protocol_exit": ("psc_msr_done", _ghcb_msr),
     "memory_failure_event": ("memory_failure", _failure),
-    "signal_generate": ("signal", numbers),
-    "mark_victim": ("oom", numbers),
+    "signal_generate": ("signal", _signal),
+    "mark_victim": ("oom", _victim),
 }
-"""Tracepoint to the name of its fact and the reader of its text."""
+"""Tracepoint to the name of its fact and the reader of its text, which gives sound numbers only; most patterns have no others."""
 
 
 class FtraceReader:
@@ -255,9 +263,8 @@ class FtraceReader:
         if match is None:
             return self._other(number, text)
         self.entries += 1
-        comm, thread, whole, part, micro, rest = match.groups()
-        event = _EVENT(rest)
-        said = _syscall(rest) if event is None else read_event(*event.groups())
+        comm, thread, whole, part, micro, event, rest = match.groups()
+        said = _syscall(rest) if event is None else read_event(event, rest)
         if said is None or isinstance(said, Context):
             return said
         t = nanoseconds(whole, part) if micro is None else int(micro) * 1000
@@ -269,7 +276,7 @@ class FtraceReader:
         said = self._graph.parse(number, text)
         if isinstance(said, Fact) and said.name == "attempt_text":
             args = _attributes(said.text.partition(": ")[2])
-            return None if args is None or not sound("attempt", args) else said._replace(name="attempt", args=args)
+            return None if args is None else said._replace(name="attempt", args=args)
         if said is not None:
             return said
         if match := _LOST(text.strip()):
@@ -302,7 +309,7 @@ def read_event(name: str, payload: str) -> Said | Context | None:
     if known is not None:
         fact, read = known
         found = read(payload)
-        return Said(fact, found, f"{name}: {payload}") if found is not None and sound(fact, found) else None
+        return Said(fact, found, f"{name}: {payload}") if found is not None else None
     if name in ("sys_enter", "sys_exit"):
         return _raw(payload)
     if name.startswith("sys_enter_"):

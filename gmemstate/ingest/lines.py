@@ -89,6 +89,9 @@ class Framing:
         self.damage: str | None = None
         self.stopped = False
         self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._given = memoryview(b"")
+        """the lines at hand behind the first ``_hashed`` bytes, which are those in the hash; hashed at once, not line by line"""
         self._first = b""
 
     @property
@@ -107,7 +110,9 @@ class Framing:
     @property
     def digest(self) -> str:
         """The hash of everything up to ``offset``."""
-        return self._hash.copy().hexdigest()
+        whole = self._hash.copy()
+        whole.update(self._given[: self.offset - self._hashed])
+        return whole.hexdigest()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -119,21 +124,29 @@ class Framing:
         """
         rest = b""
         kept = dropped = 0  # of a giant line: bytes still at hand that are hashed already, bytes let go
+        ahead = self._hash  # with what is hashed of a giant line that has no end yet
         for chunk in self._chunks():
             if chunk is None:
                 yield None
                 continue
-            parts = (rest + chunk).split(b"\n")
+            data = rest + chunk
+            parts = data.split(b"\n")
             rest = parts.pop()
-            for part in parts:
-                self._hash.update(part[kept:])
-                self._hash.update(b"\n")
-                self.offset += len(part) + 1 + dropped
-                yield part[:MAX_LINE]
+            if parts:
+                self.offset += dropped
+                self._hash, self._hashed = ahead, self.offset + kept
+                self._given = memoryview(data)[kept : len(data) - len(rest)]
+                for part in parts:
+                    self.offset += len(part) + 1
+                    yield part[:MAX_LINE]
+                self._hash.update(self._given)
+                self._hashed, self._given = self.offset, memoryview(b"")
                 kept = dropped = 0
             if len(rest) > CHUNK:
                 # A giant line: its beginning is enough to see what it is not, the rest is only counted.
-                self._hash.update(rest[kept:])
+                if not kept:
+                    ahead = self._hash.copy()
+                ahead.update(rest[kept:])
                 dropped += len(rest) - MAX_LINE
                 rest, kept = rest[:MAX_LINE], MAX_LINE
             if self._progress is not None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from gmemstate.ingest.facts import Context, Fact, Marker
+from gmemstate.ingest.facts import Context, Fact, Marker, sound
 from gmemstate.ingest.ftrace import PROBES, FtraceReader
 from tests.traces import CASES, lines_of
 
@@ -118,6 +118,43 @@ def test_the_head_of_a_line_has_many_forms(task: str) -> None:
     said = FtraceReader().parse(1, task + "tlb_flush: (f) kvm=0x1")
     assert isinstance(said, Fact)
     assert (said.thread, said.t) == (7, 1_500_000_000)
+
+
+@pytest.mark.parametrize(
+    ("payload", "understood"),
+    [
+        (f"kvm_tdp_mmu_spte_changed: as id {'9' * 9} gfn {'f' * 13} level 5 old_spte {'f' * 16} new_spte {'f' * 16}", True),
+        (f"kvm_mmu_set_spte: gfn {'f' * 13} spte {'f' * 16} (rwxu) level 5 at {'f' * 16}", True),
+        (f"kvm_page_fault: vcpu {'9' * 9} rip 0x{'f' * 16} address 0x{'f' * 16} error_code 0x{'f' * 16}", True),
+        (f"kvm_unmap_hva_range: mmu notifier unmap range: 0x{'0' * 16} -- 0x{'f' * 16}", True),
+        (f"kvm_hypercall: nr 0x{'f' * 16} a0 0x{'f' * 16} a1 0x{'f' * 16} a2 0x{'f' * 16} a3 0x{'f' * 16}", True),
+        (f"kvm_userspace_exit: reason KVM_EXIT_IO ({'9' * 9})", True),
+        (f"kvm_userspace_exit: reason error ({'9' * 9})", True),
+        (
+            f"kvm_rmp_fault: vcpu {'9' * 9} gpa {'f' * 16} pfn 0x{'f' * 16} error_code 0x{'f' * 16} "
+            f"rmp_level -{'9' * 9} psmash_ret -{'9' * 9}",
+            True,
+        ),
+        (f"kvm_vmgexit_enter: vcpu {'9' * 9}, exit_reason ffffffff, exit_info1 {'f' * 16}, exit_info2 {'f' * 16}", True),
+        (f"kvm_vmgexit_enter: vcpu 0, exit_reason 1{'0' * 8}, exit_info1 0, exit_info2 0", False),
+        (f"kvm_vmgexit_exit: vcpu 0, exit_reason 1{'0' * 8}, exit_info1 0, exit_info2 0", False),
+        (f"kvm_vmgexit_msr_protocol_enter: vcpu {'9' * 9}, ghcb_gpa {'f' * 16}", True),
+        (f"memory_failure_event: pfn 0x{'f' * 16}: recovery action for free buddy page: Recovered", True),
+        ("kvm_vm_set_mem_attributes: 0x00 -- 0x10000000000000 [0xffffffffffffffff]", True),
+        ("kvm_vm_set_mem_attributes: 0x00 -- 0x10000000000001 [0x8]", False),
+        ("kvm_vm_set_mem_attributes: 0x02 -- 0x02 [0x8]", False),
+        ("signal_generate: sig=7 errno=0 code=4 comm=qemu pid=4294967295 grp=0 res=0", True),
+        ("signal_generate: sig=4294967296 errno=0 code=4 comm=qemu pid=7 grp=0 res=0", False),
+        ("mark_victim: pid=4294967296 comm=qemu", False),
+    ],
+)
+def test_a_tracepoint_gives_no_number_that_the_kernel_cannot_have_meant(payload: str, understood: bool) -> None:
+    fact = FtraceReader().parse(1, TASK + payload)
+    if understood:
+        assert isinstance(fact, Fact)
+        assert sound(fact.name, fact.args)
+    else:
+        assert fact is None
 
 
 def test_a_clock_that_counts_no_seconds_gives_no_time() -> None:

@@ -39,6 +39,19 @@ def test_lines_offset_and_digest_are_those_of_the_bytes(parts: list[bytes], tmp_
     assert source.damage is None
 
 
+def test_the_digest_covers_the_lines_given_so_far_and_nothing_behind_them(tmp_path: Path) -> None:
+    data = b"first\n" + b"y" * (5 << 20) + b"\nlast\n\n" + b"z" * (3 << 20)
+    (tmp_path / "log").write_bytes(data)
+    source = Input(str(tmp_path / "log"))
+    offsets = []
+    for _ in source.lines():
+        offsets.append(source.offset)
+        assert source.digest == hashlib.sha256(data[: source.offset]).hexdigest()
+    source.close()
+    assert offsets == [6, 7 + (5 << 20), 12 + (5 << 20), 13 + (5 << 20)]
+    assert source.digest == hashlib.sha256(data[: offsets[-1]]).hexdigest()
+
+
 @pytest.mark.parametrize("length", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20])
 def test_the_beginning_of_a_long_line_is_given_and_all_of_it_counted(length: int, tmp_path: Path) -> None:
     data = b"first\n" + b"y" * length + b"\nlast\n"

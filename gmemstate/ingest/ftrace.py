@@ -299,17 +299,17 @@ class FtraceReader:
 
 def read_event(name: str, payload: str) -> Said | Context | None:
     """What the text of a probe or tracepoint says; None if it is damaged."""
+    known = _TRACEPOINTS.get(name)
+    if known is not None:
+        fact, read = known
+        found = read(payload)
+        return Said(fact, found, f"{name}: {payload}") if found is not None else None
     if name in PROBES:
         args = numbers(payload)
         return Said(name, args, payload) if sound(name, args) else None
     if name == "tracing_mark_write":
         pair = _clock_pair(payload)
         return Said("clock_pair", pair, payload) if pair is not None else Context("other events", proof=True)
-    known = _TRACEPOINTS.get(name)
-    if known is not None:
-        fact, read = known
-        found = read(payload)
-        return Said(fact, found, f"{name}: {payload}") if found is not None else None
     if name in ("sys_enter", "sys_exit"):
         return _raw(payload)
     if name.startswith("sys_enter_"):

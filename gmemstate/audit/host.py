@@ -159,6 +159,9 @@ def _more(history: History, entries: tuple[MessedUp, ...]) -> str | None:
     return None
 
 
+_DAMAGED = {"SEAMCALL of another form": Guests.TDX, "RMPUPDATE of another form": Guests.SNP}
+
+
 def _doubts(history: History) -> Iterator[Doubt]:
     """Reports since the last start that name no page, or not what became of it."""
     for row in history.reports:
@@ -166,8 +169,12 @@ def _doubts(history: History) -> Iterator[Doubt]:
             continue
         facts = details(row[DETAIL])
         said: tuple[tuple[Guests, ...], str, str] | None = None
-        if row[KIND] == KernelWarned.code and facts.get("what") == "SEAMCALL of another form":
-            said = ((Guests.PLAIN, Guests.TDX), _REBOOT, "a SEAMCALL failed, and the line does not say which as kernels do")
+        if row[KIND] == KernelWarned.code and (kind := _DAMAGED.get(str(facts.get("what")))) is not None:
+            said = (
+                (Guests.PLAIN, kind),
+                "the line is read whole",
+                "a step of TDX or SNP failed, and the line is damaged or shortened",
+            )
         elif row[KIND] == KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":
             said = (
                 tuple(Guests),

@@ -25,7 +25,11 @@ _TDX = (
         rf"(?:kvm \[<pid:d>\]: )?TD (?:exit|vp_enter_ret) {_STATUS}(?:, \d{{1,5}} hkid <hkid:h> hkid pa <hkid_pa:h>)?",
     ),
     form("unaccepted", r"Guest access before accepting <gpa:h>(?: on vCPU <vcpu:d>)?"),
-    form("kernel_said", r"(?P<text>SEAMCALL\b.{0,60}\bfailed\b.{0,120})", what="SEAMCALL of another form"),
+    form(
+        "kernel_said",
+        r"(?P<text>(?:SEAMCALL\b.{0,60}|\bTDH_[A-Z0-9_]{1,60}\)? )\bfailed\b.{0,120})",
+        what="SEAMCALL of another form",
+    ),
     form("hkid_leaked", r"(?P<call>tdh_\w{1,60})\(\) failed\. HKID <hkid:d> is leaked"),
 )
 _SNP = (
@@ -64,6 +68,7 @@ _SNP = (
     form("reclaim_failed", r"Failed to reclaim PFN <pfn:h>, rc <rc:d> fw_err <fw_error:d>"),
     form("kernel_said", r"Failed to split direct map for PFN <pfn:h>, ret: <ret:d>", what="direct map"),
     form("kernel_said", r"Failed to read RMP entry for PFN <pfn:h>, error <error:d>", what="RMP entry"),
+    form("kernel_said", r"(?P<text>(?:RMPUPDATE|rmpupdate) failed\b.{0,120})", what="RMPUPDATE of another form"),
     form("terminated", r"SEV-ES guest requested termination: <set:h>:<code:h>"),
     form("kernel_said", r"vcpu<vcpu:d>, guest rIP: <rip:h> (?P<text>vmgexit: .{1,200})", what="vmgexit"),
     form("kernel_said", r"Unsupported exit-code <exit_code:h> in #VC exception", what="#VC"),
@@ -123,7 +128,7 @@ _GUEST = (
 """What only the kernel of a protected guest says: arch/x86/coco/tdx, arch/x86/mm (mem_encrypt.c, pat/set_memory.c), kernel/dma."""
 _FORMS = (*_TDX, *_SNP, *_MEMORY, *_START, *_GUEST)
 _HINT = re.compile(
-    r"SEAMCALL|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |page alloc|tdx: Guest|DMAR|AMD-Vi"
+    r"SEAMCALL|TDH_|TD (?:exit|vp)|Guest access|HKID|RMP|rmpupdate|SEV|PFN|\bpsc |swiotlb|gmem|vmgexit|opcode bytes|ccp |emory|mce|e820: upd|node +\d|illing |page alloc|tdx: Guest|DMAR|AMD-Vi"
 ).search
 """Words of which every message above has one."""
 

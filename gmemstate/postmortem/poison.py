@@ -36,9 +36,7 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
             else "Whether a guest_memfd holds the page, this record does not show."
         ),
     )
-    rows: list[tuple[int, tuple[str, ...]]] = [
-        (entry.id, ("poison", seconds(entry.since), _page(entry), "", "")) for entry in entries
-    ]
+    rows: list[tuple[int, tuple[str, ...]]] = [(entry.id, ("poison", _when(entry), _page(entry), "", "")) for entry in entries]
     rows += [(fault.seq, ("touch", *words.fault(fault))) for fault in incident.faults]
     over = [
         conversion
@@ -106,8 +104,8 @@ def _of_host(entries: list[MessedUp]) -> str:
     if not ignored:
         return "the page is out of use for good; nothing else is affected"
     return (
-        f'"{ignored[0]}" says that the kernel could not take the page away from who uses it: it is marked, and may be in use still, by the kernel '
-        "itself or by nobody; the next access to it can stop the host. Move the guests away and reboot"
+        f'"{ignored[0]}" says that the kernel could not take the page away from who uses it: it is marked, and whoever '
+        "it was may use it still, perhaps the kernel itself; the next access to it can stop the host. Move the guests away and reboot"
     )
 
 
@@ -144,6 +142,10 @@ def _punch(seen: Scene, entry: MessedUp) -> EventRow | None:
     if entry.gmem is None or entry.index is None:
         return None
     return seen.punch(entry.gmem, entry.index, entry.id, END)
+
+
+def _when(entry: MessedUp) -> str:
+    return seconds(entry.since) if entry.since is not None else str(details(entry.detail).get("at", ""))
 
 
 def _page(entry: MessedUp) -> str:

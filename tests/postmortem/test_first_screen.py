@@ -75,13 +75,36 @@ def test_a_leaf_in_brackets_is_the_same_leaf(tmp_path: Path) -> None:
     assert text(one) == text(other)
 
 
-def test_a_seamcall_that_nobody_can_read_leaves_the_host_in_doubt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line", ["SEAMCALL 29 has failed, st 0xc0000b0d", "SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d000000011111"]
+)
+def test_a_seamcall_that_nobody_can_read_leaves_the_host_in_doubt(tmp_path: Path, line: str) -> None:
     """A shortened line is no proof that nothing happened: whose fault is unknown, and so is what may be started."""
-    history, (story,) = read(tmp_path, "[ 8123.100111] kvm_intel: SEAMCALL 29 has failed, st 0xc0000b0d")
+    history, (story,) = read(tmp_path, f"[ 8123.100111] kvm_intel: {line}")
     assert (story.blame, story.complete) == ("unknown", False)
-    assert "SEAMCALL 29 has failed, st 0xc0000b0d" in story.summary
+    assert line in story.summary
     assert advice(history)[Guests.TDX] is Advice.UNKNOWN
     assert advice(history)[Guests.PLAIN] is Advice.UNKNOWN
+
+
+MAIL = (
+    "> [ 8123.100111] kvm_intel: SEAMCALL",
+    "> TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001, entry 0x8000000123400780,",
+    "> level_state 0x401",
+)
+
+
+def test_a_line_that_a_mail_has_broken_is_told_as_not_whole(tmp_path: Path) -> None:
+    history, (story,) = read(tmp_path, *MAIL)
+    assert (story.blame, story.title, story.complete) == ("unknown", "failed, in a line that is not whole", False)
+    assert "journalctl -k" in text(story)
+    assert advice(history)[Guests.TDX] is Advice.UNKNOWN
+
+
+def test_a_broken_line_of_the_rmp_leaves_snp_in_doubt(tmp_path: Path) -> None:
+    history, (story,) = read(tmp_path, "> [ 5000.123456] SEV-SNP: RMPUPDATE failed for PFN", "> 1a2b3c, pg_level: 1, ret: 3")
+    assert story.title == "failed, in a line that is not whole"
+    assert advice(history)[Guests.SNP] is Advice.UNKNOWN
 
 
 GUEST = (

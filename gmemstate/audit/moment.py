@@ -1,8 +1,9 @@
 """A moment of a record: the memory, and what the record says of its sources. It can be had from a snapshot and a tail."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 from gmemstate.model.events import (
@@ -26,7 +27,7 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 from gmemstate.model.units import seconds
 
-AT_ONCE = 10_000
+AT_ONCE = 256
 GAPS = 3
 """How many gaps of a source are told one by one."""
 ABOUT_SOURCES = frozenset((SourceOpened.code, SourceRead.code, Gap.code))
@@ -62,18 +63,15 @@ class Moment:
         self.sources: dict[int, SourceFacts] = {}
 
     def fold(self, rows: Iterable[EventRow]) -> Self:
-        """Apply rows in order."""
-        self.memory.fold(self._followed(rows))
+        """Apply rows in order: so few at once that they, and what comes of them, stay in the processor's cache."""
+        memory, rest = self.memory, iter(rows)
+        while some := list(islice(rest, AT_ONCE)):
+            memory.fold(some)
+            memory.forget_news()
+            for row in some:
+                if row[KIND] in ABOUT_SOURCES:
+                    self.learn(row)
         return self
-
-    def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
-        """The rows; each is taken in once the memory has folded it and asks for the next one."""
-        for row in rows:
-            yield row
-            if row[KIND] in ABOUT_SOURCES:
-                self.learn(row)
-            elif row[SEQ] % AT_ONCE == 0:
-                self.memory.forget_news()
 
     def learn(self, row: EventRow) -> None:
         """Take in an event that is about a source."""

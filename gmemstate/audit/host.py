@@ -189,10 +189,17 @@ def _doubts(history: History) -> Iterator[Doubt]:
             )
         elif row[KIND] == RmpViolation.code and str(facts.get("owner")).startswith("guest-owned"):
             said = ((Guests.PLAIN, Guests.SNP), _REBOOT, "the host met a page that the RMP gives to a guest")
+        elif row[KIND] == RmpViolation.code and _met_by_the_host(facts):
+            said = ((Guests.PLAIN, Guests.SNP), _REBOOT, "the host met a page that the hardware does not give to it")
         elif _still_mapped_for_a_device(row, facts):
             said = (tuple(Guests), "the device is reset or unbound", "a device may still reach pages that became private")
         if said is not None:
             yield Doubt(*said, line=history.place(row[SOURCE], row[LINE]))
+
+
+def _met_by_the_host(facts: dict[str, Any]) -> bool:
+    """Whether the host touched a page of another owner, whoever that is; one that is nobody's was in use for a moment only."""
+    return str(facts.get("what")).endswith("fault of the host") and "unassigned" not in str(facts.get("owner"))
 
 
 def _still_mapped_for_a_device(row: EventRow, facts: dict[str, Any]) -> bool:

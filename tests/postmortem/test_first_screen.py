@@ -150,6 +150,31 @@ def test_a_host_with_memory_encryption_of_its_own_is_a_host(tmp_path: Path) -> N
     assert set(advice(history).values()) == {Advice.YES}
 
 
+FAULT = (
+    "[  100.000001] BUG: unable to handle page fault for address: ff11000137d4a000",
+    "[  100.000002] #PF: supervisor write access in kernel mode",
+    "[  100.000003] #PF: error_code(0x80000003) - RMP violation",
+    "[  100.000004] PGD 12345067 P4D 12346067 PUD 1234 PMD 1234 PTE 8000000137d4a163",
+)
+ENTRY = "[  100.000005] SEV-SNP: PFN 0x137d4a, RMP entry: "
+
+
+@pytest.mark.parametrize(
+    ("entry", "title"),
+    [
+        ((), "host write refused by the RMP"),
+        ((ENTRY + "[0x0000000000000001 - 0x0000000000000005]",), "host wrote to a page of the firmware"),
+        ((ENTRY + "[0x4008000001f00001 - 0x000000000000001f]",), "host wrote to a guest's page"),
+    ],
+)
+def test_a_host_that_must_be_rebooted_is_not_called_well(tmp_path: Path, entry: tuple[str, ...], title: str) -> None:
+    """Whoever owns the page that the host wrote to, the post-mortem and the advice on the host agree."""
+    history, (story,) = read(tmp_path, *FAULT, *entry)
+    assert story.title == title
+    assert "reboot" in text(story)
+    assert advice(history) == {Guests.PLAIN: Advice.UNKNOWN, Guests.TDX: Advice.YES, Guests.SNP: Advice.UNKNOWN}
+
+
 POISON = "Nov 28 03:11:22 host7 kernel: Memory failure: 0x8a3f21: recovery action for "
 
 

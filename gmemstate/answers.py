@@ -75,7 +75,10 @@ class Answers(ABC):
     def moment(self, at: str | int | None = None) -> Moment:
         """What was true at a moment, and what was known of the sources by then."""
         last = seq_of(self.record_, at)
-        return moment_at(self.record_, last).fold(late_marks(self.record_, at, last))
+        found = moment_at(self.record_, last).fold(late_marks(self.record_, at, last))
+        if any(source.alone for source in found.memory.sources.values()):
+            found.unshown = history_of(self.record_, last).unshown
+        return found
 
     def memory(self, at: str | int | None = None) -> Memory:
         """What was true at a moment."""

@@ -4,7 +4,7 @@ from bisect import bisect, insort
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
-from gmemstate.audit import vmm
+from gmemstate.audit import unshown, vmm
 from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment
 from gmemstate.decode import errno_name
 from gmemstate.model.events import (
@@ -112,6 +112,7 @@ class History(Moment):
             self._keep(conversion)
         self._join_faults()
         self._hear_vmms()
+        self._miss_conversions()
         return self
 
     def _hear_vmms(self) -> None:
@@ -130,6 +131,22 @@ class History(Moment):
             self.witnesses.setdefault(conversion_id, []).append(witness)
         self.unexplained = [id for id in self.unexplained if id not in self.joined]
         self.findings += self._found
+
+    def _miss_conversions(self) -> None:
+        """What a trace should have shown, and has not, makes the answers about its guest incomplete."""
+        self.unshown, labels = [], self.labels()
+        for conversion, trace, vm in unshown.unshown(self):
+            here, name = labels.get(conversion.source or 0, "?"), labels.get(trace, "?")
+            finding = Finding(
+                "WITNESSES-DISAGREE", conversion.id, f"a conversion returned 0 in {here}:{conversion.last_line}; {name} shows none there, though "
+                "it shows others of this thread and says that it lost nothing", vm.id if vm is not None else None
+            )  # fmt: skip
+            self.findings.append(finding)
+            self._found.append(finding)
+            self.unshown.append(
+                f"{vm.name if vm is not None else name}: {here}:{conversion.last_line} has a conversion that {name} does not show: which pages it "
+                "changed is not known; record again with larger buffers and without filters"
+            )
 
     def _contradiction(self, claim: vmm.Claim, conversion: Conversion, known: int) -> Finding:
         labels = self.labels()

@@ -61,6 +61,8 @@ class Moment:
         self.memory = memory
         self.last = last
         self.sources: dict[int, SourceFacts] = {}
+        self.unshown: list[str] = []
+        """what a trace should have shown and has not; only a history finds it"""
 
     def fold(self, rows: Iterable[EventRow]) -> Self:
         """Apply rows in order: so few at once that they, and what comes of them, stay in the processor's cache."""
@@ -98,6 +100,7 @@ class Moment:
         """
         labels = self.labels()
         reasons = [f"{labels[source.id]}{reason}" for source in self.sources.values() for reason in self._missing(source)]
+        reasons += self.unshown
         late = [vm for vm in self.memory.vms.values() if not vm.made]
         reasons += [f"{vm.name}: the record begins after its beginning; what was converted before is not known" for vm in late]
         if not self.memory.seq and self.last is None:

@@ -57,7 +57,7 @@ CATALOGUE = {
     ),
     "WITNESSES-DISAGREE": Code(
         Severity.ERROR,
-        "two sources have seen one call, and say different things of its result",
+        "two sources say different things of one call: of its result, or of whether there was one",
         "look at both lines; two calls that were taken for one are likelier than a kernel that lies: check the threads and the clocks",
     ),
     "UNKNOWN-KIND": Code(

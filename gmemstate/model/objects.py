@@ -66,6 +66,8 @@ class Source:
     """how far (ns) its clock is ahead of that of the reference"""
     shared: bool = False
     """another source has shown calls that it has shown too"""
+    alone: int = 0
+    """how many conversions have succeeded that it has shown from outside, and nobody from inside"""
     late: list[int] = field(default_factory=list)
     """the seqs of the events from which on it speaks of what is past"""
     until: int | None = None

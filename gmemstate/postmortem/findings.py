@@ -33,7 +33,7 @@ def contradicted(history: History, seen: Scene, incident: Incident) -> Story:
         "unknown",
         incident.kind,
         words.guest(history, incident.vm),
-        f"Of {words.count(len(findings), 'conversion')} two sources say different results. What the kernel's own trace says is what is "
+        f"Of {words.count(len(findings), 'conversion')} two sources say different things. What the kernel's own trace says is what is "
         "counted here; two calls that were taken for one are likelier than a kernel that lies.",
     )
     _cite(story, findings)

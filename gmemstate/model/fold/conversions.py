@@ -255,6 +255,9 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.move(conversion, trigger, seq)
     space, vm = conversion.space, memory.vms.get(conversion.space or 0)
     if result == 0:
+        source = memory.sources.get(conversion.source or 0)
+        if source is not None and source.reference is not None:
+            source.alone += 1
         if conversion.told_by is None or _is_followed(memory, conversion):
             _apply(memory, conversion, seq, certain=True)
         else:

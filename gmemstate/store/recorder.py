@@ -1,8 +1,7 @@
 """The recorder: appends batches, each durable, chained and projected as a whole or not at all."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Engine
@@ -42,6 +41,7 @@ class Recorder:
         self._connection: Any = None
         self._cursor: Any = None
         self._head = EMPTY
+        self._turn = _Turn(self._take_turn, self._end_turn, self._fail)
         self.memory = Memory()
 
     def append(
@@ -55,7 +55,7 @@ class Recorder:
         rows = list(rows)
         if not rows:
             return self.record.head()
-        with self._turn() as cursor:
+        with self._turn as cursor:
             if expect or not self._sqlite:
                 self._catch_up(cursor)
                 self._check(expect or {})
@@ -70,7 +70,7 @@ class Recorder:
 
         Raises UsageError where there are events already.
         """
-        with self._turn() as cursor:
+        with self._turn as cursor:
             self._catch_up(cursor)
             if self._head.seq:
                 raise UsageError(f"{database.named(self.where)}: there is a record already; import into a new ledger")
@@ -86,23 +86,24 @@ class Recorder:
 
     def current(self) -> Memory:
         """The memory with everything that others have recorded by now."""
-        with self._turn() as cursor:
+        with self._turn as cursor:
             self._catch_up(cursor)
         return self.memory
 
-    @contextmanager
-    def _turn(self) -> Iterator[Any]:
-        """A transaction in which nobody else records. After a failure it is undone, and the next one folds anew."""
-        try:
-            cursor = self._connected()
-            self._begin(cursor)
-            yield cursor
-            self._commit(cursor)
-        except BaseException as error:
-            self._forget()
-            if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
-                raise database.explain(self.where, error) from error
-            raise
+    def _take_turn(self) -> Any:
+        """Begin a transaction in which nobody else records; its cursor."""
+        cursor = self._connected()
+        self._begin(cursor)
+        return cursor
+
+    def _end_turn(self) -> None:
+        self._commit(self._cursor)
+
+    def _fail(self, error: BaseException) -> None:
+        """Undo the transaction; the next one folds anew. Raises the error of ours that says what an error of the database means."""
+        self._forget()
+        if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
+            raise database.explain(self.where, error) from error
 
     def _connected(self) -> Any:
         """The one cursor of the recorder; it begins and commits by hand, as the driver's own way is too late to lock."""
@@ -197,7 +198,7 @@ class Recorder:
         memory = Memory()
         piece: list[EventRow] = []
         end: Head | None = None
-        with self._turn() as cursor:
+        with self._turn as cursor:
             projector.clear(cursor)
             keeper.clear(cursor)
             for row in self.record.events(1, head_of(cursor).seq):
@@ -235,6 +236,30 @@ class Recorder:
             if connection is not None:
                 connection.close()
             self._engine.dispose()
+
+
+class _Turn:
+    """``with``: a transaction of a recorder. Written out, since a generator costs as much as the statements of a short one."""
+
+    def __init__(self, begin: Callable[[], Any], commit: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
+        self._begin, self._commit, self._fail = begin, commit, fail
+
+    def __enter__(self) -> Any:
+        try:
+            return self._begin()
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._fail(error)
+            return
+        try:
+            self._commit()
+        except BaseException as failed:
+            self._fail(failed)
+            raise
 
 
 def _quoted() -> list[str]:

@@ -21,7 +21,8 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
     title = "not applied, then applied" if applied else "not applied"
     unwritten = first.result == EFAULT and not first.in_vm
     if first.result == EAGAIN:
-        story = Story("VMM", title, words.guest(history, incident.vm), in_use.summary(history, seen, incident, applied))
+        summary = in_use.summary(history, seen, incident, applied) if first.start is not None else _in_use_somewhere(failed)
+        story = Story("VMM", title, words.guest(history, incident.vm), summary)
     elif first.result == ENOMEM:
         story = Story("memory shortage", title, words.guest(history, incident.vm), _no_memory(incident, applied))
     else:
@@ -36,6 +37,11 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
     )
     story.timeline = _timeline(incident)
     story.add("Told", _told_to_guest(history, failed))
+    if first.start is None:
+        story.missing.append(
+            "the range: a system call shows a pointer only; next time tools/capture trace --pid PID-OF-THE-VMM"
+        )
+        story.complete = False
     if first.result == EAGAIN:
         in_use.explain(story, history, seen, incident)
     elif first.result == ENOMEM:
@@ -46,6 +52,16 @@ def told(history: History, seen: Scene, incident: Incident) -> Story:
     else:
         story.missing.append("why it failed: no step of it that could fail is on record; add the probes of its steps")
     return story
+
+
+_NO_RANGE = "Which range it was, and whether it was asked for again with success, no source shows."
+
+
+def _in_use_somewhere(failed: list[Conversion]) -> str:
+    were = "request was" if len(failed) == 1 else "requests were"
+    return (
+        f"{len(failed)} {were} refused with EAGAIN: at least one page was in use. No refusal changed an attribute. {_NO_RANGE}"
+    )
 
 
 def _told_to_guest(history: History, failed: list[Conversion]) -> str | None:
@@ -117,6 +133,8 @@ def _explain_unwritten(story: Story, first: Conversion) -> None:
 def _no_memory(incident: Incident, applied: bool) -> str:
     failures = sum(len(episode.failed) for episode in incident.episodes)
     text = f"The kernel ran out of memory in {words.count(failures, 'conversion')}. Nothing was changed by the failure{'s' * (failures > 1)}"
+    if incident.episodes[0].failed[0].start is None:
+        return f"{text}. {_NO_RANGE}"
     if not applied:
         return text + "; the conversion was not repeated with success."
     waits = [wait for episode in incident.episodes if (wait := _wait(episode)) is not None]

@@ -38,6 +38,19 @@ def test_a_failed_call_without_its_range_is_a_failure_all_the_same(tmp_path: Pat
     assert (what, result) == ("range not known", "ENOMEM")
     assert took in ("1 ms", "100 us")
     assert "guest not known" in story.who
+    assert "no source shows" in story.summary
+    assert not story.complete
+
+
+def test_refusals_without_a_range_are_not_said_to_be_of_one_page(tmp_path: Path) -> None:
+    """What was asked again, and whether it went well, cannot be told: a later success may be of other pages."""
+    call = "4455 10:11:22.{}00000 ioctl(12<anon_inode:[kvm-gmem]>, KVM_SET_MEMORY_ATTRIBUTES2, 0x7ffd11223340) = {}"
+    refused = "-1 EAGAIN (Resource temporarily unavailable)"
+    _, (story,) = read(tmp_path, call.format(1, refused), call.format(2, refused), call.format(3, "0"))
+    assert story.title == "not applied"
+    assert "2 requests were refused with EAGAIN" in story.summary
+    assert "whether it was asked for again with success, no source shows" in story.summary
+    assert "none was repeated" not in text(story)
 
 
 def test_a_call_that_probes_have_shown_is_told_once(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gmemstate.postmortem.patterns import Facts, fits
+from gmemstate.postmortem.story import Blame
 
-BLAMES = ("kernel or module", "host platform", "VMM", "guest", "memory shortage", "unknown", "nobody")
 TEXTS = {
     "host log": "the host's kernel log of the same minute: dmesg -T | grep -e SEAMCALL -e SEV -e kvm -e 'Memory failure'",
     "vmm log": "which VM it was and what it had asked for: its VMM's log of the same second (tools/capture qemu prints "
@@ -36,7 +36,7 @@ class Meaning:
     """
 
     when: dict[str, str]
-    blame: str
+    blame: Blame
     title: str
     says: str
     more: tuple[tuple[str, str], ...] = ()

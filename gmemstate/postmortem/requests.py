@@ -10,7 +10,7 @@ from gmemstate.model.units import END, PAGE_SHIFT, duration, seconds, span
 from gmemstate.postmortem import shortage, words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene, first_unmap, hva_range
-from gmemstate.postmortem.story import Story, Table
+from gmemstate.postmortem.story import Blame, Story, Table
 
 EAGAIN, ENOMEM = 11, 12
 KVM_EINVAL, KVM_ENOSYS = 22, 1000
@@ -91,7 +91,7 @@ def refused(history: History, seen: Scene, incident: Incident) -> Story:
     """Guests asked for conversions and were answered with an error, without any conversion."""
     own = incident.requests
     told = own[0].result or 0
-    reasons = {
+    reasons: dict[int, tuple[Blame, str, str]] = {
         -KVM_ENOSYS: ("VMM", "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers "
                       "-1000 (KVM_ENOSYS) itself [implied]", "VMM: enable the capability, or do not offer the hypercall to the guest"),
         -KVM_EINVAL: ("guest", "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and "

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 SHOWN = 8
+Blame = Literal["kernel or module", "host platform", "VMM", "guest", "memory shortage", "unknown", "nobody"]
+"""Whose fault an incident can be."""
 
 
 class Evidence(NamedTuple):
@@ -57,8 +59,7 @@ class Table:
 class Story:
     """What an expert would want to read first, in the order in which it is read."""
 
-    blame: str
-    """the class that is to blame: kernel or module, host platform, VMM, guest, memory shortage, unknown, nobody"""
+    blame: Blame
     title: str
     who: str
     summary: str

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import get_args
 
 import pytest
 
@@ -9,12 +10,11 @@ from gmemstate.model.objects import FaultClass
 from gmemstate.postmortem import html, text
 from gmemstate.postmortem.incidents import Incident, Kind, incidents
 from gmemstate.postmortem.stories import report_json
+from gmemstate.postmortem.story import Blame
 from tests.ingest.truth import FAILURES_ONLY, UNSEEN, reported
 from tests.postmortem.page import Page
 from tests.postmortem.telling import told
 from tests.traces import CASES, ground_truth, meta, read_case
-
-BLAMES = ("kernel or module", "host platform", "VMM", "guest", "memory shortage", "unknown", "nobody")
 
 MISSING = {
     "einval": "vm2: the record begins after its beginning",
@@ -99,7 +99,7 @@ def test_the_text_begins_with_the_blame_and_ends_with_what_was_covered_and_what_
     whole = text.report(report)
     first, *_ = whole.splitlines()
     blames = {story.blame for _, story in report.stories}
-    assert blames <= set(BLAMES)
+    assert blames <= set(get_args(Blame))
     if report.stories:
         assert first.startswith(f"{report.stories[0][1].blame}: ")
         assert first.endswith(f"incident 1 of {report.count}")

@@ -1,13 +1,15 @@
 """Known problems: each is claimed where its evidence is, with the lines that show it, and not where a part of it is missing."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gmemstate.model.events import Cause
 from gmemstate.postmortem import signatures
-from gmemstate.postmortem.meanings import BLAMES, meanings
+from gmemstate.postmortem.meanings import meanings
 from gmemstate.postmortem.signatures import catalogue
+from gmemstate.postmortem.story import Blame
 from tests.postmortem.telling import tell
 from tests.traces import read_lines
 
@@ -248,7 +250,7 @@ def test_a_page_inside_of_the_rmp_table_is_no_page_beside_it(tmp_path: Path) -> 
 
 def test_the_reports_that_are_known_are_whole() -> None:
     for known in meanings():
-        assert known.blame in BLAMES
+        assert known.blame in get_args(Blame)
         assert {"kind"} <= set(known.when)
         assert known.title
         assert known.says.endswith((".", "}"))
@@ -269,5 +271,5 @@ def test_the_page_lists_every_known_problem_and_every_cause() -> None:
         assert f"| {known.name} | {known.title} | {known.seen_in} | {known.fixed_in} |" in listed
     for cause in Cause:
         assert any(line.startswith(f"| {cause.name.lower().replace('_', ' ')} | ") for line in listed)
-    for blame in BLAMES:
+    for blame in get_args(Blame):
         assert any(line.startswith(f"| {blame} | ") for line in listed)

@@ -177,6 +177,7 @@ class History(Moment):
             if abs(times[near] - at) <= SAME_RETURN:
                 del times[near]
                 told.add(fault.seq)
+        told |= vmm.faults_told(self)
         if told:
             self.faults = [fault for fault in self.faults if fault.seq not in told]
 

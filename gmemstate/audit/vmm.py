@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmemstate.model.events import DETAIL, KIND, LINE, SEQ, SOURCE, EventRow, T, VmmSaid, details
 from gmemstate.model.machines import PRIVATE, SHARED
-from gmemstate.model.objects import Conversion, Vm
+from gmemstate.model.objects import Conversion, FaultExit, Vm
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.verdict import arguments_known
 
@@ -77,6 +77,27 @@ def heard(history: "History") -> list[Heard]:
     return [one for one in alone if one.join != "guess" or not one.disagrees]
 
 
+def faults_told(history: "History") -> set[int]:
+    """The seqs of the memory faults that a VMM has printed and that a kernel's trace has shown as well."""
+    guests = {vm.source for vm in history.memory.vms.values()}
+    inner: dict[tuple[int | None, bool | None], list[FaultExit]] = defaultdict(list)
+    for fault in history.faults:
+        if fault.source in guests:
+            inner[fault.start, fault.private].append(fault)
+    found: dict[tuple[int, int | None], list[int]] = defaultdict(list)
+    for fault in history.faults if inner else ():
+        if fault.source in guests or fault.start is None:
+            continue
+        fitting = []
+        for one in inner.get((fault.start, fault.private), ()):
+            t = _time(history, fault, one, one.t)
+            if t is None or one.t is None or one.t - CLOCKS <= t <= one.t + PRINTED:
+                fitting.append((one, t))
+        if len(fitting) == 1 and _shows_all(history, fitting[0][0].source, fitting[0][1]):
+            found[fitting[0][0].seq, fault.source].append(fault.seq)
+    return {seqs[0] for seqs in found.values() if len(seqs) == 1}
+
+
 def of_vmm(conversion: Conversion) -> bool:
     """Whether a conversion is what a VMM says of itself: its error, in one line."""
     return (
@@ -85,7 +106,7 @@ def of_vmm(conversion: Conversion) -> bool:
 
 
 def _joined(history: "History", claim: Claim, conversion: Conversion) -> Heard:
-    known, t = history.told(conversion), _time(history, claim, conversion)
+    known, t = history.told(conversion), _time(history, claim, conversion, conversion.met)
     disagrees = claim.result is not None and claim.result != known
     sure = _shows_all(history, conversion.source, t)
     join = "time" if t is not None and (sure or not disagrees) else "gfn" if sure else "guess"
@@ -94,19 +115,19 @@ def _joined(history: "History", claim: Claim, conversion: Conversion) -> Heard:
 
 def _fitting(history: "History", claim: Claim, shown: list[Conversion]) -> list[Conversion]:
     """The conversions that a claim may be about. A thread that both name decides among them, as far as times allow."""
-    found = [one for one in shown if _may_be(claim, one, _time(history, claim, one))]
+    found = [one for one in shown if _may_be(claim, one, _time(history, claim, one, one.met))]
     same = [one for one in found if one.thread == claim.thread is not None]
     return same or found
 
 
-def _time(history: "History", claim: Claim, conversion: Conversion) -> int | None:
-    """The time of a claim on the clock of a conversion; None where the two cannot be compared."""
-    source = history.memory.sources.get(claim.source or 0)
-    if claim.t is None or source is None or conversion.met is None:
+def _time(history: "History", said: Claim | FaultExit, shown: Conversion | FaultExit, at: int | None) -> int | None:
+    """The time of what a VMM says on the clock of what a trace has shown ``at`` a time; None where the two cannot be compared."""
+    source = history.memory.sources.get(said.source or 0)
+    if said.t is None or source is None or at is None:
         return None
-    if source.id == conversion.source:
-        return claim.t
-    return claim.t - source.ahead if source.reference == conversion.source is not None else None
+    if source.id == shown.source:
+        return said.t
+    return said.t - source.ahead if source.reference == shown.source is not None else None
 
 
 def _may_be(claim: Claim, conversion: Conversion, t: int | None) -> bool:

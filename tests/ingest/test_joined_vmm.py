@@ -115,6 +115,41 @@ def test_what_a_trace_of_attempts_leaves_open_the_vmm_answers(tmp_path: Path) ->
     assert heard(read) == [("0x100000", 0, [(3, 0, "gfn")]), ("0x100080", 12, [(1, 12, "gfn")])]
 
 
+# --- the faults behind them ------------------------------------------------------------------------------------------------
+
+
+def fault(gfn: int) -> str:
+    return f"kvm_memory_fault start {gfn << 12:#x} size 0x1000 flags 0x8"
+
+
+@pytest.mark.parametrize(
+    ("trace", "said"),
+    [(lines_of("race"), fault(0x100062)), (marked("hwpoison_private"), at("hwpoison_private", 11.4494, fault(0x100007)))],
+    ids=["by gfn", "by time"],
+)
+def test_a_fault_that_the_trace_has_shown_is_told_once_as_the_trace_tells_it(
+    trace: Sequence[bytes], said: str, tmp_path: Path
+) -> None:
+    read, alone = beside(trace, tmp_path, said), beside(trace, tmp_path, "kvm_run_exit cpu_index 0, reason 39")
+    assert [(one.source, one.start) for one in read.history.faults] == [(one.source, one.start) for one in alone.history.faults]
+    assert [one.kind for one in incidents(read.history)] == [one.kind for one in incidents(alone.history)]
+
+
+@pytest.mark.parametrize(
+    ("trace", "said"),
+    [
+        (lines_of("kvm_exits"), [fault(0xC0000)]),
+        (lines_of("hwpoison_private"), [fault(0x100007)]),
+        (marked("hwpoison_private"), [at("hwpoison_private", 11.3, fault(0x100007))]),
+        (lines_of("race"), [fault(0x100062), fault(0x100062)]),
+    ],
+    ids=["two guests", "two faults", "times reversed", "printed twice"],
+)
+def test_where_another_fault_may_be_meant_each_is_told(trace: Sequence[bytes], said: list[str], tmp_path: Path) -> None:
+    alone = beside(trace, tmp_path, "kvm_run_exit cpu_index 0, reason 39")
+    assert len(beside(trace, tmp_path, *said).history.faults) == len(alone.history.faults) + len(said)
+
+
 # --- contradiction -------------------------------------------------------------------------------------------------------
 
 CONTRADICTIONS = {

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
-from gmemstate.audit.moment import moment_at
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
@@ -75,11 +74,6 @@ def _marks(before: Memory, after: Memory) -> Iterator[Change]:
         if entry is not None and states[0] != states[1]:
             where = f"pfn {hexadecimal(entry.pfn)}" if entry.pfn is not None else f"page of event {entry.id}"
             yield Change(f"{entry.cause.name.lower()} {where}", None, None, *states)
-
-
-def between(record: Record, first: int | None, last: int | None) -> list[Change]:
-    """What changed between two moments (seqs) of a record."""
-    return list(changes(moment_at(record, first).memory, moment_at(record, last).memory))
 
 
 def divergence(one: Record, other: Record) -> Divergence | None:

@@ -27,15 +27,13 @@ def diff(db: str, other: str | None, first: str | None, last: str | None, as_jso
     two records differ.
     """
     from gmemstate.audit import diff as differ
-    from gmemstate.audit.when import seq_of
     from gmemstate.store.database import is_url
 
     if (other is None) == (first is None and last is None):
         raise UsageError("name another ledger, or the moments to compare with --from and --to")
     with reading(db) as ledger:
         if other is None:
-            start = 0 if first is None else seq_of(ledger.record_, first)
-            found = differ.between(ledger.record_, start, seq_of(ledger.record_, last))
+            found = list(differ.changes(ledger.memory(0 if first is None else first), ledger.memory(last)))
             _show(found, None, as_json=as_json)
             return Exit.CLEAN
         if not Path(other).exists() and not is_url(other):

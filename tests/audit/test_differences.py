@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gmemstate.audit.diff import between, divergence
+from gmemstate.audit.diff import changes, divergence
 from gmemstate.audit.steps import steps
 from gmemstate.ledger import Ledger
 from tests.cli.running import say
@@ -14,7 +14,7 @@ def test_the_difference_of_two_moments_is_what_was_converted_between_them(tmp_pa
     with Ledger.open(tmp_path / "vm.db") as ledger:
         ledger.ingest(capture("half_done"))
         first = ledger.conversions()[0]
-        changed = between(ledger.record_, first["id"] + 5, None)
+        changed = list(changes(ledger.memory(first["id"] + 5), ledger.memory()))
         assert [(change.start, change.end, change.before, change.after) for change in changed] == [
             (int(first["start"], 16), int(first["end"], 16), "shared", "private")
         ]

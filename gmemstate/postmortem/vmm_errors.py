@@ -9,6 +9,7 @@ from gmemstate.model.units import size_in_words, span
 from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.meanings import TEXTS
 from gmemstate.postmortem.scene import CLOSED, Scene
 from gmemstate.postmortem.story import Story, Table
 
@@ -25,9 +26,10 @@ def rejected(history: History, seen: Scene, incident: Incident) -> Story:
     """Requests that never passed the argument checks: nothing was looked at, nothing was changed."""
     own = incident.conversions
     errnos = sorted({conversion.result or 0 for conversion in own})
+    of_the_vm = errnos == [EIO]
     story = Story(
-        "VMM",
-        "refused by the argument checks",
+        "unknown" if of_the_vm else "VMM",
+        "refused before the argument checks" if of_the_vm else "refused by the argument checks",
         words.guest(history, incident.vm),
         f"{words.count(len(own), 'request')} {'was' if len(own) == 1 else 'were'} refused before anything was looked at "
         f"({', '.join(words.errno_name(code) for code in errnos)}). Nothing was changed.",
@@ -35,7 +37,14 @@ def rejected(history: History, seen: Scene, incident: Incident) -> Story:
     story.timeline = words.some([("", *words.line(conversion, _said(conversion))) for conversion in own])
     for code in errnos:
         story.add(words.errno_name(code), REASONS.get(code, words.errno_text(code)))
-    story.add("Do", "mend the call in the VMM; retrying it unchanged fails again")
+    if of_the_vm:
+        story.add(
+            "Do", "look for what ended the VM: the first failure before this one; a dead or bugged VM must be started anew"
+        )
+        story.missing.append(f"which of them: {TEXTS['host log']}")
+        story.complete = False
+    else:
+        story.add("Do", "mend the call in the VMM; retrying it unchanged fails again")
     story.evidence = words.lines_of(history, own)
     return story
 

@@ -53,6 +53,14 @@ def test_refusals_without_a_range_are_not_said_to_be_of_one_page(tmp_path: Path)
     assert "none was repeated" not in text(story)
 
 
+def test_eio_is_the_end_of_a_vm_and_no_mistake_in_the_call(tmp_path: Path) -> None:
+    """Mending the call would not help: KVM refuses all calls of a VM that is dead or bugged."""
+    _, (story,) = read(tmp_path, STRACE[0], "4455 10:11:22.301000 <... ioctl resumed>) = -1 EIO (Input/output error)")
+    assert (story.blame, story.title, story.complete) == ("unknown", "refused before the argument checks", False)
+    assert "mend the call" not in text(story)
+    assert "what ended the VM" in text(story)
+
+
 def test_a_call_that_probes_have_shown_is_told_once(tmp_path: Path) -> None:
     """Where probes show what is inside of the calls, a call of the same number on another file is no conversion."""
     where = "  qemu-4456  [003] .....  8123.1003"

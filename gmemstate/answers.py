@@ -108,7 +108,7 @@ class Answers(ABC):
             names = ", ".join(vm.name for vm in memory.vms.values()) or "none"
             raise UsageError(f"which guest? There are: {names}", guests=names)
         vm = guests[0]
-        state = memory.attribute(vm.id, gfn)
+        state = memory.attribute(vm.id, Gfn(gfn))
         runs = [run for run in memory.guest_runs(vm.id) if run.start < run.end]
         at_hand = next(n for n, run in enumerate(runs) if run.start <= gfn < run.end)
         first, last = at_hand, at_hand

@@ -16,7 +16,7 @@ from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END, PAGE_SHIFT, hexadecimal
+from gmemstate.model.units import END, PAGE_SHIFT, Gfn, gpa_of, hexadecimal
 from gmemstate.model.verdict import Label, Verdict, arguments_known, error_offset_counts, verdict
 
 Json = dict[str, Any]
@@ -78,7 +78,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         "guest": guest_name(history, conversion.space),
         "thread": conversion.thread,
         "through": conversion.through.name.lower(),
-        "gpa": hexadecimal(address) if in_vm else (hexadecimal(pages[0] << PAGE_SHIFT) if pages else None),
+        "gpa": hexadecimal(address) if in_vm else (hexadecimal(gpa_of(Gfn(pages[0]))) if pages else None),
         "offset": None if in_vm else hexadecimal(address),
         "size": hexadecimal(size),
         "attributes": hexadecimal(conversion.attributes) if known else None,
@@ -202,7 +202,7 @@ def request_json(history: History, request: Request) -> Json:
     """One request of a guest with its verdict."""
     odd = details(request.detail)
     found = served(history, request)
-    gpa = None if request.start is None else request.start << PAGE_SHIFT
+    gpa = None if request.start is None else gpa_of(Gfn(request.start))
     return {
         "id": request.id,
         "guest": guest_name(history, request.space),
@@ -251,7 +251,7 @@ class StateRow(NamedTuple):
         return self.state, self.unbacked, self.held_by, self.guest, self.gmem, self.gone
 
 
-def unbacked(moment: Moment, vm: Vm, gfn: int) -> str | None:
+def unbacked(moment: Moment, vm: Vm, gfn: Gfn) -> str | None:
     """Why there can be no private memory behind a gfn; None if there can, or if it is not known."""
     slot = vm.slot_of(gfn)
     if slot is None:
@@ -303,7 +303,7 @@ def _guest_rows(moment: Moment, vm: Vm, start: int, end: int) -> Iterator[StateR
     """The runs of a guest, cut where memslots begin and end and what is behind a page changes."""
     memory = moment.memory
     edges = sorted({0, END, *(edge for slot in vm.slots.values() for edge in (slot.start, slot.end))})
-    behind = [unbacked(moment, vm, edge) for edge in edges]
+    behind = [unbacked(moment, vm, Gfn(edge)) for edge in edges]
     for first, last, state in memory.guest_runs(vm.id, start, end):
         if first >= last:
             continue

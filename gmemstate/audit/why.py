@@ -29,7 +29,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
-from gmemstate.model.units import END
+from gmemstate.model.units import END, Gfn
 
 BY_PFN = frozenset(
     kind.code for kind in (HostBooted, Poisoned, PrivateMapFailed, PrivateMapped, PrivateUnmapFailed, ReclaimFailed)
@@ -83,7 +83,7 @@ def facts(memory: Memory, spot: Spot) -> Facts:
     gmem, index = (space, page) if unit == "idx" else (None, None)
     state = None
     if unit == "gfn" and space in memory.vms:
-        state = memory.attribute(space, page)
+        state = memory.attribute(space, Gfn(page))
         gmem, index = next(((found, first) for found, first, _, _ in memory.indices(space, page, page + 1)), (None, None))
     elif unit == "idx" and space is not None:
         state = memory.runs(space, page, page + 1)[0].state

@@ -9,7 +9,7 @@ from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, json_option, reading
 from gmemstate.model.errors import UsageError
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.units import Gpa, gfn_of
 
 if TYPE_CHECKING:
     from gmemstate.audit.why import Why
@@ -63,7 +63,7 @@ def _address(text: str) -> tuple[str, int]:
     if match is None:
         raise UsageError(f"{text!r} is no address: write gfn:0x100004, gpa:0x100004000, idx:0x5 or pfn:0x80a5669")
     number = int(match[2], 0)
-    return ("gfn", number >> PAGE_SHIFT) if match[1] == "gpa" else (match[1] or "gfn", number)
+    return ("gfn", gfn_of(Gpa(number))) if match[1] == "gpa" else (match[1] or "gfn", number)
 
 
 def _facts(answer: "Why") -> dict[str, object]:

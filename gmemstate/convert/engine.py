@@ -29,7 +29,7 @@ from gmemstate.model.events import (
 from gmemstate.model.machines import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, hexadecimal, pages
+from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, PageIndex, hexadecimal, pages
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 STORED = {state: state for state in (UNKNOWN, SHARED, PRIVATE, TORN, GONE)}
@@ -310,7 +310,7 @@ class Kernel:
     def remove_private(self, space: int, start: int, end: int) -> Doing[None]:
         """tdx_sept_remove_leaf_spte() of each private page: what fails here, the caller does not hear of."""
         for page, gmem, index in self.assigned(space, start, end, "private_unmap"):
-            vm, gfn = self.memory.place(gmem, index)
+            vm, gfn = self.memory.place(gmem, PageIndex(index))
             if (
                 gfn is None
                 or self.memory.mapped(vm or 0, User.GUEST, gfn) == UNMAPPED

@@ -8,7 +8,7 @@ from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
 from gmemstate.model.fold.conversions import KVM_EXIT_HYPERCALL
 from gmemstate.model.machines import PRIVATE
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.units import Gfn, gpa_of
 
 CHUNK = 512
 """TDX_MAP_GPA_MAX_LEN: KVM hands a MapGPA to the VMM 2 MiB at a time."""
@@ -80,7 +80,7 @@ def _map_gpa(
 
 
 def _answer(simulation: Simulation, request: int, result: int, at: int | None, told: list[int]) -> None:
-    next_gpa = None if at is None else at << PAGE_SHIFT
+    next_gpa = None if at is None else gpa_of(Gfn(at))
     simulation.record(GuestAnswered(request=request, result=result, space=simulation.vm, thread=VCPU, next_gpa=next_gpa))
     told.append(result)
 

@@ -39,6 +39,7 @@ from gmemstate.model.fold.pages import EHWPOISON
 from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE, POISONED_PAGE, Slot
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+from gmemstate.model.units import Gfn
 
 PUNCH_HOLE, ALLOCATE = 3, 1
 KVM_EXIT_MMIO = 6
@@ -127,7 +128,7 @@ class Simulation(Host):
             for owner, slot, gfn, _ in self.gfns(self.space_of(user), page, page + 1):
                 if owner == vm.id:
                     return gfn, slot
-        return page, vm.slot_of(page)
+        return page, vm.slot_of(Gfn(page))
 
     def _no_memory(self, slot: Slot | None, index: int, *, private: bool) -> int:
         """kvm_gmem_get_pfn(): gets the page, and what keeps the guest from it; the errno, or 0."""

@@ -7,7 +7,7 @@ prints a raw gpa may show it. Error values of pfns: include/linux/kvm_host.h (KV
 from collections.abc import Iterator
 
 from gmemstate.decode.meaning import Meaning, number_of
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, parse_range, size_in_words, span
+from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, Gfn, gpa_of, parse_range, size_in_words, span
 
 SOURCE = "arithmetic of 4 KiB pages"
 _HUGE = ((9, "2M"), (18, "1G"))
@@ -30,7 +30,7 @@ def gpa(address: int) -> Meaning:
 
 def gfn(number: int) -> Meaning:
     """A guest frame number."""
-    text = f"gfn {number:#x} = gpa {number << PAGE_SHIFT:#x}"
+    text = f"gfn {number:#x} = gpa {gpa_of(Gfn(number)):#x}"
     return Meaning("guest frame number", text, tuple(_places(number)), SOURCE)
 
 

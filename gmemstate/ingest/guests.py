@@ -6,7 +6,7 @@ from gmemstate.ingest.calls import RUN
 from gmemstate.ingest.facts import LAST_PAGE, Fact
 from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker
 from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, TaskSignalled, Through, VcpuExited, detail
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
+from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, Gpa, gfn_of
 
 KVM_HC_MAP_GPA_RANGE = 12
 KVM_EXIT_HYPERCALL, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_MEMORY_FAULT = 3, 17, 39
@@ -34,7 +34,7 @@ def hypercall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.request = tracker.handle()
     thread.exit = None
     tracker.emit(
-        GuestAsked(request=thread.request, thread=thread.tid, space=_space(tracker, thread), start=gpa >> PAGE_SHIFT if whole else None,
+        GuestAsked(request=thread.request, thread=thread.tid, space=_space(tracker, thread), start=gfn_of(Gpa(gpa)) if whole else None,
                    npages=npages if whole else None, flags=fact.args["a2"], **_at(tracker, fact),
                    detail=None if whole else detail(gpa=hex(gpa), pages=hex(npages)))
     )  # fmt: skip
@@ -59,7 +59,7 @@ def run_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     reason, result = fact.args.get("exit"), fact.args.get("ret", 0)
     thread.exit_told = True
     if reason == KVM_EXIT_MEMORY_FAULT and result < 0:
-        gfn = fact.args["gpa"] >> PAGE_SHIFT if "gpa" in fact.args else None
+        gfn = gfn_of(Gpa(fact.args["gpa"])) if "gpa" in fact.args else None
         _memory_fault(
             tracker, fact, thread, -result, gfn, fact.args.get("size", 0) >> PAGE_SHIFT or None, fact.args.get("flags")
         )

@@ -10,7 +10,7 @@ from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.reports import RMP_REPORTS, at, begin, beside, numbers, put
 from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker
 from gmemstate.model.events import Event, PageLeaked, ReclaimFailed, RmpViolation, VmDead, detail
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of
 
 
 def rmpupdate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
@@ -87,7 +87,7 @@ def rmp_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "code": split.name if split else None,
         **beside(fact),
     }
-    facts["gfn"] = hex(fact.args["gpa"] >> PAGE_SHIFT)
+    facts["gfn"] = hex(gfn_of(Gpa(fact.args["gpa"])))
     return put(tracker, fact, RmpViolation(pfn=fact.args.get("pfn"), detail=detail(**facts), **at(tracker, fact)))
 
 

@@ -21,7 +21,7 @@ from gmemstate.model.events import (
     VmmSaid,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT, pages
+from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of, pages
 
 EINTR, EAGAIN, EFAULT, ENOTTY, EHWPOISON = 4, 11, 14, 25, 133
 SET_ATTRIBUTES = "KVM_SET_MEMORY_ATTRIBUTES"
@@ -171,7 +171,7 @@ def _slot(tracker: Tracker, fact: Fact) -> bool:
     if args["gpa"] + args["size"] > LAST_PAGE << PAGE_SHIFT:
         return False
     tracker.emit(
-        SlotSet(slot=args["slot"], start=args["gpa"] >> PAGE_SHIFT, npages=args["size"] >> PAGE_SHIFT, flags=args.get("flags"),
+        SlotSet(slot=args["slot"], start=gfn_of(Gpa(args["gpa"])), npages=args["size"] >> PAGE_SHIFT, flags=args.get("flags"),
                 result=-min(args["ret"], 0), detail=detail(hva=hex(args["hva"]), **_beside(fact)), **_at(tracker, fact))
     )  # fmt: skip
     return True

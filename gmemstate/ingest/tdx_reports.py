@@ -23,7 +23,7 @@ from gmemstate.model.events import (
     VmDead,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.units import Gpa, gfn_of
 
 REMOVE = 29
 UNMAP = {7: UnmapStep.BLOCK, REMOVE: UnmapStep.REMOVE, 38: UnmapStep.TRACK, 41: UnmapStep.WBINVD}
@@ -52,7 +52,7 @@ def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     status = tdx_status(fact.args["status"])
     if not status.error or status.outcome is not Outcome.FINAL:
         return False
-    leaf, gfn = seamcall_leaf(REMOVE), fact.args["gpa"] >> PAGE_SHIFT
+    leaf, gfn = seamcall_leaf(REMOVE), gfn_of(Gpa(fact.args["gpa"]))
     facts, pfn = _of_status(fact, leaf, status)
     vm = tracker.vm_of(thread)
     space = vm.handle if vm is not None else None
@@ -133,7 +133,7 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {
         "what": "access before accept",
         "gpa": hex(gpa),
-        "gfn": hex(gpa >> PAGE_SHIFT),
+        "gfn": hex(gfn_of(Gpa(gpa))),
         "vcpu": fact.args.get("vcpu"),
         **beside(fact),
     }

@@ -24,7 +24,7 @@ from gmemstate.model.events import (
     VmmSaid,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT, pages
+from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of, pages
 
 EFAULT = 14
 SEV_TERM, TDX_FATAL = 6, 7
@@ -50,7 +50,7 @@ def _place(args: dict[str, int] | Any) -> dict[str, Any]:
     gpa, size = args.get("gpa"), args.get("size")
     if gpa is None:
         return {}
-    return {"gfn": hex(gpa >> PAGE_SHIFT), "pages": size >> PAGE_SHIFT if size is not None else None}
+    return {"gfn": hex(gfn_of(Gpa(gpa))), "pages": size >> PAGE_SHIFT if size is not None else None}
 
 
 def _errno(fact: Fact) -> int | None:
@@ -106,7 +106,7 @@ def fault_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     facts = {"basis": "implied", "at": fact.words.get("at"), "host": fact.words.get("host")}
     tracker.emit(
-        MemoryFaultExit(thread=thread.tid, result=EFAULT, start=args["gpa"] >> PAGE_SHIFT, npages=args.get("size", 0) >> PAGE_SHIFT or None,
+        MemoryFaultExit(thread=thread.tid, result=EFAULT, start=gfn_of(Gpa(args["gpa"])), npages=args.get("size", 0) >> PAGE_SHIFT or None,
                         flags=args.get("flags"), detail=detail(**facts), **at(tracker, fact))
     )  # fmt: skip
     return True
@@ -135,7 +135,7 @@ def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {name: hex(args[name]) for name in ("hva", "gmem_offset") if name in args}
     fd = args.get("gmem_fd", -1)
     tracker.emit(
-        SlotSet(slot=slot, start=args["gpa"] >> PAGE_SHIFT, npages=args["size"] >> PAGE_SHIFT, flags=args["flags"], result=code,
+        SlotSet(slot=slot, start=gfn_of(Gpa(args["gpa"])), npages=args["size"] >> PAGE_SHIFT, flags=args["flags"], result=code,
                 detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **beside(fact)), **at(tracker, fact))
     )  # fmt: skip
     return True

@@ -36,7 +36,7 @@ from gmemstate.model.objects import (
     Vm,
 )
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END
+from gmemstate.model.units import END, Gfn, PageIndex
 
 HANDLERS = {**guest_handlers.HANDLERS, **conversion_handlers.HANDLERS, **page_handlers.HANDLERS}
 
@@ -190,7 +190,7 @@ class Memory:
         code = ranges.only(start, end) if ranges is not None else 0 if start < end else None
         return None if code is None else _STATES[code]
 
-    def attribute(self, vm: int, gfn: int) -> str:
+    def attribute(self, vm: int, gfn: Gfn) -> str:
         """The state of a gfn as the guest sees it, whether the VM or a guest_memfd holds the attribute."""
         return next(self.guest_runs(vm, gfn, gfn + 1)).state
 
@@ -242,21 +242,22 @@ class Memory:
 
     # --- pages
 
-    def indices(self, vm: int, start: int, end: int) -> Iterator[tuple[int, int, int, Slot]]:
+    def indices(self, vm: int, start: int, end: int) -> Iterator[tuple[int, PageIndex, PageIndex, Slot]]:
         """The parts of guest_memfds behind gfns ``[start, end)``: ``(gmem, first index, last index, slot)``."""
         guest = self.vms.get(vm)
         for slot in guest.slots.values() if guest else ():
             first, last = max(slot.start, start), min(slot.end, end)
             if slot.gmem in self.gmems and slot.index is not None and first < last:
                 shift = slot.index - slot.start
-                yield slot.gmem, first + shift, last + shift, slot
+                yield slot.gmem, PageIndex(first + shift), PageIndex(last + shift), slot
 
-    def place(self, gmem: int | None, index: int | None) -> tuple[int | None, int | None]:
+    def place(self, gmem: int | None, index: PageIndex | None) -> tuple[int | None, Gfn | None]:
         """The guest and gfn of a page of a guest_memfd, if a slot is known to hold it."""
-        for vm in self.vms.values() if gmem is not None and index is not None else ():
-            for slot in vm.slots.values():
-                if slot.gmem == gmem and slot.index is not None and 0 <= index - slot.index < slot.npages:  # type: ignore[operator]
-                    return vm.id, slot.start + index - slot.index  # type: ignore[operator]
+        if gmem is not None and index is not None:
+            for vm in self.vms.values():
+                for slot in vm.slots.values():
+                    if slot.gmem == gmem and (gfn := slot.gfn_at(index)) is not None:
+                        return vm.id, gfn
         return (self.gmems[gmem].vm if gmem in self.gmems else None), None
 
     def map_pages(self, space: int, user: int, start: int, end: int, mapped: int) -> None:

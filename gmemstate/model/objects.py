@@ -6,7 +6,7 @@ from enum import StrEnum
 from gmemstate.model.events import Cause, Dialect, EventRow, RequestPath, Through
 from gmemstate.model.machines import ENDED, NEW
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END, PAGE_SHIFT, unsigned
+from gmemstate.model.units import END, PAGE_SHIFT, Gfn, PageIndex, Pfn, unsigned
 
 KVM_MEM_GUEST_MEMFD = 4
 GUEST_MEMFD_FLAG_MMAP = 1
@@ -89,16 +89,22 @@ class Slot:
     """Gfns ``[start, start + npages)`` of a guest, backed by an hva and perhaps by a guest_memfd from ``index`` on."""
 
     id: int
-    start: int
+    start: Gfn
     npages: int
     flags: int | None
     gmem: int | None = None
-    index: int | None = None
+    index: PageIndex | None = None
 
     @property
-    def end(self) -> int:
+    def end(self) -> Gfn:
         """The gfn behind the slot."""
-        return self.start + self.npages
+        return Gfn(self.start + self.npages)
+
+    def gfn_at(self, index: PageIndex) -> Gfn | None:
+        """The gfn behind which a page of its guest_memfd is; None where the slot does not hold that page."""
+        if self.index is None or not 0 <= index - self.index < self.npages:
+            return None
+        return Gfn(self.start + index - self.index)
 
     @property
     def has_gmem(self) -> bool | None:
@@ -133,7 +139,7 @@ class Vm:
         """How people call it."""
         return f"vm{self.number}"
 
-    def slot_of(self, gfn: int) -> Slot | None:
+    def slot_of(self, gfn: Gfn) -> Slot | None:
         """The slot that holds a gfn (of address space 0 first)."""
         found = None
         for slot in self.slots.values():
@@ -300,13 +306,13 @@ class MessedUp:
     id: int
     cause: Cause
     state: str
-    pfn: int | None = None
+    pfn: Pfn | None = None
     count: int | None = 1
     """how many pages; None for at least one"""
     vm: int | None = None
     gmem: int | None = None
-    index: int | None = None
-    gfn: int | None = None
+    index: PageIndex | None = None
+    gfn: Gfn | None = None
     since: int | None = None
     last: int = 0
     detail: str | None = None

@@ -1,7 +1,8 @@
 """Pages and addresses: different things have different types, and ranges are half-open.
 
 A *gfn* numbers the pages of a guest, a *page index* those of a guest_memfd, a *pfn* those of the host;
-a *gpa* is a guest address in bytes. At run time all are plain integers; mypy keeps them apart.
+a *gpa* is a guest address in bytes. At run time all are plain integers. mypy keeps them apart where one becomes another (memslots, addresses, host pages); an
+event's column that holds the one or the other by its space is a plain integer, and so is what the range map is asked for.
 """
 
 import re
@@ -11,7 +12,6 @@ Gfn = NewType("Gfn", int)
 Gpa = NewType("Gpa", int)
 Pfn = NewType("Pfn", int)
 PageIndex = NewType("PageIndex", int)
-Seq = NewType("Seq", int)
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -24,26 +24,12 @@ PRIVATE = 0x8
 NS = 1_000_000_000
 
 
-class GfnRange(NamedTuple):
-    """The gfns ``[start, end)``."""
-
-    start: Gfn
-    end: Gfn
-
-
-class IndexRange(NamedTuple):
-    """The page indices ``[start, end)`` of a guest_memfd."""
-
-    start: PageIndex
-    end: PageIndex
-
-
-def gfn_of(gpa: int) -> Gfn:
+def gfn_of(gpa: Gpa) -> Gfn:
     """The gfn of the page that holds ``gpa`` (bytes)."""
     return Gfn(gpa >> PAGE_SHIFT)
 
 
-def gpa_of(gfn: int) -> Gpa:
+def gpa_of(gfn: Gfn) -> Gpa:
     """The first byte of ``gfn``."""
     return Gpa(gfn << PAGE_SHIFT)
 

@@ -6,7 +6,7 @@ from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import ACTOR, VALUE, Access, T, User, details
 from gmemstate.model.machines import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.objects import Conversion, Request, Vm, slot_number
-from gmemstate.model.units import END, PAGE_SHIFT, duration, seconds, span
+from gmemstate.model.units import END, Gfn, duration, gpa_of, seconds, span
 from gmemstate.postmortem import shortage, words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene, first_unmap, hva_range
@@ -118,7 +118,7 @@ def refused(history: History, seen: Scene, incident: Incident) -> Story:
 
 def _asked(request: Request) -> str:
     odd = details(request.detail)
-    gpa = odd.get("gpa", "?") if request.start is None else f"{request.start << PAGE_SHIFT:#x}"
+    gpa = odd.get("gpa", "?") if request.start is None else f"{gpa_of(Gfn(request.start)):#x}"
     pages = int(odd["pages"], 16) if request.npages is None and "pages" in odd else request.npages
     return f"MAP_GPA_RANGE gpa {gpa}, {'? pages' if pages is None else words.count(pages, 'page')}"
 

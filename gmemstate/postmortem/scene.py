@@ -33,7 +33,7 @@ from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion, Slot
 from gmemstate.model.record import Record
-from gmemstate.model.units import END, PAGE_SHIFT
+from gmemstate.model.units import END, PAGE_SHIFT, Gfn
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.kinds import Kind
 
@@ -147,7 +147,7 @@ def _before(memory: Memory, conversion: Conversion) -> list[StateRun]:
 def _no_memory(memory: Memory, row: EventRow) -> str:
     """Why a fault on a page found no memory behind it."""
     vm = memory.vms.get(row[SPACE] or 0)
-    slot = vm.slot_of(row[START]) if vm is not None and row[START] is not None else None
+    slot = vm.slot_of(Gfn(row[START])) if vm is not None and row[START] is not None else None
     if slot is None:
         return NO_SLOT
     return NO_GMEM if slot.has_gmem is False else CLOSED

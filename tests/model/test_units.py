@@ -1,30 +1,50 @@
 """Units: pages, addresses and times are what their names say, and text is read as it is printed."""
 
-from typing import NewType, get_type_hints
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mypy import api
 
 from gmemstate.model import units
 
 U64 = st.integers(0, 2**64 - 1)
 
 
-def test_each_number_of_a_page_has_a_type_of_its_own() -> None:
-    """A type checker keeps NewTypes apart: a gfn is no pfn, and bytes are no pages."""
-    kinds = (units.Gfn, units.Gpa, units.Pfn, units.PageIndex, units.Seq)
-    assert len(set(kinds)) == 5
-    assert all(isinstance(kind, NewType) and kind.__supertype__ is int for kind in kinds)
-    assert get_type_hints(units.gfn_of)["return"] is units.Gfn
-    assert get_type_hints(units.gpa_of)["return"] is units.Gpa
-    assert set(get_type_hints(units.GfnRange).values()) == {units.Gfn}
-    assert set(get_type_hints(units.IndexRange).values()) == {units.PageIndex}
+MIXED = """
+from gmemstate.model.memory import Memory
+from gmemstate.model.objects import Slot, Vm
+from gmemstate.model.units import Gfn, Gpa, PageIndex, Pfn, gfn_of, gpa_of
+
+def mixed(memory: Memory, vm: Vm, slot: Slot, gfn: Gfn, gpa: Gpa, pfn: Pfn, index: PageIndex) -> None:
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("fits", "mixed"),
+    [
+        ("gfn_of(gpa)", "gfn_of(gfn)"),
+        ("gpa_of(gfn)", "gpa_of(gpa)"),
+        ("vm.slot_of(gfn)", "vm.slot_of(pfn)"),
+        ("slot.gfn_at(index)", "slot.gfn_at(gfn)"),
+        ("memory.place(1, index)", "memory.place(1, gfn)"),
+        ("memory.attribute(1, gfn)", "memory.attribute(1, index)"),
+    ],
+)
+def test_a_number_of_one_kind_of_page_is_refused_where_another_is_wanted(fits: str, mixed: str, tmp_path: Path) -> None:
+    """The type checker that the project is held to tells gfns, gpas, pfns and page indices apart."""
+    file = tmp_path / "mixed.py"
+    file.write_text(MIXED.format(f"{fits}\n    {mixed}  # type: ignore[arg-type]"))
+    options = ["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path.parent / 'mypy'}"]
+    out, err, code = api.run([*options, str(file)])
+    assert (code, err) == (0, ""), out  # a complaint that is not made would be an unused ignore
 
 
 @given(U64)
 def test_a_gpa_lies_in_its_page(gpa: int) -> None:
-    gfn = units.gfn_of(gpa)
+    gfn = units.gfn_of(units.Gpa(gpa))
     assert units.gpa_of(gfn) <= gpa < units.gpa_of(gfn) + 4096
 
 

@@ -43,6 +43,7 @@ from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, MAPPED, NO_ANSWER, POISONED_PAGE
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+from gmemstate.model.units import PageIndex
 
 EACCES = 13
 HUGE = (512, 512 * 512)
@@ -316,7 +317,7 @@ def the_guest_is_no_obstacle(at: Moment) -> Looks:
     conversion, (start, end) = at.conversion, at.pages
     if not at.simulated or conversion is None or conversion.through is not Through.GMEM_IOCTL or not at.row[RESULT]:
         return
-    vm, gfn = at.memory.place(at.space, start)
+    vm, gfn = at.memory.place(at.space, PageIndex(start))
     if _held(at, start):
         yield FINE
     elif vm is not None and gfn is not None and at.memory.mapped(vm, User.GUEST, gfn) == MAPPED:

@@ -36,7 +36,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.machines import PRIVATE
 from gmemstate.model.objects import HOLE, Gmem, Slot, Source, Vm
-from gmemstate.model.units import END, unsigned
+from gmemstate.model.units import END, Gfn, PageIndex, unsigned
 
 if TYPE_CHECKING:
     from gmemstate.model.memory import Memory
@@ -155,7 +155,7 @@ def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
         vm.ghosts.append(old)
     if not row[NPAGES] or row[START] is None:
         return
-    slot = Slot(row[ACTOR], row[START], row[NPAGES], row[VALUE])
+    slot = Slot(row[ACTOR], Gfn(row[START]), row[NPAGES], row[VALUE])
     if old is not None and (old.start, old.npages) == (slot.start, slot.npages):
         slot.gmem, slot.index = old.gmem, old.index
     vm.slots[slot.id] = slot
@@ -211,7 +211,8 @@ def gmem_bound(memory: "Memory", seq: int, row: EventRow) -> None:
         return
     for slot in vm.slots.values():
         if slot.start == row[START] and slot.npages == row[NPAGES]:
-            slot.gmem, slot.index = row[ACTOR] if row[ACTOR] is not None else slot.gmem, row[VALUE]
+            slot.gmem = row[ACTOR] if row[ACTOR] is not None else slot.gmem
+            slot.index = None if row[VALUE] is None else PageIndex(row[VALUE])
     if (gmem := memory.gmems.get(row[ACTOR] or 0)) and gmem.vm is None:
         gmem.vm = vm.id
 

@@ -1,7 +1,7 @@
 """Faults, backing pages, poison, and what makes a host page messed up."""
 
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gmemstate.model.events import (
     ACTOR,
@@ -38,7 +38,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, UNMAPPED, FaultClass, FaultExit, MessedUp
-from gmemstate.model.units import END
+from gmemstate.model.units import END, Gfn, PageIndex, Pfn
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
     vm = memory.vms.get(fault.space or 0)
     if vm is None or fault.start is None:
         return FaultClass.UNKNOWN
-    slot = vm.slot_of(fault.start)
+    slot = vm.slot_of(Gfn(fault.start))
     if slot is None:
         known = memory.slots_known(vm) or _saw_deletion(vm.ghosts, fault.start)
         return FaultClass.UNBACKED if known else FaultClass.UNKNOWN
@@ -103,7 +103,7 @@ def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
         return FaultClass.UNBACKED
     if gmem is not None and gmem.inplace and not fault.private:
         return FaultClass.UNKNOWN  # a closed file counts as shared, and nobody may have seen it closed
-    state = memory.attribute(vm.id, fault.start)
+    state = memory.attribute(vm.id, Gfn(fault.start))
     if fault.private is not None and state in (SHARED, PRIVATE) and (state == PRIVATE) != fault.private:
         return FaultClass.MISMATCH
     return FaultClass.UNKNOWN
@@ -125,11 +125,26 @@ def punched(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.back(space, start, end, PRESENT)
 
 
+def pfn_in(row: EventRow) -> Pfn | None:
+    """The host page that an event names as its value."""
+    return cast("Pfn | None", row[VALUE])
+
+
+def gfn_in(row: EventRow) -> Gfn | None:
+    """The page that an event of a guest is about."""
+    return cast("Gfn | None", row[START])
+
+
+def index_in(row: EventRow) -> PageIndex | None:
+    """The page that an event of a guest_memfd is about."""
+    return cast("PageIndex | None", row[START])
+
+
 def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
     space, start = row[SPACE], row[START]
     if space is not None and start is not None:
         memory.back(space, start, start + (row[NPAGES] or 1), POISONED_PAGE)
-    place = memory.place(space, start)
+    place = memory.place(space, index_in(row))
     key = next(
         (
             entry.id
@@ -140,8 +155,8 @@ def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
     )
     if key is not None:
         entry = memory.messed_up[key]
-        entry.pfn = entry.pfn if entry.pfn is not None else row[VALUE]
-        entry.index = entry.index if entry.index is not None else start
+        entry.pfn = entry.pfn if entry.pfn is not None else pfn_in(row)
+        entry.index = entry.index if entry.index is not None else index_in(row)
         entry.gmem = entry.gmem if entry.gmem is not None else space
         entry.vm, entry.gfn = (entry.vm, entry.gfn) if entry.gfn is not None else place
         memory.mark(entry, "marked", seq)
@@ -151,11 +166,11 @@ def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
         seq,
         Cause.POISONED,
         "trusted",
-        row[VALUE],
+        pfn_in(row),
         count,
         place[0],
         space,
-        start,
+        index_in(row),
         place[1],
         row[T],
         detail=row[DETAIL],
@@ -192,11 +207,11 @@ def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         seq,
         Cause.UNUSABLE_PRIVATE,
         "trusted",
-        row[VALUE],
+        pfn_in(row),
         1,
         row[SPACE],
         since=row[T],
-        gfn=row[START],
+        gfn=gfn_in(row),
         detail=row[DETAIL],
         source=row[SOURCE],
     )
@@ -212,16 +227,16 @@ def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         seq,
         cause,
         "trusted",
-        row[VALUE],
+        pfn_in(row),
         count,
         row[SPACE],
-        gfn=row[START],
+        gfn=gfn_in(row),
         since=row[T],
         detail=row[DETAIL],
         source=row[SOURCE],
     )
     if row[SPACE] in memory.gmems:
-        entry.gmem, entry.index = row[SPACE], row[START]
+        entry.gmem, entry.index = row[SPACE], index_in(row)
         entry.vm, entry.gfn = memory.place(entry.gmem, entry.index)
     memory.mark(entry, "marked", seq)
     if conversion := memory.conversions.get(row[CONVERSION] or 0):
@@ -234,7 +249,7 @@ def page_leaked(memory: "Memory", seq: int, row: EventRow) -> None:
         seq,
         Cause.LEAKED_BY_KERNEL,
         "trusted",
-        row[START],
+        Pfn(row[START] or 0),
         row[NPAGES],
         row[SPACE],
         since=row[T],
@@ -250,7 +265,7 @@ def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         seq,
         Cause.RECLAIM_REFUSED,
         "trusted",
-        row[VALUE],
+        pfn_in(row),
         count,
         row[SPACE],
         since=row[T],

@@ -247,6 +247,8 @@ class Event:
 
 KINDS: dict[int, type[Event]] = {}
 BY_NAME: dict[str, type[Event]] = {}
+WORDS: dict[int, tuple[tuple[int, frozenset[int]], ...]] = {}
+"""for each kind with enumerations: their columns, and the words that they have"""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=())
@@ -270,6 +272,10 @@ def _kind(
         }
         kind.row = _row_maker(kind.code, kind.columns, enums)
         kind.enums = enums
+        if enums:
+            WORDS[kind.code] = tuple(
+                (COLUMNS.index(kind.columns[name]), frozenset(map(int, enum))) for name, enum in enums.items()
+            )
         KINDS[kind.code] = BY_NAME[kind.name] = kind
         return kind
 
@@ -296,6 +302,11 @@ def _row_maker(code: int, columns: dict[str, str], enums: dict[str, Any]) -> Cal
             parts.append(f"e.{field}")
     made: Callable[[Event], EventRow] = eval(f"lambda e: ({', '.join(parts)})", {"signed": signed})
     return made
+
+
+def foreign(row: EventRow) -> bool:
+    """Whether an event of a known kind holds a word that its enumeration does not have: a newer version wrote it, or nobody."""
+    return any(row[column] not in words for column, words in WORDS.get(row[KIND], ()))
 
 
 def event_of(row: EventRow) -> Event:

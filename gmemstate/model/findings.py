@@ -62,7 +62,7 @@ CATALOGUE = {
     ),
     "UNKNOWN-KIND": Code(
         Severity.ERROR,
-        "an event has a kind that this version does not know",
+        "an event is of a kind, or of a sort of its kind, that this version does not know",
         "read the record with the version that wrote it, or a newer one",
     ),
     "UNKNOWN-CONVERSION": Code(

@@ -6,7 +6,21 @@ The fold is deterministic and goes in seq order. A bad history makes findings, n
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gmemstate.model.events import KIND, KINDS, SEQ, SOURCE, SPACE, Capability, Dialect, Event, EventRow, T, User
+from gmemstate.model.events import (
+    KIND,
+    KINDS,
+    SEQ,
+    SOURCE,
+    SPACE,
+    WORDS,
+    Capability,
+    Dialect,
+    Event,
+    EventRow,
+    T,
+    User,
+    foreign,
+)
 from gmemstate.model.findings import Finding, unexpected
 from gmemstate.model.fold import conversions as conversion_handlers
 from gmemstate.model.fold import guests as guest_handlers
@@ -110,13 +124,15 @@ class Memory:
         for row in rows:
             seq, kind, space = row[SEQ], row[KIND], row[SPACE]
             handler = handlers.get(kind)
-            if handler is not None:
+            if handler is not None and not (kind in WORDS and foreign(row)):
                 if late and row[SOURCE] in late:
                     self._moving = not self._is_late(row)
                 handler(self, seq, row)
                 self._moving = True
             elif kind not in KINDS:
                 self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
+            elif handler is not None:
+                self.find("UNKNOWN-KIND", seq, f"a {KINDS[kind].name} of a sort that this version does not know")
             if space is not None:
                 last_of[space] = seq
             self.seq = seq

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
@@ -54,6 +54,7 @@ _Typed = Callable[[Any, Sequence[RangeMap]], Any]
 
 @cache
 def _reader(hint: Any) -> _Typed:
+    hint = getattr(hint, "__supertype__", hint)  # a NewType is read as what it is at run time
     if hint in (int, str, bool, NoneType):
         return _scalar(hint)
     if hint is RangeMap:
@@ -89,7 +90,7 @@ def _page(data: Any, _: Sequence[RangeMap]) -> int:
 
 
 def _container(origin: Any, args: tuple[Any, ...]) -> _Typed:
-    if origin is UnionType:
+    if origin in (Union, UnionType):  # that of a NewType is the former
         readers = [(_reader(arg), arg) for arg in args if arg is not NoneType]
         (only, _), optional = readers[0], NoneType in args
         return lambda data, maps: None if data is None and optional else only(data, maps)

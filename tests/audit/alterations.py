@@ -216,6 +216,9 @@ def _of_nobody(story: Kept) -> None:
 def _from_the_future(story: Kept) -> None:
     story.apply((story.seq + 1, None, 250, *[None] * 10))
     story.apply((story.seq + 1, None, e.ConvertAsked.code + (7 << 8), *[None] * 10))
+    row = [story.seq + 1, *e.PrivateUnmapFailed(step=e.UnmapStep.REMOVE, pfn=0x1000).row()[1:]]
+    row[e.ACTOR] = 99
+    story.apply(tuple(row))  # type: ignore[arg-type]
 
 
 def _two_results(story: Kept) -> None:

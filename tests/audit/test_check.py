@@ -130,7 +130,11 @@ def test_a_history_that_cannot_be_is_found_in_a_record_that_is_whole(tmp_path: P
 def test_an_event_of_a_newer_version_is_named_with_its_version(tmp_path: Path) -> None:
     where = forged(tmp_path / "vm.db", told(HISTORIES["UNKNOWN-KIND"]))  # type: ignore[arg-type]
     texts = [finding.text for finding in checked(where).findings]
-    assert texts == ["event kind 250 of version 1 is unknown", "event kind 40 of version 8 is unknown"]
+    assert texts == [
+        "event kind 250 of version 1 is unknown",
+        "event kind 40 of version 8 is unknown",
+        "a private_unmap_failed of a sort that this version does not know",
+    ]
 
 
 def test_a_broken_invariant_is_a_finding(tmp_path: Path) -> None:

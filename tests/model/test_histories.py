@@ -179,6 +179,18 @@ def test_an_event_of_a_newer_version_is_a_finding_not_a_crash() -> None:
     assert story.codes() == ["UNKNOWN-KIND"]
 
 
+@pytest.mark.parametrize("kind", [e.KINDS[code] for code in sorted(e.WORDS)], ids=lambda kind: kind.name)
+def test_a_word_of_a_newer_version_is_a_finding_not_a_crash(kind: type[e.Event]) -> None:
+    for column, words in e.WORDS[kind.code]:
+        story = Story()
+        row = [story.seq + 1, None, kind.code, *[None] * 10]
+        for other, known in e.WORDS[kind.code]:
+            row[other] = min(known)
+        row[column] = max(words) + 1
+        story.apply(tuple(row))  # type: ignore[arg-type]
+        assert story.codes() == ["UNKNOWN-KIND"]
+
+
 # --- mappings and messed-up pages
 
 

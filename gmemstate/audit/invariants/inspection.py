@@ -16,6 +16,7 @@ from gmemstate.model.events import (
     SEQ,
     SPACE,
     VALUE,
+    WORDS,
     AttrsStored,
     ConvertReturned,
     Dialect,
@@ -32,6 +33,7 @@ from gmemstate.model.events import (
     Through,
     UnmapStep,
     details,
+    foreign,
 )
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.memory import Memory
@@ -118,6 +120,9 @@ class Inspection:
         at, kinds, conversions = self._at, self._record.kinds, self._memory.conversions
         for row in rows:
             kind, key = row[KIND], row[CONVERSION]
+            if kind in WORDS and foreign(row):
+                yield row
+                continue
             kinds.add(kind)
             at.turn_to(row)
             if kind in BEFORE and (judges := BEFORE[kind][at.dialect]):

@@ -7,7 +7,7 @@ import click
 
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
-from gmemstate.cli.options import at_option, json_option, reading
+from gmemstate.cli.options import at_option, finish, json_option, reading
 from gmemstate.model.errors import UsageError
 from gmemstate.model.units import Gpa, gfn_of
 
@@ -55,7 +55,7 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
             for seq, event in answer.events:
                 shown_by = teller.evidence(event)
                 click.echo(f"{seq:>6} {seconds(event.t):>14}  {teller.tell(event)}{f'  [{shown_by}]' if shown_by else ''}")
-    return Exit.CLEAN if answer.facts.state not in ("unknown", "torn") else Exit.INCOMPLETE
+    return finish(then, also=answer.facts.state in ("unknown", "torn"))
 
 
 def _address(text: str) -> tuple[str, int]:

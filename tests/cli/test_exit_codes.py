@@ -66,8 +66,9 @@ def test_what_cannot_be_asked_is_2_with_the_way_to_ask_it(words: tuple[str, ...]
 
 def test_missing_evidence_is_3_and_says_what_is_missing(tmp_path: Path) -> None:
     cut = ledger_of(tmp_path, "ip_lost_overrun")
-    for verb in ("conversions", "requests", "state", "messed-up", "status", "replay"):
-        ran = say("--db", cut, verb)
+    asked = (("conversions",), ("requests",), ("state",), ("messed-up",), ("status",), ("replay",), ("why", "idx:0"))
+    for words in asked:
+        ran = say("--db", cut, *words)
         assert ran.code == 3
         assert "incomplete: ip_lost_overrun.txt.gz:3: 3139 events lost" in ran.err
     ran = say("--db", cut, "postmortem")

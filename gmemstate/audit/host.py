@@ -227,5 +227,6 @@ def _answer(guests: Guests, entries: tuple[MessedUp, ...], doubts: tuple[Doubt, 
         guests,
         Advice.YES,
         "",
-        "nothing on record speaks against it" + (f"; at least {lost * PAGE_SIZE >> 10} KiB of memory are lost" if lost else ""),
+        "nothing in the kernel log that was read speaks against it, which counts as far back as it goes"
+        + (f"; at least {lost * PAGE_SIZE >> 10} KiB of memory are lost" if lost else ""),
     )

@@ -13,7 +13,7 @@ _LINE = re.compile(
     rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?(?:\d+\) +)?(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|"
     r"(?: +[^ |]{4,8} +\|)?(?: ++(?:[+!#*@$] ++)?(?:\d+\.\d+ us ++)?\|)?(?P<body> .*)"
 ).fullmatch
-_OTHER_LINE = re.compile(r" *(?:\d+\.\d+ \| +)?\d+\) .*|[- ]*-{10,}[- ]*").fullmatch
+_OTHER_LINE = re.compile(r" *(?:\d+\.\d+ \| +)?\d+\) .*|(?=[- ]*-{10})[- ]*+").fullmatch
 _CALL = re.compile(r" *+([\w.]++)(?: \[\w++\])?+\((.*)\)(?: (\{)|;)(?: */\*([^*]*+)\*/)?$").match
 _END = re.compile(r" *+\}(?: */\*([^*]*+)\*/)?$").match
 _NAME = re.compile(r" ([A-Za-z_][\w.]*+)(?!=)").match

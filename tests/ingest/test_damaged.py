@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gmemstate.audit import views
-from gmemstate.ingest.facts import LAST_PAGE, NEEDS
+from gmemstate.ingest.facts import LAST_PAGE, NEEDS, Marker
 from gmemstate.ingest.ftrace import FtraceReader
+from gmemstate.ingest.readers import Chooser
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import GmemstateError
 from tests.traces import CASES, Read, lines_of, read_lines
@@ -192,3 +193,12 @@ def test_a_guest_that_asks_for_more_pages_than_there_are_is_on_record(npages: st
     ask_everything(read)
     (request,) = views.requests(read.history)
     assert (request["gpa"], request["pages"]) == ("0x1000", int(npages, 16))
+
+
+@pytest.mark.parametrize("piece", ["-", "- ", " ", "1", "=", "a-1 ", "| ", "[ "])
+def test_the_time_for_a_line_grows_with_its_length_and_no_faster(piece: str) -> None:
+    """A line is read by patterns that do not try again what has failed: this would not end in a lifetime."""
+    for before in ("", " a-1 [000] 1.1: ", "[    1.1] "):
+        chooser = Chooser()
+        for number in (1, 2):
+            assert not isinstance(chooser.parse(number, before + piece * (200_000 // len(piece)) + " x~"), Marker)

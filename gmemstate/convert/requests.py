@@ -6,7 +6,7 @@ from errno import EAGAIN, EINVAL
 from gmemstate.convert.simulation import VCPU, Simulation
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
-from gmemstate.model.fold.conversions import KVM_EXIT_HYPERCALL
+from gmemstate.model.fold.requests import KVM_EXIT_HYPERCALL
 from gmemstate.model.machines import PRIVATE
 from gmemstate.model.units import Gfn, gpa_of
 

@@ -25,6 +25,7 @@ from gmemstate.model.findings import Finding, unexpected
 from gmemstate.model.fold import conversions as conversion_handlers
 from gmemstate.model.fold import guests as guest_handlers
 from gmemstate.model.fold import pages as page_handlers
+from gmemstate.model.fold import requests as request_handlers
 from gmemstate.model.machines import (
     CONVERSION,
     MESSED_UP,
@@ -52,7 +53,12 @@ from gmemstate.model.objects import (
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, Gfn, PageIndex
 
-HANDLERS = {**guest_handlers.HANDLERS, **conversion_handlers.HANDLERS, **page_handlers.HANDLERS}
+HANDLERS = {
+    **guest_handlers.HANDLERS,
+    **conversion_handlers.HANDLERS,
+    **request_handlers.HANDLERS,
+    **page_handlers.HANDLERS,
+}
 
 _STATES = RANGE.states
 _CODES = {state: code for code, state in enumerate(_STATES)}

@@ -210,7 +210,6 @@ class Conversion:
     """its items of work (RFC v2), where they are on record"""
     answers: tuple[EventRow, ...] = ()
     """the users that unmapped for it, as they answered"""
-    bad_page: int | None = None
     references: int | None = None
     expected: int | None = None
     suspects: int = 0
@@ -269,8 +268,6 @@ class Request:
     path: RequestPath
     detail: str | None
     asked: int | None
-    reached_vmm: int | None = None
-    """when KVM handed it to the VMM (ns); None if that was not seen"""
     was_exit: bool = False
     answered: int | None = None
     result: int | None = None

@@ -5,7 +5,7 @@ into batches, so a fold can be compared with it.
 
 ===========  =====================================================================================================
 magic        ``b"gmemstate snapshot 1\\n"``
-digest       SHA-256 of the content (32 bytes)
+digest       SHA-256 of all that follows (32 bytes)
 content      compressed by zlib: the length of the facts (u32), the facts as JSON (the version of the fold, the seq, the hash of the
              batch that ends there, the latest time up to there, and the memory), then each map of pages: the number of its runs
              (u64), the lengths of all runs but the last (u64 each) and their values (a byte each)
@@ -19,7 +19,8 @@ import zlib
 from typing import Any, NamedTuple, get_type_hints
 
 from gmemstate.model.errors import GmemstateError
-from gmemstate.model.fold.conversions import KIND_OF, UNSEEN
+from gmemstate.model.fold.conversions import KIND_OF
+from gmemstate.model.fold.requests import UNSEEN
 from gmemstate.model.machines import CONVERSION, MESSED_UP, RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import MAPPED, POISONED_PAGE, Conversion, FaultExit, Gmem, MessedUp, Request, Source, Vm
@@ -27,7 +28,7 @@ from gmemstate.model.plain import plain, reader
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
 
-FOLD = 5
+FOLD = 6
 """The version of the fold: raised whenever the same events make another memory, so that older snapshots count no more."""
 
 MAGIC = b"gmemstate snapshot 1\n"
@@ -74,8 +75,8 @@ class _Plain(NamedTuple):
 
 def encode(snapshot: Snapshot) -> bytes:
     """A snapshot as bytes."""
-    content = content_of(snapshot)
-    return MAGIC + hashlib.sha256(content).digest() + zlib.compress(content, 1)
+    packed = zlib.compress(content_of(snapshot), 1)
+    return MAGIC + hashlib.sha256(packed).digest() + packed
 
 
 def content_of(snapshot: Snapshot) -> bytes:
@@ -126,13 +127,15 @@ def content_in(data: bytes) -> bytes:
     if not data.startswith(MAGIC):
         raise ValueError("it begins differently")
     digest, packed = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
+    if hashlib.sha256(packed).digest() != digest:
+        raise ValueError("it does not fit its digest")
     unpacker = zlib.decompressobj()
     try:
         content = unpacker.decompress(packed, MOST)
     except zlib.error as error:
         raise ValueError(str(error)) from None
-    if not unpacker.eof or unpacker.unused_data or hashlib.sha256(content).digest() != digest:
-        raise ValueError("it does not fit its digest")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("it is larger than any memory, or has more behind its end")
     return content
 
 

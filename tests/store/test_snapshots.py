@@ -176,7 +176,8 @@ def test_large_memories_are_kept_less_often(place: Place, monkeypatch: pytest.Mo
 
 def reseal(content: bytes) -> bytes:
     """A snapshot with another content and the digest that fits it."""
-    return MAGIC + sha256(content).digest() + zlib.compress(content)
+    packed = zlib.compress(content)
+    return MAGIC + sha256(packed).digest() + packed
 
 
 def content(data: bytes) -> bytes:

@@ -1,0 +1,141 @@
+"""Requests: what a guest asks for, what it is told, and which conversions were asked because of it."""
+
+from typing import TYPE_CHECKING
+
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    LINE,
+    NPAGES,
+    RESULT,
+    SOURCE,
+    SPACE,
+    START,
+    VALUE,
+    Capability,
+    EventRow,
+    GuestAnswered,
+    GuestAsked,
+    RequestPath,
+    T,
+    VcpuExited,
+)
+from gmemstate.model.objects import Conversion, FaultClass, FaultExit, Request, Source, Trigger
+from gmemstate.model.units import END
+
+if TYPE_CHECKING:
+    from gmemstate.model.memory import Memory
+
+KVM_EXIT_HYPERCALL = 3
+UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
+"""What a thread was told by an exit for a hypercall that is not on record."""
+
+
+def guest_asked(memory: "Memory", seq: int, row: EventRow) -> None:
+    key = (row[SOURCE], row[ACTOR] or 0)
+    old = memory.requests.get(memory.open_request.get(key, 0))
+    if old is not None and not old.ended:
+        old.unanswered, old.last = True, seq
+        memory.changed_requests.add(old.id)
+    request = Request(seq, row[SOURCE], row[SPACE], row[ACTOR] or 0, row[START], row[NPAGES], row[VALUE],
+                      RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE], last_line=row[LINE], last=seq)  # fmt: skip
+    memory.requests[seq] = request
+    memory.open_request[key] = seq
+    memory.exits[key] = request
+    memory.changed_requests.add(seq)
+
+
+def vcpu_exited(memory: "Memory", seq: int, row: EventRow) -> None:
+    key = (row[SOURCE], row[ACTOR] or 0)
+    request = memory.requests.get(memory.open_request.get(key, 0))
+    if row[VALUE] == KVM_EXIT_HYPERCALL and request is not None and not request.ended:
+        request.was_exit, request.last = True, seq
+        request.last_line = row[LINE] if row[LINE] is not None else request.last_line
+        if request.space is None:
+            request.space = row[SPACE]
+        memory.exits[key] = request
+        memory.changed_requests.add(request.id)
+        return
+    memory.exits[key] = UNSEEN if row[VALUE] == KVM_EXIT_HYPERCALL else None
+
+
+def guest_answered(memory: "Memory", seq: int, row: EventRow) -> None:
+    request = memory.requests.get(row[CONVERSION] or 0)
+    if request is None or request.ended:
+        return
+    request.result, request.answered, request.last = row[RESULT], row[T], seq
+    request.last_line = row[LINE] if row[LINE] is not None else request.last_line
+    if request.space is None:
+        request.space = row[SPACE]
+    memory.exits[(request.source, request.thread)] = None
+    memory.changed_requests.add(request.id)
+
+
+def find_trigger(memory: "Memory", conversion: Conversion, source: Source | None) -> None:
+    """Why the conversion is asked: from what its thread, or else any vCPU of its source, was last told by KVM."""
+    if source is None:
+        return
+    if source.read:
+        source.read = False  # it has grown: what its end had cut off goes on
+        for other in memory.conversions.values():
+            other.last = conversion.last if other.source == source.id else other.last
+    if conversion.thread is None or conversion.start is None or conversion.gapped:
+        return
+    key = (source.id, conversion.thread)
+    if key in memory.exits:
+        told = memory.exits[key]
+        if not _of_this_guest(memory, told, conversion):
+            return
+        conversion.trigger, conversion.request = _trigger_of(memory, told, conversion)
+        if conversion.request is not None:
+            request = memory.requests[conversion.request]
+            request.conversions.append(conversion.id)
+            memory.changed_requests.add(request.id)
+    elif not source.gaps and (vm := memory.guest_of(conversion)) and vm.made and Capability.EXITS in memory.shows(conversion):
+        # The record reaches back to the beginning of the guest, and so to all that its vCPUs were told.
+        others = [told for (of, _), told in memory.exits.items() if of == source.id]
+        if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
+            conversion.trigger = Trigger.VMM
+
+
+def _of_this_guest(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> bool:
+    """Whether what a thread was last told is of the guest that it now converts; a thread may have made several.
+
+    Where a line names no guest it is the only one of its thread.
+    """
+    if told is None or told is UNSEEN:
+        return True
+    guest = memory.vm_of(conversion)
+    if told.space is not None and guest is not None:
+        return told.space == guest
+    living = {vm.pointer: vm for vm in memory.vms.values() if vm.source == conversion.source and vm.gone != "destroyed"}
+    own = {vm.id for vm in living.values() if vm.thread == conversion.thread}
+    return len(own | {space for space in (told.space, guest) if space is not None}) <= 1
+
+
+def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
+    if told is None:
+        return Trigger.VMM, None
+    if told.start is None:
+        return Trigger.UNKNOWN, None
+    wanted = [(told.start, told.start + (told.npages or 1))]
+    placed = True
+    if not conversion.in_vm:
+        guest = told.space if told.space is not None else memory.vm_of(conversion)
+        parts = list(memory.indices(guest or 0, *wanted[0]))
+        placed = conversion.space is not None and sum(last - first for _, first, last, _ in parts) == (told.npages or 1)
+        wanted = [(first, last) for gmem, first, last, _ in parts if gmem == conversion.space]
+    end = conversion.end or END
+    if not any(start < end and (conversion.start or 0) < stop for start, stop in wanted):
+        return (Trigger.VMM if placed else Trigger.UNKNOWN), None
+    if isinstance(told, Request):
+        return (Trigger.GUEST_REQUEST, told.id) if not told.ended else (Trigger.VMM, None)
+    return (Trigger.FAULT_MISMATCH if told.kind is FaultClass.MISMATCH else Trigger.VMM_AFTER_FAULT), None
+
+
+HANDLERS = {
+    GuestAsked.code: guest_asked,
+    VcpuExited.code: vcpu_exited,
+    GuestAnswered.code: guest_answered,
+}

@@ -119,7 +119,7 @@ def test_a_full_disk_stops_before_the_batch_that_does_not_fit(path: Path) -> Non
         "    for n in range(10_000):\n"
         "        done = ledger.record(*conversion(2, 16 * n))\n"
         "except CannotWrite as error:\n"
-        "    print(done.seq, error)\n"
+        "    print(done.seq, error, flush=True)\n"
         "os._exit(0)\n",
         str(path),
     )

@@ -1,9 +1,8 @@
 """One source on its way into a record: its events, what is on record of them already, and what came of it."""
 
 import contextlib
-import shlex
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from gmemstate.ingest.clocks import Calls, Distance
@@ -291,11 +290,6 @@ def stored_rows(record: StoredRecord, info: SourceInfo | None) -> Generator[Even
 def _is_own(row: EventRow, source: int) -> bool:
     compared = row[KIND] == ClockPair.code and row[ACTOR] is not None
     return row[SOURCE] == source and not compared and (row[KIND], row[ACTOR]) != (Gap.code, GapKind.LATE)
-
-
-def in_order(names: Iterable[str]) -> str:
-    """The command that reads sources together, in the order of time."""
-    return f"`gmemstate --db NEW.db ingest {' '.join(shlex.quote(name) for name in names)}`"
 
 
 def pauses(record: StoredRecord, info: SourceInfo) -> Iterator[int]:

@@ -53,6 +53,11 @@ class SourceFacts:
         return self.account.get("damage") if self.account else "its reading has not come to an end"
 
 
+def in_order(names: Iterable[str]) -> str:
+    """The command that reads sources together, in the order of time."""
+    return f"`gmemstate --db NEW.db ingest {' '.join(shlex.quote(name) for name in names)}`"
+
+
 class Moment:
     """What is true behind one event. What happened before is another question (:class:`gmemstate.audit.history.History`)."""
 
@@ -107,10 +112,6 @@ class Moment:
             reasons.append("no event is on record: `gmemstate ingest FILE` reads a trace")
         return reasons
 
-    def in_order(self) -> str:
-        """The command that reads all sources together, in the order of time."""
-        return f"`gmemstate --db NEW.db ingest {' '.join(shlex.quote(source.name) for source in self.sources.values())}`"
-
     def labels(self) -> dict[int, str]:
         """For each source the shortest tail of its name that tells it from the others."""
         paths = {source.id: source.name.split("/") for source in self.sources.values()}
@@ -133,7 +134,7 @@ class Moment:
         if source.late is not None:
             yield (
                 f": what it says up to {seconds(source.late)} s came later than what is on record of that time: it bears witness and "
-                f"moves no page; {self.in_order()} has all in order"
+                f"moves no page; {in_order(source.name for source in self.sources.values())} has all in order"
             )
         if len(source.gaps) > GAPS:
             lines = ", ".join(str(line) for line, _ in source.gaps[:GAPS])

@@ -34,9 +34,10 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
         raise UsageError("--follow reads one file; begin one `gmemstate ingest --follow` for each (they may share a ledger)")
     if follow or (files == ("-",) and following.is_pipe()):
         return _follow(db, files[0], as_json=as_json)
+    from gmemstate.audit.moment import in_order
     from gmemstate.ingest.lines import printable
     from gmemstate.ledger import Ledger
-    from gmemstate.sources import Ingested, Refused, in_order
+    from gmemstate.sources import Ingested, Refused
 
     codes, done = [Exit.CLEAN], []
     # A trace can be read again, so only the end has to be durable.

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Account:
         }
 
 
-class Framing:
+class Framing(ABC):
     """Cuts what is read of one source into lines, and knows the source again by its first bytes.
 
     ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the source ended early,
@@ -114,6 +115,7 @@ class Framing:
         whole.update(self._given[: self.offset - self._hashed])
         return whole.hexdigest()
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
 
@@ -154,9 +156,9 @@ class Framing:
         if rest and self.damage is None and not self.stopped:
             self.damage = "the last line has no end"
 
+    @abstractmethod
     def _chunks(self) -> Iterator[bytes | None]:
         """The bytes of the source, those of ``_first`` before the others; None where the lines so far are due."""
-        raise NotImplementedError
 
     def _refuse_binary(self) -> None:
         if self._first[257:262] == b"ustar":

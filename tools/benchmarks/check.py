@@ -1,8 +1,8 @@
 """A check of a whole record, against fetching the same rows."""
 
-import sqlite3
 import time
 
+from benchmarks.peers import raw_fetch
 from benchmarks.rounds import folder, fresh, rounds, show
 from benchmarks.traffic import traffic
 
@@ -21,15 +21,6 @@ def check() -> None:
             recorder.append(rows[at : at + 1000], known)
         recorder.close()
 
-        def fetch() -> float:
-            connection = sqlite3.connect(path)
-            begun = time.process_time()
-            for _ in connection.execute("SELECT * FROM event ORDER BY seq"):
-                pass
-            took = time.process_time() - begun
-            connection.close()
-            return took
-
         def checked() -> float:
             with Ledger.open(path, readonly=True) as ledger:
                 begun = time.process_time()
@@ -39,6 +30,6 @@ def check() -> None:
                 raise SystemExit(f"the record is not what was recorded: {result.problems[:3]} {result.not_covered}")
             return took
 
-        figures = rounds({"fetch of the same rows": fetch, "gmemstate, check of everything": checked}, n, 5)
+        figures = rounds({"fetch of the same rows": lambda: raw_fetch(path), "gmemstate, check of everything": checked}, n, 5)
         show(f"check of {n} events in batches of 1000, with tables and snapshots", figures)
         print(f"  {1e6 / figures['gmemstate, check of everything'][0]:.0f} events a second")

@@ -1,5 +1,6 @@
-"""The eventsourcing library, doing what it is made for: aggregates, saved and got back through its own SQLite store."""
+"""What figures are held against: sqlite3 alone, and the eventsourcing library with aggregates in its own SQLite store."""
 
+import sqlite3
 import time
 
 from benchmarks.rounds import fresh
@@ -15,6 +16,17 @@ try:
 
 except ImportError:
     Application = None  # `pip install gmemstate[bench]` brings the peers
+
+
+def raw_fetch(path: str) -> float:
+    """Fetch all events of a ledger with sqlite3, and do nothing with them."""
+    connection = sqlite3.connect(path)
+    begun = time.process_time()
+    for _ in connection.execute("SELECT * FROM event ORDER BY seq"):
+        pass
+    took = time.process_time() - begun
+    connection.close()
+    return took
 
 
 def eventsourcing_save(place: str, n: int, batch: int) -> float:

@@ -1,9 +1,8 @@
 """Checked replay, against fetching the same rows and against the eventsourcing library."""
 
-import sqlite3
 import time
 
-from benchmarks.peers import eventsourcing_get
+from benchmarks.peers import eventsourcing_get, raw_fetch
 from benchmarks.rounds import folder, fresh, rounds, show
 from benchmarks.traffic import traffic
 
@@ -14,7 +13,6 @@ from gmemstate.store.recorder import Recorder
 
 
 def replay() -> None:
-
     n = 50_000
     with folder() as place:
         path = fresh(place, "ours")
@@ -23,22 +21,13 @@ def replay() -> None:
         recorder.close()
         record = StoredRecord(connect(path, writable=False), path)
 
-        def fetch() -> float:
-            connection = sqlite3.connect(path)
-            begun = time.process_time()
-            for _ in connection.execute("SELECT * FROM event ORDER BY seq"):
-                pass
-            took = time.process_time() - begun
-            connection.close()
-            return took
-
         def fold() -> float:
             begun = time.process_time()
             moment_at(record)
             return time.process_time() - begun
 
         contenders = {
-            "fetch of the same rows": fetch,
+            "fetch of the same rows": lambda: raw_fetch(path),
             "gmemstate, checked replay": fold,
             "eventsourcing Repository.get": lambda: eventsourcing_get(place, n // 10) * 10,
         }

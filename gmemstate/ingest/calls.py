@@ -6,9 +6,10 @@ __kvm_gmem_set_attributes() for the ioctl of a guest_memfd.
 
 from typing import Any
 
+from gmemstate.ingest.actors import Call, Thread, VmState
 from gmemstate.ingest.facts import FOREVER, LAST_PAGE, Fact
 from gmemstate.ingest.syscalls import whole_call
-from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker, VmState
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import (
     AttrsCompared,
     AttrsStored,

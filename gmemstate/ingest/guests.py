@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from gmemstate.ingest.actors import Call, Thread
 from gmemstate.ingest.calls import RUN
 from gmemstate.ingest.facts import LAST_PAGE, Fact
-from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, TaskSignalled, Through, VcpuExited, detail
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, Gpa, gfn_of
 

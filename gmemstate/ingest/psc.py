@@ -6,8 +6,9 @@ behind a VMGEXIT are in memory that no tracepoint prints.
 
 from typing import Any
 
+from gmemstate.ingest.actors import Thread
 from gmemstate.ingest.facts import Fact
-from gmemstate.ingest.tracker import Handler, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, detail
 from gmemstate.model.units import PAGE_SHIFT
 

@@ -7,10 +7,11 @@ until its end, another report, or too many lines of others; what stands in the m
 from collections.abc import Mapping
 from typing import Any
 
+from gmemstate.ingest.actors import Thread
 from gmemstate.ingest.clocks import own_time
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.kernel_report import Report, shown
-from gmemstate.ingest.tracker import Handler, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from gmemstate.ingest.actors import GmemState, Region, SlotState, Thread, VmState
 from gmemstate.ingest.calls import gmem_here
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.lines import printable
-from gmemstate.ingest.tracker import GmemState, Handler, Region, SlotState, Thread, Tracker, VmState
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import (
     Capability,
     GmemBound,

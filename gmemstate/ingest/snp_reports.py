@@ -6,9 +6,10 @@ both.
 
 from gmemstate.decode import psmash, rmp_entry
 from gmemstate.decode.snp import sev_termination
+from gmemstate.ingest.actors import Run, Thread
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.reports import RMP_REPORTS, at, begin, beside, numbers, put
-from gmemstate.ingest.tracker import Handler, Run, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import Event, PageLeaked, ReclaimFailed, RmpViolation, VmDead, detail
 from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of
 

@@ -7,9 +7,10 @@ own is put on record only where it failed.
 from typing import Any
 
 from gmemstate.decode import errno, ioctl
+from gmemstate.ingest.actors import Call, Thread
 from gmemstate.ingest.facts import LAST_PAGE, Fact
 from gmemstate.ingest.strace import CONVERTING, ioctl_of
-from gmemstate.ingest.tracker import Call, Handler, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import (
     ConvertAsked,
     ConvertReturned,

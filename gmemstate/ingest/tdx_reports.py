@@ -8,10 +8,11 @@ of a private map, RECLAIM is the end of a TD. ``status`` of these events is the 
 from typing import Any
 
 from gmemstate.decode import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
+from gmemstate.ingest.actors import Thread
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.reports import at, beside, hexed, put
 from gmemstate.ingest.stacks import entry_path
-from gmemstate.ingest.tracker import Handler, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import (
     Event,
     HkidLeaked,

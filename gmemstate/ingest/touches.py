@@ -1,8 +1,9 @@
 """Facts about single pages: faults and unmaps. Consecutive ones become one event (a run)."""
 
+from gmemstate.ingest.actors import Overlay, Run, Thread, VmState
 from gmemstate.ingest.facts import Fact
 from gmemstate.ingest.slots import link
-from gmemstate.ingest.tracker import Handler, Overlay, Run, Thread, Tracker, VmState
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import (
     Access,
     Capability,

@@ -7,10 +7,11 @@ from typing import Any
 
 from gmemstate.decode import errno, errno_of, exit_reason
 from gmemstate.decode.kvm import system_event
+from gmemstate.ingest.actors import Thread
 from gmemstate.ingest.facts import FOREVER, Fact
 from gmemstate.ingest.kernel_report import shown
 from gmemstate.ingest.reports import at, beside
-from gmemstate.ingest.tracker import Handler, Thread, Tracker
+from gmemstate.ingest.tracker import Handler, Tracker
 from gmemstate.model.events import (
     ConvertMet,
     ConvertReturned,

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gmemstate.audit.history import history
+from gmemstate.convert.call import Call, Fault, Setting
 from gmemstate.convert.dialects import CONVERT, SOURCES
-from gmemstate.convert.engine import THIS, Call, Fault, Kernel, Setting, carry_out, drive
+from gmemstate.convert.engine import carry_out, drive
+from gmemstate.convert.kernel import THIS, Kernel
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.users import PageUser
 from gmemstate.model.errors import UsageError
@@ -80,7 +82,7 @@ class Live:
     ) -> Converted:
         """Convert pages ``[start, end)`` of a space (gfns of a VM, indices of a guest_memfd) to "private" or "shared".
 
-        ``how`` are further arguments of :class:`gmemstate.convert.engine.Call`. Raises UsageError where the record does not
+        ``how`` are further arguments of :class:`gmemstate.convert.call.Call`. Raises UsageError where the record does not
         say what the pages are now.
         """
         if to not in (SHARED, PRIVATE):

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from gmemstate.convert.engine import VmType, joined
+from gmemstate.convert.call import VmType
 from gmemstate.convert.facts import messed_up_page, private_runs
+from gmemstate.convert.kernel import joined
 from gmemstate.convert.outcome import Outcome
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.users import PageUser

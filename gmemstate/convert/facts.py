@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from errno import EFAULT
 from typing import Any
 
-from gmemstate.convert.engine import Told, joined, runs_of
+from gmemstate.convert.call import Told
+from gmemstate.convert.kernel import joined, runs_of
 from gmemstate.convert.simulation import Simulation
 from gmemstate.convert.users import Holder
 from gmemstate.decode import errno_name

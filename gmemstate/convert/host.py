@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
+from gmemstate.convert.call import Call, Fault, Setting, Told, VmType
 from gmemstate.convert.dialects import CONVERT, SOURCES
-from gmemstate.convert.engine import Call, Fault, Kernel, Setting, Told, VmType, carry_out, drive, runs_of, shift
+from gmemstate.convert.engine import carry_out, drive
+from gmemstate.convert.kernel import Kernel, runs_of, shift
 from gmemstate.convert.policies import Policy
 from gmemstate.convert.users import PageUser
 from gmemstate.model.events import (

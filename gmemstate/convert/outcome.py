@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gmemstate.convert import requests
-from gmemstate.convert.engine import Call, Fault
+from gmemstate.convert.call import Call, Fault
 from gmemstate.convert.facts import answer, facts, plain, refusal, shown_by
 from gmemstate.convert.host import VMM
 from gmemstate.convert.policies import POLICIES, Policy

@@ -5,8 +5,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gmemstate.convert.call import Setting, VmType
 from gmemstate.convert.dialects.rfc_v2 import DEFECTS
-from gmemstate.convert.engine import Setting, VmType
 from gmemstate.convert.expectations import expectations
 from gmemstate.convert.facts import FACTS
 from gmemstate.convert.policies import DIALECT_NAMES, Policy

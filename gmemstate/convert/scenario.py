@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gmemstate.convert import users
-from gmemstate.convert.engine import Setting
+from gmemstate.convert.call import Setting
 from gmemstate.convert.policies import Policy
 from gmemstate.convert.tables import Run
 from gmemstate.model.events import Dialect

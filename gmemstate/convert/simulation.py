@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from gmemstate.convert.engine import VmType, drive, runs_of, shift
+from gmemstate.convert.call import VmType
+from gmemstate.convert.engine import drive
 from gmemstate.convert.host import Host
+from gmemstate.convert.kernel import runs_of, shift
 from gmemstate.convert.policies import Policy
 from gmemstate.convert.users import Holder, PageUser
 from gmemstate.model.events import (

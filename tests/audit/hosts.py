@@ -3,7 +3,7 @@
 import random
 
 from gmemstate.convert import users
-from gmemstate.convert.engine import Fault, Setting, VmType
+from gmemstate.convert.call import Fault, Setting, VmType
 from gmemstate.convert.policies import POLICIES
 from gmemstate.convert.simulation import Simulation
 from gmemstate.model.events import Dialect

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from hypothesis import strategies as st
 
 from gmemstate.convert import users
-from gmemstate.convert.engine import Call, Fault, Setting, VmType
+from gmemstate.convert.call import Call, Fault, Setting, VmType
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.simulation import Simulation
 from gmemstate.model.events import KIND, RESULT, Undone

@@ -11,7 +11,7 @@ from errno import EAGAIN, ENOTTY
 from typing import Any
 
 from gmemstate.convert import users
-from gmemstate.convert.engine import Fault, Setting, Told
+from gmemstate.convert.call import Fault, Setting, Told
 from gmemstate.convert.simulation import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, POISONED_PAGE, Conversion

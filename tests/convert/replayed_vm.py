@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from gmemstate.convert import users
-from gmemstate.convert.engine import Call, Fault, Setting, Told
+from gmemstate.convert.call import Call, Fault, Setting, Told
 from gmemstate.convert.simulation import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD, Conversion

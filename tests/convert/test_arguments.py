@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gmemstate.convert import requests, users
-from gmemstate.convert.engine import Call, Fault, Setting, Told
+from gmemstate.convert.call import Call, Fault, Setting, Told
 from gmemstate.convert.policies import DIALECT_NAMES
 from gmemstate.convert.simulation import Simulation
 from gmemstate.model.events import (

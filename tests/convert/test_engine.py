@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from gmemstate.convert import users
-from gmemstate.convert.engine import Told
+from gmemstate.convert.call import Told
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.users import Answer
 from gmemstate.model.events import KIND, User, UserAnswered, event_of

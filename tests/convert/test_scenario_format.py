@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gmemstate.convert import reading, scenario, tables
+from gmemstate.convert.call import VmType
 from gmemstate.convert.dialects.rfc_v2 import DEFECTS
-from gmemstate.convert.engine import VmType
 from gmemstate.convert.facts import FACTS
 from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.reading import catalogue, load

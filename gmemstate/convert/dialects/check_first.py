@@ -6,8 +6,9 @@ return. Behind it only a bug of KVM or of the TDX module can fail, and that call
 
 from errno import EAGAIN, EFAULT
 
+from gmemstate.convert.call import Call, Told, range_of
 from gmemstate.convert.dialects import rfc_v2
-from gmemstate.convert.engine import THIS, Ask, Call, Doing, Kernel, Steps, Told, range_of
+from gmemstate.convert.kernel import THIS, Ask, Doing, Kernel, Steps
 from gmemstate.model.events import (
     AttrsStored,
     FolioMerged,

@@ -6,8 +6,9 @@ host its page table entries, and more where the memslot names the mmap of the sa
 
 from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
 
-from gmemstate.convert.engine import THIS, Call, Doing, Kernel, Steps, Told, misaligned, range_of, shift, wraps
-from gmemstate.convert.engine import VmType as Type
+from gmemstate.convert.call import Call, Told, misaligned, range_of, wraps
+from gmemstate.convert.call import VmType as Type
+from gmemstate.convert.kernel import THIS, Doing, Kernel, Steps, shift
 from gmemstate.model.events import (
     AttrsCompared,
     AttrsStored,

@@ -7,7 +7,8 @@ fail is done first, so there is nothing to roll back.
 from collections.abc import Iterator
 from errno import EFAULT, EINVAL, EIO
 
-from gmemstate.convert.engine import THIS, Call, Kernel, Steps, Told, misaligned, range_of, wraps
+from gmemstate.convert.call import Call, Told, misaligned, range_of, wraps
+from gmemstate.convert.kernel import THIS, Kernel, Steps
 from gmemstate.model.events import (
     AttrsCompared,
     AttrsStored,

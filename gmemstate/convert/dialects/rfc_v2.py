@@ -7,7 +7,8 @@ The defects of the posting are facts that can be switched on (:data:`DEFECTS`).
 from collections.abc import Sequence
 from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
 
-from gmemstate.convert.engine import THIS, Call, Doing, Kernel, Step, Steps, Told, misaligned, range_of, wraps
+from gmemstate.convert.call import Call, Told, misaligned, range_of, wraps
+from gmemstate.convert.kernel import THIS, Doing, Kernel, Step, Steps
 from gmemstate.model.events import (
     AttrsStored,
     FolioMerged,

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from gmemstate.audit import views
 from gmemstate.audit.check import Checked, Checkpoint, check
 from gmemstate.audit.history import History
-from gmemstate.audit.history import history as history_of
 from gmemstate.audit.moment import Moment, moment_at
 from gmemstate.audit.when import late_marks, seq_of
+from gmemstate.audit.witnesses import history as history_of
 from gmemstate.jsonl import JsonlInspection, JsonlRecord
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import SEQ, Event, event_of
@@ -70,7 +70,7 @@ class Answers(ABC):
     def history(self, at: str | int | None = None) -> History:
         """Everything that happened up to a moment (a seq, or a time like "5.31"); the whole record if None."""
         last = seq_of(self.record_, at)
-        return history_of(self.record_, last).fold(late_marks(self.record_, at, last))
+        return history_of(self.record_, last, late_marks(self.record_, at, last))
 
     def moment(self, at: str | int | None = None) -> Moment:
         """What was true at a moment, and what was known of the sources by then."""

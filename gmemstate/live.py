@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from gmemstate.audit.history import history
+from gmemstate.audit.moment import moment_at
 from gmemstate.convert.call import Call, Fault, Setting
 from gmemstate.convert.dialects import CONVERT, SOURCES
 from gmemstate.convert.engine import carry_out, drive
@@ -141,7 +141,7 @@ class Live:
 
     def _restate(self, conversion: Conversion, space: int) -> None:
         """Record the attributes that the range had before: what was torn is known again."""
-        before = history(self._recorder.record, conversion.id - 1).memory
+        before = moment_at(self._recorder.record, conversion.id - 1).memory
         for run in before.runs(space, conversion.start or 0, conversion.end or 0):
             if run.state in SETTLED[1:]:
                 attributes = PRIVATE_ATTRIBUTE if run.state == PRIVATE else 0

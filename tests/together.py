@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from gmemstate.audit.history import History
+from gmemstate.audit.witnesses import compared
 from gmemstate.ledger import Ledger
 from gmemstate.model.events import EventRow
 from tests.traces import CAPTURES, CASES, Read, lines_of
@@ -68,7 +69,7 @@ def read_together(files: Files, folder: Path) -> Read:
         results = ledger.ingest(*put(files, folder / "logs"))
         rows: list[EventRow] = list(ledger.record_.events())
         assert not ledger.stale_projections(ledger.history())
-    return Read(History().fold(rows), rows, results[0].account)
+    return Read(compared(History().fold(rows)), rows, results[0].account)
 
 
 def source_of(read: Read, name: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gmemstate.audit import views
 from gmemstate.audit.history import History
+from gmemstate.audit.witnesses import compared
 from gmemstate.ingest.lines import Account, Input
 from gmemstate.ingest.reading import Reading
 from gmemstate.model.events import EventRow
@@ -93,7 +94,7 @@ def read_file(path: Path | str) -> Read:
         source.close()
     account = reading.account
     assert account.used + sum(account.context.values()) + account.unparsed == account.lines, "a line was lost, or counted twice"
-    return Read(History().fold(rows), rows, account)
+    return Read(compared(History().fold(rows)), rows, account)
 
 
 def read_lines(lines: Iterable[bytes], folder: Path) -> Read:

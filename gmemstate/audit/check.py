@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from gmemstate.audit.history import History
 from gmemstate.audit.problems import Problem
 from gmemstate.audit.snapshots import Compared
+from gmemstate.audit.witnesses import compared
 from gmemstate.model.encoding import NO_HASH, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead
 from gmemstate.model.events import SEQ, EventRow
@@ -129,7 +130,7 @@ def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Che
         result.not_covered.append(f"{unseen}: {snapshots.unread}")
     else:
         result.problems += others
-        result.history, result.judged = history, invariants.judged()
+        result.history, result.judged = compared(history), invariants.judged()
         result.looked_at += ["machines", "invariants"]
     return result
 

@@ -1,10 +1,9 @@
 """One pass over a record: the memory at its end, and everything that happened on the way."""
 
-from bisect import bisect, insort
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
-from gmemstate.audit import unshown, vmm
 from gmemstate.audit.moment import ABOUT_SOURCES, AT_ONCE, Moment
 from gmemstate.decode import errno_name
 from gmemstate.model.events import (
@@ -46,7 +45,6 @@ from gmemstate.model.events import (
 from gmemstate.model.findings import Finding
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, FaultExit, Request, Trigger
-from gmemstate.model.record import Record
 
 REPORTS = frozenset(
     kind.code
@@ -56,10 +54,6 @@ REPORTS = frozenset(
 )  # fmt: skip
 """Kinds that no conversion needs and that a post-mortem may be about."""
 MARKS = frozenset(kind.code for kind in (PageLeaked, Poisoned, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed))
-
-
-SAME_RETURN = 10_000_000
-"""How many ns apart two sources may see the same return of KVM_RUN."""
 
 
 class Witness(NamedTuple):
@@ -93,8 +87,6 @@ class History(Moment):
         self.first_times: dict[int | None, int] = {}
         self.last_times: dict[int | None, int] = {}
         """the times (ns of its clock) of the first event of each source and of its last"""
-        self._heard: list[tuple[int, Witness]] = []
-        self._found: list[Finding] = []
         self.reports: list[EventRow] = []
         """what kernels and VMMs have said of themselves, guests and devices, and what a VMM was refused"""
         self.boots: list[EventRow] = []
@@ -110,76 +102,7 @@ class History(Moment):
         self._collect()
         for conversion in self.memory.conversions.values():
             self._keep(conversion)
-        self._join_faults()
-        self._hear_vmms()
-        self._miss_conversions()
         return self
-
-    def _hear_vmms(self) -> None:
-        """What VMMs say is joined when all is on record that it may be about."""
-        for conversion_id, witness in self._heard:
-            self.witnesses[conversion_id].remove(witness)
-        self.findings = [finding for finding in self.findings if finding not in self._found]
-        self._heard, self._found = [], []
-        for claim, conversion, join, disagrees in vmm.heard(self):
-            if disagrees and (known := self.told(conversion)) is not None:
-                self._found.append(self._contradiction(claim, conversion, known))
-            self._heard.append((conversion.id, Witness(claim.source, claim.line, claim.result, join)))
-            if claim.own is not None:
-                self.joined.add(claim.own)
-        for conversion_id, witness in self._heard:
-            self.witnesses.setdefault(conversion_id, []).append(witness)
-        self.unexplained = [id for id in self.unexplained if id not in self.joined]
-        self.findings += self._found
-
-    def _miss_conversions(self) -> None:
-        """What a trace should have shown, and has not, makes the answers about its guest incomplete."""
-        self.unshown, labels = [], self.labels()
-        for conversion, trace, vm in unshown.unshown(self):
-            here, name = labels.get(conversion.source or 0, "?"), labels.get(trace, "?")
-            finding = Finding(
-                "WITNESSES-DISAGREE", conversion.id, f"a conversion returned 0 in {here}:{conversion.last_line}; {name} shows none there, though "
-                "it shows others of this thread and says that it lost nothing", vm.id if vm is not None else None
-            )  # fmt: skip
-            self.findings.append(finding)
-            self._found.append(finding)
-            self.unshown.append(
-                f"{vm.name if vm is not None else name}: {here}:{conversion.last_line} has a conversion that {name} does not show: which pages it "
-                "changed is not known; record again with larger buffers and without filters"
-            )
-
-    def _contradiction(self, claim: vmm.Claim, conversion: Conversion, known: int) -> Finding:
-        labels = self.labels()
-        others = (witness for witness in self.witnesses.get(conversion.id, ()) if witness.result == known)
-        own = None if conversion.result is None else conversion.told_by or (conversion.source, conversion.last_line)
-        source, line = own or next((other.source, other.line) for other in others)
-        said = errno_name(claim.result) if claim.result else "converted"
-        here, there = (labels.get(one or 0, "?") for one in (claim.source, source))
-        text = f"the VMM says {said} in {here}:{claim.line}, the kernel returned {errno_name(known)} in {there}:{line}"
-        return Finding("WITNESSES-DISAGREE", claim.seq, text, conversion.space, conversion.start, conversion.end)
-
-    def _join_faults(self) -> None:
-        """A return of KVM_RUN that one source has shown from outside and another one from inside is one, as the latter tells it."""
-        outside = {source.id: source for source in self.memory.sources.values() if source.reference is not None}
-        inner: dict[tuple[int | None, int, int], list[int]] = {}
-        for fault in self.faults if outside else ():
-            if fault.source not in outside and fault.t is not None:
-                insort(inner.setdefault((fault.source, fault.thread, fault.result), []), fault.t)
-        told: set[int] = set()
-        for fault in self.faults if inner else ():
-            source = outside.get(fault.source or 0)
-            times = inner.get((source.reference, fault.thread, fault.result)) if source is not None else None
-            if source is None or fault.t is None or not times:
-                continue
-            at = fault.t - source.ahead
-            place = bisect(times, at)
-            near = min(range(max(0, place - 1), min(place + 1, len(times))), key=lambda n: abs(times[n] - at))
-            if abs(times[near] - at) <= SAME_RETURN:
-                del times[near]
-                told.add(fault.seq)
-        told |= vmm.faults_told(self)
-        if told:
-            self.faults = [fault for fault in self.faults if fault.seq not in told]
 
     def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
         memory, first, last = self.memory, self.first_times, self.last_times
@@ -294,10 +217,3 @@ _KEPT = frozenset(
     (*ABOUT_SOURCES, *REPORTS, *MARKS, *_CALLS_OF_VMMS, VcpuExited.code, FaultServed.code, HostBooted.code, TaskSignalled.code)
 )
 """Kinds of events that :meth:`History._keep_row` keeps some of."""
-
-
-def history(record: Record, last: int | None = None) -> History:
-    """The history of a record up to seq ``last`` (all of it if None)."""
-    if last is not None and last >= record.head().seq:
-        last = None
-    return History(last=last).fold(record.events(1, last))

@@ -4,14 +4,12 @@ Silence is evidence where a trace has proven that it shows conversions of a proc
 two sources contradict each other, and which pages were converted is not known.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from gmemstate.audit.history import History
 from gmemstate.audit.vmm import CLOCKS
 from gmemstate.model.events import Capability, Through
 from gmemstate.model.objects import Conversion, Source, Vm
-
-if TYPE_CHECKING:
-    from gmemstate.audit.history import History
 
 NEAR = 1_000_000_000
 """How near (ns) to a call another one of its thread may be the same, that nobody has taken for it."""
@@ -25,7 +23,7 @@ class Unshown(NamedTuple):
     vm: Vm | None
 
 
-def unshown(history: "History") -> list[Unshown]:
+def unshown(history: History) -> list[Unshown]:
     """The conversions that succeeded without a trace, in order. Those of calls are in question only where clocks are compared."""
     sources = history.memory.sources
     outside = [one for one in sources.values() if one.reference is not None and one.alone and not (one.gaps or one.late)]
@@ -44,7 +42,7 @@ def unshown(history: "History") -> list[Unshown]:
     return sorted(found, key=lambda one: one.conversion.id)
 
 
-def _by_thread(history: "History", trace: int) -> dict[int | None, list[Conversion]]:
+def _by_thread(history: History, trace: int) -> dict[int | None, list[Conversion]]:
     """The conversions that a trace has shown itself, by thread."""
     found: dict[int | None, list[Conversion]] = {}
     for one in history.conversions.values():
@@ -53,14 +51,14 @@ def _by_thread(history: "History", trace: int) -> dict[int | None, list[Conversi
     return found
 
 
-def _guests(history: "History", trace: int, thread: int | None, shown: list[Conversion]) -> list[Vm]:
+def _guests(history: History, trace: int, thread: int | None, shown: list[Conversion]) -> list[Vm]:
     """The guests that a trace has shown a thread to work for."""
     owners = {history.memory.owner(space) for space in {one.space for one in shown}}
     return [vm for vm in history.memory.vms.values() if vm.source == trace and (vm.id in owners or vm.thread == thread)]
 
 
 def _should_be_shown(
-    history: "History", one: Conversion, source: Source, trace: Source, shown: list[Conversion], guests: list[Vm]
+    history: History, one: Conversion, source: Source, trace: Source, shown: list[Conversion], guests: list[Vm]
 ) -> bool:
     """Whether a trace was running all the while, shows such calls of the thread, and has none that may be this one."""
     if one.met is None or one.returned is None:
@@ -77,14 +75,14 @@ def _should_be_shown(
     )
 
 
-def _as_a_call(history: "History", other: Conversion) -> bool:
+def _as_a_call(history: History, other: Conversion) -> bool:
     """Whether a trace has shown a conversion by what every successful one has, not by a step that it need not have."""
     if other.entered or (other.result is not None and other.told_by is None):
         return True
     return other.through is Through.VM_IOCTL and Capability.ATTEMPTED in history.memory.shows(other)
 
 
-def _seen_by(history: "History", other: Conversion, source: int) -> bool:
+def _seen_by(history: History, other: Conversion, source: int) -> bool:
     """Whether a source has seen the call of a conversion that another one has shown."""
     heard = {witness.source for witness in history.witnesses.get(other.id, ())}
     return source in heard or (other.told_by is not None and other.told_by[0] == source)

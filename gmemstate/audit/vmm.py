@@ -7,16 +7,14 @@ and the direction say which conversion is meant, and the time where the two cloc
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from gmemstate.audit.history import History
 from gmemstate.model.events import DETAIL, KIND, LINE, SEQ, SOURCE, EventRow, T, VmmSaid, details
 from gmemstate.model.machines import PRIVATE, SHARED
 from gmemstate.model.objects import Conversion, FaultExit, Vm
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.verdict import arguments_known
-
-if TYPE_CHECKING:
-    from gmemstate.audit.history import History
 
 CLOCKS = 10_000_000
 """How far (ns) two clocks that are compared may be off."""
@@ -59,7 +57,7 @@ class Heard(NamedTuple):
     disagrees: bool
 
 
-def heard(history: "History") -> list[Heard]:
+def heard(history: History) -> list[Heard]:
     """The claims of VMMs that are about one conversion of a kernel's trace and can be about no other one."""
     claims = _claims(history)
     wanted = {claim.asks for claim in claims}
@@ -77,7 +75,7 @@ def heard(history: "History") -> list[Heard]:
     return [one for one in alone if one.join != "guess" or not one.disagrees]
 
 
-def faults_told(history: "History") -> set[int]:
+def faults_told(history: History) -> set[int]:
     """The seqs of the memory faults that a VMM has printed and that a kernel's trace has shown as well."""
     guests = {vm.source for vm in history.memory.vms.values()}
     inner: dict[tuple[int | None, bool | None], list[FaultExit]] = defaultdict(list)
@@ -105,7 +103,7 @@ def of_vmm(conversion: Conversion) -> bool:
     )
 
 
-def _joined(history: "History", claim: Claim, conversion: Conversion) -> Heard:
+def _joined(history: History, claim: Claim, conversion: Conversion) -> Heard:
     known, t = history.told(conversion), _time(history, claim, conversion, conversion.met)
     disagrees = claim.result is not None and claim.result != known
     sure = _shows_all(history, conversion.source, t)
@@ -113,14 +111,14 @@ def _joined(history: "History", claim: Claim, conversion: Conversion) -> Heard:
     return Heard(claim, conversion, join, disagrees)
 
 
-def _fitting(history: "History", claim: Claim, shown: list[Conversion]) -> list[Conversion]:
+def _fitting(history: History, claim: Claim, shown: list[Conversion]) -> list[Conversion]:
     """The conversions that a claim may be about. A thread that both name decides among them, as far as times allow."""
     found = [one for one in shown if _may_be(claim, one, _time(history, claim, one, one.met))]
     same = [one for one in found if one.thread == claim.thread is not None]
     return same or found
 
 
-def _time(history: "History", said: Claim | FaultExit, shown: Conversion | FaultExit, at: int | None) -> int | None:
+def _time(history: History, said: Claim | FaultExit, shown: Conversion | FaultExit, at: int | None) -> int | None:
     """The time of what a VMM says on the clock of what a trace has shown ``at`` a time; None where the two cannot be compared."""
     source = history.memory.sources.get(said.source or 0)
     if said.t is None or source is None or at is None:
@@ -141,7 +139,7 @@ def _may_be(claim: Claim, conversion: Conversion, t: int | None) -> bool:
     return conversion.returned - CLOCKS <= t <= conversion.returned + PRINTED
 
 
-def _shows_all(history: "History", source: int | None, t: int | None) -> bool:
+def _shows_all(history: History, source: int | None, t: int | None) -> bool:
     """Whether a trace has shown every conversion that a claim can be about.
 
     It lost nothing, and it was running long before and behind; or, without a time, from the birth of each guest to its end.
@@ -156,7 +154,7 @@ def _shows_all(history: "History", source: int | None, t: int | None) -> bool:
     return bool(guests) and all(vm.made and _is_over(history, vm) for vm in guests)
 
 
-def _is_over(history: "History", vm: Vm) -> bool:
+def _is_over(history: History, vm: Vm) -> bool:
     """Whether the end of a guest is on record: its own, or that of all its guest_memfds."""
     files = [gmem for gmem in history.memory.gmems.values() if gmem.vm == vm.id]
     return vm.gone == "destroyed" or (bool(files) and all(gmem.released for gmem in files))
@@ -165,7 +163,7 @@ def _is_over(history: "History", vm: Vm) -> bool:
 # --- what a VMM says -----------------------------------------------------------------------------------------------------
 
 
-def _claims(history: "History") -> list[Claim]:
+def _claims(history: History) -> list[Claim]:
     """Everything that VMMs say of conversions with their range, in the order of the record."""
     said: list[tuple[int, Conversion | EventRow | int]] = [
         (row[SEQ], row) for row in history.reports if row[KIND] == VmmSaid.code

@@ -34,6 +34,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
         raise UsageError("--from and --to choose the steps to print: add --steps")
     from gmemstate.audit.history import History
     from gmemstate.audit.invariants import Inspection, Outcome
+    from gmemstate.audit.witnesses import compared
     from gmemstate.postmortem.words import count
 
     with reading(db) as ledger:
@@ -41,6 +42,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
         inspection = Inspection(history.memory)
         with render.progress("folding", ledger.head().seq) as progress:
             history.fold(inspection.watch(_watched(ledger.record_.events(), progress)))
+        compared(history)
         judged = inspection.judged()
         broken = [invariant for invariant in judged if invariant.outcome is Outcome.BROKEN]
         differing = ledger.stale_projections(history)

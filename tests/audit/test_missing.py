@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.history import History, history
+from gmemstate.audit.history import History
+from gmemstate.audit.witnesses import history
 from tests.postmortem.telling import Rows
 from tests.traces import Read, lines_of, read_case, read_lines
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from gmemstate.audit import views
-from gmemstate.audit.history import history
+from gmemstate.audit.witnesses import history
 from gmemstate.model.machines import PRIVATE, SHARED
 from tests.postmortem.telling import Rows
 from tests.traces import read_case

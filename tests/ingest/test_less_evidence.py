@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.history import History
+from gmemstate.audit.witnesses import compared
 from gmemstate.ingest.facts import Context
 from gmemstate.ingest.ftrace import FtraceReader
 from gmemstate.model.events import LINE
@@ -101,7 +102,7 @@ def ends_early(base: Read, lines: Lines, at: int, folder: Path) -> list[str]:
     """What a record of the first lines says that the whole one does not say: at its end, or of the states by then."""
     cut = read_lines(lines[:at], folder)
     rows = next((n for n, row in enumerate(base.rows) if (row[LINE] or 0) > at), len(base.rows))
-    then = replace(base, history=History().fold(base.rows[:rows]))
+    then = replace(base, history=compared(History().fold(base.rows[:rows])))
     new = [f"event {row}" for row in beginning(base.rows, cut.rows)]
     return new + [change for change in changed(base, cut, then=then)]
 

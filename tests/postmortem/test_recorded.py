@@ -1,6 +1,7 @@
 """Stories of what no capture shows: events recorded one by one, as a harness or a VMM records them."""
 
 from gmemstate.audit.history import History
+from gmemstate.audit.witnesses import compared
 from gmemstate.ingest.lines import Account
 from gmemstate.model.events import (
     ConvertAsked,
@@ -23,7 +24,7 @@ def tell_events(*events: Event) -> list[Story]:
     """The stories of a record of some events about one guest."""
     guest = (VmSeen(space=-1, made=1, pointer=0xFFFF888000000000, thread=7), VmCreated(space=-1))
     rows, _ = resolve([event.row() for event in (*guest, *events)], 1, {})
-    return [story for _, story in tell(Read(History().fold(rows), rows, Account())).stories]
+    return [story for _, story in tell(Read(compared(History().fold(rows)), rows, Account())).stories]
 
 
 def story_of(*events: Event) -> Story:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import gmemstate
-from gmemstate.audit.views import StateRow
-from gmemstate.ledger import Ledger
+from gmemstate.audit.queries import StateRow
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import ConvertReturned, SourceOpened, SourceRead, VmSeen
 from gmemstate.model.memory import fold

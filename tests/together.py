@@ -8,9 +8,9 @@ from copy import copy
 from functools import cache
 from pathlib import Path
 
-from gmemstate.audit.history import History
-from gmemstate.audit.witnesses import compared
-from gmemstate.ledger import Ledger
+from gmemstate.audit.history.corroboration import compared
+from gmemstate.audit.history.history import History
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import EventRow
 from tests.traces import CAPTURES, CASES, Read, lines_of
 

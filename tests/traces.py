@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gmemstate.audit import views
-from gmemstate.audit.history import History
-from gmemstate.audit.witnesses import compared
-from gmemstate.ingest.lines import Account, Input
-from gmemstate.ingest.reading import Reading
+from gmemstate.audit import queries as views
+from gmemstate.audit.history.corroboration import compared
+from gmemstate.audit.history.history import History
+from gmemstate.ingest.input import Account, Input
+from gmemstate.ingest.session import Reading
 from gmemstate.model.events import EventRow
 from gmemstate.model.record import resolve
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.model.events import (
     DETAIL,
     KIND,

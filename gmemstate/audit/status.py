@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.model.events import details
 from gmemstate.model.record import Head
 

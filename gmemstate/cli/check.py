@@ -22,7 +22,7 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
     state machines and the invariants, and compares the tables. Says what was looked at and what was not; `gmemstate help check`
     lists all that can be found. Exit 1: something is wrong; exit 3: something could not be checked.
     """
-    from gmemstate.audit.check import Checkpoint
+    from gmemstate.audit.check.check import Checkpoint
     from gmemstate.postmortem.words import count
 
     checkpoint = None if against is None else Checkpoint.parse(_read(against), against)

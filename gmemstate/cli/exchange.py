@@ -11,7 +11,7 @@ from gmemstate.cli.options import reading
 from gmemstate.model.errors import CannotWrite
 
 if TYPE_CHECKING:
-    from gmemstate.answers import Answers
+    from gmemstate.ledger.queries import Answers
     from gmemstate.model.record import Head
 
 
@@ -23,7 +23,7 @@ def export(db: str, file: str) -> Exit:
 
     FILE `-` is standard output. The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
     """
-    from gmemstate import jsonl
+    from gmemstate.store import jsonl
 
     with reading(db) as ledger:
         head = jsonl.export(ledger.record_, sys.stdout) if file == "-" else _written(Path(file), ledger)
@@ -33,7 +33,7 @@ def export(db: str, file: str) -> Exit:
 
 def _written(path: Path, ledger: "Answers") -> "Head":
     """Write a file that is not there yet, whole or not at all."""
-    from gmemstate import jsonl
+    from gmemstate.store import jsonl
 
     try:
         with path.open("x", encoding="utf-8", newline="\n") as target:
@@ -56,8 +56,8 @@ def import_(db: str, file: str) -> Exit:
 
     It has the same batches and hashes. An export that was altered is refused, with the line, and nothing of it is kept.
     """
-    from gmemstate.jsonl import JsonlRecord
-    from gmemstate.ledger import restore
+    from gmemstate.ledger.ledger import restore
+    from gmemstate.store.jsonl import JsonlRecord
 
     head = restore(db, JsonlRecord(Path(file)))
     talk(f"{db}: {head.seq} events, head {head.hash.hex()}")

@@ -26,10 +26,10 @@ def worst(*codes: Exit) -> Exit:
 
 def shown(text: str) -> str:
     """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
-    from gmemstate.ingest.lines import printable
+    from gmemstate.ingest.input import printable
 
     if "://" in text:  # else nothing of a database is loaded for it
-        from gmemstate.store.database import named
+        from gmemstate.store.engine import named
 
         text = named(text)
     return printable(text)

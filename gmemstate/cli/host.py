@@ -9,7 +9,7 @@ from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, finish, json_option, reading
 
 if TYPE_CHECKING:
-    from gmemstate.audit.history import History
+    from gmemstate.audit.history.history import History
     from gmemstate.model.objects import MessedUp
 
 

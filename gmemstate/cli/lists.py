@@ -10,7 +10,7 @@ from gmemstate.cli.options import at_option, finish, json_option, reading
 from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.audit.views import StateRow
+    from gmemstate.audit.queries import StateRow
     from gmemstate.model.units import Address
 
 
@@ -23,7 +23,7 @@ def conversions(db: str, at: str | None, as_json: bool) -> Exit:
 
     The verdict is a label; --json has its three axes: what the caller was told, what was applied, what is left different.
     """
-    from gmemstate.audit import views
+    from gmemstate.audit import queries as views
 
     with reading(db) as ledger:
         history = ledger.history(at)
@@ -53,7 +53,7 @@ def conversions(db: str, at: str | None, as_json: bool) -> Exit:
 @click.pass_obj
 def requests(db: str, at: str | None, as_json: bool) -> Exit:
     """List what guests asked for, and what they were told."""
-    from gmemstate.audit import views
+    from gmemstate.audit import queries as views
 
     with reading(db) as ledger:
         history = ledger.history(at)
@@ -89,8 +89,8 @@ def state(db: str, range_: str | None, at: str | None, as_json: bool) -> Exit:
     RANGE is 0x100000-0x100080 (gfns, half-open), gfn:0x100004+4, gpa:0x100004000 or idx:0x5 (pages of a guest_memfd).
     Without it, everything that is known is shown. Exit code 3 if the state of a page that was asked for is not known.
     """
-    from gmemstate.audit import views
-    from gmemstate.model.machines import TORN, UNKNOWN
+    from gmemstate.audit import queries as views
+    from gmemstate.model.machines.machines import TORN, UNKNOWN
     from gmemstate.model.units import END, span
 
     place = _place(range_)
@@ -141,7 +141,7 @@ def _note(row: "StateRow") -> str:
 @click.pass_obj
 def messed_up(db: str, at: str | None, as_json: bool) -> Exit:
     """List host pages not to be trusted, and what clears them."""
-    from gmemstate.audit import views
+    from gmemstate.audit import queries as views
 
     with reading(db) as ledger:
         moment = ledger.moment(at)
@@ -186,7 +186,7 @@ def events(
     RANGE is 0x100000-0x100080 (gfns) or idx:0x5 (pages of guest_memfds). With --json, each event is one line of JSON.
     """
     from gmemstate.audit.events import Filter, event_json, event_line
-    from gmemstate.audit.when import seq_of, since
+    from gmemstate.audit.history.when import seq_of, since
     from gmemstate.model.events import BY_NAME, SEQ, event_of
 
     if kind is not None and kind not in BY_NAME:

@@ -13,7 +13,7 @@ from gmemstate.cli.options import json_option
 @json_option()
 def machine(name: str, form: str, as_json: bool) -> Exit:
     """Show a state machine: range, conversion or messed-up."""
-    from gmemstate.model import machines
+    from gmemstate.model.machines import machines
 
     definition = machines.MACHINES[name]
     if as_json:

@@ -10,8 +10,8 @@ import click
 from gmemstate.cli.exits import Exit, talk
 
 if TYPE_CHECKING:
-    from gmemstate.answers import Answers
-    from gmemstate.audit.moment import Moment
+    from gmemstate.audit.history.moment import Moment
+    from gmemstate.ledger.queries import Answers
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -31,14 +31,14 @@ def at_option() -> Decorator:
 @contextmanager
 def reading(where: str) -> "Iterator[Answers]":
     """A ledger, or an export of one, that is only read; an export needs no database."""
-    from gmemstate.jsonl import is_export
+    from gmemstate.store.jsonl import is_export
 
     if is_export(Path(where)):
-        from gmemstate.answers import Exported
+        from gmemstate.ledger.queries import Exported
 
         yield Exported(Path(where))
         return
-    from gmemstate.ledger import Ledger
+    from gmemstate.ledger.ledger import Ledger
 
     with Ledger.open(where, readonly=True) as ledger:
         yield ledger

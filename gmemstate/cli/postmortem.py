@@ -10,7 +10,7 @@ from gmemstate.cli.options import json_option, reading
 from gmemstate.model.errors import CannotWrite, UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.answers import Answers
+    from gmemstate.ledger.queries import Answers
 
 
 @click.command()
@@ -39,7 +39,7 @@ def demo(db: str) -> Exit:
     from importlib.resources import as_file, files
     from pathlib import Path
 
-    from gmemstate.ledger import Ledger
+    from gmemstate.ledger.ledger import Ledger
 
     target = Path("gmemstate-demo.html")
     with (
@@ -57,7 +57,8 @@ def demo(db: str) -> Exit:
 
 
 def _tell(ledger: "Answers", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
-    from gmemstate.postmortem import html, stories, text
+    from gmemstate.postmortem import report as stories
+    from gmemstate.postmortem.render import html, text
     from gmemstate.postmortem.words import count
 
     history = ledger.history()

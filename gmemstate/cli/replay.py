@@ -32,9 +32,9 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
         return _steps(db, first, last, as_json=as_json)
     if first is not None or last is not None:
         raise UsageError("--from and --to choose the steps to print: add --steps")
-    from gmemstate.audit.history import History
+    from gmemstate.audit.history.corroboration import compared
+    from gmemstate.audit.history.history import History
     from gmemstate.audit.invariants import Inspection, Outcome
-    from gmemstate.audit.witnesses import compared
     from gmemstate.postmortem.words import count
 
     with reading(db) as ledger:
@@ -80,8 +80,8 @@ def _steps(db: str, first: str | None, last: str | None, *, as_json: bool) -> Ex
     """The steps of some events, each as it is taken."""
     import json
 
-    from gmemstate.audit.steps import steps
-    from gmemstate.audit.when import seq_of, since
+    from gmemstate.audit.history.when import seq_of, since
+    from gmemstate.audit.transitions import steps
     from gmemstate.model.units import END
 
     with reading(db) as ledger:
@@ -120,7 +120,7 @@ def _watched(rows: "Iterable[EventRow]", progress: Callable[[int], None]) -> "It
 @click.pass_obj
 def rebuild(db: str) -> Exit:
     """Make the tables for SQL readers anew from the record."""
-    from gmemstate.ledger import Ledger
+    from gmemstate.ledger.ledger import Ledger
     from gmemstate.postmortem.words import count
 
     with Ledger.open(db) as ledger:

@@ -10,13 +10,13 @@ import click
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.model.errors import UsageError
 from gmemstate.model.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
-    from gmemstate.convert.outcome import Outcome
-    from gmemstate.convert.scenario import Scenario
+    from gmemstate.convert.scenario.scenario import Scenario
+    from gmemstate.convert.simulation.run import Outcome
 
 ALL = "all"
 WIDTH = 100
@@ -43,7 +43,7 @@ def simulate(
     A scenario is a request, the users of its pages, what goes wrong, and what must come of it. With `all` the outcomes stand side by side; otherwise the steps are told. An expectation of the scenario that is not met
     is exit 1, with the first event that differs.
     """
-    from gmemstate.convert.reading import catalogue, load
+    from gmemstate.convert.scenario.load import catalogue, load
 
     if listing:
         return _list([load(name) for name in catalogue()], as_json=as_json)
@@ -63,7 +63,7 @@ def simulate(
 
 
 def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> "list[Outcome]":
-    from gmemstate.convert.outcome import pairs, run
+    from gmemstate.convert.simulation.run import pairs, run
 
     wanted = pairs(scenario)
     if dialect not in (None, ALL):
@@ -86,8 +86,8 @@ def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> 
 
 
 def _tell(outcome: "Outcome") -> None:
-    from gmemstate.convert.dialects import SOURCES
-    from gmemstate.convert.story import tell
+    from gmemstate.convert.engine.dialects import SOURCES
+    from gmemstate.convert.simulation.story import tell
 
     width = min(shutil.get_terminal_size().columns, WIDTH)
     scenario = outcome.scenario
@@ -145,7 +145,7 @@ def _few(words: list[str], limit: int) -> str:
 
 
 def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:
-    from gmemstate.convert.outcome import pairs, run
+    from gmemstate.convert.simulation.run import pairs, run
 
     played = [(scenario, [run(scenario, *pair) for pair in pairs(scenario)]) for scenario in scenarios]
     if as_json:
@@ -190,7 +190,7 @@ def _as_json(outcome: "Outcome") -> dict[str, Any]:
 
 
 def _keep(db: str, outcomes: "list[Outcome]") -> None:
-    from gmemstate.ledger import Ledger
+    from gmemstate.ledger.ledger import Ledger
 
     with Ledger.open(db) as ledger:
         for outcome in outcomes:

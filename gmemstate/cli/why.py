@@ -29,8 +29,8 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
     Without these events it would not be so. ADDRESS is gfn:0x100004, gpa:0x100004000, idx:0x5 (page of a guest_memfd) or pfn:0x80a5669 (page of the host). Folded alone
     the events give the same state, backing and marks; none of them can be left out.
     """
+    from gmemstate.audit.history.when import seq_of
     from gmemstate.audit.reasons import Teller
-    from gmemstate.audit.when import seq_of
     from gmemstate.audit.why import find_spot
     from gmemstate.audit.why import why as explain
     from gmemstate.model.units import seconds

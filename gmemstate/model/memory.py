@@ -23,10 +23,10 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import Finding, unexpected
 from gmemstate.model.fold import conversions as conversion_handlers
-from gmemstate.model.fold import guests as guest_handlers
 from gmemstate.model.fold import pages as page_handlers
 from gmemstate.model.fold import requests as request_handlers
-from gmemstate.model.machines import (
+from gmemstate.model.fold import vms as guest_handlers
+from gmemstate.model.machines.machines import (
     CONVERSION,
     MESSED_UP,
     NO_WAY,

@@ -6,8 +6,8 @@ incidents of one guest with the same cause and the same end are told as one.
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.history import History
-from gmemstate.audit.views import judged, served
+from gmemstate.audit.history.history import History
+from gmemstate.audit.queries import judged, served
 from gmemstate.model.events import (
     DETAIL,
     LINE,
@@ -19,12 +19,12 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.findings import Finding
-from gmemstate.model.machines import PRIVATE
+from gmemstate.model.machines.machines import PRIVATE
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Slot, Vm, slot_number
 from gmemstate.model.units import END
 from gmemstate.model.verdict import Label
 from gmemstate.postmortem.kinds import Kind
-from gmemstate.postmortem.reported import Reported, reported
+from gmemstate.postmortem.stories.reported import Reported, reported
 
 FAILED = (Label.FAILED, Label.FAILED_RESIDUE, Label.PARTIAL, Label.UNKNOWN)
 UNSEEN = (Label.ATTEMPTED, Label.CUT)

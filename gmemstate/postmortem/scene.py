@@ -5,7 +5,7 @@ A second pass over the record, for the few ranges that incidents are about.
 
 from dataclasses import dataclass, field, replace
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -29,7 +29,7 @@ from gmemstate.model.events import (
     T,
     details,
 )
-from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.machines.machines import PRIVATE, SHARED
 from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion, Slot
 from gmemstate.model.record import Record

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from gmemstate import decode
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, LINE, SOURCE, EventRow, Through, details
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
 from gmemstate.model.units import PAGE_SHIFT, duration, seconds, span

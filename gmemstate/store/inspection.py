@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from gmemstate.model.encoding import Batch
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.store import integrity
-from gmemstate.store.database import database_errors
+from gmemstate.store.engine import database_errors
 
 Note = Callable[..., None]
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 
 from gmemstate.model.events import KINDS
-from gmemstate.store.database import upgrade
+from gmemstate.store.engine import upgrade
 from gmemstate.store.schema import metadata
 
 Ask = Callable[[str], list[Any]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from gmemstate.store.database import explained
+from gmemstate.store.engine import explained
 
 LOCKS = 0x676D
 """The first half of the advisory locks of PostgreSQL; the second is the space."""

@@ -20,13 +20,13 @@ from gmemstate.model.events import (
     SourceRead,
     details,
 )
-from gmemstate.model.machines import RANGE
+from gmemstate.model.machines.machines import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request
 from gmemstate.model.units import END, signed
 from gmemstate.model.verdict import label
 from gmemstate.store import schema
-from gmemstate.store.events import StoredRecord
+from gmemstate.store.record import StoredRecord
 
 Rows = list[tuple[Any, ...]]
 LAST = (1 << 63) - 1

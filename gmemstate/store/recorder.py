@@ -11,10 +11,10 @@ from gmemstate.model.errors import CannotWrite, Conflict, UsageError
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
-from gmemstate.store import database
-from gmemstate.store.database import LOCK
-from gmemstate.store.events import StoredRecord, batch_of, head_of
+from gmemstate.store import engine as database
+from gmemstate.store.engine import LOCK
 from gmemstate.store.projections import Projector
+from gmemstate.store.record import StoredRecord, batch_of, head_of
 from gmemstate.store.snapshots import Keeper
 
 AT_ONCE = 10_000

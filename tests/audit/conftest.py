@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.store import places
 from tests.traces import capture
 

@@ -2,12 +2,12 @@
 
 import random
 
-from gmemstate.convert import users
-from gmemstate.convert.call import Fault, Setting, VmType
-from gmemstate.convert.policies import POLICIES
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.ioctl import Fault, Setting, VmType
+from gmemstate.convert.engine.policies import POLICIES
+from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import Dialect
-from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.machines.machines import PRIVATE, SHARED
 
 PAGES = 32
 

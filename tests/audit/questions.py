@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gmemstate.cli.verbs import VERBS
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.cli.running import Ran, say
 
 NO_QUESTIONS = {"demo", "ingest", "rebuild", "import", "simulate", "machine", "decode", "help"}

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from gmemstate.model import events as e
-from gmemstate.model.machines import PRIVATE
+from gmemstate.model.machines.machines import PRIVATE
 from gmemstate.model.memory import Memory
 
 GFN = 0x100

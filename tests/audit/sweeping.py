@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from gmemstate.audit.check import Checked
-from gmemstate.ledger import Ledger
+from gmemstate.audit.check.check import Checked
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import GmemstateError
 from gmemstate.model.events import SEQ
 from tests.audit.alterations import GUARDS, forged

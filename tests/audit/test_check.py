@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.check import Checked, Checkpoint
-from gmemstate.audit.problems import CODES
-from gmemstate.ledger import Ledger
+from gmemstate.audit.check.check import Checked, Checkpoint
+from gmemstate.audit.check.problems import CODES
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import SourceOpened
 from gmemstate.model.findings import CATALOGUE
-from gmemstate.store.events import StoredRecord
+from gmemstate.store.record import StoredRecord
 from tests.audit.alterations import ALTERATIONS, HISTORIES, Alteration, forged, told
 from tests.audit.verifier import ROOT, verify
 from tests.cli.running import say

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from gmemstate.audit.diff import changes, divergence
-from gmemstate.audit.steps import steps
-from gmemstate.ledger import Ledger
+from gmemstate.audit.transitions import steps
+from gmemstate.ledger.ledger import Ledger
 from tests.cli.running import say
 from tests.traces import capture
 

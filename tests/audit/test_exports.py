@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.answers import Exported
-from gmemstate.jsonl import JsonlRecord, export
-from gmemstate.ledger import Ledger, restore
+from gmemstate.ledger.ledger import Ledger, restore
+from gmemstate.ledger.queries import Exported
 from gmemstate.model.encoding import Batch
 from gmemstate.model.errors import CannotRead, UsageError
 from gmemstate.model.events import EventRow
+from gmemstate.store.jsonl import JsonlRecord, export
 from tests.audit.questions import answers, questions
 from tests.audit.verifier import ROOT, verify
 from tests.cli.running import PLAIN, Ran, say

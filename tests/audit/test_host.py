@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.audit.host import Advice, Guests, Host, host
 from gmemstate.model.events import HostBooted, PageLeaked
 from gmemstate.model.objects import REUSE_RISK, Cause

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.audit.invariants import CATALOGUE, Inspection, Judged, Outcome, evaluate
 from gmemstate.audit.invariants.catalogue import OnRecord
 from gmemstate.audit.invariants.inspection import KEPT
 from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND
-from gmemstate.convert import outcome, reading
-from gmemstate.ledger import Ledger
+from gmemstate.convert.scenario import load as reading
+from gmemstate.convert.simulation import run as outcome
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.events import KIND, NPAGES, RESULT, SEQ, START, VALUE, Dialect, EventRow
-from gmemstate.model.machines import PRIVATE
+from gmemstate.model.machines.machines import PRIVATE
 from gmemstate.model.record import resolve
 from tests.audit.hosts import simulated
 from tests.audit.story import Story

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.history import History
-from gmemstate.audit.witnesses import history
+from gmemstate.audit.history.corroboration import history
+from gmemstate.audit.history.history import History
 from tests.postmortem.telling import Rows
 from tests.traces import Read, lines_of, read_case, read_lines
 
@@ -64,7 +64,7 @@ def test_a_refused_call_proves_that_conversions_would_have_been_seen(tmp_path: P
     ],
 )
 def test_a_source_is_called_by_the_shortest_tail_that_tells_it_from_the_others(names: list[str], labels: list[str]) -> None:
-    from gmemstate.audit.moment import SourceFacts
+    from gmemstate.audit.history.moment import SourceFacts
 
     found = History()
     found.sources = {n: SourceFacts(n, name, "ftrace") for n, name in enumerate(names, 1)}

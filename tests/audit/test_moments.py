@@ -2,7 +2,7 @@
 
 import pytest
 
-from gmemstate.audit.when import seq_of
+from gmemstate.audit.history.when import seq_of
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import KIND, SEQ, EventRow, T
 from tests.postmortem.telling import Rows

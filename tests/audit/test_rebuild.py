@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.store.schema import metadata
 from tests.audit.questions import answers, questions
 from tests.cli.running import say

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from gmemstate.audit import views
-from gmemstate.audit.witnesses import history
-from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.audit import queries as views
+from gmemstate.audit.history.corroboration import history
+from gmemstate.model.machines.machines import PRIVATE, SHARED
 from tests.postmortem.telling import Rows
 from tests.traces import read_case
 

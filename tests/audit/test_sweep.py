@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.audit.sqlite_file import SIZE
 from tests.audit.sweeping import EVENTS, Areas, Swept, thousand
 

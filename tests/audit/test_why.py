@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.why import Facts, Spot, Why, facts, find_spot, why
-from gmemstate.convert.outcome import pairs, run
-from gmemstate.convert.policies import POLICIES
-from gmemstate.convert.reading import catalogue, load
-from gmemstate.ledger import Ledger
+from gmemstate.convert.engine.policies import POLICIES
+from gmemstate.convert.scenario.load import catalogue, load
+from gmemstate.convert.simulation.run import pairs, run
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import ACTOR, KIND, SEQ, Dialect, EventRow

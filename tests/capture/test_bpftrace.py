@@ -10,8 +10,8 @@ import pytest
 from capturing import bpf
 from capturing.probes import PROBES
 
-from gmemstate.ingest import ftrace
-from gmemstate.ingest.facts import Fact
+from gmemstate.ingest.fact import Fact
+from gmemstate.ingest.readers import ftrace
 from tests.traces import lines_of, read_case, read_lines
 
 FORMS = {one.kind: one for one in bpf.FUNCTIONS}

@@ -12,7 +12,7 @@ import pytest
 from capturing import collect, host, qemu
 from capturing.host import Refused
 
-from gmemstate.ingest.readers import Chooser, proves
+from gmemstate.ingest.readers.detect import Chooser, proves
 from tests.cli.running import PLAIN, ROOT, say
 from tests.traces import capture
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from capturing.probes import PROBES, TRACEPOINTS, Probe
 
-from gmemstate.ingest import ftrace
-from gmemstate.ingest.facts import NEEDS
+from gmemstate.ingest.fact import NEEDS
+from gmemstate.ingest.readers import ftrace
 
 HERE = Path(__file__).parent
 OPTIONAL = {"range_has_attrs": {"attrs"}}

@@ -17,9 +17,9 @@ from capturing import host, tracing
 from capturing.host import Refused
 from capturing.probes import PROBES
 
-from gmemstate.ingest.facts import Fact
-from gmemstate.ingest.ftrace import FtraceReader
-from gmemstate.ledger import Ledger
+from gmemstate.ingest.fact import Fact
+from gmemstate.ingest.readers.ftrace import FtraceReader
+from gmemstate.ledger.ledger import Ledger
 from tests.capture import kernel as imitated
 from tests.capture.kernel import Kernel, by_name
 from tests.capture.test_probes import listed

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from gmemstate.ingest.lines import HEAD_SIZE
-from gmemstate.ledger import Ledger
+from gmemstate.ingest.input import HEAD_SIZE
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import DETAIL, KIND, KernelWarned, SourceOpened
 from tests.cli.running import GMEMSTATE, PLAIN, Ran, run, say
 from tests.traces import lines_of

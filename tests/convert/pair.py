@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass, field
 
 from hypothesis import strategies as st
 
-from gmemstate.convert import users
-from gmemstate.convert.call import Call, Fault, Setting, VmType
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.ioctl import Call, Fault, Setting, VmType
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import KIND, RESULT, Undone
 from gmemstate.model.memory import Memory, fold
 from tests.convert.naive import Naive

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from errno import EAGAIN, ENOTTY
 from typing import Any
 
-from gmemstate.convert import users
-from gmemstate.convert.call import Fault, Setting, Told
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.ioctl import Fault, Setting, Told
+from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, POISONED_PAGE, Conversion
 from tests.convert.replayed_vm import PRIVATE, SHARED, call_of, last_exit

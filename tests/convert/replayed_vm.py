@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from gmemstate.convert import users
-from gmemstate.convert.call import Call, Fault, Setting, Told
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.ioctl import Call, Fault, Setting, Told
+from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD, Conversion
 from tests.convert.reports import Report, reports

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from gmemstate.convert import requests, users
-from gmemstate.convert.call import Call, Fault, Setting, Told
-from gmemstate.convert.policies import DIALECT_NAMES
-from gmemstate.convert.simulation import Simulation
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.ioctl import Call, Fault, Setting, Told
+from gmemstate.convert.engine.policies import DIALECT_NAMES
+from gmemstate.convert.simulation import guest_requests as requests
+from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import (
     CONVERSION,
     KIND,

@@ -9,7 +9,7 @@ from hypothesis import find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from gmemstate.convert.dialects.rfc_v2 import DEFECTS
+from gmemstate.convert.engine.dialects.rfc_v2 import DEFECTS
 from tests.convert.naive_host import PRIVATE, SHARED, Request
 from tests.convert.pair import ORDER, PAGE, PAGES, SPAN, Pair, World
 

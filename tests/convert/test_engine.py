@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from gmemstate.convert import users
-from gmemstate.convert.call import Told
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.users import Answer
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.ioctl import Told
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.engine.users import Answer
 from gmemstate.model.events import KIND, User, UserAnswered, event_of
 from tests.convert.naive_host import PRIVATE, SHARED, Person, Request
 from tests.convert.pair import GMEM_DIALECTS, ORDER, PAGE, PAGES, POINTS, SPAN, Pair, World, requests, worlds

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import gmemstate
-from gmemstate.convert import users
-from gmemstate.convert.users import Answer
-from gmemstate.ledger import Ledger
+from gmemstate.convert.engine import users
+from gmemstate.convert.engine.users import Answer
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import (
     ConvertReturned,
@@ -33,7 +33,7 @@ from gmemstate.model.events import (
     VmSeen,
     ZapStarted,
 )
-from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.machines.machines import PRIVATE, SHARED
 from gmemstate.model.verdict import Label
 from gmemstate.store.recorder import Recorder
 

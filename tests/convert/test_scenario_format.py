@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.convert import reading, scenario, tables
-from gmemstate.convert.call import VmType
-from gmemstate.convert.dialects.rfc_v2 import DEFECTS
-from gmemstate.convert.facts import FACTS
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.reading import catalogue, load
-from gmemstate.convert.tables import BadScenario
+from gmemstate.convert.engine.dialects.rfc_v2 import DEFECTS
+from gmemstate.convert.engine.ioctl import VmType
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.scenario import load as reading
+from gmemstate.convert.scenario import scenario, tables
+from gmemstate.convert.scenario.load import catalogue, load
+from gmemstate.convert.scenario.tables import BadScenario
+from gmemstate.convert.simulation.facts import FACTS
 from tests.cli.running import run, say
 
 PAGE = Path(reading.__file__).parents[1] / "docs" / "scenarios.md"

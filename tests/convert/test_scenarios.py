@@ -12,12 +12,12 @@ import pytest
 
 from gmemstate.audit.invariants import Outcome as Judgement
 from gmemstate.audit.invariants import evaluate
-from gmemstate.convert.facts import FACTS, NUMBER, TABLE, VM
-from gmemstate.convert.outcome import Outcome, pairs, run
-from gmemstate.convert.policies import DIALECT_NAMES, POLICIES
-from gmemstate.convert.reading import catalogue, load
-from gmemstate.convert.scenario import Scenario
-from gmemstate.convert.story import tell
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES
+from gmemstate.convert.scenario.load import catalogue, load
+from gmemstate.convert.scenario.scenario import Scenario
+from gmemstate.convert.simulation.facts import FACTS, NUMBER, TABLE, VM
+from gmemstate.convert.simulation.run import Outcome, pairs, run
+from gmemstate.convert.simulation.story import tell
 from gmemstate.model.events import KIND, RESULT, SEQ, VALUE, ConvertReturned, DmaFaulted, SourceRead, Undone, UsersChecked
 from gmemstate.model.memory import Memory, fold
 from tests.cli.running import say

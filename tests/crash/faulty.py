@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import GmemstateError
 from tests.crash.rounds import copied, next_batch
 

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import ConvertAsked, ConvertReturned, Dialect, Event, SourceOpened, Through, VmCreated, VmSeen
 from gmemstate.model.record import Head
 from tests.store.places import assert_chained, conversion, guests

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.crash.rounds import Acknowledged, assert_recovered, copied, next_batch
 
 SECTOR = 512

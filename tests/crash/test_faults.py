@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.crash.faulty import BATCHES, SIZE
 from tests.crash.rounds import Acknowledged, assert_recovered, next_batch
 from tests.store.places import ROOT

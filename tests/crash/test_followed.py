@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import DETAIL, KIND, SourceOpened, SourceRead
 from tests.cli.running import GMEMSTATE, PLAIN
 from tests.store.places import Place, assert_chained

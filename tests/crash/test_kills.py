@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.crash.rounds import BORN, Acknowledged, assert_recovered, dies_at, endless, expected, started
 from tests.store.places import Place, guests
 

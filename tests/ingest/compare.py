@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from gmemstate.audit import views
-from gmemstate.audit.views import Json
+from gmemstate.audit import queries as views
+from gmemstate.audit.queries import Json
 from gmemstate.model.events import KIND, EventRow, FaultServed, HvaUnmapped, SourceRead, UserAnswered
 from tests.traces import Read
 

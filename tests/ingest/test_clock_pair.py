@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import ACTOR, KIND, SOURCE, ClockPair, ConvertReturned, Poisoned, T
 from tests.together import STRACE, TRACE, clocks, log_of, marked, put, read_together, source_of

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gmemstate.ingest.clocks import Calls, Distance, distance
+from gmemstate.ingest.merge.clocks import Calls, Distance, distance
 
 MS = 1_000_000
 AHEAD = 1_700_000_000_000 * MS

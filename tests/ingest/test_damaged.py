@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gmemstate.audit import views
-from gmemstate.ingest.facts import LAST_PAGE, NEEDS, Marker
-from gmemstate.ingest.ftrace import FtraceReader
-from gmemstate.ingest.readers import Chooser
+from gmemstate.audit import queries as views
+from gmemstate.ingest.fact import LAST_PAGE, NEEDS, Marker
+from gmemstate.ingest.readers.detect import Chooser
+from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import GmemstateError
 from tests.traces import CASES, Read, lines_of, read_lines

@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from gmemstate.ingest.facts import Context, Fact, Marker, sound
-from gmemstate.ingest.ftrace import PROBES, FtraceReader
+from gmemstate.ingest.fact import Context, Fact, Marker, sound
+from gmemstate.ingest.readers.ftrace import PROBES, FtraceReader
 from tests.traces import CASES, lines_of
 
 TASK = "gmem_cases-132     [001] .....     8.766011: "

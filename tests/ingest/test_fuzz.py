@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gmemstate.audit import views
+from gmemstate.audit import queries as views
 from gmemstate.audit.host import host
 from gmemstate.decode import read as decode
-from gmemstate.ingest.lines import MAX_LINE, Input
-from gmemstate.ingest.reading import Reading
+from gmemstate.ingest.input import MAX_LINE, Input
+from gmemstate.ingest.session import Reading
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
-from gmemstate.postmortem import html, text
+from gmemstate.postmortem.render import html, text
 from tests.ingest.test_readers_any_line import FRAMES, KNOWN, NUMBERS
 from tests.postmortem.telling import tell
 from tests.traces import CASES, SHARED, Read, lines_of, read_file

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gmemstate.ingest import growing
-from gmemstate.ingest.growing import Growing
-from gmemstate.ingest.lines import HEAD_SIZE
+from gmemstate.ingest import follow as growing
+from gmemstate.ingest.follow import Growing
+from gmemstate.ingest.input import HEAD_SIZE
 
 PROMISED = 1.0
 """Within how many seconds what was written is due."""

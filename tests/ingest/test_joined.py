@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate import intake
-from gmemstate.audit import views
-from gmemstate.audit.views import Json
-from gmemstate.ledger import Ledger
+from gmemstate.audit import queries as views
+from gmemstate.audit.queries import Json
+from gmemstate.ledger import ingest as intake
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import KIND, SOURCE, ClockPair, T
 from gmemstate.postmortem.incidents import incidents
 from gmemstate.store.recorder import Recorder

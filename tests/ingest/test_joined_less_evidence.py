@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import views
-from gmemstate.audit.views import Json
+from gmemstate.audit import queries as views
+from gmemstate.audit.queries import Json
 from tests.ingest.compare import changed
 from tests.together import (
     STRACE,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import views
-from gmemstate.audit.views import Json
-from gmemstate.ledger import Ledger
+from gmemstate.audit import queries as views
+from gmemstate.audit.queries import Json
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.postmortem.incidents import incidents
 from gmemstate.postmortem.kinds import Kind
 from tests.cli.running import say

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.history import History
-from gmemstate.audit.witnesses import compared
-from gmemstate.ingest.facts import Context
-from gmemstate.ingest.ftrace import FtraceReader
+from gmemstate.audit.history.corroboration import compared
+from gmemstate.audit.history.history import History
+from gmemstate.ingest.fact import Context
+from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.model.events import LINE
 from tests.ingest.compare import beginning, changed
 from tests.traces import CASES, Read, header_length, kind_of, lines_of, read_lines, without

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from gmemstate.ingest.clocks import Distance
-from gmemstate.ingest.join import Item, Pairing, placed
+from gmemstate.ingest.merge.clocks import Distance
+from gmemstate.ingest.merge.pairing import Item, Pairing, placed
 from gmemstate.model.events import (
     CONVERSION,
     KIND,

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmemstate.ingest.facts import Context, Fact, Marker
-from gmemstate.ingest.handlers import HANDLERS
-from gmemstate.ingest.kernel_report import NEIGHBOURS, STACK, TEXT
-from gmemstate.ingest.lines import MAX_LINE, Account, Input
-from gmemstate.ingest.readers import Chooser, readers
-from gmemstate.ingest.reading import Reading
-from gmemstate.ingest.strace import UNFINISHED, StraceReader
-from gmemstate.ingest.tracker import Tracker
-from gmemstate.ingest.wrappers import Clock
+from gmemstate.ingest.correlate.handlers import HANDLERS
+from gmemstate.ingest.correlate.kernel_report import NEIGHBOURS, STACK, TEXT
+from gmemstate.ingest.correlate.tracker import Tracker
+from gmemstate.ingest.fact import Context, Fact, Marker
+from gmemstate.ingest.input import MAX_LINE, Account, Input
+from gmemstate.ingest.readers.detect import Chooser, readers
+from gmemstate.ingest.readers.envelopes import Clock
+from gmemstate.ingest.readers.strace import UNFINISHED, StraceReader
+from gmemstate.ingest.session import Reading
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, detail, details

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ingest.facts import Context, Fact
-from gmemstate.ingest.readers import Chooser, formats
-from gmemstate.ingest.wrappers import iso_ns, unwrap
+from gmemstate.ingest.fact import Context, Fact
+from gmemstate.ingest.readers.detect import Chooser, formats
+from gmemstate.ingest.readers.envelopes import iso_ns, unwrap
 from gmemstate.model.events import Event, HkidLeaked, KernelWarned, VmmSaid
 from tests.ingest.witness import details, opened, said, shows
 from tests.traces import lines_of

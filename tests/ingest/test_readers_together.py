@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import views
-from gmemstate.ledger import Ledger
+from gmemstate.audit import queries as views
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import SOURCE, SPACE, VmSeen
 from tests.traces import ALL_CASES, SHARED, capture, lines_of, read_case, read_file
 

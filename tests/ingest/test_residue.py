@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gmemstate.audit.views import Json
+from gmemstate.audit.queries import Json
 from tests.traces import CASES, Truth, ground_truth, read_case
 
 CONVERSION = "set_memory_attributes2"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.views import Json, messed_up, requests
+from gmemstate.audit.queries import Json, messed_up, requests
 from gmemstate.model.events import DETAIL, KIND, SourceOpened, SourceRead
 from tests.postmortem.telling import tell
 from tests.traces import CAPTURES, CASES, Read, capture, later, lines_of, read_case, read_file, read_lines, renamed

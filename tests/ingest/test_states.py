@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.model.events import T
 from gmemstate.model.units import END
 from tests.ingest.truth import ATTEMPTS, GMEM, LATE, NO_CALLS, UNSEEN, Key, Space, created, keyed, spaces

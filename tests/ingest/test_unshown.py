@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import views
-from gmemstate.ledger import Ledger
+from gmemstate.audit import queries as views
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.postmortem.incidents import incidents
 from gmemstate.postmortem.kinds import Kind
 from tests.cli.running import say

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gmemstate.ingest.lines import Account
+from gmemstate.ingest.input import Account
 from gmemstate.model.events import Event, SourceOpened, SourceRead, SourceShows, event_of
 from tests.traces import Read, read_lines
 

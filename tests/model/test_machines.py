@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 from transitions import Machine, MachineError
 
-from gmemstate.model.machines import (
+from gmemstate.model.machines.machines import (
     CONVERSION,
     ENDED,
     MACHINES,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import gmemstate
-from gmemstate.jsonl import JsonlRecord
+from gmemstate.store.jsonl import JsonlRecord
 from tests.audit.verifier import verify
 from tests.model.batch import decode
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.jsonl import JsonlRecord
 from gmemstate.model.events import EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.snapshot import FOLD, BadSnapshot, Snapshot, content_of, decode, encode
+from gmemstate.store.jsonl import JsonlRecord
 
 HASH = bytes(range(32))
 FOLDED = "5835f51bce96dcd482d893e057ae3d093e282004dc6e7394030156e215d1becb"

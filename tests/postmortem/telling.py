@@ -7,7 +7,7 @@ from functools import cache
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Remembered
-from gmemstate.postmortem import stories
+from gmemstate.postmortem import report as stories
 from gmemstate.postmortem.story import Report, Story
 from tests.traces import Read, read_case
 

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from gmemstate.model.objects import FaultClass
-from gmemstate.postmortem import html, text
 from gmemstate.postmortem.incidents import Incident, Kind, incidents
-from gmemstate.postmortem.stories import report_json
+from gmemstate.postmortem.render import html, text
+from gmemstate.postmortem.report import report_json
 from gmemstate.postmortem.story import Blame
 from tests.ingest.truth import FAILURES_ONLY, UNSEEN, reported
 from tests.postmortem.page import Page

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.host import host
-from gmemstate.postmortem import text
+from gmemstate.postmortem.render import text
 from gmemstate.postmortem.story import Story
 from tests.postmortem.telling import tell
 from tests.traces import SHARED, Read, read_file, read_lines

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.history import History
+from gmemstate.audit.history.history import History
 from gmemstate.audit.host import Advice, Guests, host
-from gmemstate.ledger import Ledger
-from gmemstate.postmortem.signatures import catalogue
-from gmemstate.postmortem.stories import tell
+from gmemstate.ledger.ledger import Ledger
+from gmemstate.postmortem.known.signatures import catalogue
+from gmemstate.postmortem.report import tell
 from gmemstate.postmortem.story import Story
 
 REMOVE = (

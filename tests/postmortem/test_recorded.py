@@ -1,8 +1,8 @@
 """Stories of what no capture shows: events recorded one by one, as a harness or a VMM records them."""
 
-from gmemstate.audit.history import History
-from gmemstate.audit.witnesses import compared
-from gmemstate.ingest.lines import Account
+from gmemstate.audit.history.corroboration import compared
+from gmemstate.audit.history.history import History
+from gmemstate.ingest.input import Account
 from gmemstate.model.events import (
     ConvertAsked,
     Event,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.host import Advice, Guests, host
-from gmemstate.postmortem import text
+from gmemstate.postmortem.render import text
 from tests.postmortem.telling import tell
 from tests.traces import SHARED, Read, read_file
 

@@ -6,9 +6,9 @@ from typing import get_args
 import pytest
 
 from gmemstate.model.events import Cause
-from gmemstate.postmortem import signatures
-from gmemstate.postmortem.meanings import meanings
-from gmemstate.postmortem.signatures import catalogue
+from gmemstate.postmortem.known import signatures
+from gmemstate.postmortem.known.meanings import meanings
+from gmemstate.postmortem.known.signatures import catalogue
 from gmemstate.postmortem.story import Blame
 from tests.postmortem.telling import tell
 from tests.traces import read_lines

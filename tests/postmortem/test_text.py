@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.postmortem import text
+from gmemstate.postmortem.render import text
 from gmemstate.postmortem.story import Covered, Evidence, Report, Story, Table, cited
 from tests.postmortem.telling import tell
 from tests.traces import lines_of, read_file, read_lines

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.encoding import NO_HASH, seal
 from gmemstate.model.events import (
     ConvertAsked,
@@ -25,7 +25,7 @@ from gmemstate.model.events import (
     VmCreated,
     VmSeen,
 )
-from gmemstate.store.database import LOCK, is_url
+from gmemstate.store.engine import LOCK, is_url
 from tests.store.postgres import Server
 
 ROOT = Path(__file__).parents[2]

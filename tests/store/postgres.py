@@ -165,7 +165,7 @@ def cluster(settings: Sequence[str] = FAST) -> Iterator[Server]:
             server.begin()
             server.sql(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
             server.sql("CREATE DATABASE empty")
-            from gmemstate.ledger import Ledger
+            from gmemstate.ledger.ledger import Ledger
 
             Ledger.open(server.url("empty")).close()
             yield server

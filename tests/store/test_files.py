@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import CannotRead, CannotWrite, NotALedger
-from gmemstate.store.database import connect
+from gmemstate.store.engine import connect
 from gmemstate.store.schema import APPLICATION_ID, metadata
 from tests.store.places import assert_chained, contents, conversion, guests, names, python, record_of
 
-IMPORTS = "import os, signal, sys; from gmemstate.ledger import Ledger; from tests.store.places import conversion, guests\n"
+IMPORTS = (
+    "import os, signal, sys; from gmemstate.ledger.ledger import Ledger; from tests.store.places import conversion, guests\n"
+)
 
 
 @pytest.fixture

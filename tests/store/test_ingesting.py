@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gmemstate.ingest import reading
-from gmemstate.ledger import Ledger
+from gmemstate.ingest import session as reading
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import CannotRead, SourceChanged
 from gmemstate.model.events import (
     Event,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.jsonl import JsonlRecord, export
-from gmemstate.ledger import Ledger, restore
-from gmemstate.store.database import REVISIONS
+from gmemstate.ledger.ledger import Ledger, restore
+from gmemstate.store.engine import REVISIONS
+from gmemstate.store.jsonl import JsonlRecord, export
 from gmemstate.store.schema import HEAD
 from tests.audit.verifier import verify
 from tests.cli.running import say

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.store.places import contents, guests, names, python
 
 NOBODY = 65534
@@ -95,7 +95,7 @@ def test_a_wal_that_cannot_be_taken_up_is_no_reason_to_read_less(folder: Path) -
     """Without the WAL the file alone would tell an older story: better none."""
     where = folder / "ledger.db"
     died = python(
-        "import os, sys; from gmemstate.ledger import Ledger; from tests.store.places import conversion\n"
+        "import os, sys; from gmemstate.ledger.ledger import Ledger; from tests.store.places import conversion\n"
         "ledger = Ledger.open(sys.argv[1]); ledger.record(*conversion(2, 0x10)); os._exit(1)",
         str(where),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import CannotRead, CannotWrite, GmemstateError, NotALedger
 from gmemstate.model.events import ConvertReturned, Dialect, GmemBound, GmemCreated, PageAdded, SlotSet, VmCreated, VmSeen
 from tests.store.places import ROOT, ServerPlace, assert_chained, conversion, guests, python
@@ -142,7 +142,7 @@ def test_a_check_sees_one_moment_while_others_record(place: ServerPlace) -> None
 
 def test_a_ledger_is_made_once_by_those_who_come_at_once(server: Server) -> None:
     where = server.database()
-    program = "import sys; from gmemstate.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
+    program = "import sys; from gmemstate.ledger.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
     children = [subprocess.Popen([sys.executable, "-c", program, where], cwd=ROOT) for _ in range(3)]
     assert [child.wait(60) for child in children] == [0, 0, 0]
     with Ledger.open(where) as ledger:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from gmemstate.audit.history import History
-from gmemstate.ledger import Ledger
+from gmemstate.audit.history.history import History
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import EventRow
-from gmemstate.store.database import connect
+from gmemstate.store.engine import connect
 from gmemstate.store.projections import compare
 from gmemstate.store.recorder import Recorder
 from tests import traces

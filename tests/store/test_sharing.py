@@ -194,7 +194,7 @@ def test_a_thread_waits_for_another_one_that_is_writing(filled: Place) -> None:
 
 
 def test_somebody_who_never_ends_is_not_waited_for_for_ever(filled: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmemstate.store.database.PATIENCE", 0.1)
+    monkeypatch.setattr("gmemstate.store.engine.PATIENCE", 0.1)
     with filled.open() as ledger:
         before = record_of(ledger)
         hold = filled.hold()

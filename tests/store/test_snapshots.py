@@ -8,11 +8,11 @@ from hashlib import sha256
 
 import pytest
 
-from gmemstate.audit.views import state_json
-from gmemstate.ledger import Ledger
+from gmemstate.audit.queries import state_json
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.snapshot import MAGIC
 from gmemstate.store import snapshots
-from gmemstate.store.database import connect
+from gmemstate.store.engine import connect
 from gmemstate.store.recorder import Recorder
 from tests import traces
 from tests.store.histories import history

@@ -10,7 +10,7 @@ from benchmarks.traffic import traffic
 
 from gmemstate.model.events import EventRow
 from gmemstate.model.record import resolve
-from gmemstate.store.database import connect
+from gmemstate.store.engine import connect
 from gmemstate.store.recorder import Recorder
 
 

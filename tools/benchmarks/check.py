@@ -6,8 +6,8 @@ from benchmarks.peers import raw_fetch
 from benchmarks.rounds import folder, fresh, rounds, show
 from benchmarks.traffic import traffic
 
-from gmemstate.ledger import Ledger
-from gmemstate.store.database import connect
+from gmemstate.ledger.ledger import Ledger
+from gmemstate.store.engine import connect
 from gmemstate.store.recorder import Recorder
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.rounds import folder
 from benchmarks.traffic import traffic
 
-from gmemstate.ledger import Ledger
-from gmemstate.store.database import connect
+from gmemstate.ledger.ledger import Ledger
+from gmemstate.store.engine import connect
 from gmemstate.store.recorder import Recorder
 
 EVENTS = int(float(os.environ.get("GMEMSTATE_BENCH_EVENTS", "1e6")))

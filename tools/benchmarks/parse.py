@@ -13,9 +13,9 @@ from pathlib import Path
 
 from benchmarks.rounds import folder, rounds, show
 
-from gmemstate.ingest.ftrace import FtraceReader
-from gmemstate.ingest.lines import Input
-from gmemstate.ingest.reading import Reading
+from gmemstate.ingest.input import Input
+from gmemstate.ingest.readers.ftrace import FtraceReader
+from gmemstate.ingest.session import Reading
 
 TOP = Path(__file__).resolve().parents[2]
 CAPTURES = {

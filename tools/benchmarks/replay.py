@@ -6,9 +6,9 @@ from benchmarks.peers import eventsourcing_get, raw_fetch
 from benchmarks.rounds import folder, fresh, rounds, show
 from benchmarks.traffic import traffic
 
-from gmemstate.audit.moment import moment_at
-from gmemstate.store.database import connect
-from gmemstate.store.events import StoredRecord
+from gmemstate.audit.history.moment import moment_at
+from gmemstate.store.engine import connect
+from gmemstate.store.record import StoredRecord
 from gmemstate.store.recorder import Recorder
 
 

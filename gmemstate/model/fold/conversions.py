@@ -42,8 +42,9 @@ from gmemstate.model.events import (
     WorkItem,
     ZapStarted,
 )
-from gmemstate.model.fold import requests, turns
-from gmemstate.model.machines import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
+from gmemstate.model.fold import lock_order as turns
+from gmemstate.model.fold import requests
+from gmemstate.model.machines.machines import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
 from gmemstate.model.objects import UNMAPPED, Conversion, Trigger
 from gmemstate.model.units import END, unsigned
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE

@@ -36,7 +36,7 @@ from gmemstate.model.events import (
     Unpinned,
     User,
 )
-from gmemstate.model.machines import PRIVATE, SHARED
+from gmemstate.model.machines.machines import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, UNMAPPED, FaultClass, FaultExit, MessedUp
 from gmemstate.model.units import END, Gfn, PageIndex, Pfn
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE

@@ -1,0 +1,1 @@
+"""Everything that a record tells, up to a moment."""

@@ -1,0 +1,63 @@
+"""The steps of the state machines, one by one, in the words of Linux runtime verification.
+
+``shared x zap_to_private -> zapping(shared>private)`` is a transition; ``event X not expected in the state Y`` is a finding
+(Documentation/trace/rv/runtime-verification.rst).
+"""
+
+from collections.abc import Iterable, Iterator
+
+from gmemstate.model.events import SEQ, EventRow
+from gmemstate.model.machines.machines import CONVERSION, MESSED_UP, RANGE
+from gmemstate.model.memory import Memory
+from gmemstate.model.objects import Conversion, MessedUp
+from gmemstate.model.units import END, span
+
+
+class Stepped(Memory):
+    """A memory that notes every transition of its machines."""
+
+    def __init__(self) -> None:
+        super().__init__(live=True)
+        self.noted: list[str] = []
+
+    def step(self, space: int, trigger: str, start: int, end: int, seq: int) -> None:
+        """Fire a trigger on a range, and note what becomes of each run."""
+        before = self.runs(space, start, end)
+        super().step(space, trigger, start, end, seq)
+        for run in before:
+            after = self.runs(space, run.start, run.end)
+            if [part.state for part in after] != [run.state]:
+                self._note(f"{self._name(space)} {span(run.start, run.end)}", run.state, trigger, after[0].state, RANGE.final)
+
+    def move(self, conversion: Conversion, trigger: str, seq: int) -> None:
+        """Fire a trigger on a conversion, and note it."""
+        before = conversion.state
+        super().move(conversion, trigger, seq)
+        if conversion.state != before:
+            self._note(f"conversion {conversion.id}", before, trigger, conversion.state, CONVERSION.final)
+
+    def mark(self, entry: MessedUp, trigger: str, seq: int) -> None:
+        """Fire a trigger on a messed-up entry, and note it."""
+        before = entry.state
+        super().mark(entry, trigger, seq)
+        self._note(f"messed-up {entry.id}", before, trigger, entry.state, MESSED_UP.final)
+
+    def _name(self, space: int) -> str:
+        return self.vms[space].name if space in self.vms else f"guest_memfd {space}"
+
+    def _note(self, who: str, before: str, trigger: str, after: str, final: tuple[str, ...]) -> None:
+        self.noted.append(f"{who}: {before} x {trigger} -> {after}{' (final)' * (after in final)}")
+
+
+def steps(rows: Iterable[EventRow], first: int = 1, last: int = END) -> Iterator[tuple[int, str]]:
+    """The transitions and findings of the events ``first .. last``, each with the seq of its event."""
+    memory = Stepped()
+    for row in rows:
+        if row[SEQ] > last:
+            return
+        memory.apply(row)
+        if row[SEQ] >= first:
+            yield from ((row[SEQ], note) for note in memory.noted)
+            yield from ((row[SEQ], str(finding)) for finding in memory.findings)
+        memory.noted.clear()
+        memory.forget_news()

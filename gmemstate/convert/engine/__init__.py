@@ -1,0 +1,1 @@
+"""One conversion, step by step, as the kernel of a dialect carries it out."""

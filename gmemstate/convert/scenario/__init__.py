@@ -1,0 +1,1 @@
+"""Scenario files: read, checked, and compared with what came of them."""

@@ -1,0 +1,1 @@
+"""A simulated host: guests, users of pages, and what happens to them besides conversions."""

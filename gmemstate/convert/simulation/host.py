@@ -1,0 +1,252 @@
+"""A simulated host at rest: guests, guest_memfds, memslots, the users of pages, and the record of everything that they do."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, pairwise
+
+from gmemstate.convert.engine.dialects import CONVERT, SOURCES
+from gmemstate.convert.engine.engine import carry_out, drive
+from gmemstate.convert.engine.ioctl import Call, Fault, Setting, Told, VmType
+from gmemstate.convert.engine.kernel import Kernel, runs_of, shift
+from gmemstate.convert.engine.policies import Policy
+from gmemstate.convert.engine.users import PageUser
+from gmemstate.model.events import (
+    Access,
+    Capability,
+    Dialect,
+    DmaMapped,
+    Event,
+    EventRow,
+    FaultServed,
+    GmemBound,
+    GmemCreated,
+    PageAdded,
+    PageFreed,
+    Pinned,
+    SlotSet,
+    SourceOpened,
+    SourceRead,
+    SourceShows,
+    User,
+    VmCreated,
+    VmSeen,
+    detail,
+    details,
+)
+from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.memory import Memory
+from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, HOLE, KVM_MEM_GUEST_MEMFD, Slot
+from gmemstate.model.record import resolve
+from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+
+VMM = 1
+"""The thread that converts, unless a guest has asked for it."""
+TURN = 1_000
+"""ns between two events of a simulation: it has no clock, only an order."""
+
+SOURCE, FIRST_REFERENCE = -10, -100
+FIRST_PFN, NEXT_PFN = 0x100000, 0x1000000
+"""The host page behind page 0 of the first guest_memfd (and how far behind that of the next), and the first spare one."""
+
+
+@dataclass
+class Host:
+    """Guests under one dialect and one policy.
+
+    ``rows`` is the record, ``memory`` its fold. Pages are numbered as the space numbers them in which the attribute lives:
+    gfns of a VM in the dialect ``mainline``, else page indices of a guest_memfd. ``vm`` and ``gmem`` are the first of their kind.
+    """
+
+    dialect: Dialect
+    policy: Policy = Policy.BUG_VM
+    setting: Setting = field(default_factory=Setting)
+    faults: Sequence[Fault] = ()
+    users: list[PageUser] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
+    rows: list[EventRow] = field(default_factory=list)
+    told: list[Told | None] = field(default_factory=list)
+    """what each conversion returned; None: it never did"""
+    vm: int = 0
+    gmem: int = 0
+    emptied: set[tuple[int, int]] = field(default_factory=set)
+    """pages (and their space) whose contents are gone: taken out of the secure page tables of a TD, or punched out"""
+    _gmem_of: dict[str, int] = field(default_factory=dict)
+    _pfns: dict[tuple[int, int], int] = field(default_factory=dict)
+    _spare: Iterator[int] = field(default_factory=lambda: count(NEXT_PFN))
+    _known: dict[int, int] = field(default_factory=dict)
+    _reference: int = FIRST_REFERENCE
+
+    # --- recording
+
+    def record(self, event: Event) -> int:
+        """Append an event; its seq."""
+        seq = len(self.rows) + 1
+        (numbered,), new = resolve([replace(event, source=SOURCE, t=seq * TURN).row()], seq, self._known)
+        self._known.update(new)
+        self.rows.append(numbered)
+        self.memory.apply(numbered)
+        if isinstance(event, PageFreed) and event.space is not None and "kept" in details(event.detail):
+            self.give_up(event.space, range(event.start, event.start + event.npages))
+        return seq
+
+    def _append(self, event: Event) -> None:
+        self.record(event)
+
+    def reference(self) -> int:
+        """A fresh name for something that has no seq yet."""
+        self._reference -= 1
+        return self._reference
+
+    @property
+    def in_vm(self) -> bool:
+        """Whether the attribute lives in the VM."""
+        return self.dialect is Dialect.MAINLINE
+
+    @property
+    def space(self) -> int:
+        """Where the attribute of the first guest lives."""
+        return self.vm if self.in_vm else self.gmem
+
+    def space_of(self, user: PageUser) -> int:
+        """The space whose pages a user maps or holds."""
+        return self.vm if self.in_vm else self._gmem_of.get(user.name, self.gmem)
+
+    # --- birth
+
+    def open(self, name: str) -> None:
+        """Begin the record: a source that shows everything."""
+        self.record(SourceOpened(detail=detail(
+            name=name, format="simulation", dialect=self.dialect.word, follows=SOURCES[self.dialect], policy=self.policy.value,
+        )))  # fmt: skip
+        for capability in Capability:
+            self.record(SourceShows(capability=capability))
+
+    def close_record(self) -> None:
+        """End the record: nothing is missing from it."""
+        self.record(SourceRead(offset=len(self.rows), detail=detail(lines=0, used=0, unparsed=0)))
+
+    def make_vm(self) -> int:
+        """KVM_CREATE_VM."""
+        vm = self.record(VmSeen(space=self.reference(), made=1))
+        self.record(VmCreated(space=vm, dialect=self.dialect))
+        return vm
+
+    def make_gmem(self, vm: int, npages: int, *, shared: bool) -> int:
+        """KVM_CREATE_GUEST_MEMFD. On mainline a guest with private memory can neither map it nor have it shared."""
+        flags = 0
+        if not self.in_vm:
+            flags = GUEST_MEMFD_FLAG_MMAP * self.setting.mmap | GUEST_MEMFD_FLAG_INIT_SHARED * shared
+        return self.record(GmemCreated(space=self.reference(), vm=vm, npages=npages, flags=flags, result=0))
+
+    def set_slot(
+        self, vm: int, slot: int, gfn: int, npages: int, gmem: int | None = None, index: int = 0, result: int = 0
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION2; ``npages`` 0 deletes."""
+        flags = 0 if gmem is None else KVM_MEM_GUEST_MEMFD
+        self.record(SlotSet(slot=slot, space=vm, start=gfn, npages=npages, flags=flags, result=result))
+        if gmem is not None and npages:
+            self.record(GmemBound(space=vm, start=gfn, npages=npages, index=index, gmem=gmem))
+
+    # --- memory
+
+    def pfn(self, gmem: int, index: int) -> int:
+        """The host page behind a page of a guest_memfd, or that it will get."""
+        number = sorted(self.memory.gmems).index(gmem) if gmem in self.memory.gmems else 0
+        return self._pfns.get((gmem, index), FIRST_PFN * (number + 1) + index)
+
+    def give_up(self, gmem: int, pages: Iterable[int]) -> None:
+        """The host pages behind pages never come back to the allocator: other ones take their place."""
+        self._pfns.update({(gmem, page): next(self._spare) for page in pages})
+
+    def allocate(self, start: int, end: int, gmem: int | None = None) -> None:
+        """Fill holes with memory: an empty huge range gets a huge folio, split at once where a page of it is shared."""
+        space = self.gmem if gmem is None else gmem
+        order = 0 if self.dialect in (Dialect.MAINLINE, Dialect.INPLACE) else self.setting.order
+        backing, page = self.memory.gmems[space].backing, start
+        while page < end:
+            head = page >> order << order
+            stop = head + (1 << order) if order else end
+            if order and all(what == HOLE for _, _, what in backing.runs(head, stop)):
+                self._add(space, head, stop, order if self.kernel().all_are(space, head, stop, PRIVATE) else 0)
+            else:
+                for first, last, what in list(backing.runs(page, min(stop, end))):
+                    if what == HOLE:
+                        self._add(space, first, last, 0)
+            page = stop
+
+    def _add(self, gmem: int, start: int, end: int, order: int) -> None:
+        moved = {page for of, page in self._pfns if of == gmem and start <= page < end}
+        if order and moved:
+            self.give_up(gmem, range(start, end))  # what lacks a page is no huge page: another one takes its place
+            moved = set()
+        edges = {edge for page in moved for edge in (page, page + 1) if self.pfn(gmem, edge) != self.pfn(gmem, edge - 1) + 1}
+        for first, last in pairwise(sorted({start, *(edge for edge in edges if start < edge < end), end})):
+            self.record(PageAdded(space=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
+
+    # --- users
+
+    def add_user(self, user: PageUser, gmem: int | None = None) -> None:
+        """A user begins to map or hold pages, of the first guest_memfd unless another is named."""
+        self.users.append(user)
+        if gmem is not None:
+            self._gmem_of[user.name] = gmem
+        for start, end in runs_of(getattr(user, "pages", ())):
+            self.record_use(user, start, end)
+
+    def record_use(self, user: PageUser, start: int, end: int) -> None:
+        """Record that a user maps or holds pages."""
+        space, facts = self.space_of(user), detail(user=user.name)
+        if user.kind is User.IOMMU:
+            self.record(DmaMapped(space=space, start=start, npages=end - start, detail=facts))
+        elif user.kind in (User.PIN, User.REFERENCE):
+            self.record(Pinned(space=space, start=start, npages=end - start, detail=facts))
+        elif user.kind is User.HOST and not self.in_vm:
+            self.record(FaultServed(space=space, access=Access.HOST, start=start, npages=end - start,
+                                    pfn=self.pfn(space, start), detail=facts))  # fmt: skip
+        elif user.kind is User.GUEST:
+            for first, last, state in list(self.kernel().kinds(space, start, end)):
+                access = Access.GUEST_PRIVATE if state == PRIVATE else Access.GUEST_SHARED
+                for vm, _, low, high in self.gfns(space, first, last):
+                    self.record(FaultServed(space=vm, access=access, start=low, npages=high - low, detail=facts))
+
+    def gfns(self, space: int, start: int, end: int) -> list[tuple[int, Slot, int, int]]:
+        """The guests and gfns behind pages of a space, slot by slot."""
+        found = self.kernel().slots(space, start, end)
+        return [
+            (vm.id, slot, a, b) if vm.id == space else (vm.id, slot, a + shift(slot), b + shift(slot))
+            for vm, slot, a, b in found
+        ]
+
+    # --- conversions
+
+    def kernel(self, space: int | None = None) -> Kernel:
+        """The host as the kernel sees it now; with ``space`` only the users of its pages."""
+        users = [user for user in self.users if space in (None, self.vm) or self.space_of(user) == space]
+        return Kernel(self.memory, users, self.setting, self.policy, self.faults, self.pfn)
+
+    def convert(self, call: Call) -> Told | None:
+        """A conversion ioctl, to its end or until it is stuck; on a VM it is KVM_SET_MEMORY_ATTRIBUTES in every dialect."""
+        self._known.pop(-1, None)
+        function, through = CONVERT[Dialect.MAINLINE if call.space in self.memory.vms else self.dialect]
+        before = self._accepted(call.space)
+        told = drive(carry_out(function, self.kernel(call.space), call, through), self._append)
+        self.emptied |= before - self._accepted(call.space)
+        self.told.append(told)
+        return told
+
+    def convert_pages(self, start: int, end: int, kind: str, *, space: int | None = None, **how: object) -> Told | None:
+        """A conversion of pages ``[start, end)``."""
+        attributes = PRIVATE_ATTRIBUTE if kind == PRIVATE else 0
+        call = {"thread": VMM, "attributes": attributes, **how}
+        where = self.space if space is None else space
+        return self.convert(Call(where, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, **call))  # type: ignore[arg-type]
+
+    def _accepted(self, space: int) -> set[tuple[int, int]]:
+        """The private pages of a TD that it has accepted; removed from the secure page tables they lose their contents."""
+        if self.setting.type is not VmType.TDX:
+            return set()
+        runs = [(start, end) for start, end, kind in self.kernel().kinds(space, 0, 1 << 64) if kind == PRIVATE]
+        mapped = {page for user in self.users if user.kind is User.GUEST and self.space_of(user) == space
+                  for page in getattr(user, "pages", ())}  # fmt: skip
+        return {(space, page) for page in mapped if any(start <= page < end for start, end in runs)}

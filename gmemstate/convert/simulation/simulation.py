@@ -1,0 +1,294 @@
+"""What happens on a simulated host besides conversions: pages are touched, let go, punched out, poisoned, measured."""
+
+import errno as errnos
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from gmemstate.convert.engine.engine import drive
+from gmemstate.convert.engine.ioctl import VmType
+from gmemstate.convert.engine.kernel import runs_of, shift
+from gmemstate.convert.engine.policies import Policy
+from gmemstate.convert.engine.users import Holder, PageUser
+from gmemstate.convert.simulation.host import Host
+from gmemstate.model.events import (
+    Access,
+    Cause,
+    DmaFaulted,
+    Event,
+    FaultServed,
+    GmemReleased,
+    InvalidateAdded,
+    MemoryFaultExit,
+    PageFreed,
+    PageLeaked,
+    Poisoned,
+    PrivateMapFailed,
+    PrivateMapped,
+    PrivateUnmapFailed,
+    Punched,
+    RmpViolation,
+    UnmapStep,
+    Unpinned,
+    User,
+    VcpuExited,
+    VmBugged,
+    VmDead,
+    VmmSaid,
+    detail,
+)
+from gmemstate.model.fold.pages import EHWPOISON
+from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.objects import HOLE, POISONED_PAGE, Slot
+from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+from gmemstate.model.units import Gfn
+
+PUNCH_HOLE, ALLOCATE = 3, 1
+KVM_EXIT_MMIO = 6
+VCPU = 2
+
+
+class Simulation(Host):
+    """A host on which things happen; each method is one of them, and says what came of it."""
+
+    # --- somebody touches a page
+
+    def touch(self, user: PageUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
+        """A user accesses a page: it has it or faults it in, or cannot.
+
+        A guest touches it as ``private`` or not (None: as what it is); ``accept``: a TD accepts what it has not mapped.
+        """
+        if user.kind is User.GUEST:
+            return self._guest_touches(user, page, private, accept=accept)
+        if user.kind is User.HOST and not self.in_vm:
+            return self._host_touches(user, page)
+        if not user.touch(page):
+            self.record(DmaFaulted(space=self.space_of(user), start=page, npages=1, detail=detail(user=user.name)))
+            return False
+        self.record_use(user, page, page + 1)
+        return True
+
+    def _host_touches(self, user: PageUser, page: int) -> bool:
+        """kvm_gmem_fault_user_mapping(): SIGBUS for what is private; for what is poisoned by the generic code."""
+        space = self.space_of(user)
+        if not self.setting.mmap:
+            return False
+        kind = next(self.kernel().kinds(space, page, page + 1))[2]
+        what = self.memory.gmems[space].backing.get(page)
+        if kind == PRIVATE or what == POISONED_PAGE:
+            result = EHWPOISON if kind == SHARED else errnos.EFAULT
+            self.record(FaultServed(space=space, access=Access.HOST, start=page, npages=1, result=result,
+                                    detail=detail(user=user.name, signal="SIGBUS")))  # fmt: skip
+            return False
+        if what == HOLE:
+            self.allocate(page, page + 1, space)
+        if self._is_assigned(space, page):
+            self.record(RmpViolation(pfn=self.pfn(space, page), space=self.vm, detail=detail(user=user.name, page=page)))
+            return False
+        user.touch(page)
+        self.record_use(user, page, page + 1)
+        return True
+
+    def _is_assigned(self, space: int, page: int) -> bool:
+        """Whether the RMP still gives the host page of a shared page to the guest."""
+        entries = self.memory.messed_up.values()
+        return any(entry.cause is Cause.RMP_STILL_GUEST and entry.pfn == self.pfn(space, page) for entry in entries)
+
+    def _guest_touches(self, user: PageUser, page: int, private: bool | None, *, accept: bool) -> bool:
+        """KVM_RUN and kvm_mmu_faultin_pfn(), up to the mapping."""
+        if self.memory.vms[self.vm].gone is not None:
+            self.record(VcpuExited(thread=VCPU, space=self.vm, result=errnos.EIO, detail=detail(user=user.name)))
+            return False
+        gfn, slot = self._slot_of(user, page)
+        gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
+        index = 0 if slot is None else gfn - shift(slot)
+        kind = SHARED
+        if self.in_vm or (gmem is not None and not gmem.released):  # no slot, no guest_memfd, a closed one: shared
+            kind = next(self.kernel().kinds(self.space_of(user), page, page + 1))[2]
+        if private is None:
+            private = kind == PRIVATE
+        if (kind == PRIVATE) != private:
+            return self._memory_fault(user, gfn, errnos.EFAULT, private=private)
+        if slot is None and not private:
+            self.record(VcpuExited(thread=VCPU, space=self.vm, reason=KVM_EXIT_MMIO, detail=detail(user=user.name)))
+            return False
+        if private or (not self.in_vm and slot is not None and slot.has_gmem):
+            if error := self._no_memory(slot, index, private=private):
+                return self._memory_fault(user, gfn, error, private=private)
+            if private and self.setting.type is VmType.TDX and not accept and page not in getattr(user, "pages", ()):
+                self.record(VmDead(space=self.vm, detail=detail(user=user.name, page=page, why="access before accept")))
+                return False
+        user.touch(page)
+        access = Access.GUEST_PRIVATE if private else Access.GUEST_SHARED
+        self.record(FaultServed(space=self.vm, access=access, start=gfn, npages=1, detail=detail(user=user.name)))
+        return True
+
+    def _slot_of(self, user: PageUser, page: int) -> tuple[int, Slot | None]:
+        """The gfn behind a page, and its slot. A page that no slot maps keeps its number: another slot may lie there now."""
+        vm = self.memory.vms[self.vm]
+        if not self.in_vm:
+            for owner, slot, gfn, _ in self.gfns(self.space_of(user), page, page + 1):
+                if owner == vm.id:
+                    return gfn, slot
+        return page, vm.slot_of(Gfn(page))
+
+    def _no_memory(self, slot: Slot | None, index: int, *, private: bool) -> int:
+        """kvm_gmem_get_pfn(): gets the page, and what keeps the guest from it; the errno, or 0."""
+        gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
+        if slot is None or gmem is None or gmem.released:
+            return errnos.EFAULT
+        if gmem.backing.get(index) == POISONED_PAGE:
+            return EHWPOISON
+        self.allocate(index, index + 1, gmem.id)
+        error = self.kernel().fails("make_private", index, index + 1) if private and self.setting.type is VmType.SNP else 0
+        if error:
+            gfn = index + shift(slot)
+            self.record(PrivateMapFailed(pfn=self.pfn(gmem.id, index), space=self.vm, start=gfn, npages=1, status=error))
+        return error
+
+    def _memory_fault(self, user: PageUser, gfn: int, error: int, *, private: bool) -> bool:
+        flags = PRIVATE_ATTRIBUTE if private else 0
+        self.record(MemoryFaultExit(thread=VCPU, space=self.vm, start=gfn, npages=1, flags=flags, result=error,
+                                    detail=detail(user=user.name)))  # fmt: skip
+        return False
+
+    def hold(self, user: Holder, start: int, end: int) -> None:
+        """A user takes references."""
+        user.pages |= set(range(start, end))
+        self.record_use(user, start, end)
+
+    def release(self, user: Holder) -> None:
+        """A user lets go of what it holds."""
+        for start, end in runs_of(user.pages):
+            self.record(Unpinned(space=self.space_of(user), start=start, npages=end - start, detail=detail(user=user.name)))
+        user.release()
+
+    # --- something is done to the guest_memfd
+
+    def punch(self, start: int, end: int, gmem: int | None = None) -> None:
+        """fallocate(PUNCH_HOLE): zap, truncate; no attribute changes, references are not looked at (INV-26)."""
+        space = self.gmem if gmem is None else gmem
+        self.record(InvalidateAdded(space=space, start=start, npages=end - start))
+        if not self._zap(space, start, end, User.HOST, User.IOMMU):
+            return
+        if self.setting.type is VmType.SNP:
+            self._back_to_the_host(space, start, end)
+        held = {page for user in self._users(space) if isinstance(user, Holder) for page in user.pages if start <= page < end}
+        for first, last, kept in list(self._truncated(space, start, end, held)):
+            why = None if not kept else "somebody holds it" if first in held else "it can no longer be trusted"
+            self.record(PageFreed(space=space, start=first, npages=last - first, pfn=self.pfn(space, first),
+                                  detail=detail(kept=why)))  # fmt: skip
+            self.emptied |= {(self.space if self.in_vm else space, page) for page in range(first, last)}
+        for user in self._users(space):
+            if user.kind is not User.GUEST and not self.in_vm and hasattr(user, "pages"):
+                user.pages -= set(range(start, end))  # what it has is an orphan now, not this page
+        self.record(Punched(mode=PUNCH_HOLE, result=0, space=space, start=start, npages=end - start))
+
+    def _truncated(self, space: int, start: int, end: int, held: set[int]) -> Iterator[tuple[int, int, bool]]:
+        """The pages that leave the file as runs, and whether their host pages stay out of the allocator."""
+        backing = self.memory.gmems[space].backing
+        leaked = {entry.pfn for entry in self.memory.messed_up.values() if entry.cause is Cause.LEAKED_BY_KERNEL}
+        kept = held | {page for page in range(start, end) if leaked and self.pfn(space, page) in leaked}
+        kept |= {page for a, b, what in backing.runs(start, end) if what == POISONED_PAGE for page in range(a, b)}
+        if self.policy in (Policy.UNINFORMED, Policy.TRACK):  # a reference of TDX, or of guest_memfd, is never put
+            kept |= set(self.kernel().messed_up(space, start, end))
+        for first, last, what in backing.runs(start, end):
+            cuts = sorted({first, last, *(cut for page in kept if first <= page < last for cut in (page, page + 1))})
+            if what != HOLE:
+                yield from ((a, b, a in kept) for a, b in pairwise(cuts))
+
+    def _zap(self, space: int, start: int, end: int, *others: User) -> bool:
+        """Guests, and others, lose what they map of a guest_memfd; a private page of a TD may not come off.
+
+        On mainline a guest_memfd holds private memory only, and other memory is shared. False if somebody never answers.
+        """
+        kernel = self.kernel(self.vm if self.in_vm else space)
+        for where, first, last in self._attributes(space, start, end):
+            if drive(kernel.zap(where, first, last, PRIVATE if self.in_vm else None), self._outside) is None:
+                return False
+        if kernel.failed and self.policy is Policy.BUG_VM and self.memory.vms[self.vm].gone is None:
+            self.bug_vm()
+        return self.in_vm or drive(kernel.unmap(space, start, end, *others), self._outside) is not None
+
+    def _outside(self, event: Event) -> None:
+        """Record what belongs to no conversion."""
+        self.record(replace(event, conversion=None))  # type: ignore[call-arg]
+
+    def _attributes(self, space: int, start: int, end: int) -> list[tuple[int, int, int]]:
+        """Where the attributes of pages of a guest_memfd are: on mainline at the gfns of its slots."""
+        if not self.in_vm:
+            return [(space, start, end)]
+        return [(vm.id, a + shift(slot), b + shift(slot)) for vm, slot, a, b in self.kernel().slots(space, start, end)]
+
+    def _back_to_the_host(self, space: int, start: int, end: int) -> None:
+        """sev_gmem_invalidate(), kvm_arch_gmem_reclaim(): RMPUPDATE of each assigned page that leaves the file; a failure is a WARN."""
+        kernel = self.kernel()
+        for page in range(start, end) if self.faults else ():
+            assigned = self.in_vm or kernel.all_are(space, page, page + 1, PRIVATE)
+            if assigned and self.memory.gmems[space].backing.get(page) != HOLE and kernel.fault("rmp_update", page, page + 1):
+                pfn = self.pfn(space, page)
+                self.record(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, space=space, start=page, npages=1, pfn=pfn))
+
+    def _users(self, space: int) -> Sequence[PageUser]:
+        return self.kernel(self.vm if self.in_vm else space).users
+
+    def fallocate(self, start: int, end: int, gmem: int | None = None) -> None:
+        """Holes get memory, as fallocate does without PUNCH_HOLE."""
+        space = self.gmem if gmem is None else gmem
+        self.allocate(start, end, space)
+        self.record(Punched(mode=ALLOCATE, result=0, space=space, start=start, npages=end - start))
+
+    def poison(self, page: int, gmem: int | None = None) -> None:
+        """memory_failure(), kvm_gmem_error_folio(): zapped, not truncated; the attribute stays."""
+        space = self.gmem if gmem is None else gmem
+        head, order = next(iter(self.kernel().folios(space, page, page + 1)), (page, 0))
+        if not self._zap(space, head, head + (1 << order), User.HOST, User.IOMMU):
+            return
+        self.record(Poisoned(space=space, start=page, npages=1, pfn=self.pfn(space, page)))
+
+    def close_gmem(self, gmem: int | None = None) -> None:
+        """kvm_gmem_release(): everything is zapped, the slots are detached; pages live as long as the inode."""
+        space = self.gmem if gmem is None else gmem
+        if self._zap(space, 0, self.memory.gmems[space].npages or 0):
+            self.record(GmemReleased(space=space))
+
+    def delete_slot(self, vm: int, slot: int) -> None:
+        """kvm_arch_flush_shadow_memslot(): the guest loses what it maps there; attributes and memory stay."""
+        old = self.memory.vms[vm].slots[slot]
+        space, start = (vm, old.start) if self.in_vm or old.gmem is None else (old.gmem, old.index or 0)
+        drive(self.kernel(space).unmap(space, start, start + old.npages, User.GUEST, slot=old), self._outside)
+        self.set_slot(vm, slot, old.start, 0)
+
+    def populate(self, start: int, end: int, gmem: int | None = None) -> int:
+        """SNP_LAUNCH_UPDATE, KVM_TDX_INIT_MEM_REGION: what private pages hold is measured; the errno.
+
+        No source is given, so that the pages keep what was written to them while they were shared (__kvm_gmem_populate()).
+        """
+        space = self.gmem if gmem is None else gmem
+        if not self.kernel().all_are(self.vm if self.in_vm else space, start, end, PRIVATE):
+            self.record(VmmSaid(space=self.vm, result=errnos.EINVAL, detail=detail(text="populate: a page is not private")))
+            return errnos.EINVAL
+        self.allocate(start, end, space)
+        kernel, error = self.kernel(), 0
+        if self.setting.type is VmType.SNP:
+            refused = ((page, fault) for page in range(start, end) if (fault := kernel.fault("launch_update", page, page + 1)))
+            end, error = next(((page, fault.errno) for page, fault in refused), (end, 0))
+        for vm, slot, first, last in self.gfns(self.vm if self.in_vm else space, start, end):
+            pfn = self.pfn(space, first - shift(slot))
+            self.record(PrivateMapped(pfn=pfn, space=vm, start=first, npages=last - first))
+        if error:
+            self._reclaim(space, end)
+            self.record(VmmSaid(space=self.vm, result=error, detail=detail(text=f"populate: the firmware refuses page {end}")))
+        return error
+
+    def _reclaim(self, space: int, page: int) -> None:
+        """snp_page_reclaim() of a page that the firmware was handed: one that it keeps is leaked, and the VM is bugged."""
+        if self.kernel().fault("reclaim", page, page + 1):
+            self.bug_vm()
+            self.record(PageLeaked(pfn=self.pfn(space, page), npages=1, space=self.vm))
+
+    # --- a guest ends
+
+    def bug_vm(self) -> None:
+        """kvm_vm_bugged()."""
+        self.record(VmBugged(space=self.vm))

@@ -1,0 +1,1 @@
+"""From facts to events: which guest, conversion, page and thread each is about."""

@@ -1,0 +1,229 @@
+"""Facts about single pages: faults and unmaps. Consecutive ones become one event (a run)."""
+
+from gmemstate.ingest.correlate.memslots import link
+from gmemstate.ingest.correlate.trackees import Overlay, Run, Thread, VmState
+from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.fact import Fact
+from gmemstate.model.events import (
+    Access,
+    Capability,
+    Dialect,
+    Event,
+    FaultServed,
+    HvaUnmapped,
+    Through,
+    User,
+    UserAnswered,
+    detail,
+)
+from gmemstate.model.units import PAGE_SHIFT
+
+SPTE_PRESENT = 1 << 11
+"""SPTE_MMU_PRESENT_MASK (arch/x86/kvm/mmu/spte.h)"""
+SPTE_HUGE = 1 << 7
+RUNS = 32
+"""How many runs of pages that a large entry has replaced are named."""
+SPTE_PFN = ((1 << 52) - 1) & ~0xFFF
+PFN_ERROR = 0x7FF0000000000000
+VM_FAULT_SIGBUS, VM_FAULT_HWPOISON = 0x2, 0x10 | 0x20
+EACCES, EHWPOISON = 13, 133
+
+
+def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    thread.fault = fact.args["address"] >> PAGE_SHIFT
+    return False
+
+
+def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
+    args = fact.args
+    vm = tracker.vm(args["kvm"], fact, thread)
+    private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
+    access = Access.GUEST_PRIVATE if private else Access.GUEST
+    if args["ret"]:
+        tracker.emit(
+            FaultServed(access=access, space=vm.handle, start=args["gfn"], npages=1, result=-args["ret"], t=fact.t, line=fact.line,
+                        source=tracker.source)
+        )  # fmt: skip
+        return True
+    pfn = args.get("pfn")
+    _served(tracker, fact, thread, vm, access, args["gfn"], 1, None if pfn is None or pfn >= PFN_ERROR else pfn)
+    return True
+
+
+def _served(
+    tracker: Tracker, fact: Fact, thread: Thread, vm: VmState | None, access: Access, gfn: int, npages: int, pfn: int | None
+) -> None:
+    source, space = tracker.source, vm.handle if vm is not None else None
+    for other in (Access.GUEST, Access.GUEST_PRIVATE):
+        run = thread.runs.get(other.name)
+        if other is not access and run is not None and run.start <= gfn < run.end:
+            access = other  # the entry of a page that guest_memfd has just given
+
+    def make(run: Run) -> Event:
+        lost = thread.over.take(run.start, run.end) if thread.over is not None else []
+        pages = sum(behind - first for first, behind in lost)
+        replaced = (
+            {"replaced": [[hex(first), hex(behind)] for first, behind in lost[:RUNS]], "replaced_pages": pages} if lost else {}
+        )
+        return FaultServed(access=access, space=space, start=run.start, npages=run.end - run.start, pfn=run.value, t=run.t,
+                           line=run.first_line, source=source, detail=run.detail(**replaced))  # fmt: skip
+
+    tracker.extend(thread, "touch", access.name, gfn, fact, pfn, make, npages)
+
+
+def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """An entry of the guest's page tables comes or goes. No tag says private or shared: one table holds both."""
+    level, old, new = fact.args["level"], fact.args["old"], fact.args["new"]
+    npages = 1 << 9 * (level - 1)
+    was, now = _leaf(old, level), _leaf(new, level)
+    if was and not now:
+        if thread.over is not None:
+            _lost_below(thread.over, fact.args["gfn"], npages, (old & SPTE_PFN) >> PAGE_SHIFT)
+        count, first, _ = thread.zap or (0, fact.line, fact.line)
+        thread.zap = (count + npages, first, fact.line)
+        return True
+    if not now:
+        return False
+    vm = tracker.vm_of(thread)
+    gfn, pfn = fact.args["gfn"], (new & SPTE_PFN) >> PAGE_SHIFT
+    if level > 1 and old & SPTE_PRESENT and not was:
+        thread.over = Overlay(gfn, gfn + npages, pfn)
+    _served(tracker, fact, thread, vm, Access.GUEST, gfn, npages, pfn)
+    return True
+
+
+def _lost_below(over: Overlay, gfn: int, npages: int, pfn: int) -> None:
+    """A small entry goes because a large one was put over it: if that leads to another host page, the guest finds other contents."""
+    if not over.start <= gfn < over.end or pfn == over.pfn + gfn - over.start:
+        return
+    if over.lost and over.lost[-1][1] == gfn:
+        over.lost[-1][1] = gfn + npages
+    else:
+        over.lost.append([gfn, gfn + npages])
+
+
+def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The same entry as the fault path tells it; where both are traced, one run holds it once."""
+    level, new = fact.args["level"], fact.args["new"]
+    if not _leaf(new, level):
+        return False
+    npages, pfn = 1 << 9 * (level - 1), (new & SPTE_PFN) >> PAGE_SHIFT
+    _served(tracker, fact, thread, tracker.vm_of(thread), Access.GUEST, fact.args["gfn"] & -npages, npages, pfn)
+    return True
+
+
+def _leaf(entry: int, level: int) -> bool:
+    return bool(entry & SPTE_PRESENT) and (level == 1 or bool(entry & SPTE_HUGE))
+
+
+def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The guest's page tables answer an invalidation: of a conversion, of a punch, or of the host's own page tables."""
+    args = fact.args
+    vm = tracker.vm(args["kvm"], fact, thread)
+    zap, thread.zap = thread.zap, None
+    entries = zap[0] if zap else (0 if tracker.whole and Capability.GUEST_ENTRIES in vm.shown else None)
+    first = zap[1] if zap else fact.line
+    call = thread.call
+    start, end = args.get("start"), args.get("end")
+    if start is None or end is None:
+        if call is None or call.start is None or call.npages is None or call.gmem is not None:
+            return False
+        start, end = call.start, call.start + call.npages
+    if thread.bracket is not None and "slot" in args and "mmu_notifier" not in fact.text:
+        index = _first_index(vm, args["slot"], start, thread.bracket[0])
+        thread.bracket[2].append((vm.handle, args["slot"], start, index))
+        if thread.file is not None:
+            link(tracker, fact, thread, thread.file)
+    if call is not None:
+        tracker.emit(
+            UserAnswered(user=User.GUEST, conversion=call.handle, space=vm.handle, start=start, npages=end - start, result=0,
+                         entries=entries, t=fact.t, line=first, source=tracker.source,
+                         detail=detail(flush=args.get("flush"), last=fact.line if first != fact.line else None))
+        )  # fmt: skip
+        return True
+    _unmapped(tracker, fact, thread, vm, start, end, entries)
+    return True
+
+
+def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
+    """The index behind the first gfn that was unmapped: the invalidation is clipped to the slot."""
+    known = vm.slots.get(slot)
+    if known is None or known.index is None:
+        return index
+    return max(index, known.index) if gfn == known.start else index
+
+
+def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:
+    source, space = tracker.source, vm.handle
+
+    def make(run: Run) -> Event:
+        return UserAnswered(user=User.GUEST, space=space, start=run.start, npages=run.end - run.start, result=0,
+                            entries=None if entries is None else run.count, t=run.t, line=run.first_line, source=source,
+                            detail=run.detail())  # fmt: skip
+
+    if end - start > 1:
+        tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line, count=entries or 0)))
+        return
+    tracker.extend(thread, "unmap", "unmap", start, fact, None, make).count += entries or 0
+
+
+def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
+    start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["behind"] >> PAGE_SHIFT)
+    if thread.call is not None and thread.call.through is Through.VM_IOCTL:
+        tracker.leave(thread)  # that ioctl never touches host page tables: the thread has gone on
+    source, call = tracker.source, thread.call
+    vm = tracker.vm_of(thread)
+    space = vm.handle if vm is not None else None
+    conversion = call.handle if call is not None else None
+
+    def make(run: Run) -> Event:
+        return HvaUnmapped(start=run.start, npages=run.end - run.start, space=space, conversion=conversion, t=run.t,
+                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+
+    if end - start != 1 or conversion is not None:
+        tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line)))
+    else:
+        tracker.extend(thread, "unmap", "hva", start, fact, None, make)
+    return True
+
+
+def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The host touches the mmap of a guest_memfd; the file is that of the memslot whose hva and offset both fit."""
+    args = fact.args
+    space = _file_at(tracker, thread, args["addr"], args["pgoff"])
+    source, ret = tracker.source, args["ret"]
+    result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0
+
+    def make(run: Run) -> Event:
+        return FaultServed(access=Access.HOST, space=space, start=run.start, npages=run.end - run.start, result=result, t=run.t,
+                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+
+    tracker.extend(thread, "host", f"host {space} {result}", args["pgoff"], fact, None, make)
+    return True
+
+
+def _file_at(tracker: Tracker, thread: Thread, address: int, index: int) -> int | None:
+    vm = tracker.vm_of(thread)
+    candidates = [vm] if vm is not None else ([] if thread.vms else list(tracker.vms.values()))
+    found = {
+        slot.gmem
+        for vm in candidates
+        for slot in vm.slots.values()
+        if slot.gmem is not None and slot.hva is not None and slot.index is not None
+        and slot.hva <= address < slot.hva + (slot.npages << PAGE_SHIFT)
+        and slot.index + ((address - slot.hva) >> PAGE_SHIFT) == index
+    }  # fmt: skip
+    return found.pop() if len(found) == 1 else None
+
+
+HANDLERS: dict[str, Handler] = {
+    "page_fault": page_fault,
+    "gmem_get_pfn": gmem_get_pfn,
+    "spte": spte,
+    "set_spte": set_spte,
+    "unmap_gfn": unmap_gfn,
+    "unmap_hva": unmap_hva,
+    "gmem_ufault": gmem_ufault,
+}

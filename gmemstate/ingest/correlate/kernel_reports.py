@@ -1,0 +1,258 @@
+"""Facts of a kernel log that are not the vendors' own: warnings and stacks, poisoned memory, devices, tasks in trouble.
+
+A line of the kernel names no VM, so no event of it has a space. Lines that together tell one thing are a report, which goes on
+until its end, another report, or too many lines of others; what stands in the middle of it was printed by another CPU.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gmemstate.ingest.correlate.kernel_report import Report, shown
+from gmemstate.ingest.correlate.trackees import Thread
+from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.fact import Fact
+from gmemstate.ingest.merge.clocks import own_time
+from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
+from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
+
+SIGBUS, SIGKILL, FROM_KERNEL = 7, 9, 128
+RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept", "frame", "task")
+"""Reports that a dump of RMP entries and a line of the caller may belong to."""
+
+
+def at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
+    """The place of an event that one line tells."""
+    return {"t": fact.t, "line": fact.line, "source": tracker.source}
+
+
+def beside(fact: Fact) -> dict[str, Any]:
+    """What any event of a log keeps of its frame."""
+    return {"at": fact.words.get("at"), "host": fact.words.get("host"), "thread": fact.thread or None}
+
+
+def numbers(args: Mapping[str, int], *decimal: str) -> dict[str, Any]:
+    """Numbers as a detail: hexadecimal but for those that are printed in decimal."""
+    return {name: value if name in decimal else hex(value) for name, value in args.items()}
+
+
+def hexed(value: int | None) -> str | None:
+    """A number as a detail, where there is one."""
+    return None if value is None else hex(value)
+
+
+def begin(tracker: Tracker, fact: Fact) -> Report:
+    """A report begins; the one before it has come to its end."""
+    tracker.flush()
+    tracker.report = Report.of(fact)
+    return tracker.report
+
+
+def put(tracker: Tracker, fact: Fact, event: Event) -> bool:
+    """Add an event of a single line: another CPU may have printed it into the middle of a report, which goes on."""
+    if tracker.report is not None and tracker.report.near(fact):
+        tracker.made.append(event)
+    else:
+        tracker.emit(event)
+    return True
+
+
+# --- memory, devices, tasks ---------------------------------------------------------------------------------------------
+
+
+def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Lines about a poisoned page. Pages that follow one another are one: leaked SNP pages were once put away so, one by one."""
+    pfn, report = fact.args["pfn"], tracker.report
+    if report is not None and report.kind == fact.name and report.near(fact) and report.args["pfn"] <= pfn <= report.end:
+        report.add(fact)
+    else:
+        report = begin(tracker, fact)
+        report.end = pfn
+    if pfn == report.end:
+        report.end = pfn + 1
+    if action := fact.words.get("action"):
+        report.add_action(shown(action))
+    return True
+
+
+def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A task is sent SIGBUS for a poisoned page, or killed because that could not be done."""
+    forcibly = "forcibly" in fact.text
+    facts = {"cause": "memory error", "comm": shown(fact.words["comm"]), "pfn": hexed(fact.args.get("pfn")), **beside(fact)}
+    facts["thread"] = None
+    return put(
+        tracker,
+        fact,
+        TaskSignalled(
+            thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts), **at(tracker, fact)
+        ),
+    )
+
+
+def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    facts = {"cause": "oom", "comm": shown(fact.words["comm"]), "at": fact.words.get("at"), "host": fact.words.get("host")}
+    return put(
+        tracker,
+        fact,
+        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=FROM_KERNEL, detail=detail(**facts), **at(tracker, fact)),
+    )
+
+
+def machine_check(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The address may carry the key id of a TD above the page; then the page is known only if the log has told where."""
+    facts = {"address": hex(fact.args["address"]), **beside(fact)}
+    return put(tracker, fact, MachineCheck(pfn=fact.args.get("pfn"), detail=detail(**facts), **at(tracker, fact)))
+
+
+def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A device touched what its IOMMU does not map; the address is one of the device."""
+    address = fact.args["address"]
+    facts = {
+        "what": fact.words["what"],
+        "device": fact.words.get("device"),
+        "address": hex(address) if address % PAGE_SIZE else None,
+    }
+    return put(
+        tracker,
+        fact,
+        DmaFaulted(
+            space=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact)), **at(tracker, fact)
+        ),
+    )
+
+
+def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Something beside: it explains what failed, or is a warning of its own."""
+    facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level", "pages"), **beside(fact)}
+    facts |= {"to": fact.words["to"]} if "to" in fact.words else {}
+    text = fact.words.get("text", fact.text)
+    return put(
+        tracker,
+        fact,
+        KernelWarned(
+            thread=fact.thread or None, detail=detail(what=fact.words["what"], text=shown(text), **facts), **at(tracker, fact)
+        ),
+    )
+
+
+def guest_kernel(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The log is that of a protected guest's kernel: what it does not say is not said of the host."""
+    return put(tracker, fact, KernelWarned(detail=detail(what="kernel of a guest", **beside(fact)), **at(tracker, fact)))
+
+
+def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The journal goes on with the next boot of the host. What a guest's console says of its own boot is no such line."""
+    tracker.emit(HostBooted(**at(tracker, fact)))
+    return True
+
+
+def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """What the kernel says of a range of host memory when it starts: whole pages, without the edges that are none."""
+    first = fact.args["first_byte"]
+    behind = fact.args.get("last_byte", first + (2 << 20) - 1) + 1
+    facts = {
+        "what": "memory map",
+        "of": fact.words["of"],
+        "first": hex(-(-first >> PAGE_SHIFT)),
+        "behind": hex(behind >> PAGE_SHIFT),
+    }
+    return put(tracker, fact, KernelWarned(detail=detail(**facts, **beside(fact)), **at(tracker, fact)))
+
+
+# --- warnings and stacks ------------------------------------------------------------------------------------------------
+
+
+def header(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A warning, an oops or a stuck task; the text of a warning, and that of a bad address, may stand before it."""
+    report = tracker.report
+    if report is not None and report.near(fact) and (report.kind, fact.name) == ("warning_text", "warning"):
+        report.kind = fact.name
+        return report.add(fact)
+    begin(tracker, fact)
+    return True
+
+
+def warning_text(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """What a warning says stands between its first line and its header."""
+    fact = fact._replace(words={**fact.words, "text": fact.text})
+    report = tracker.report
+    if report is not None and report.kind == fact.name and report.near(fact):
+        report.words["text"] = shown(f"{report.words['text']} {fact.text}")
+        return report.add(fact)
+    begin(tracker, fact)
+    return True
+
+
+def part(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A line inside of a report; without one, a stack whose header is cut off."""
+    report = tracker.report
+    if report is None or not report.near(fact) or report.kind == "bad_memory":
+        if fact.name not in ("fault_code", "task", "place", "frame", "frames"):
+            return False
+        frame = {name: word for name, word in fact.words.items() if name in ("at", "host")}
+        report = begin(tracker, fact._replace(words=frame))
+        report.lines = 0
+    if fact.name == "frame":
+        report.add_frames([fact.words["function"]], sure="unsure" not in fact.words)
+    elif fact.name == "frames":
+        report.add_frames([name.strip(" .()") for name in fact.words["text"].replace("<-", ",").split(",")])
+    else:
+        return report.add(fact)
+    return report.go_on(fact)
+
+
+def registers(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Registers that hold an errno tell of an error pointer, where the kernel has followed one."""
+    report = tracker.report
+    if report is None or not report.near(fact) or report.kind not in ("fault", "fault_code", "protection"):
+        return False
+    report.errors |= fact.args
+    return report.go_on(fact)
+
+
+def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    report = tracker.report
+    if report is None or report.kind == "bad_memory" or not report.near(fact):
+        return False
+    report.go_on(fact)
+    if report.kind not in RMP_REPORTS:
+        tracker.flush()
+    return True
+
+
+def clock_pair(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A source says what CLOCK_REALTIME showed at a time of its own clock, which is CLOCK_MONOTONIC or another one."""
+    if fact.t is None:
+        return False
+    tracker.emit(
+        ClockPair(other=fact.args["real"], t=own_time(fact.t, fact.args["mono"]), line=fact.line, source=tracker.source)
+    )
+    return True
+
+
+HANDLERS: dict[str, Handler] = {
+    "guest_kernel": guest_kernel,
+    "clock_pair": clock_pair,
+    "kernel_said": kernel_said,
+    "booted": booted,
+    "memory_map": memory_map,
+    "bad_memory": bad_memory,
+    "killed": killed,
+    "out_of_memory": out_of_memory,
+    "machine_check": machine_check,
+    "dma_fault": dma_fault,
+    "warning": header,
+    "fault": header,
+    "protection": header,
+    "abort": header,
+    "stuck": header,
+    "warning_text": warning_text,
+    "fault_code": part,
+    "fault_entry": part,
+    "injected": part,
+    "task": part,
+    "place": part,
+    "frame": part,
+    "frames": part,
+    "registers": registers,
+    "end": end,
+}

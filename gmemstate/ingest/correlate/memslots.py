@@ -1,0 +1,274 @@
+"""Facts about memslots and guest_memfds: what backs which gfns, and when a pointer is somebody new."""
+
+from typing import Any
+
+from gmemstate.ingest.correlate.conversions import gmem_here
+from gmemstate.ingest.correlate.trackees import GmemState, Region, SlotState, Thread, VmState
+from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.fact import Fact
+from gmemstate.ingest.input import printable
+from gmemstate.model.events import (
+    Capability,
+    GmemBound,
+    GmemCreated,
+    GmemReleased,
+    GmemUnbound,
+    Poisoned,
+    Punched,
+    SlotSet,
+    VmCreated,
+    VmDestroyed,
+    detail,
+)
+from gmemstate.model.objects import GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD
+from gmemstate.model.units import PAGE_SHIFT, pages
+
+
+def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
+    return {"t": fact.t, "line": fact.line, "source": tracker.source}
+
+
+def set_region(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    thread.region = Region(fact.line, dict(fact.args))
+    return True
+
+
+def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The memslot as the kernel took it, with the binding that was made inside of the call."""
+    region, thread.region = thread.region, None
+    args = {**(region.args if region else {}), **fact.args}
+    if not {"slot", "gpa", "size", "ret"} <= args.keys():
+        return False
+    vm = region.vm if region is not None and region.vm is not None else tracker.vm_of(thread)
+    start, npages = pages(args["gpa"], args["size"]) or (args["gpa"] >> PAGE_SHIFT, 0)
+    wanted = SlotState(start, npages, args.get("hva"), args.get("flags", 0))
+    if vm is not None and args["ret"] == 0:
+        met, vm = vm, _settle(tracker, fact, thread, vm, args["slot"], wanted)
+        if vm is not met and region is not None and region.inode is not None:
+            region.gmem = tracker.gmem_at(region.inode, fact, vm.handle).handle  # it is not of the guest that was there before
+    first = region.line if region is not None else fact.line
+    tracker.emit(
+        SlotSet(slot=args["slot"], space=vm.handle if vm else None, start=start, npages=npages, flags=args.get("flags"),
+                result=-args["ret"], t=fact.t, line=first, source=tracker.source,
+                detail=detail(hva=None if wanted.hva is None else hex(wanted.hva), last=fact.line if first != fact.line else None))
+    )  # fmt: skip
+    if vm is None or args["ret"] or region is None or not npages or not args.get("flags", 0) & KVM_MEM_GUEST_MEMFD:
+        return True
+    base, count, index = region.bound or (start, npages, args.get("gmem_offset", 0) >> PAGE_SHIFT)
+    vm.slots[args["slot"]].gmem, vm.slots[args["slot"]].index = region.gmem, index
+    tracker.emit(
+        GmemBound(space=vm.handle, start=base, npages=count, index=index, gmem=region.gmem, **_at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int, wanted: SlotState) -> VmState:
+    """Take a slot into the picture of its guest; what the kernel would have refused proves that it is another guest.
+
+    kvm_set_memory_region() refuses to change the size or the address of an existing slot, and any overlap.
+    """
+    old = vm.slots.get(slot)
+    if not wanted.npages:
+        vm.slots.pop(slot, None)
+        return vm
+    changed = old is not None and (old.npages != wanted.npages or (None not in (old.hva, wanted.hva) and old.hva != wanted.hva))
+    space = slot >> 16
+    overlaps = any(
+        other != slot
+        and other >> 16 == space
+        and have.start < wanted.start + wanted.npages
+        and wanted.start < have.start + have.npages
+        for other, have in vm.slots.items()
+    )
+    if changed or overlaps:
+        vm = tracker.new_vm(vm.pointer, fact, thread, makes=True)
+        thread.vms.append(vm.handle)
+    vm.slots[slot] = wanted
+    return vm
+
+
+def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    args = fact.args
+    vm = tracker.vm(args["kvm"], fact, thread, makes=True)
+    flags, npages = args.get("flags", 0), args["size"] >> PAGE_SHIFT
+    if args["fd"] < 0:
+        tracker.emit(GmemCreated(vm=vm.handle, npages=npages, flags=flags, result=-args["fd"], **_at(tracker, fact)))
+        return True
+    gmem = GmemState(tracker.handle(), vm.handle, args["fd"], npages)
+    tracker.gmems.append(gmem)
+    vm.gmems += 1
+    vm.mmap = vm.mmap or bool(flags & GUEST_MEMFD_FLAG_MMAP)
+    tracker.emit(
+        GmemCreated(space=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]),
+                    **_at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """kvm_gmem_bind() of mainline, kvm_gmem_prepare_memory_region() of in-place kernels; the latter names the inode."""
+    args = fact.args
+    vm = tracker.vm(args["kvm"], fact, thread, makes=True)
+    if "<- kvm_gmem_bind" in fact.text:
+        tracker.mainline(vm, fact)
+    region = thread.region
+    if region is None:
+        region = thread.region = Region(fact.line, {})
+    region.vm = vm
+    if args.get("ret", 0) < 0:
+        return True
+    if "base_gfn" in args and "npages" in args:
+        region.bound = (args["base_gfn"], args["npages"], args.get("offset", 0) >> PAGE_SHIFT)
+    if "inode" in args:
+        region.gmem, region.inode = _bound_gmem(tracker, fact, vm).handle, args["inode"]
+    return True
+
+
+def _bound_gmem(tracker: Tracker, fact: Fact, vm: VmState) -> GmemState:
+    """The guest_memfd that is bound: the inode if it was met, else what was created with the fd in this guest."""
+    pointer, fd = fact.args["inode"], fact.args.get("fd")
+    known = tracker.gmem_known(pointer, vm.handle)
+    created = tracker.gmem_of_fd(fd, vm.handle)
+    if created is not None and created.pointer is None and (known is None or created.handle < known.handle):
+        created.pointer = pointer
+        return created
+    return known or tracker.gmem_at(pointer, fact, vm.handle)
+
+
+def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    args = fact.args
+    vm = tracker.vm(args["kvm"], fact, thread, makes=True)
+    if thread.region is not None:
+        thread.region.vm = vm
+        if args.get("ret", 0) == 0 and {"base_gfn", "npages", "pgoff"} <= args.keys():
+            thread.region.bound = (args["base_gfn"], args["npages"], args["pgoff"])
+            if "inode" in args and thread.region.gmem is None:
+                thread.region.gmem, thread.region.inode = _bound_gmem(tracker, fact, vm).handle, args["inode"]
+    return True
+
+
+def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Outside of a change of memslots it is the end of its guest (kvm_destroy_vm): its pointer may be somebody else's next."""
+    args = fact.args
+    owners = [
+        vm
+        for vm in tracker.vms.values()
+        if (slot := vm.slots.get(args.get("slot", -1))) is not None
+        and (slot.start, slot.npages) == (args["base_gfn"], args["npages"])
+    ]
+    vm = owners[0] if len(owners) == 1 else tracker.vm_of(thread)
+    if thread.region is not None:
+        thread.region.vm = thread.region.vm or vm
+        return True
+    if vm is not None and Capability.SLOTS in vm.shown:
+        if not vm.torn_down:
+            vm.torn_down = True
+            tracker.emit(VmDestroyed(space=vm.handle, detail=detail(basis="implied", join="thread"), **_at(tracker, fact)))
+        return True
+    tracker.emit(
+        GmemUnbound(space=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"),
+                    **_at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    vm = tracker.vm_of(thread)
+    gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None)
+    gmem.released = True
+    thread.file, thread.bracket = gmem, None
+    npages = fact.args["size"] >> PAGE_SHIFT if "size" in fact.args else None
+    tracker.emit(GmemReleased(space=gmem.handle, npages=npages, **_at(tracker, fact)))
+    return True
+
+
+def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A punch or an allocation; the gfns that were unmapped inside of it tell which memslot holds the file."""
+    args = fact.args
+    vm = tracker.vm_of(thread)
+    gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None) if "inode" in args else None
+    run = pages(args["offset"], args["len"])
+    if gmem is not None:
+        link(tracker, fact, thread, gmem)
+    thread.bracket = None
+    tracker.emit(
+        Punched(space=gmem.handle if gmem else None, mode=args["mode"], result=-args["ret"], start=run[0] if run else None,
+                npages=run[1] if run else None, thread=thread.tid,
+                detail=None if run else detail(offset=hex(args["offset"]), len=hex(args["len"])), **_at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
+    """Bind memslots to a guest_memfd by the unmaps that an invalidation of its indices has made."""
+    _, _, unmaps = thread.bracket or (0, 0, [])
+    for vm_handle, slot_id, gfn, index in unmaps:
+        vm = tracker.by_handle.get(vm_handle)
+        slot = vm.slots.get(slot_id) if vm is not None else None
+        if vm is None or slot is None or slot.gmem is not None or not slot.flags & KVM_MEM_GUEST_MEMFD:
+            continue
+        first = index - (gfn - slot.start)
+        if first < 0 or (slot.index is not None and slot.index != first):
+            continue
+        slot.gmem, slot.index = gmem.handle, first
+        tracker.emit(
+            GmemBound(space=vm.handle, start=slot.start, npages=slot.npages, index=first, gmem=gmem.handle,
+                      detail=detail(join="thread"), **_at(tracker, fact))
+        )  # fmt: skip
+    unmaps.clear()
+
+
+def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    vm = tracker.vm_of(thread)
+    thread.file = gmem_here(tracker, fact, thread, vm.handle if vm else None)
+    thread.error, thread.bracket = fact.args["index"], None
+    tracker.emit(Poisoned(space=thread.file.handle, start=fact.args["index"], npages=1, **_at(tracker, fact)))
+    return True
+
+
+def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The kernel's last word on a poisoned page; behind kvm_gmem_error_folio() on the same thread it is that page."""
+    gmem, index = (thread.file, thread.error) if thread.error is not None else (None, None)
+    thread.file = thread.error = thread.bracket = None
+    words = printable(fact.text.partition("recovery action for ")[2])
+    tracker.emit(
+        Poisoned(space=gmem.handle if gmem else None, start=index, npages=1, pfn=fact.args["pfn"],
+                 detail=detail(action=words, join="thread" if gmem is not None else None), **_at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Memslot generation 1: the first memslot of a guest, whose birth is therefore on record or just before it."""
+    vm = tracker.vm(fact.args["kvm"], fact, thread, makes=True)
+    if fact.args.get("gen") == 1 and not vm.birth_told and tracker.whole:
+        vm.birth_told = True
+        tracker.emit(
+            VmCreated(space=vm.handle, dialect=vm.dialect, detail=detail(basis="implied"), **_at(tracker, fact))
+        )  # fmt: skip
+        return True
+    return False
+
+
+def vm_destroyed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    vm = tracker.vm(fact.args["kvm"], fact, thread)
+    vm.torn_down = True
+    tracker.emit(VmDestroyed(space=vm.handle, **_at(tracker, fact)))
+    return True
+
+
+HANDLERS: dict[str, Handler] = {
+    "set_region": set_region,
+    "set_region_ret": set_region_ret,
+    "gmem_create": gmem_create,
+    "gmem_bind": gmem_bind,
+    "gmem_prepare": gmem_bind,
+    "gmem_commit": gmem_commit,
+    "gmem_unbind": gmem_unbind,
+    "gmem_release": gmem_release,
+    "gmem_fallocate": gmem_fallocate,
+    "gmem_error": gmem_error,
+    "memory_failure": memory_failure,
+    "memslots_updated": memslots_updated,
+    "vm_destroyed": vm_destroyed,
+}

@@ -1,0 +1,183 @@
+"""Facts of the logs of VMMs, and the events that they amount to.
+
+What a VMM prints before it acts is a wish and goes on record as its words; only what it says of a result is one. A log names no VM.
+"""
+
+from typing import Any
+
+from gmemstate.decode import errno, errno_of, exit_reason
+from gmemstate.decode.kvm import system_event
+from gmemstate.ingest.correlate.kernel_report import shown
+from gmemstate.ingest.correlate.kernel_reports import at, beside
+from gmemstate.ingest.correlate.trackees import Thread
+from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.fact import FOREVER, Fact
+from gmemstate.model.events import (
+    ConvertMet,
+    ConvertReturned,
+    DmaMapped,
+    DmaUnmapped,
+    GuestAsked,
+    MemoryFaultExit,
+    SlotSet,
+    Through,
+    VmDead,
+    VmmSaid,
+    detail,
+)
+from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of, pages
+
+EFAULT = 14
+SEV_TERM, TDX_FATAL = 6, 7
+DECIMAL = (
+    "ret",
+    "exit",
+    "errno",
+    "vcpu",
+    "processed",
+    "mappings",
+    "kilobytes",
+    "index",
+    "madvise",
+    "fallocate",
+    "fw_error",
+    "suberror",
+)
+"""Numbers that the programs print in decimal."""
+
+
+def _place(args: dict[str, int] | Any) -> dict[str, Any]:
+    """Addresses of a guest in pages, where they are whole pages."""
+    gpa, size = args.get("gpa"), args.get("size")
+    if gpa is None:
+        return {}
+    return {"gfn": hex(gfn_of(Gpa(gpa))), "pages": size >> PAGE_SHIFT if size is not None else None}
+
+
+def _errno(fact: Fact) -> int | None:
+    """The errno that a line tells: by number, or by what strerror() says."""
+    number = fact.args.get("errno", fact.args.get("ret"))
+    if number is not None:
+        return abs(number) if errno(number) is not None or number == 0 else None
+    found = errno_of(fact.words["error"]) if "error" in fact.words else None
+    return None if found is None else found.number
+
+
+def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Words of a VMM: the code says of what, the text is its own."""
+    numbers: dict[str, Any] = {name: value if name in DECIMAL else hex(value) for name, value in fact.args.items()}
+    if "exit" in fact.args and (known := exit_reason(fact.args["exit"])) is not None:
+        numbers["exit_name"] = known.name
+    words = {name: shown(word) for name, word in fact.words.items() if name not in ("at", "host")}
+    facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **beside(fact)}
+    tracker.emit(VmmSaid(result=_errno(fact), detail=detail(**facts), **at(tracker, fact)))
+    return True
+
+
+def convert_wish(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """QEMU is asked to convert; it has checked nothing yet."""
+    to = "private" if fact.words["to"] == "shared_to_private" else "shared"
+    return vmm_said(tracker, fact._replace(words={**fact.words, "code": "convert wish", "to": to}), thread)
+
+
+def convert_refused(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """QEMU refuses what has no guest_memfd behind it: no ioctl was made."""
+    return vmm_said(tracker, fact._replace(words={**fact.words, "code": "convert refused"}), thread)
+
+
+def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """KVM_SET_MEMORY_ATTRIBUTES failed: a conversion with its arguments and its errno."""
+    code, run = _errno(fact), pages(fact.args["gpa"], fact.args["size"])
+    if code is None or run is None:
+        return vmm_said(tracker, fact._replace(words={**fact.words, "code": "failed to set memory"}), thread)
+    here, handle = at(tracker, fact), tracker.handle()
+    tracker.emit(
+        ConvertMet(conversion=handle, through=Through.VM_IOCTL, thread=thread.tid or None, start=run[0], npages=run[1],
+                   attributes=fact.args["attributes"], detail=detail(vmm="error", **beside(fact)), **here)
+    )  # fmt: skip
+    tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None, **here))
+    tracker.closed.append(handle)
+    return True
+
+
+def fault_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """KVM_EXIT_MEMORY_FAULT reached the VMM. Which errno came with it is not printed: EFAULT, unless the page is poisoned."""
+    args = fact.args
+    if "gpa" not in args:
+        return False
+    facts = {"basis": "implied", "at": fact.words.get("at"), "host": fact.words.get("host")}
+    tracker.emit(
+        MemoryFaultExit(thread=thread.tid, result=EFAULT, start=gfn_of(Gpa(args["gpa"])), npages=args.get("size", 0) >> PAGE_SHIFT or None,
+                        flags=args.get("flags"), detail=detail(**facts), **at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def map_gpa_range(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A guest's KVM_HC_MAP_GPA_RANGE, whichever way it came. Without a thread nobody can say which answer belongs to it."""
+    run = pages(fact.args["gpa"], fact.args["size"])
+    if not fact.thread:
+        return vmm_said(tracker, fact._replace(words={**fact.words, "code": "KVM_HC_MAP_GPA_RANGE"}), thread)
+    handle = tracker.handle()
+    odd = {} if run else {"gpa": hex(fact.args["gpa"]), "pages": hex(fact.args["size"] >> PAGE_SHIFT)}
+    facts = {"via": "KVM_EXIT_HYPERCALL", "at": fact.words.get("at"), "host": fact.words.get("host"), **odd}
+    tracker.emit(
+        GuestAsked(request=handle, thread=thread.tid, start=run[0] if run else None, npages=run[1] if run else None,
+                   flags=fact.args["attributes"], detail=detail(**facts), **at(tracker, fact))
+    )  # fmt: skip
+    tracker.closed.append(handle)
+    return True
+
+
+def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """KVM_SET_USER_MEMORY_REGION(2) with its result; size 0 deletes the slot."""
+    args, code = fact.args, _errno(fact)
+    slot = args.get("as_id", 0) << 16 | args["slot"]
+    facts = {name: hex(args[name]) for name in ("hva", "gmem_offset") if name in args}
+    fd = args.get("gmem_fd", -1)
+    tracker.emit(
+        SlotSet(slot=slot, start=gfn_of(Gpa(args["gpa"])), npages=args["size"] >> PAGE_SHIFT, flags=args["flags"], result=code,
+                detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **beside(fact)), **at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A range was mapped for a device, or unmapped: an IOVA is the guest's address."""
+    args = fact.args
+    size = args["size"] if "size" in args else args["last"] + 1 - args["iova"]
+    code = _errno(fact)
+    if not 0 < size <= FOREVER - args["iova"] or (code is None and "ret" in args):
+        return False
+    kind = DmaMapped if fact.name == "dma_mapped" else DmaUnmapped
+    facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **beside(fact)}
+    tracker.emit(
+        kind(space=None, start=args["iova"] >> PAGE_SHIFT, npages=-(-size >> PAGE_SHIFT), iova=args["iova"], result=code or 0,
+             detail=detail(**facts), **at(tracker, fact))
+    )  # fmt: skip
+    return True
+
+
+def guest_event(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The guest ended itself, or a TD reported a fatal error; other events of a guest are its ordinary life."""
+    number = fact.args["event"]
+    if number not in (SEV_TERM, TDX_FATAL):
+        return False
+    known = system_event(number)
+    facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **beside(fact)}
+    tracker.emit(VmDead(detail=detail(**facts), **at(tracker, fact)))
+    return True
+
+
+HANDLERS: dict[str, Handler] = {
+    "vmm_said": vmm_said,
+    "convert_wish": convert_wish,
+    "convert_refused": convert_refused,
+    "set_failed": set_failed,
+    "fault_seen": fault_seen,
+    "map_gpa_range": map_gpa_range,
+    "slot_seen": slot_seen,
+    "dma_mapped": dma,
+    "dma_unmapped": dma,
+    "system_event": guest_event,
+}

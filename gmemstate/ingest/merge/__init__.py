@@ -1,0 +1,1 @@
+"""Several sources as one history, in the order of one clock."""

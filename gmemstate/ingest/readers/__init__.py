@@ -1,0 +1,1 @@
+"""From the lines of one format to facts."""

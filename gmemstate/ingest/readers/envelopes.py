@@ -1,0 +1,243 @@
+"""What stands before a message: the frames of journald, syslog, dmesg, containers and libraries of log lines, and quote marks.
+
+Formats: journalctl(1) ``-o short``, ``short-iso``, ``short-precise``, ``short-monotonic`` and ``json``; dmesg(1) without options, with
+``-T``, ``-e``, ``-d``, ``-x`` and ``--time-format iso``; CONFIG_PRINTK_CALLER; kata and containerd (logfmt), CRI and Docker logs;
+libvirt's own log; QEMU's ``-msg timestamp=on``; env_logger and tracing of Rust; bpftrace ``-f json``.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from gmemstate.ingest.fact import SECONDS, nanoseconds
+from gmemstate.model.units import seconds
+
+BOOT, REALTIME, PROCESS = "boot", "realtime", "process"
+"""Clocks: seconds since the host was started, since 1970, since the writing process was started."""
+KERNEL = "kernel"
+DEPTH = 6
+"""How many frames may stand around a message."""
+
+
+class Frame(NamedTuple):
+    """A message without its frames. ``t`` is in ns of ``clock``; ``at`` is a time as it was written, which cannot be counted in ns."""
+
+    text: str
+    t: int | None = None
+    clock: str | None = None
+    at: str | None = None
+    host: str | None = None
+    program: str | None = None
+    thread: int | None = None
+
+    def timed(self, t: int | None, clock: str, written: str) -> "Frame":
+        """The frame with a time, unless an outer one has given it already."""
+        if self.t is not None:
+            return self
+        return self._replace(t=t, clock=clock) if t is not None else self._replace(at=self.at or written)
+
+
+class Clock:
+    """The clock of a source is that of its first time; what another clock showed cannot stand among its times."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    def of(self, frame: Frame) -> tuple[int | None, str | None]:
+        """The time of a frame in ns, or as a text where it is none of this clock."""
+        if frame.t is None:
+            return None, frame.at
+        self.name = self.name or frame.clock
+        return (frame.t, None) if frame.clock == self.name else (None, f"{seconds(frame.t)} ({frame.clock})")
+
+
+def iso_ns(text: str) -> int | None:
+    """Nanoseconds since 1970 of an ISO 8601 time with its zone; None without one, or for what is no time."""
+    match = _ISO_TIME(text)
+    if match is None or match["zone"] is None:
+        return None
+    zone = "+00:00" if match["zone"] == "Z" else match["zone"]
+    try:
+        moment = datetime.fromisoformat(f"{match['whole'].replace(' ', 'T')}{zone}")
+        return int((moment - _EPOCH).total_seconds()) * 1_000_000_000 + int((match["part"] or "0").ljust(9, "0")[:9])
+    except (ValueError, OverflowError):
+        return None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?"
+_ISO_TIME = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](?P<part>\d{1,9}))? ?(?P<zone>Z|[+-]\d\d:?\d\d)?"
+).fullmatch
+_LEVEL = "(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR)"
+
+
+def _boot(frame: Frame, match: re.Match[str]) -> Frame:
+    thread = int(match["task"]) if match["task"] else frame.thread
+    timed = frame.timed(nanoseconds(match["s"], match["f"]), BOOT, match["s"])
+    return timed._replace(text=match["rest"], program=frame.program or KERNEL, thread=thread)
+
+
+def _dated(frame: Frame, match: re.Match[str]) -> Frame:
+    return frame.timed(None, REALTIME, match["at"])._replace(text=match["rest"], program=frame.program or KERNEL)
+
+
+def _syslog(frame: Frame, match: re.Match[str]) -> Frame:
+    return _sent(frame.timed(None, REALTIME, match["at"]), match)
+
+
+def _iso(frame: Frame, match: re.Match[str]) -> Frame:
+    return frame.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=match["rest"])
+
+
+def _sent(frame: Frame, match: re.Match[str]) -> Frame:
+    """Host and program, as syslog has them."""
+    return frame._replace(text=match["rest"], host=frame.host or match["host"], program=frame.program or match["program"])
+
+
+def _rust(frame: Frame, match: re.Match[str]) -> Frame:
+    return _iso(frame, match)._replace(program=frame.program or match["program"])
+
+
+def _process(frame: Frame, match: re.Match[str]) -> Frame:
+    timed = frame.timed(nanoseconds(match["s"], match["f"]), PROCESS, match["s"])
+    return timed._replace(text=match["rest"], program=frame.program or match["program"])
+
+
+def _thread(frame: Frame, match: re.Match[str]) -> Frame:
+    timed = frame.timed(nanoseconds(match["s"], match["f"]), REALTIME, match["s"])
+    return timed._replace(text=match["rest"], thread=int(match["thread"]))
+
+
+_ERROR_OF_LOGFMT = re.compile(r'" error="(?P<error>(?:[^"\\]|\\.)*+)"').search
+
+
+def _logfmt(frame: Frame, match: re.Match[str]) -> Frame:
+    error = _ERROR_OF_LOGFMT(match[0])
+    said = match["message"] + (f": {error['error']}" if error is not None else "")
+    text = re.sub(r'\\(["\\])', r"\1", said).replace("\\n", " ")
+    return frame.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=text)
+
+
+def _bare(frame: Frame, match: re.Match[str]) -> Frame:
+    return frame._replace(text=match["rest"])
+
+
+_HOST = r"(?P<host>[^\s:\[\]{}()\"]{1,255})"
+_PROGRAM = r"(?P<program>[^\s:\[\]{}()\"]{1,64})(?:\[\d{1,9}\])?"
+
+_FRAMES: tuple[tuple[Callable[[str], re.Match[str] | None], Callable[[Frame, re.Match[str]], Frame]], ...] = (
+    (re.compile(r"(?:> ?)+(?P<rest>.*)").fullmatch, _bare),
+    (
+        re.compile(
+            r"(?:<\d{1,3}>|[a-z]+\d? *:[a-z]+ *: *)?"
+            rf"\[ *(?P<s>{SECONDS})\.(?P<f>\d{{1,9}})\] ?(?:\[ *(?:T(?P<task>\d{{1,9}})|C\d{{1,9}})\] ?)?(?P<rest>.*)"
+        ).fullmatch,
+        _boot,
+    ),
+    (
+        re.compile(r"\[(?P<at>[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})\] (?P<rest>.*)").fullmatch,
+        _dated,
+    ),
+    (re.compile(r"\[(?P<at>[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d| *[+<] *\d+\.\d{6}>?)\] (?P<rest>.*)").fullmatch, _dated),
+    (
+        re.compile(
+            rf"(?P<at>[A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{{1,9}})?) {_HOST} {_PROGRAM}: (?P<rest>.*)"
+        ).fullmatch,
+        _syslog,
+    ),
+    (re.compile(rf"(?P<at>{_ISO}):? \d{{1,9}}: (?:debug|info|warning|error) : \w+:\d+ : (?P<rest>.*)").fullmatch, _iso),
+    (re.compile(rf"(?P<at>{_ISO}) (?:stdout|stderr) [FP] (?P<rest>.*)").fullmatch, _iso),
+    (re.compile(rf"\[(?P<at>{_ISO}) +{_LEVEL} +(?P<program>[\w:.-]{{1,100}})\] (?P<rest>.*)").fullmatch, _rust),
+    (re.compile(rf"(?P<at>{_ISO}) +{_LEVEL} +(?P<program>[\w:.-]{{1,100}}): (?P<rest>.*)").fullmatch, _rust),
+    (re.compile(rf"(?P<at>{_ISO}):? +(?P<rest>.*)").fullmatch, _iso),
+    (
+        re.compile(
+            r'time="?(?P<at>[^" ]{10,40})"? (?:level=\w+ )?(?:\w+=\S+ )?msg="(?P<message>(?:[^"\\]|\\.)*+)".*'
+        ).fullmatch,
+        _logfmt,
+    ),
+    (
+        re.compile(
+            rf"(?P<program>cloud-hypervisor): *(?P<s>{SECONDS})\.(?P<f>\d{{1,9}})s?: <[^<>]*> \w+:\S+ -- (?P<rest>.*)"
+        ).fullmatch,
+        _process,
+    ),
+    (re.compile(rf"(?P<thread>\d{{1,9}})@(?P<s>{SECONDS})\.(?P<f>\d{{6}}):(?P<rest>.*)").fullmatch, _thread),
+    (re.compile(r"\[kmsg\]: (?P<rest>.*)").fullmatch, _bare),
+    (re.compile(r"message repeated \d{1,9} times: \[ ?(?P<rest>.*)\]").fullmatch, _bare),
+)
+
+_FRAMED = re.compile(
+    r"[>\[<\d]|[A-Z][a-z]{2} [ \d]\d |time=|cloud-hypervisor:|message repeated|[a-z]+\d? *:[a-z]+ *: *\["
+).match
+"""How every frame begins; most messages do not."""
+
+_BEHIND_TIME = re.compile(rf"{_HOST} {_PROGRAM}: (?P<rest>.*)").fullmatch
+"""Host and program behind a time: only there, as two words and a colon begin many a message."""
+
+
+@lru_cache(4)
+def unwrap(line: str) -> Frame:
+    """Take all frames off a line; a line without any is a frame without a time."""
+    frame = Frame(line)
+    for _ in range(DEPTH):
+        text = frame.text.strip()
+        inner = _json(frame, text) if text.startswith("{") else _next(frame._replace(text=text), text)
+        if inner is None:
+            return frame._replace(text=text)
+        frame = inner
+    return frame
+
+
+def _next(frame: Frame, text: str) -> Frame | None:
+    for matches, take in _FRAMES if _FRAMED(text) else ():
+        match = matches(text)
+        if match is not None:
+            return take(frame, match)
+    timed = frame.t is not None or frame.at is not None
+    match = _BEHIND_TIME(text) if timed and frame.host is None else None
+    return _sent(frame, match) if match is not None and _is_sender(match["program"]) else None
+
+
+def _is_sender(program: str) -> bool:
+    """Whether a word before a colon is a program that logs: the start of a message is often of the same shape.
+
+    QEMU puts the name of the guest where syslog has the host; its prefix is left to its reader.
+    """
+    return program == KERNEL or program.startswith(("libvirt", "kata", "virt", "cloud-hypervisor", "systemd", "containerd"))
+
+
+def _json(frame: Frame, text: str) -> Frame | None:
+    """A record of journald, Docker or another program, or of bpftrace: the message in it."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    if record.get("type") == "printf" and isinstance(record.get("data"), str):
+        return frame._replace(text=record["data"].strip())
+    message = next((record[name] for name in ("MESSAGE", "msg", "message", "log") if name in record), None)
+    if isinstance(message, list):  # journald gives bytes that are no text as numbers
+        message = "".join(chr(byte) if isinstance(byte, int) and 0 < byte < 256 else "?" for byte in message)
+    if not isinstance(message, str):
+        return None
+    framed = _json_time(frame, record)
+    host, program = record.get("_HOSTNAME"), record.get("SYSLOG_IDENTIFIER", record.get("_COMM"))
+    return framed._replace(
+        text=" ".join(message.split("\n")),
+        host=host if isinstance(host, str) else frame.host,
+        program=program if isinstance(program, str) else frame.program,
+    )
+
+
+def _json_time(frame: Frame, record: dict[str, Any]) -> Frame:
+    stamp = record.get("__REALTIME_TIMESTAMP", record.get("_SOURCE_REALTIME_TIMESTAMP"))
+    if isinstance(stamp, str) and stamp.isascii() and stamp.isdigit() and len(stamp) <= 16:
+        return frame.timed(int(stamp) * 1000, REALTIME, stamp)
+    written = next((record[name] for name in ("time", "ts", "timestamp") if isinstance(record.get(name), str)), None)
+    return frame if written is None else frame.timed(iso_ns(written), REALTIME, written[:40])

@@ -1,0 +1,1 @@
+"""The front door: open a ledger, put evidence into it, ask it."""

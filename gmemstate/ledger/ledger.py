@@ -1,0 +1,216 @@
+"""The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gmemstate.audit.check.check import Checked, Checkpoint, check
+from gmemstate.audit.history.history import History
+from gmemstate.ingest.follow import Growing
+from gmemstate.ledger.convert import Converted, Live
+from gmemstate.ledger.ingest import Intake
+from gmemstate.ledger.queries import Answers
+from gmemstate.ledger.source import Ingested, Refused
+from gmemstate.model.errors import CannotRead, GmemstateError, UsageError
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    KIND,
+    KINDS,
+    LINE,
+    SOURCE,
+    SPACE,
+    START,
+    Event,
+    EventRow,
+    T,
+)
+from gmemstate.model.record import Head
+from gmemstate.store.engine import connect, named
+from gmemstate.store.inspection import Inspection
+from gmemstate.store.jsonl import JsonlRecord
+from gmemstate.store.projections import compare
+from gmemstate.store.record import StoredRecord
+from gmemstate.store.recorder import Recorder
+
+
+class Ledger(Answers):
+    """A record of conversions in a file or a database, and the answers that it gives.
+
+    Use :meth:`open`; a ledger is a context manager. All methods raise subclasses of GmemstateError.
+    """
+
+    record_: StoredRecord
+
+    def __init__(self, where: str, *, writable: bool, synchronous: str) -> None:
+        super().__init__(StoredRecord(connect(where, writable=writable, synchronous=synchronous), where), where)
+        self._writable = writable
+        self._synchronous = synchronous
+        self._recorder: Recorder | None = None
+        self._live: Live | None = None
+
+    @classmethod
+    def open(cls, where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Self:
+        """Open the ledger at a path or database URL; it is made if it is not there and ``readonly`` is not set.
+
+        ``durable`` makes every commit survive a power cut; without it only the closing of the ledger does.
+        """
+        return cls(str(where), writable=not readonly, synchronous="FULL" if durable else "NORMAL")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger; an SQLite ledger is then whole in its one file."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
+        self.record_.engine.dispose()
+
+    # --- recording
+
+    def record(self, *events: Event, expect: Mapping[int, int] | None = None) -> Head:
+        """Append events as one batch; on return they are stored. ``expect`` maps guests to the last seq seen of each."""
+        return self._recording().append([event.row() for event in events], None, expect)
+
+    def record_rows(self, rows: Iterable[EventRow]) -> Head:
+        """Append a finished record of others, such as a simulation, as one batch; references are its own seqs."""
+        return self._recording().append([_as_reference(row) for row in rows], {})
+
+    def ingest(self, *names: str | Path, progress: Callable[[int], None] | None = None) -> list[Ingested]:
+        """Read traces and logs (paths, or ``-`` for standard input) into the ledger.
+
+        Those whose clocks can be compared, by the calls that both show, are merged in the order of time; all others follow one
+        another. What was read before adds nothing; a file that has grown is continued. ``progress`` is told from time to time how many
+        bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
+        """
+        results = list(self.read(*names, progress=progress))
+        for result in results:
+            if isinstance(result, Refused):
+                raise result.error
+        return [result for result in results if isinstance(result, Ingested)]
+
+    def read(self, *names: str | Path, progress: Callable[[int], None] | None = None) -> Iterator[Ingested | Refused]:
+        """Do what :meth:`ingest` does and tell what came of each source, also of those that could not be read."""
+        return Intake(self.record_, self._recording()).read([str(name) for name in names], progress)
+
+    def follow(
+        self,
+        name: str | Path,
+        stop: Callable[[], bool],
+        *,
+        told: Callable[[str], None] = lambda _sentence: None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Ingested]:
+        """Read a log (or a pipe, ``-``) as it grows, until ``stop`` says so; gives what came of each file under its name.
+
+        What a line says is on record within a second, or as soon as there are a thousand events. A file that is renamed or
+        emptied is read to its end, and the one that takes its name is the next. Reading that was broken off, however it was,
+        goes on at the next line: what is on record is recognised and nothing is added twice. ``told`` is given sentences
+        for a person. Raises CannotRead, SourceChanged.
+        """
+        while True:
+            source = Growing(str(name), stop, told, progress)
+            try:
+                if source.head_size:
+                    yield Intake(self.record_, self._recording()).follow(source)
+                elif not (source.moved or source.stopped or stop()):
+                    raise CannotRead(f"{source.name}: {source.damage or 'is empty'}; there is nothing to read")
+            except CannotRead as error:
+                if not source.moved:
+                    raise
+                told(str(error))  # what comes in its place may be better
+            finally:
+                source.close()
+            if not source.moved:
+                return
+            told(f"{source.name}: was read to its end; another file has its name now and is followed")
+
+    def convert(self, space: int, start: int, end: int, to: str, **how: Any) -> Converted:
+        """Carry out a conversion of pages ``[start, end)`` of a guest or a guest_memfd, as its kernel would.
+
+        Every step is stored before the next one; ``users``, ``dialect``, ``policy``, ``setting`` and ``faults`` are those of
+        :meth:`gmemstate.ledger.convert.Live.convert`. Conversions of one space take turns, over threads and processes.
+        """
+        return self._carrying_out().convert(space, start, end, to, **how)
+
+    def resolve(self, conversion: int, how: str, outcome: str | None = None) -> Converted:
+        """Close a conversion that was left open: ``how`` is "roll-back", or "declare" with an outcome (new, old, unknown)."""
+        return self._carrying_out().resolve(conversion, how, outcome)
+
+    def rebuild(self) -> int:
+        """Make all projections and snapshots anew from the record; the number of events."""
+        return self._recording().rebuild()
+
+    def _carrying_out(self) -> Live:
+        if self._live is None:
+            self._live = Live(self._recording())
+        return self._live
+
+    def _recording(self) -> Recorder:
+        if not self._writable:
+            raise UsageError(f"{named(self.where)} was opened for reading; open it without readonly to record")
+        if self._recorder is None:
+            engine = connect(self.where, writable=True, synchronous=self._synchronous)
+            self._recorder = Recorder(engine, self.where, time.time_ns)
+        return self._recorder
+
+    # --- audit
+
+    @property
+    def dropped(self) -> list[str]:
+        """What was wrong with the snapshots that were not used: the record has won."""
+        return list({**self.record_.dropped, **(self._recorder.record.dropped if self._recorder is not None else {})}.values())
+
+    def check(self, checkpoint: Checkpoint | None = None) -> Checked:
+        """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
+        result = Checked()
+        with self.record_.still() as connection:
+            check(self.record_, Inspection(connection, result.note), result, checkpoint)
+            if result.history is not None:
+                try:
+                    for table in self.stale_projections(result.history):
+                        result.note("PROJECTION", f"the table {table} is not what the record folds to")
+                    result.looked_at += ["tables", "snapshots"]
+                except GmemstateError as error:
+                    result.not_covered.append(f"tables: {error}")
+        return result
+
+    def stale_projections(self, history: History) -> list[str]:
+        """The tables for SQL readers that are not what a history of the whole record folds to."""
+        return compare(self.record_, history)
+
+
+def open(where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Ledger:
+    """Open the ledger at a path or database URL (see :meth:`Ledger.open`)."""
+    return Ledger.open(where, readonly=readonly, durable=durable)
+
+
+def restore(where: str, export: JsonlRecord) -> Head:
+    """Make a new ledger of an export, with the same batches and hashes, in one transaction: all of it, or nothing.
+
+    Raises UsageError where there is a record already, CannotRead (with the line) where the export was altered.
+    """
+    for _ in export.sealed():  # all of it, before anything is made
+        pass
+    recorder = Recorder(connect(where, writable=True, synchronous="FULL"), where, time.time_ns)
+    try:
+        return recorder.restore(export.sealed())
+    finally:
+        recorder.close()
+
+
+def _as_reference(row: EventRow) -> EventRow:
+    """A row whose references to events of its own record are replaced by the recorder."""
+    kind = KINDS[row[KIND]]
+    source, space, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[SPACE], row[CONVERSION]))
+    actor = -row[ACTOR] if kind.actor_is_reference and row[ACTOR] is not None else row[ACTOR]
+    return (0, row[T], row[KIND], source, space, conversion, *row[START:ACTOR], actor, *row[LINE:])

@@ -1,0 +1,1 @@
+"""What kernels, modules, firmware and VMMs print: patterns, their typed fields, who speaks."""

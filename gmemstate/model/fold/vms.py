@@ -1,0 +1,251 @@
+"""Sources, guests, their slots and their guest_memfds."""
+
+from typing import TYPE_CHECKING
+
+from gmemstate.model.events import (
+    ACTOR,
+    DETAIL,
+    NPAGES,
+    RESULT,
+    SOURCE,
+    SPACE,
+    START,
+    VALUE,
+    ClockPair,
+    Dialect,
+    DialectSeen,
+    EventRow,
+    Gap,
+    GapKind,
+    GmemBound,
+    GmemCreated,
+    GmemReleased,
+    GmemSeen,
+    GmemUnbound,
+    HostBooted,
+    SlotSet,
+    SourceOpened,
+    SourceRead,
+    SourceShows,
+    T,
+    VmBugged,
+    VmCreated,
+    VmDead,
+    VmDestroyed,
+    VmSeen,
+)
+from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.objects import HOLE, Gmem, Slot, Source, Vm
+from gmemstate.model.units import END, Gfn, PageIndex, unsigned
+
+if TYPE_CHECKING:
+    from gmemstate.model.memory import Memory
+
+
+def source_opened(memory: "Memory", seq: int, row: EventRow) -> None:
+    memory.sources[seq] = Source(seq)
+
+
+def clock_pair(memory: "Memory", seq: int, row: EventRow) -> None:
+    source, other = memory.sources.get(row[SOURCE] or 0), memory.sources.get(row[ACTOR] or 0)
+    if source is not None and other is not None and row[T] is not None and row[VALUE] is not None:
+        source.reference, source.ahead = other.id, row[T] - row[VALUE]
+        source.shared = other.shared = True
+
+
+def source_shows(memory: "Memory", seq: int, row: EventRow) -> None:
+    shower = memory.vms.get(row[SPACE] or 0) or memory.sources.get(row[SOURCE] or 0)
+    if shower is not None and row[VALUE] is not None:
+        shower.shows |= {row[VALUE]}
+
+
+def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
+    if source := memory.sources.get(row[SOURCE] or 0):
+        source.read, source.last_read = True, seq
+        for conversion in memory.open_conversions():
+            if conversion.source == source.id:
+                conversion.last, conversion.shown = seq, memory.shows(conversion)
+
+
+def gap(memory: "Memory", seq: int, row: EventRow) -> None:
+    """Whatever was settled may have changed unseen, and what was going on is torn (R10, C22).
+
+    Memslots may be others, guests may have been told anything, and how a guest_memfd was born tells its state no more.
+    """
+    source = memory.sources.get(row[SOURCE] or 0)
+    if row[ACTOR] == GapKind.LATE:
+        if source is not None and row[T] is not None:
+            source.late.append(seq)
+            source.until = row[T]
+            memory.late.add(source.id)
+        return
+    if source is not None:
+        source.gaps.append(seq)
+    for conversion in memory.open_conversions():
+        if conversion.source == row[SOURCE] and row[SPACE] in (None, memory.vm_of(conversion), conversion.space):
+            conversion.gapped, conversion.last = True, seq
+            memory.move(conversion, "cut", seq)
+    for space in list(memory.ranges):
+        if memory.source_of(space) in (None, row[SOURCE]) and row[SPACE] in (None, space, memory.owner(space)):
+            memory.step_everything(space, "gap")
+    for gmem in memory.gmems.values():
+        if memory.source_of(gmem.id) in (None, row[SOURCE]):
+            gmem.flags = None
+    for vm in memory.vms.values():
+        if vm.source == row[SOURCE]:
+            vm.born, vm.slots, vm.ghosts = False, {}, []
+    memory.exits = {key: exit for key, exit in memory.exits.items() if key[0] != row[SOURCE]}
+    memory.open_request = {key: request for key, request in memory.open_request.items() if key[0] != row[SOURCE]}
+
+
+def host_booted(memory: "Memory", seq: int, row: EventRow) -> None:
+    """What a reboot clears is clear. A log that has a reboot in it tells nothing of when other logs were written."""
+    for entry in list(memory.messed_up.values()):
+        if entry.cleared_by == "reboot" and row[SOURCE] in (None, entry.source):
+            memory.mark(entry, "rebooted", seq)
+
+
+def vm_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+    pointer = None if row[VALUE] is None else unsigned(row[VALUE])
+    memory.vms[seq] = Vm(seq, len(memory.vms) + 1, row[SOURCE], pointer, row[ACTOR], row[DETAIL], bool(row[RESULT]))
+
+
+def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R1. The attributes of a new VM are an empty xarray: everything is shared, where the VM's attributes count."""
+    vm = memory.vms.get(row[SPACE] or 0)
+    if vm is None:
+        return
+    vm.born = True
+    vm.dialect = Dialect(row[VALUE] or vm.dialect)
+    memory.step(vm.id, "born_shared", 0, END, seq)
+
+
+def dialect_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+    if vm := memory.vms.get(row[SPACE] or 0):
+        vm.dialect = Dialect(row[VALUE] or 0)
+
+
+def vm_destroyed(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R22. What the guest had at its end stays readable: that is what a post-mortem asks for."""
+    if vm := memory.vms.get(row[SPACE] or 0):
+        vm.gone = "destroyed"
+
+
+def vm_bugged(memory: "Memory", seq: int, row: EventRow) -> None:
+    if vm := memory.vms.get(row[SPACE] or 0):
+        vm.gone = "bugged"
+
+
+def vm_dead(memory: "Memory", seq: int, row: EventRow) -> None:
+    if vm := memory.vms.get(row[SPACE] or 0):
+        vm.gone = vm.gone or "dead"
+
+
+def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
+    """R19. A slot never changes an attribute; on in-place kernels it may change which attribute counts."""
+    vm = memory.vms.get(row[SPACE] or 0)
+    if row[RESULT] or row[ACTOR] is None:
+        return
+    if vm is None:
+        if source := memory.sources.get(row[SOURCE] or 0):
+            source.blind = True
+        return
+    old = vm.slots.pop(row[ACTOR], None)
+    if old is not None and old.has_gmem:
+        vm.ghosts.append(old)
+    if not row[NPAGES] or row[START] is None:
+        return
+    slot = Slot(row[ACTOR], Gfn(row[START]), row[NPAGES], row[VALUE])
+    if old is not None and (old.start, old.npages) == (slot.start, slot.npages):
+        slot.gmem, slot.index = old.gmem, old.index
+    vm.slots[slot.id] = slot
+    if slot.has_gmem is False:
+        _look_for_a_swap(memory, seq, vm, slot)
+    vm.ghosts = [ghost for ghost in vm.ghosts if ghost.end <= slot.start or slot.end <= ghost.start]
+
+
+def _look_for_a_swap(memory: "Memory", seq: int, vm: Vm, slot: Slot) -> None:
+    """Find private gfns that a plain slot takes over from a deleted slot with a guest_memfd (SC-44, IP-33)."""
+    for ghost in vm.ghosts:
+        start, end = max(ghost.start, slot.start), min(ghost.end, slot.end)
+        if start >= end:
+            continue
+        gmem = memory.gmems.get(ghost.gmem or 0)
+        space, shift = vm.id, 0
+        if gmem is not None and gmem.inplace and ghost.index is not None:
+            space, shift = gmem.id, ghost.start - ghost.index
+        for run in memory.runs(space, start - shift, end - shift):
+            if run.state == PRIVATE:
+                memory.find(
+                    "SLOT-SWAP-FLIP",
+                    seq,
+                    "private memory replaced by a plain slot",
+                    vm.id,
+                    run.start + shift,
+                    run.end + shift,
+                )
+
+
+def gmem_created(memory: "Memory", seq: int, row: EventRow) -> None:
+    if row[SPACE] is None or row[RESULT]:
+        return
+    gmem = Gmem(row[SPACE], row[ACTOR], row[NPAGES], row[VALUE])
+    gmem.backing.set(0, row[NPAGES] or END, HOLE)
+    memory.gmems[gmem.id] = gmem
+    owner = memory.vms.get(row[ACTOR] or 0)
+    if owner is not None and owner.dialect not in (Dialect.UNKNOWN, Dialect.MAINLINE):
+        memory.activate(gmem.id, seq)
+
+
+def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+    if known := memory.gmems.get(row[SPACE] or 0):
+        known.vm = known.vm if known.vm is not None else row[ACTOR]
+        return
+    pointer = None if row[VALUE] is None else unsigned(row[VALUE])
+    memory.gmems[seq] = Gmem(seq, row[ACTOR], pointer=pointer)
+
+
+def gmem_bound(memory: "Memory", seq: int, row: EventRow) -> None:
+    vm = memory.vms.get(row[SPACE] or 0)
+    if vm is None or row[RESULT] or row[START] is None:
+        return
+    for slot in vm.slots.values():
+        if slot.start == row[START] and slot.npages == row[NPAGES]:
+            slot.gmem = row[ACTOR] if row[ACTOR] is not None else slot.gmem
+            slot.index = None if row[VALUE] is None else PageIndex(row[VALUE])
+    if (gmem := memory.gmems.get(row[ACTOR] or 0)) and gmem.vm is None:
+        gmem.vm = vm.id
+
+
+def gmem_unbound(memory: "Memory", seq: int, row: EventRow) -> None:
+    vm = memory.vms.get(row[SPACE] or 0)
+    for slot in vm.slots.values() if vm else ():
+        if slot.start == row[START] and slot.npages == row[NPAGES]:
+            slot.gmem = slot.index = None
+
+
+def gmem_released(memory: "Memory", seq: int, row: EventRow) -> None:
+    if gmem := memory.gmems.get(row[SPACE] or 0):
+        gmem.released = True
+
+
+HANDLERS = {
+    SourceOpened.code: source_opened,
+    ClockPair.code: clock_pair,
+    SourceShows.code: source_shows,
+    SourceRead.code: source_read,
+    Gap.code: gap,
+    HostBooted.code: host_booted,
+    VmSeen.code: vm_seen,
+    VmCreated.code: vm_created,
+    DialectSeen.code: dialect_seen,
+    VmDestroyed.code: vm_destroyed,
+    VmBugged.code: vm_bugged,
+    VmDead.code: vm_dead,
+    SlotSet.code: slot_set,
+    GmemCreated.code: gmem_created,
+    GmemSeen.code: gmem_seen,
+    GmemBound.code: gmem_bound,
+    GmemUnbound.code: gmem_unbound,
+    GmemReleased.code: gmem_released,
+}

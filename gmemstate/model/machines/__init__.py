@@ -1,0 +1,1 @@
+"""The state machines of ranges, conversions and messed-up host pages."""

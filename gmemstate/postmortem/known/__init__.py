@@ -1,0 +1,1 @@
+"""Known problems and the meaning of reports, as data, and how they are recognised."""

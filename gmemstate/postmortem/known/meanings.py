@@ -1,0 +1,78 @@
+"""What a report of a kernel or VMM means: whose fault, what happened, what is left, what to do, what is missing.
+
+The rows are data (``data/reports``), one for each kind of report that is known; the first that fits counts. Their texts name facts of
+the report in braces. Sources: arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c, arch/x86/kvm/svm/sev.c, virt/kvm/kvm_main.c and
+guest_memfd.c of Linux 6.8 to 7.2; QEMU's accel/kvm, hw/vfio and system/ram-block-attributes.c.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gmemstate.postmortem.known.patterns import Facts, fits
+from gmemstate.postmortem.story import Blame
+
+TEXTS = {
+    "host log": "the host's kernel log of the same minute: dmesg -T | grep -e SEAMCALL -e SEV -e kvm -e 'Memory failure'",
+    "vmm log": "which VM it was and what it had asked for: its VMM's log of the same second (tools/capture qemu prints "
+    "the options with which QEMU says it)",
+    "answer": "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e trace=ioctl,fallocate -p "
+    "PID-OF-THE-VMM",
+    "end of the vm": "every later ioctl of the VM returns EIO; its vCPUs cannot run any more",
+    "safe": "not affected: no page of it is suspect, leaked or poisoned by this",
+}
+"""Sentences that many rows share, by their names in ``<>``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """A kind of report. ``when`` holds patterns of its facts; ``ask`` what would complete it, with the command that gets it.
+
+    A second pattern of ``ask`` is that of the event with which it need not be asked for.
+    """
+
+    when: dict[str, str]
+    blame: Blame
+    title: str
+    says: str
+    more: tuple[tuple[str, str], ...] = ()
+    ask: tuple[tuple[str, Facts | None], ...] = ()
+
+    @property
+    def ends_vm(self) -> bool:
+        """Whether KVM gives the VM up with such a report."""
+        return any(TEXTS["end of the vm"] in text for _, text in self.more)
+
+
+@cache
+def meanings() -> tuple[Meaning, ...]:
+    """All kinds of reports that are known, in the order in which they are tried."""
+    folder = Path(str(resources.files("gmemstate"))) / "data" / "reports"
+    files = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))]
+    return tuple(_read(row) for content in files for row in content["report"])
+
+
+def _read(row: dict[str, Any]) -> Meaning:
+    more = tuple((word, _whole(text)) for word, text in row.get("more", ()))
+    ask = tuple(
+        (_whole(one["text"]), one["unless"]) if isinstance(one, dict) else (_whole(one), None) for one in row.get("ask", ())
+    )
+    return Meaning(row["when"], row["blame"], row["title"], _whole(row["says"]), more, ask)
+
+
+def _whole(text: str) -> str:
+    return re.sub(r"<([a-z ]+)>", lambda match: TEXTS[match[1]], text)
+
+
+def meaning(report: Facts) -> Meaning | None:
+    """The first meaning that fits a report; None where none does."""
+    return next((known for known in meanings() if fits(known.when, report)), None)
+
+
+def filled(template: str, report: Facts) -> str:
+    """A text with the facts of a report in the place of their names; what is not known reads "not known"."""
+    return re.sub(r"\{(\w+)\}", lambda match: report.get(match[1], "not known"), template)

@@ -1,0 +1,1 @@
+"""Stories as text for a terminal and as a page."""

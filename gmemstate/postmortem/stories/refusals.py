@@ -1,0 +1,169 @@
+"""Stories of conversions that failed as a whole: refused because a page was in use, for want of memory, or otherwise."""
+
+from gmemstate.audit.history.history import History
+from gmemstate.model.events import Capability
+from gmemstate.model.objects import Conversion
+from gmemstate.model.units import END, duration
+from gmemstate.postmortem import words
+from gmemstate.postmortem.incidents import Episode, Incident
+from gmemstate.postmortem.scene import Scene
+from gmemstate.postmortem.stories import in_use, shortage
+from gmemstate.postmortem.story import Story
+
+EAGAIN, ENOMEM, EFAULT = 11, 12, 14
+SHOWN = 8
+
+
+def told(history: History, seen: Scene, incident: Incident) -> Story:
+    """A conversion failed, and was repeated with success or not."""
+    failed = [conversion for episode in incident.episodes for conversion in episode.failed]
+    first = failed[0]
+    applied = all(episode.last_success is not None for episode in incident.episodes)
+    title = "not applied, then applied" if applied else "not applied"
+    unwritten = first.result == EFAULT and not first.in_vm
+    if first.result == EAGAIN:
+        summary = in_use.summary(history, seen, incident, applied) if first.start is not None else _in_use_somewhere(failed)
+        story = Story("VMM", title, words.guest(history, incident.vm), summary)
+    elif first.result == ENOMEM:
+        story = Story("memory shortage", title, words.guest(history, incident.vm), _no_memory(incident, applied))
+    else:
+        summary = (
+            f"{words.count(len(failed), 'conversion')} failed with {words.errno_name(first.result)} "
+            f"({words.errno_text(first.result or 0)})"
+            + ("; the next request for all of it succeeded." if applied else ". Nothing was converted.")
+        )
+        story = Story("VMM" if unwritten else "unknown", title, words.guest(history, incident.vm), summary)
+    story.evidence = words.lines_of(
+        history, [conversion for episode in incident.episodes for conversion in episode.conversions]
+    )
+    story.timeline = _timeline(incident)
+    story.add("Told", _told_to_guest(history, failed))
+    if first.start is None:
+        story.missing.append(
+            "the range: a system call shows a pointer only; next time tools/capture trace --pid PID-OF-THE-VMM"
+        )
+        story.complete = False
+    if first.result == EAGAIN:
+        in_use.explain(story, history, seen, incident)
+    elif first.result == ENOMEM:
+        _explain_no_memory(story, first, applied)
+        shortage.explain(story, history, failed)
+    elif unwritten:
+        _explain_unwritten(story, first)
+    else:
+        story.missing.append("why it failed: no step of it that could fail is on record; add the probes of its steps")
+    return story
+
+
+_NO_RANGE = "Which range it was, and whether it was asked for again with success, no source shows."
+
+
+def _in_use_somewhere(failed: list[Conversion]) -> str:
+    were = "request was" if len(failed) == 1 else "requests were"
+    return (
+        f"{len(failed)} {were} refused with EAGAIN: at least one page was in use. No refusal changed an attribute. {_NO_RANGE}"
+    )
+
+
+def _told_to_guest(history: History, failed: list[Conversion]) -> str | None:
+    """What guests that had asked were told of the failures."""
+    asked = {
+        conversion.request: history.requests[conversion.request]
+        for conversion in failed
+        if conversion.request in history.requests
+    }
+    told = [f"{request.result}{words.at(request.answered)}" for request in asked.values() if request.result is not None]
+    return f"the guest had asked for it; it was told {', '.join(told[:SHOWN])}" if told else None
+
+
+def _timeline(incident: Incident) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for episode in incident.episodes:
+        done: list[Conversion] = []
+        before: Conversion | None = None
+        for conversion in episode.conversions:
+            note = words.took(conversion)
+            if conversion.result == EAGAIN and conversion.error_page is not None:
+                note = f"idx {conversion.error_page:#x} in use"
+            again = (
+                conversion.result
+                and before is not None
+                and (before.start, before.npages) == (conversion.start, conversion.npages)
+            )
+            if again and before is not None and before.asked is not None and conversion.asked is not None:
+                note += f" (+{duration(conversion.asked - before.asked)})"
+            old = _done_before(conversion, done)
+            if conversion.result == 0 and old:
+                note = f"{old} done before, {(conversion.npages or 0) - old} now"
+            if conversion.result == 0:
+                done.append(conversion)
+            else:
+                before = conversion
+            rows.append(("", *words.line(conversion, note)))
+    return words.some(rows, SHOWN)
+
+
+def _done_before(conversion: Conversion, done: list[Conversion]) -> int:
+    """How many of its pages earlier conversions of the same pages had converted; these do not overlap each other."""
+    start, end = conversion.start or 0, conversion.end or END
+    return sum(max(0, min(end, c.end or 0) - max(start, c.start or 0)) for c in done)
+
+
+# --- the answer could not be written --------------------------------------------------------------------------------
+
+
+def _explain_unwritten(story: Story, first: Conversion) -> None:
+    """EFAULT after the arguments had been read: the kernel could not write error_offset, and its errno took the other's place."""
+    if not first.answers:
+        story.add("Why", "the arguments could not be read, or error_offset could not be written back: both say EFAULT")
+        story.missing.append("which of the two: trace unmap_mapping_pages; it is called only after the arguments were read")
+        story.complete = False
+        return
+    story.add(
+        "Why",
+        "the kernel had read the arguments and begun [observed], so the EFAULT is about the answer: error_offset could not be written "
+        "back, as the structure lies in memory that is read-only. It hides the errno proper, EAGAIN: a page was in use [implied]",
+    )
+    story.add("Each", in_use.unmapped(first))
+    story.add("Fix", "VMM: pass the arguments in memory that can be written; then repeat the whole request")
+
+
+# --- no memory ------------------------------------------------------------------------------------------------------
+
+
+def _no_memory(incident: Incident, applied: bool) -> str:
+    failures = sum(len(episode.failed) for episode in incident.episodes)
+    text = f"The kernel ran out of memory in {words.count(failures, 'conversion')}. Nothing was changed by the failure{'s' * (failures > 1)}"
+    if incident.episodes[0].failed[0].start is None:
+        return f"{text}. {_NO_RANGE}"
+    if not applied:
+        return text + "; the conversion was not repeated with success."
+    waits = [wait for episode in incident.episodes if (wait := _wait(episode)) is not None]
+    later = f" {duration(max(waits))} later" if waits else ""
+    return text + f", and the retry{later} succeeded. Nothing is left over."
+
+
+def _wait(episode: Episode) -> int | None:
+    """From the first failure's return to the retry that did it all."""
+    success, failure = episode.last_success, episode.failed[0]
+    if success is None or success.asked is None or failure.returned is None:
+        return None
+    return success.asked - failure.returned
+
+
+def _explain_no_memory(story: Story, first: Conversion, applied: bool) -> None:
+    where = "attribute entries were reserved (xa_reserve)" if first.in_vm else "tree nodes were allocated (mas_preallocate)"
+    story.add(
+        "Why",
+        f"ENOMEM while {where}, which comes before anything is touched: attributes and mappings are as they were"
+        + (
+            " [observed: no unmap between entry and return]"
+            if not first.touched and first.shown & {Capability.ZAP, Capability.GUEST_UNMAP}
+            else " [implied]"
+        ),
+    )
+    story.add("Left", "nothing" if applied else "nothing: the pages are as they were")
+    story.add(
+        "Do", "nothing now" if applied else "retry when memory is free again; the request may be split into smaller ranges"
+    )
+    story.add("Host", "short of kernel memory (or a memory cgroup at its limit); no page is lost")

@@ -1,0 +1,89 @@
+"""Want of memory: why a conversion was told ENOMEM, and the story of a VMM that the kernel has killed."""
+
+from gmemstate.audit.history.history import History
+from gmemstate.model.events import ACTOR, DETAIL, KIND, Dialect, KernelWarned, T, details
+from gmemstate.model.machines.machines import SHARED
+from gmemstate.model.objects import PRESENT, Conversion, Vm
+from gmemstate.model.units import seconds
+from gmemstate.postmortem import words
+from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.scene import Scene
+from gmemstate.postmortem.story import Story
+
+CAUSES = {
+    "fault injection": "not short: the kernel's fault injection ({cache}) made an allocation of thread {thread} fail",
+    "page allocation failure": "the kernel found no free pages for thread {thread}",
+}
+"""Reports (lib/fault-inject.c fail_dump(), mm/page_alloc.c warn_alloc()) by what they say of an ENOMEM."""
+
+
+def explain(story: Story, history: History, failures: list[Conversion]) -> None:
+    """Name the report of the threads that were told ENOMEM; without one, ask for the log that would have it.
+
+    A report and a conversion are joined by the number of their thread: the report names no ioctl.
+    """
+    threads = {failure.thread for failure in failures if failure.thread is not None}
+    reports_of_it = [
+        row
+        for row in history.reports
+        if row[KIND] == KernelWarned.code and row[ACTOR] in threads and details(row[DETAIL]).get("what") in CAUSES
+    ]
+    if reports_of_it:
+        first = reports_of_it[0]
+        report = details(first[DETAIL])
+        why = CAUSES[report["what"]].format(cache=report.get("cache", "of which kind is not said"), thread=first[ACTOR])
+        way = f", on the way of: {report['path']}" if "path" in report else ""
+        story.add("Memory", f"{why}{way} [joined by thread]")
+        story.evidence += words.evidence(history, reports_of_it)
+        return
+    near = words.at(failures[0].returned, "near")
+    story.missing.append(
+        f"why memory ran out: look into dmesg{near} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
+    )
+
+
+def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:
+    """The kernel had no memory and has killed a VMM: the guest ends with it, whatever was converted."""
+    kills = incident.reports
+    story = Story(
+        "memory shortage",
+        incident.kind,
+        words.guest(history, incident.vm),
+        "The kernel ran out of memory and killed the VMM; the guest ends with it. That is no failure of a conversion.",
+    )
+    story.timeline = words.some(
+        [("killed", seconds(row[T]), f"thread {row[ACTOR]}, by the OOM killer", "", "") for row in kills]
+    )
+    story.evidence = words.evidence(history, kills)
+    kept = _kept_twice(history, incident.vm)
+    if kept:
+        story.add(
+            "Memory",
+            f"{words.count(kept, 'page')} of guest_memfd {'was' if kept == 1 else 'were'} shared at the end and still held a page of private memory "
+            "beside the shared one [observed]: a conversion to shared frees nothing",
+        )
+    story.add("Left", "nothing: the guest ends with its process")
+    story.add(
+        "Fix",
+        "VMM: punch the pages out of the guest_memfd (FALLOC_FL_PUNCH_HOLE) when they become shared, discard the shared ones when "
+        "they become private; or allow for both",
+    )
+    story.missing.append(
+        f"what used the memory: look into dmesg{words.at(kills[0][T], 'near')} for 'Out of memory' and its table of tasks"
+    )
+    return story
+
+
+def _kept_twice(history: History, vm: Vm | None) -> int:
+    """How many shared pages have private memory as well; in place both are one page."""
+    memory = history.memory
+    if vm is None or vm.dialect is not Dialect.MAINLINE:
+        return 0
+    return sum(
+        min(end, low_end) - max(start, low)
+        for run in memory.runs(vm.id)
+        if run.state == SHARED
+        for gmem, start, end, _ in memory.indices(vm.id, run.start, run.end)
+        for low, low_end, backing in memory.gmems[gmem].backing.runs(start, end)
+        if backing == PRESENT
+    )

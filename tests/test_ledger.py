@@ -162,7 +162,7 @@ def test_events_of_ones_own_stand_behind_those_of_a_log(place: Place) -> None:
 def test_a_record_made_elsewhere_is_taken_over_as_one_batch(place: Place) -> None:
     rows = traces.read_case("half_done").rows
     with place.open() as ledger:
-        ledger.record(VmSeen(space=-1, pointer=1))
+        ledger.record(VmSeen(owner=-1, pointer=1))
         head = ledger.record_rows(rows)
         assert head.seq == len(rows) + 1
         assert [row[2] for row in ledger.record_.events(2)] == [row[2] for row in rows]

@@ -78,7 +78,7 @@ def source_of(read: Read, name: str) -> int:
     return found
 
 
-def told_by(read: Read, name: str) -> Read:
+def result_from(read: Read, name: str) -> Read:
     """What one of the sources has shown, joined with the others as it is."""
     source, history = source_of(read, name), copy(read.history)
     history.conversions = {id: one for id, one in history.conversions.items() if one.source == source}

@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import CONVERSION, KIND, NPAGES, SPACE, START, Event, EventRow, SourceOpened, details
+from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, START, Event, EventRow, SourceOpened, details
 from gmemstate.model.memory import Memory
 from gmemstate.model.units import END, Address, seconds, span
 
@@ -61,7 +61,7 @@ class Filter(NamedTuple):
     """Which events are wanted; None lets everything through."""
 
     kind: int | None = None
-    spaces: frozenset[int] | None = None
+    owners: frozenset[int] | None = None
     conversion: int | None = None
     start: int = 0
     end: int = END
@@ -71,22 +71,22 @@ class Filter(NamedTuple):
         cls, memory: Memory | None, kind: int | None, guest: str | None, conversion: int | None, place: Address | None
     ) -> Self:
         """A filter in the words of a person; ``memory`` knows the guests. Raises UsageError for a guest that is not there."""
-        spaces: frozenset[int] | None = None
+        owners: frozenset[int] | None = None
         if memory is not None:
             vms = {vm.id for vm in memory.vms.values() if guest in (None, vm.name)}
             if not vms:
                 names = ", ".join(vm.name for vm in memory.vms.values()) or "there are none"
                 raise UsageError(f"{guest!r} is no guest of this ledger: {names}")
             gmems = {gmem.id for gmem in memory.gmems.values() if guest is None or gmem.vm in vms}
-            spaces = frozenset(vms | gmems if place is None else gmems if place.unit == "idx" else vms)
+            owners = frozenset(vms | gmems if place is None else gmems if place.unit == "idx" else vms)
         start, end = (0, END) if place is None else (place.start, place.end)
-        return cls(kind, spaces, conversion, start, end)
+        return cls(kind, owners, conversion, start, end)
 
     def lets(self, row: EventRow) -> bool:
         """Whether an event is wanted; one without pages is wanted only where no pages are asked for."""
         if self.kind not in (None, row[KIND]) or self.conversion not in (None, row[CONVERSION]):
             return False
-        if self.spaces is not None and row[SPACE] not in self.spaces:
+        if self.owners is not None and row[OWNER] not in self.owners:
             return False
         if (self.start, self.end) == (0, END):
             return True

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from gmemstate.audit.history.history import History, Witness
+from gmemstate.audit.history.history import CorroboratingReport, History
 from gmemstate.audit.history.moment import Moment
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import Capability, Through, details
@@ -27,10 +27,10 @@ def _time(t: int | None) -> str | None:
     return None if t is None else str(t)
 
 
-def guest_name(moment: Moment, space: int | None) -> str:
-    """The name of the guest of a space, ``?`` if it is not known."""
-    owner = moment.memory.owner(space)
-    return moment.memory.vms[owner].name if owner in moment.memory.vms else NO_GUEST
+def guest_name(moment: Moment, owner: int | None) -> str:
+    """The name of the guest of an attribute owner, ``?`` if it is not known."""
+    guest_id = moment.memory.guest_id(owner)
+    return moment.memory.vms[guest_id].name if guest_id in moment.memory.vms else NO_GUEST
 
 
 def evidence(history: History, source: int | None, first: int | None, last: int | None) -> Json | None:
@@ -72,10 +72,10 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
     pages = gfns(history, conversion)
     found = judged(history, conversion)
     in_vm = conversion.through is Through.VM_IOCTL
-    told = history.told(conversion)
+    returned = history.result_of(conversion)
     return {
         "id": conversion.id,
-        "guest": guest_name(history, conversion.space),
+        "guest": guest_name(history, conversion.owner),
         "thread": conversion.thread,
         "through": conversion.through.name.lower(),
         "gpa": hexadecimal(address) if in_vm else (hexadecimal(gpa_of(Gfn(pages[0]))) if pages else None),
@@ -85,7 +85,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         "to": conversion.target if known else None,
         "start": hexadecimal(pages[0]) if pages else None,
         "end": hexadecimal(pages[1]) if pages else None,
-        "errno": told,
+        "errno": returned,
         "error_offset": hexadecimal(conversion.error_offset) if error_offset_counts(conversion) else None,
         "applied": {
             "extent": found.applied.extent,
@@ -96,7 +96,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         "residue": [
             {
                 "what": left.what,
-                "unit": "gfn" if left.space in history.memory.vms else "index",
+                "unit": "gfn" if left.owner in history.memory.vms else "index",
                 "start": hexadecimal(left.start),
                 "end": hexadecimal(left.end),
                 "entries": left.entries,
@@ -106,7 +106,7 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
         ]
         if found.residue is not None
         else None,
-        "label": found.label if told == found.told else Label.UNKNOWN if told else Label.COMMITTED,
+        "label": found.label if returned == found.result else Label.UNKNOWN if returned else Label.COMMITTED,
         "stuck": conversion.stuck,
         "dying": conversion.dying,
         "trigger": conversion.trigger,
@@ -121,8 +121,8 @@ def conversion_json(history: History, conversion: Conversion) -> Json:
 def witnesses(history: History, conversion: Conversion) -> list[Json]:
     """What other sources say of the result of a conversion, and where: it is known from them if its own has not shown it."""
     heard = list(history.witnesses.get(conversion.id, ()))
-    if conversion.told_by is not None and conversion.result is not None:
-        heard.insert(0, Witness(*conversion.told_by, conversion.result))
+    if conversion.result_from is not None and conversion.result is not None:
+        heard.insert(0, CorroboratingReport(*conversion.result_from, conversion.result))
     return [
         {"file": history.sources[source].name, "line": line, "errno": result, "join": join}
         for source, line, result, join in heard
@@ -139,12 +139,12 @@ def conversions(history: History) -> list[Json]:
 
 
 class Served(NamedTuple):
-    """What became of a request: pages asked, pages that have the asked kind, and what the guest was told."""
+    """What became of a request: pages asked, pages that have the asked kind, and what the guest got as the answer."""
 
     to: str | None
     asked: int | None
     applied: int | None
-    told: int | None
+    result: int | None
     flags: tuple[str, ...]
 
 
@@ -159,8 +159,8 @@ def served(history: History, request: Request) -> Served:
     flags = []
     if own and request.flags is not None and to is not None and (PRIVATE if request.flags & ENCRYPTED else SHARED) != to:
         flags.append("DIRECTION_FROM_CONVERSIONS")
-    told = request.result
-    by_kernel = told is not None and not own and not request.was_exit and _shows_exits(history, request)
+    returned = request.result
+    by_kernel = returned is not None and not own and not request.was_exit and _shows_exits(history, request)
     # Conversions that were made meanwhile, for a reason that is not known, may have served it too.
     others = bisect(history.unexplained, request.last) - bisect(history.unexplained, request.id)
     applied: int | None = 0 if (own or by_kernel) and not others else None
@@ -170,20 +170,20 @@ def served(history: History, request: Request) -> Served:
             applied = None
         elif extent == "all" and applied is not None:
             applied += conversion.npages
-    if told not in (0, None) and applied:
+    if returned not in (0, None) and applied:
         flags.append("TOLD_FAIL_BUT_APPLIED")
-    if told == 0 and own and applied is not None and request.npages is not None and applied < request.npages:
+    if returned == 0 and own and applied is not None and request.npages is not None and applied < request.npages:
         flags.append("TOLD_OK_NOT_APPLIED")
     if by_kernel:
         flags.append("ANSWERED_BY_KERNEL")
-    if told not in (0, None) and _asked_again(history, request):
+    if returned not in (0, None) and _asked_again(history, request):
         flags.append("RETRIED_OK")
-    return Served(to, request.npages, applied, told, tuple(flags))
+    return Served(to, request.npages, applied, returned, tuple(flags))
 
 
 def _shows_exits(history: History, request: Request) -> bool:
     """Whether an exit to the VMM would have been seen."""
-    vm, source = history.memory.vms.get(request.space or 0), history.memory.sources.get(request.source or 0)
+    vm, source = history.memory.vms.get(request.owner or 0), history.memory.sources.get(request.source or 0)
     shows = (vm.shows if vm is not None else frozenset()) | (source.shows if source is not None else frozenset())
     return not shows.isdisjoint((Capability.EXITS, Capability.FAULT_EXITS))
 
@@ -191,7 +191,7 @@ def _shows_exits(history: History, request: Request) -> bool:
 def _asked_again(history: History, request: Request) -> bool:
     return any(
         later.id > request.id
-        and (later.space, later.start, later.npages, later.result) == (request.space, request.start, request.npages, 0)
+        and (later.owner, later.start, later.npages, later.result) == (request.owner, request.start, request.npages, 0)
         and later.start is not None
         and later.conversions
         for later in history.requests.values()
@@ -205,7 +205,7 @@ def request_json(history: History, request: Request) -> Json:
     gpa = None if request.start is None else gpa_of(Gfn(request.start))
     return {
         "id": request.id,
-        "guest": guest_name(history, request.space),
+        "guest": guest_name(history, request.owner),
         "thread": request.thread,
         "path": request.path.name.lower(),
         "gpa": hexadecimal(gpa) if gpa is not None else odd.get("gpa"),
@@ -214,7 +214,7 @@ def request_json(history: History, request: Request) -> Json:
         "to": found.to,
         "conversions": request.conversions,
         "applied_pages": found.applied,
-        "told": found.told,
+        "told": found.result,
         "notes": list(found.flags),
         "asked_ns": _time(request.asked),
         "answered_ns": _time(request.answered),
@@ -279,7 +279,7 @@ def state(moment: Moment, start: int = 0, end: int = END, unit: str = "gfn") -> 
     for gmem in memory.gmems.values():
         if gmem.inplace and (unit == "idx" or (everything and not _in_a_slot(memory, gmem.id))):
             for run in memory.runs(gmem.id, start, end):
-                guest = memory.vms.get(memory.owner(gmem.id) or 0)
+                guest = memory.vms.get(memory.guest_id(gmem.id) or 0)
                 held = _held(memory, gmem.id, run.start) if "(" in run.state else None
                 yield StateRow(
                     guest.name if guest else NO_GUEST, gmem.id, run.start, run.end, run.state,
@@ -340,9 +340,9 @@ def _holder(memory: Memory, vm: Vm, gfn: int) -> int | None:
     return _held(memory, vm.id, gfn)
 
 
-def _held(memory: Memory, space: int, page: int) -> int | None:
+def _held(memory: Memory, owner: int, page: int) -> int | None:
     for conversion in memory.conversions.values():
-        if conversion.space == space and conversion.start is not None and conversion.start <= page < (conversion.end or 0):
+        if conversion.owner == owner and conversion.start is not None and conversion.start <= page < (conversion.end or 0):
             return conversion.id
     return None
 

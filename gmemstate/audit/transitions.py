@@ -20,14 +20,14 @@ class Stepped(Memory):
         super().__init__(live=True)
         self.noted: list[str] = []
 
-    def step(self, space: int, trigger: str, start: int, end: int, seq: int) -> None:
+    def step(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
         """Fire a trigger on a range, and note what becomes of each run."""
-        before = self.runs(space, start, end)
-        super().step(space, trigger, start, end, seq)
+        before = self.runs(owner, start, end)
+        super().step(owner, trigger, start, end, seq)
         for run in before:
-            after = self.runs(space, run.start, run.end)
+            after = self.runs(owner, run.start, run.end)
             if [part.state for part in after] != [run.state]:
-                self._note(f"{self._name(space)} {span(run.start, run.end)}", run.state, trigger, after[0].state, RANGE.final)
+                self._note(f"{self._name(owner)} {span(run.start, run.end)}", run.state, trigger, after[0].state, RANGE.final)
 
     def move(self, conversion: Conversion, trigger: str, seq: int) -> None:
         """Fire a trigger on a conversion, and note it."""
@@ -42,8 +42,8 @@ class Stepped(Memory):
         super().mark(entry, trigger, seq)
         self._note(f"messed-up {entry.id}", before, trigger, entry.state, MESSED_UP.final)
 
-    def _name(self, space: int) -> str:
-        return self.vms[space].name if space in self.vms else f"guest_memfd {space}"
+    def _name(self, owner: int) -> str:
+        return self.vms[owner].name if owner in self.vms else f"guest_memfd {owner}"
 
     def _note(self, who: str, before: str, trigger: str, after: str, final: tuple[str, ...]) -> None:
         self.noted.append(f"{who}: {before} x {trigger} -> {after}{' (final)' * (after in final)}")
@@ -60,4 +60,4 @@ def steps(rows: Iterable[EventRow], first: int = 1, last: int = END) -> Iterator
             yield from ((row[SEQ], note) for note in memory.noted)
             yield from ((row[SEQ], str(finding)) for finding in memory.findings)
         memory.noted.clear()
-        memory.forget_news()
+        memory.clear_pending()

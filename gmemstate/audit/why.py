@@ -12,8 +12,8 @@ from gmemstate.model.events import (
     CONVERSION,
     KIND,
     NPAGES,
+    OWNER,
     SEQ,
-    SPACE,
     START,
     VALUE,
     Event,
@@ -42,7 +42,7 @@ class Spot(NamedTuple):
 
     unit: str
     page: int
-    space: int | None
+    owner: int | None
 
 
 class Facts(NamedTuple):
@@ -67,32 +67,32 @@ def find_spot(memory: Memory, unit: str, page: int, guest: str | None = None) ->
     if unit == "pfn":
         return Spot(unit, page, None)
     if unit == "idx":
-        spaces = {gmem.id: f"guest_memfd {gmem.id}" for gmem in memory.gmems.values()}
-        wanted = {key: name for key, name in spaces.items() if guest in (None, str(key))}
+        owners = {gmem.id: f"guest_memfd {gmem.id}" for gmem in memory.gmems.values()}
+        wanted = {key: name for key, name in owners.items() if guest in (None, str(key))}
     else:
-        spaces = {vm.id: vm.name for vm in memory.vms.values()}
-        wanted = {key: name for key, name in spaces.items() if guest in (None, name)}
+        owners = {vm.id: vm.name for vm in memory.vms.values()}
+        wanted = {key: name for key, name in owners.items() if guest in (None, name)}
     if len(wanted) != 1:
-        raise UsageError(f"whose page? Name one with --guest: {', '.join(sorted(spaces.values())) or 'there are none'}")
+        raise UsageError(f"whose page? Name one with --guest: {', '.join(sorted(owners.values())) or 'there are none'}")
     return Spot(unit, page, next(iter(wanted)))
 
 
 def facts(memory: Memory, spot: Spot) -> Facts:
     """What a memory says of a page."""
-    unit, page, space = spot
-    gmem, index = (space, page) if unit == "idx" else (None, None)
+    unit, page, owner = spot
+    gmem, index = (owner, page) if unit == "idx" else (None, None)
     state = None
-    if unit == "gfn" and space in memory.vms:
-        state = memory.attribute(space, Gfn(page))
-        gmem, index = next(((found, first) for found, first, _, _ in memory.indices(space, page, page + 1)), (None, None))
-    elif unit == "idx" and space is not None:
-        state = memory.runs(space, page, page + 1)[0].state
+    if unit == "gfn" and owner in memory.vms:
+        state = memory.attribute(owner, Gfn(page))
+        gmem, index = next(((found, first) for found, first, _, _ in memory.indices(owner, page, page + 1)), (None, None))
+    elif unit == "idx" and owner is not None:
+        state = memory.runs(owner, page, page + 1)[0].state
     backing = (memory.gmems[gmem].backing.get(index) or None) if gmem in memory.gmems and index is not None else None
     marks = [
         (entry.cause.name, entry.state, entry.pfn, entry.gfn, entry.index)
         for entry in memory.messed_up.values()
         if (unit == "pfn" and entry.pfn is not None and entry.pfn <= page < entry.pfn + (entry.count or 1))
-        or (unit == "gfn" and entry.vm == space and entry.gfn == page)
+        or (unit == "gfn" and entry.vm == owner and entry.gfn == page)
         or (entry.gmem is not None and entry.gmem == gmem and entry.index == index)
     ]
     return Facts(state, backing, tuple(sorted(marks, key=str)))
@@ -122,27 +122,27 @@ class _Goal:
         self.memory = _folded(rows)
         self.facts = facts(self.memory, spot)
         self.findings = {(finding.code, finding.seq) for finding in self.memory.findings}
-        self.spaces = self._spaces()
+        self.owners = self._owners()
         self.conversions = {row[CONVERSION] for row in rows if row[CONVERSION] is not None and self.covers(row)}
 
-    def _spaces(self) -> set[int]:
+    def _owners(self) -> set[int]:
         """The spaces in which the page, or what it is bound to, is numbered."""
-        unit, _, space = self.spot
+        unit, _, owner = self.spot
         if unit == "pfn":
             return set(self.memory.vms) | set(self.memory.gmems)
-        found = {space} if space is not None else set()
+        found = {owner} if owner is not None else set()
         for vm in self.memory.vms.values():
             for slot in (*vm.slots.values(), *vm.ghosts):
-                if space in (vm.id, slot.gmem):
+                if owner in (vm.id, slot.gmem):
                     found |= {vm.id} | ({slot.gmem} if slot.gmem is not None else set())
         return found
 
     def covers(self, row: EventRow) -> bool:
         """Whether an event is about pages among which the page may be."""
         start = row[START]
-        if start is None or row[SPACE] is None or row[SPACE] not in self.spaces or self.spot.unit == "pfn":
+        if start is None or row[OWNER] is None or row[OWNER] not in self.owners or self.spot.unit == "pfn":
             return start is None
-        if row[SPACE] != self.spot.space:
+        if row[OWNER] != self.spot.owner:
             return True  # numbered otherwise: which of its pages is meant depends on the memslots
         return start <= self.spot.page < (END if row[NPAGES] is None else start + row[NPAGES])
 
@@ -172,7 +172,7 @@ def _concerns(row: EventRow, goal: _Goal) -> bool:
         return row[VALUE] in (None, goal.spot.page) or row[START] is not None
     if row[CONVERSION] is not None:
         return row[CONVERSION] in goal.conversions
-    return (row[SPACE] is None or row[SPACE] in goal.spaces) and goal.covers(row)
+    return (row[OWNER] is None or row[OWNER] in goal.owners) and goal.covers(row)
 
 
 def _without_pieces(rows: list[EventRow], size: int, goal: _Goal) -> tuple[list[EventRow], bool]:

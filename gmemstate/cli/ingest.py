@@ -77,7 +77,7 @@ def _follow(db: str, name: str, *, as_json: bool) -> Exit:
             talk(f"following {shown} (Ctrl-C ends)")
         try:
             with render.progress(f"reading {shown}", None) as progress:
-                for result in ledger.follow(name, signals.caught, told=talk, progress=progress if name == "-" else None):
+                for result in ledger.follow(name, signals.caught, say=talk, progress=progress if name == "-" else None):
                     done.append(result)
                     if not as_json:
                         _tell(printable(result.name), result)

@@ -37,7 +37,7 @@ def conversions(db: str, at: str | None, as_json: bool) -> Exit:
             render.as_table(
                 ("id", "guest", "time", "range", "to", "told", "verdict", "took", "asked by", "thread"),
                 [
-                    (c.id, row["guest"], seconds(c.met), words.where(c), row["to"], words.errno_name(row["errno"]),
+                    (c.id, row["guest"], seconds(c.first_observed), words.where(c), row["to"], words.errno_name(row["errno"]),
                      row["label"], words.took(c), row["trigger"], c.thread)
                     for c, row in zip(history.ordered(), found, strict=True)
                 ],

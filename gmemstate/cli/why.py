@@ -71,7 +71,7 @@ def _facts(answer: "Why") -> dict[str, object]:
     return {
         "unit": answer.spot.unit,
         "page": hex(answer.spot.page),
-        "space": answer.spot.space,
+        "owner": answer.spot.owner,
         "state": state,
         "backing": None if backing is None else BACKING[backing],
         "marks": [

@@ -24,7 +24,7 @@ class Fact(NamedTuple):
     words: Mapping[str, str] = NOTHING
 
 
-class Said(NamedTuple):
+class ParsedMessage(NamedTuple):
     """The part of a fact behind its thread and its time."""
 
     name: str

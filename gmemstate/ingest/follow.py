@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gmemstate.ingest.fact import Marker
-from gmemstate.ingest.input import GZIP, HEAD_SIZE, TRACE_DAT, Framing, as_text
-from gmemstate.ingest.readers.detect import Chooser, proves
+from gmemstate.ingest.input import GZIP, HEAD_SIZE, TRACE_DAT, LineReader, as_text
+from gmemstate.ingest.readers.detect import FormatDetector, proves
 from gmemstate.model.errors import CannotRead
 
 WITHIN = 0.5
@@ -31,7 +31,7 @@ LAST = 4 << 10
 """How many bytes before the place of reading are looked at again, to see that the file was not written anew."""
 
 
-class Growing(Framing):
+class FollowedFile(LineReader):
     """A log at a path, or standard input (``-``), read as it grows until ``stop`` says so.
 
     ``told`` is given a sentence where a person has to know what is waited for. ``moved`` says that the name stands for
@@ -239,7 +239,7 @@ def _can_be_known(first: bytes) -> bool:
     """Whether a beginning holds more than what many sources have in common, such as the header of a trace; or no text."""
     if b"\0" in first or first.startswith(GZIP):
         return True
-    chooser = Chooser()
+    chooser = FormatDetector()
     lines = first.split(b"\n")[:-1]
     said = (chooser.parse(number, as_text(line)) for number, line in enumerate(lines, 1))
     return any(proves(one) and not isinstance(one, Marker) for one in said)

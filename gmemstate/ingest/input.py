@@ -75,7 +75,7 @@ class Account:
         }
 
 
-class Framing(ABC):
+class LineReader(ABC):
     """Cuts what is read of one source into lines, and knows the source again by its first bytes.
 
     ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the source ended early,
@@ -174,7 +174,7 @@ class Framing(ABC):
             raise CannotRead(f"{self.name}: is binary data, not a log; gmemstate reads text (and .gz of text)")
 
 
-class Input(Framing):
+class Input(LineReader):
     """One input, read once from its beginning: a path or ``-``, plain or gzipped; a trace.dat where trace-cmd is installed.
 
     Raises CannotRead where there is nothing to read at all.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from gmemstate.ingest.correlate.handlers import HANDLERS
 from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
-from gmemstate.ingest.input import Account, Framing, as_text, printable
+from gmemstate.ingest.input import Account, LineReader, as_text, printable
 from gmemstate.ingest.merge.clocks import Calls
-from gmemstate.ingest.readers.detect import Chooser, formats, proves
+from gmemstate.ingest.readers.detect import FormatDetector, formats, proves
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
 
@@ -28,7 +28,7 @@ class Reading:
     pause of its own.
     """
 
-    def __init__(self, source: Framing, pauses: tuple[int, ...] = ()) -> None:
+    def __init__(self, source: LineReader, pauses: tuple[int, ...] = ()) -> None:
         self.input = source
         self.account = Account()
         self.tracker = Tracker(HANDLERS)
@@ -36,7 +36,7 @@ class Reading:
         """where the calls that it shows are noted, if somebody wants to compare its clock"""
         self.gaps = 0
         self.caught_up = not pauses
-        self._reader = Chooser()
+        self._reader = FormatDetector()
         self._pauses = set(pauses)
         self._expected = 0
         self._understood = False

@@ -34,7 +34,7 @@ from gmemstate.model.objects import Conversion
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 from gmemstate.model.verdict import Verdict, verdict
-from gmemstate.store.locks import space_lock
+from gmemstate.store.locks import owner_lock
 from gmemstate.store.recorder import Recorder
 
 FORMAT = "engine"
@@ -53,12 +53,12 @@ class Converted(NamedTuple):
     events: tuple[tuple[int, Event], ...]
 
     @property
-    def told(self) -> int | None:
+    def result(self) -> int | None:
         """The errno, 0 for success, None if it is stuck."""
-        return self.verdict.told
+        return self.verdict.result
 
 
-class Live:
+class ConversionRunner:
     """Carries out conversions in one ledger, as one source of events. One thread uses it at a time."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -68,7 +68,7 @@ class Live:
 
     def convert(
         self,
-        space: int,
+        owner: int,
         start: int,
         end: int,
         to: str,
@@ -80,7 +80,7 @@ class Live:
         faults: Sequence[Fault] = (),
         **how: Any,
     ) -> Converted:
-        """Convert pages ``[start, end)`` of a space (gfns of a VM, indices of a guest_memfd) to "private" or "shared".
+        """Convert pages ``[start, end)`` of an attribute owner (gfns of a VM, indices of a guest_memfd) to "private" or "shared".
 
         ``how`` are further arguments of :class:`gmemstate.convert.engine.ioctl.Call`. Raises UsageError where the record does not
         say what the pages are now.
@@ -88,20 +88,20 @@ class Live:
         if to not in (SHARED, PRIVATE):
             raise UsageError(f"{to!r} is no kind: say {SHARED} or {PRIVATE}")
         attributes = PRIVATE_ATTRIBUTE if to == PRIVATE else 0
-        call = Call(space, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes, **how)
+        call = Call(owner, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes, **how)
         recorder = self._recorder
-        with space_lock(recorder.engine, recorder.where, space):
+        with owner_lock(recorder.engine, recorder.where, owner):
             memory = recorder.current()
-            self._bury(space)
-            kind = self._dialect(space, dialect)
+            self._record_interrupted(owner)
+            kind = self._dialect(owner, dialect)
             chosen = _policy(kind, policy)
-            unsure = [run for run in memory.runs(space, start, end) if run.state not in SETTLED[1:]]
+            unsure = [run for run in memory.runs(owner, start, end) if run.state not in SETTLED[1:]]
             if unsure:
                 raise UsageError(
                     f"pages {unsure[0].start:#x} to {unsure[0].end:#x} are {unsure[0].state}: a conversion starts from what is known; "
                     "resolve what is open, or record what they are"
                 )
-            self._open(space)
+            self._open(owner)
             first = memory.seq + 1
             function, through = CONVERT[kind]
             kernel = Kernel(memory, users, setting or Setting(), chosen, faults)
@@ -121,31 +121,31 @@ class Live:
         open_one = recorder.current().conversions.get(conversion)
         if open_one is None:
             raise UsageError(f"conversion {conversion} is not open; `gmemstate conversions` lists them")
-        space = open_one.space
-        if how == ROLL_BACK and (space is None or not self._ours(open_one.source)):
+        owner = open_one.owner
+        if how == ROLL_BACK and (owner is None or not self._ours(open_one.source)):
             raise UsageError(f"conversion {conversion} was observed: nobody can roll it back here, it can only be declared")
-        with space_lock(recorder.engine, recorder.where, space or 0):
+        with owner_lock(recorder.engine, recorder.where, owner or 0):
             memory = recorder.current()
             if conversion not in memory.conversions:
                 raise UsageError(f"conversion {conversion} was closed meanwhile")
             first = memory.seq + 1
-            if space is not None:
-                self._bury(space)
-                self._open(space)
+            if owner is not None:
+                self._record_interrupted(owner)
+                self._open(owner)
             number = 1 if outcome is None else OUTCOMES[outcome]
-            self._append(Declared(conversion=conversion, how=number, space=space))
+            self._append(Declared(conversion=conversion, how=number, owner=owner))
             found = self._result(conversion, first)
-            if number == 1 and space is not None:
-                self._restate(open_one, space)
+            if number == 1 and owner is not None:
+                self._restate(open_one, owner)
             return found._replace(events=self._events(first))
 
-    def _restate(self, conversion: Conversion, space: int) -> None:
+    def _restate(self, conversion: Conversion, owner: int) -> None:
         """Record the attributes that the range had before: what was torn is known again."""
         before = moment_at(self._recorder.record, conversion.id - 1).memory
-        for run in before.runs(space, conversion.start or 0, conversion.end or 0):
+        for run in before.runs(owner, conversion.start or 0, conversion.end or 0):
             if run.state in SETTLED[1:]:
                 attributes = PRIVATE_ATTRIBUTE if run.state == PRIVATE else 0
-                self._append(AttrsStored(start=run.start, npages=run.end - run.start, attributes=attributes, space=space))
+                self._append(AttrsStored(start=run.start, npages=run.end - run.start, attributes=attributes, owner=owner))
 
     def close(self) -> None:
         """Say that nothing more will come."""
@@ -155,7 +155,7 @@ class Live:
 
     # --- the source
 
-    def _open(self, space: int) -> None:
+    def _open(self, owner: int) -> None:
         """Everything that the engine does is on record: its silence is evidence."""
         memory = self._recorder.memory
         if self._source is None:
@@ -163,10 +163,10 @@ class Live:
             name = f"{FORMAT} {os.getpid()}"
             self._append(SourceOpened(source=-1, detail=detail(name=name, format=FORMAT)), opened)
             self._source = opened[-1]
-        vm = memory.vms.get(memory.owner(space) or 0)
+        vm = memory.vms.get(memory.guest_id(owner) or 0)
         for capability in Capability:
             if vm is not None and capability not in vm.shows:
-                self._append(SourceShows(capability=capability, space=vm.id))
+                self._append(SourceShows(capability=capability, owner=vm.id))
 
     def _append(self, event: Event, known: dict[int, int] | None = None) -> None:
         source = self._source if event.source is None else event.source
@@ -176,20 +176,20 @@ class Live:
     def _ours(self, source: int | None) -> bool:
         return any(info.id == source and info.format == FORMAT for info in self._recorder.record.sources())
 
-    def _bury(self, space: int) -> None:
+    def _record_interrupted(self, owner: int) -> None:
         """Whoever held the lock before and has left a conversion open is dead: say so."""
         for conversion in self._recorder.memory.open_conversions():
-            if conversion.space == space and not conversion.gapped and self._ours(conversion.source):
-                self._append(Interrupted(conversion=conversion.id, space=space))
+            if conversion.owner == owner and not conversion.gapped and self._ours(conversion.source):
+                self._append(Interrupted(conversion=conversion.id, owner=owner))
 
-    def _dialect(self, space: int, name: str | None) -> Dialect:
+    def _dialect(self, owner: int, name: str | None) -> Dialect:
         memory = self._recorder.memory
-        if memory.owner(space) is None or memory.owner(space) not in memory.vms:
-            raise UsageError(f"{space} is no guest and no guest_memfd of a guest; `gmemstate status` lists them")
-        kind = memory.vms[memory.owner(space) or 0].dialect if name is None else DIALECT_NAMES.get(name, Dialect.UNKNOWN)
+        if memory.guest_id(owner) is None or memory.guest_id(owner) not in memory.vms:
+            raise UsageError(f"{owner} is no guest and no guest_memfd of a guest; `gmemstate status` lists them")
+        kind = memory.vms[memory.guest_id(owner) or 0].dialect if name is None else DIALECT_NAMES.get(name, Dialect.UNKNOWN)
         if kind not in SOURCES:
-            raise UsageError(f"the record does not say how guest {space} converts; name a dialect: {', '.join(DIALECT_NAMES)}")
-        if (kind is Dialect.MAINLINE) != (space in memory.vms):
+            raise UsageError(f"the record does not say how guest {owner} converts; name a dialect: {', '.join(DIALECT_NAMES)}")
+        if (kind is Dialect.MAINLINE) != (owner in memory.vms):
             what = "the VM" if kind is Dialect.MAINLINE else "a guest_memfd"
             raise UsageError(f"in this dialect {what} holds the attribute; convert its pages")
         return kind

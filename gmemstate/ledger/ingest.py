@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
-from gmemstate.ingest.input import Framing, Input
+from gmemstate.ingest.input import Input, LineReader
 from gmemstate.ingest.merge.clocks import Distance, distance, stated
 from gmemstate.ingest.merge.pairing import Pairing, placed
 from gmemstate.ingest.readers.envelopes import REALTIME
@@ -27,7 +27,7 @@ class Intake:
     def read(self, names: Iterable[str], progress: Callable[[int], None] | None = None) -> Iterator[Ingested | Refused]:
         """Read sources together: those whose clocks can be compared in the order of time, all others one after the other.
 
-        ``progress`` is told how many bytes have been read by now.
+        ``progress`` is clock_pairs how many bytes have been read by now.
         """
         so_far: dict[int, int] = {}
 
@@ -55,7 +55,7 @@ class Intake:
             yield from self._together(now)
             waiting = later
 
-    def follow(self, opened: Framing) -> Ingested:
+    def follow(self, opened: LineReader) -> Ingested:
         """Read one source as it comes, each event as soon as it is known. Raises CannotRead, SourceChanged."""
         known: dict[int, int] = {}
         with contextlib.closing(Source(self._record, opened, 0, 1, known)) as source:
@@ -116,7 +116,7 @@ class Intake:
 
     def _compare(self, sources: list[Source], stored: list[Stored]) -> None:
         """Compare the clock of each source with that of the one that it shares most calls with, or that states what it was."""
-        told = {row[SOURCE]: row for row in self._record.of_kinds((ClockPair.code,)) if row[ACTOR] is not None}
+        clock_pairs = {row[SOURCE]: row for row in self._record.of_kinds((ClockPair.code,)) if row[ACTOR] is not None}
         others: list[Source | Stored] = [*sources, *stored]
         for source in sources:
             found = [
@@ -124,19 +124,19 @@ class Intake:
                 for one in (others if source.calls.spans or source.clock == REALTIME else ())
                 if one is not source and (far := _distance(source, one)) is not None
             ]
-            row = told.get(source.id or 0)
+            row = clock_pairs.get(source.id or 0)
             if row is not None and row[T] is not None and row[VALUE] is not None:
                 facts = details(row[DETAIL])
                 by = Distance(
                     row[T] - row[VALUE], facts.get("within", 0), facts.get("mostly", 0), facts.get("calls", 0), row[T]
                 )
                 same = {one.reference: one.name for one in others if row[ACTOR] == one.id}
-                found = [one._replace(told=True) for one in found if one.reference in same] or [
-                    Compared(by, name, reference, told=True) for reference, name in same.items()
+                found = [one._replace(stated=True) for one in found if one.reference in same] or [
+                    Compared(by, name, reference, stated=True) for reference, name in same.items()
                 ]
             best = max(found, key=lambda one: one.distance.calls, default=None)
             # Two sources that state what the time was may be of two hosts.
-            source.compared = best if best is None or best.distance.calls or best.told or len(found) == 1 else None
+            source.compared = best if best is None or best.distance.calls or best.stated or len(found) == 1 else None
 
     def _append(self, group: list[Source], known: dict[int, int], stored: list[Stored]) -> None:
         """Append the events of sources whose clocks are compared, in the order of time."""

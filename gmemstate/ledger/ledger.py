@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from gmemstate.audit.check.check import Checked, Checkpoint, check
 from gmemstate.audit.history.history import History
-from gmemstate.ingest.follow import Growing
-from gmemstate.ledger.convert import Converted, Live
+from gmemstate.ingest.follow import FollowedFile
+from gmemstate.ledger.convert import ConversionRunner, Converted
 from gmemstate.ledger.ingest import Intake
 from gmemstate.ledger.queries import Answers
 from gmemstate.ledger.source import Ingested, Refused
@@ -20,8 +20,8 @@ from gmemstate.model.events import (
     KIND,
     KINDS,
     LINE,
+    OWNER,
     SOURCE,
-    SPACE,
     START,
     Event,
     EventRow,
@@ -49,7 +49,7 @@ class Ledger(Answers):
         self._writable = writable
         self._synchronous = synchronous
         self._recorder: Recorder | None = None
-        self._live: Live | None = None
+        self._runner: ConversionRunner | None = None
 
     @classmethod
     def open(cls, where: str | Path = "gmemstate.db", *, readonly: bool = False, durable: bool = True) -> Self:
@@ -67,9 +67,9 @@ class Ledger(Answers):
 
     def close(self) -> None:
         """Close the ledger; an SQLite ledger is then whole in its one file."""
-        if self._live is not None:
-            self._live.close()
-            self._live = None
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None
@@ -107,18 +107,18 @@ class Ledger(Answers):
         name: str | Path,
         stop: Callable[[], bool],
         *,
-        told: Callable[[str], None] = lambda _sentence: None,
+        say: Callable[[str], None] = lambda _sentence: None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Ingested]:
         """Read a log (or a pipe, ``-``) as it grows, until ``stop`` says so; gives what came of each file under its name.
 
         What a line says is on record within a second, or as soon as there are a thousand events. A file that is renamed or
         emptied is read to its end, and the one that takes its name is the next. Reading that was broken off, however it was,
-        goes on at the next line: what is on record is recognised and nothing is added twice. ``told`` is given sentences
+        goes on at the next line: what is on record is recognised and nothing is added twice. ``say`` is given sentences
         for a person. Raises CannotRead, SourceChanged.
         """
         while True:
-            source = Growing(str(name), stop, told, progress)
+            source = FollowedFile(str(name), stop, say, progress)
             try:
                 if source.head_size:
                     yield Intake(self.record_, self._recording()).follow(source)
@@ -127,33 +127,33 @@ class Ledger(Answers):
             except CannotRead as error:
                 if not source.moved:
                     raise
-                told(str(error))  # what comes in its place may be better
+                say(str(error))  # what comes in its place may be better
             finally:
                 source.close()
             if not source.moved:
                 return
-            told(f"{source.name}: was read to its end; another file has its name now and is followed")
+            say(f"{source.name}: was read to its end; another file has its name now and is followed")
 
-    def convert(self, space: int, start: int, end: int, to: str, **how: Any) -> Converted:
+    def convert(self, owner: int, start: int, end: int, to: str, **how: Any) -> Converted:
         """Carry out a conversion of pages ``[start, end)`` of a guest or a guest_memfd, as its kernel would.
 
         Every step is stored before the next one; ``users``, ``dialect``, ``policy``, ``setting`` and ``faults`` are those of
-        :meth:`gmemstate.ledger.convert.Live.convert`. Conversions of one space take turns, over threads and processes.
+        :meth:`gmemstate.ledger.convert.Live.convert`. Conversions of one attribute owner take turns, over threads and processes.
         """
-        return self._carrying_out().convert(space, start, end, to, **how)
+        return self._conversion_runner().convert(owner, start, end, to, **how)
 
     def resolve(self, conversion: int, how: str, outcome: str | None = None) -> Converted:
         """Close a conversion that was left open: ``how`` is "roll-back", or "declare" with an outcome (new, old, unknown)."""
-        return self._carrying_out().resolve(conversion, how, outcome)
+        return self._conversion_runner().resolve(conversion, how, outcome)
 
     def rebuild(self) -> int:
         """Make all projections and snapshots anew from the record; the number of events."""
         return self._recording().rebuild()
 
-    def _carrying_out(self) -> Live:
-        if self._live is None:
-            self._live = Live(self._recording())
-        return self._live
+    def _conversion_runner(self) -> ConversionRunner:
+        if self._runner is None:
+            self._runner = ConversionRunner(self._recording())
+        return self._runner
 
     def _recording(self) -> Recorder:
         if not self._writable:
@@ -173,7 +173,7 @@ class Ledger(Answers):
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
         result = Checked()
-        with self.record_.still() as connection:
+        with self.record_.read_transaction() as connection:
             check(self.record_, Inspection(connection, result.note), result, checkpoint)
             if result.history is not None:
                 try:
@@ -211,6 +211,6 @@ def restore(where: str, export: JsonlRecord) -> Head:
 def _as_reference(row: EventRow) -> EventRow:
     """A row whose references to events of its own record are replaced by the recorder."""
     kind = KINDS[row[KIND]]
-    source, space, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[SPACE], row[CONVERSION]))
+    source, owner, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[OWNER], row[CONVERSION]))
     actor = -row[ACTOR] if kind.actor_is_reference and row[ACTOR] is not None else row[ACTOR]
-    return (0, row[T], row[KIND], source, space, conversion, *row[START:ACTOR], actor, *row[LINE:])
+    return (0, row[T], row[KIND], source, owner, conversion, *row[START:ACTOR], actor, *row[LINE:])

@@ -77,7 +77,7 @@ class Answers(ABC):
         last = seq_of(self.record_, at)
         found = moment_at(self.record_, last).fold(late_marks(self.record_, at, last))
         if any(source.alone for source in found.memory.sources.values()):
-            found.unshown = history_of(self.record_, last).unshown
+            found.missing_conversions = history_of(self.record_, last).missing_conversions
         return found
 
     def memory(self, at: str | int | None = None) -> Memory:

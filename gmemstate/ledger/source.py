@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
-from gmemstate.ingest.input import Account, Framing
+from gmemstate.ingest.input import Account, LineReader
 from gmemstate.ingest.merge.clocks import Calls, Distance
 from gmemstate.ingest.merge.pairing import PATIENCE, Item
 from gmemstate.ingest.session import Reading
@@ -16,9 +16,9 @@ from gmemstate.model.events import (
     DETAIL,
     KIND,
     LINE,
+    OWNER,
     SEQ,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     ClockPair,
@@ -63,7 +63,7 @@ class Compared(NamedTuple):
     name: str
     reference: int
     """as what events refer to the other one"""
-    told: bool = False
+    stated: bool = False
     """it is on record"""
 
 
@@ -140,7 +140,7 @@ class Stored:
 class Source:
     """An input on its way into a record. ``number`` of ``of`` keeps its references apart from those of the others."""
 
-    def __init__(self, record: StoredRecord, opened: Framing, number: int, of: int, known: dict[int, int]) -> None:
+    def __init__(self, record: StoredRecord, opened: LineReader, number: int, of: int, known: dict[int, int]) -> None:
         self.name = opened.name
         self.number = number
         self.before = known_source(record, opened)
@@ -197,8 +197,8 @@ class Source:
         ``place`` is where the event stands in the order of time (ns of the source's clock): a call may have begun long before.
         """
         found: list[EventRow] = []
-        if self.compared is not None and not self.compared.told and self._met:
-            self.compared = self.compared._replace(told=True)
+        if self.compared is not None and not self.compared.stated and self._met:
+            self.compared = self.compared._replace(stated=True)
             found.append(self._pair(self.compared))
         self._met = True
         t = row[T]
@@ -261,17 +261,17 @@ class Source:
     def _renumbered(self, row: EventRow) -> EventRow:
         if self._of == 1:
             return row
-        seq, t, kind, source, space, conversion, start, npages, result, value, actor, line, text = row
-        source, space, conversion, actor = (
-            key if key is None or key >= 0 else self._own(key) for key in (source, space, conversion, actor)
+        seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, text = row
+        source, owner, conversion, actor = (
+            key if key is None or key >= 0 else self._own(key) for key in (source, owner, conversion, actor)
         )
-        return (seq, t, kind, source, space, conversion, start, npages, result, value, actor, line, text)
+        return (seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, text)
 
 
 # --- what is on record of a source --------------------------------------------------------------------------------------
 
 
-def known_source(record: StoredRecord, opened: Framing) -> SourceInfo | None:
+def known_source(record: StoredRecord, opened: LineReader) -> SourceInfo | None:
     """The source that begins with the same bytes, if it was read before."""
     for info in record.sources():
         if info.head_size <= opened.head_size and opened.head(info.head_size) == info.head:
@@ -307,7 +307,7 @@ def recognise(name: str, row: EventRow, have: EventRow, known: dict[int, int]) -
         )
     pairs = (
         (row[SOURCE], have[SOURCE]),
-        (row[SPACE], have[SPACE]),
+        (row[OWNER], have[OWNER]),
         (row[CONVERSION], have[CONVERSION]),
         (row[ACTOR], have[ACTOR]),
     )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gmemstate.ingest.fact import Said
+from gmemstate.ingest.fact import ParsedMessage
 
 _PARTS = {
     "h": r"(?:0x)?+[0-9a-fA-F]{1,16}+(?![0-9a-zA-Z])",
@@ -25,7 +25,7 @@ class Form(NamedTuple):
     """the groups that are numbers, and their base"""
     fixed: Mapping[str, str]
 
-    def said(self, text: str) -> Said | None:
+    def said(self, text: str) -> ParsedMessage | None:
         """What a text of this form says; it may stand anywhere in it."""
         match = self.pattern.search(text)
         if match is None:
@@ -39,7 +39,7 @@ class Form(NamedTuple):
                 args[name] = int(found, self.bases[name])
             else:
                 words[name] = found
-        return Said(self.name, args, text, words)
+        return ParsedMessage(self.name, args, text, words)
 
 
 def form(name: str, pattern: str, **fixed: str) -> Form:
@@ -52,7 +52,7 @@ def _named(match: re.Match[str]) -> str:
     return f"(?P<{match[1]}>{_PARTS[match[2]]})"
 
 
-def first(forms: tuple[Form, ...], text: str) -> Said | None:
+def first(forms: tuple[Form, ...], text: str) -> ParsedMessage | None:
     """What the first form that fits says."""
     for candidate in forms:
         said = candidate.said(text)

@@ -6,7 +6,7 @@ the same for all kinds but for ``value``, ``actor`` and, in a few kinds, ``resul
 names itself (see ``columns`` of each class).
 
 Conventions: ``t`` is in ns of the source's own clock; page ranges are half-open runs ``start, npages`` (``npages`` None:
-to the end) in gfns of a VM or page indices of a guest_memfd, whichever ``space`` is; ``result`` is 0 for success or a
+to the end) in gfns of a VM or page indices of a guest_memfd, whichever ``owner`` is; ``result`` is 0 for success or a
 positive errno; a missing fact is None.
 
 Sources, spaces, conversions and requests are identified by the seq of the event that opened them. Before that seq is
@@ -61,7 +61,8 @@ SEQ: Final = 0
 T: Final = 1
 KIND: Final = 2
 SOURCE: Final = 3
-SPACE: Final = 4
+OWNER: Final = 4
+"""the attribute owner; stores call this column ``space``"""
 CONVERSION: Final = 5
 START: Final = 6
 NPAGES: Final = 7
@@ -245,6 +246,9 @@ class Event:
     row: ClassVar[Callable[["Event"], EventRow]]
 
 
+_COLUMN_OF = {"owner": "space"}
+"""Fields that stores know by another name."""
+
 KINDS: dict[int, type[Event]] = {}
 BY_NAME: dict[str, type[Event]] = {}
 WORDS: dict[int, tuple[tuple[int, frozenset[int]], ...]] = {}
@@ -262,7 +266,9 @@ def _kind(
         kind.code = number + 256 * (version - 1)
         kind.name = "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
         kind.analogue = analogue
-        kind.columns = {field.name: (renamed or {}).get(field.name, field.name) for field in fields(kind)}
+        kind.columns = {
+            field.name: (renamed or {}).get(field.name, _COLUMN_OF.get(field.name, field.name)) for field in fields(kind)
+        }
         kind.actor_is_reference = bool(reference)
         taken = list(kind.columns.values())
         if kind.code in KINDS or len(set(taken)) != len(taken) or not set(taken) <= set(COLUMNS):
@@ -354,22 +360,22 @@ class ClockPair(Event):
 
 @_kind(3, "LOST n EVENTS, callbacks suppressed, an overwritten buffer", {"gap": "actor", "count": "value"})
 class Gap(Event):
-    """Evidence is missing here; ``space`` None means that any guest of the source may be concerned."""
+    """Evidence is missing here; ``owner`` None means that any guest of the source may be concerned."""
 
     gap: GapKind
     count: int | None = None
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(4, "the first line of a kind", {"capability": "value"})
 class SourceShows(Event):
-    """The source proves that it shows something of a guest (or, ``space`` None, of nobody in particular).
+    """The source proves that it shows something of a guest (or, ``owner`` None, of nobody in particular).
 
     From here on its silence about it is evidence.
     """
 
     capability: Capability
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(5, "the end of the input", {"offset": "value", "whole": "result"})
@@ -390,12 +396,12 @@ class HostBooted(Event):
 
 @_kind(11, "kvm=0x... in a line", {"pointer": "value", "thread": "actor", "made": "result"})
 class VmSeen(Event):
-    """A guest is met for the first time; ``space`` is its identity from here on.
+    """A guest is met for the first time; ``owner`` is its identity from here on.
 
     ``made`` is 1 if that line belongs to making its first memslot or guest_memfd, 0 if the record begins later than it.
     """
 
-    space: int
+    owner: int
     made: int | None = None
     pointer: int | None = None
     thread: int | None = None
@@ -405,7 +411,7 @@ class VmSeen(Event):
 class VmCreated(Event):
     """The birth of a guest is on record: nothing can have been converted before."""
 
-    space: int
+    owner: int
     dialect: Dialect = Dialect.UNKNOWN
 
 
@@ -413,14 +419,14 @@ class VmCreated(Event):
 class VmDestroyed(Event):
     """A guest is gone, and its attributes with it."""
 
-    space: int
+    owner: int
 
 
 @_kind(14, "kvm_vm_bugged, TDX_BUG_ON", {"cause": "value"})
 class VmBugged(Event):
     """KVM has marked the guest as bugged: all its ioctls answer EIO."""
 
-    space: int | None = None
+    owner: int | None = None
     cause: int | None = None
 
 
@@ -428,7 +434,7 @@ class VmBugged(Event):
 class VmDead(Event):
     """The guest is dead by its own or the VMM's fault."""
 
-    space: int | None = None
+    owner: int | None = None
     cause: int | None = None
 
 
@@ -437,7 +443,7 @@ class VcpuExited(Event):
     """KVM_RUN returned to the VMM with an exit ``reason``; recorded where it explains what the thread does next."""
 
     thread: int
-    space: int | None = None
+    owner: int | None = None
     reason: int | None = None
     result: int | None = None
 
@@ -446,7 +452,7 @@ class VcpuExited(Event):
 class DialectSeen(Event):
     """The kernel has functions that only one dialect has: it is known where the attributes of the guest live."""
 
-    space: int
+    owner: int
     dialect: Dialect
 
 
@@ -455,7 +461,7 @@ class SlotSet(Event):
     """A memslot was set; ``npages`` 0 deletes it; ``slot`` is ``as_id << 16 | id``; ``detail`` has the hva."""
 
     slot: int
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     flags: int | None = None
@@ -464,29 +470,29 @@ class SlotSet(Event):
 
 @_kind(21, "kvm_gmem_create", {"flags": "value", "vm": "actor"}, reference="vm")
 class GmemCreated(Event):
-    """A guest_memfd was created with ``npages`` pages; ``space`` is its identity from here on (None if it failed)."""
+    """A guest_memfd was created with ``npages`` pages; ``owner`` is its identity from here on (None if it failed)."""
 
     vm: int | None
     npages: int
     flags: int
     result: int
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(22, "inode=0x... in a line", {"pointer": "value", "vm": "actor"}, reference="vm")
 class GmemSeen(Event):
     """A guest_memfd whose creation is not on record is met for the first time, or again and its guest is known now."""
 
-    space: int
+    owner: int
     pointer: int | None = None
     vm: int | None = None
 
 
 @_kind(23, "kvm_gmem_bind", {"index": "value", "gmem": "actor"}, reference="gmem")
 class GmemBound(Event):
-    """Gfns ``start, npages`` of the guest ``space`` are backed by a guest_memfd from page ``index`` on."""
+    """Gfns ``start, npages`` of the guest ``owner`` are backed by a guest_memfd from page ``index`` on."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     index: int | None = None
@@ -498,7 +504,7 @@ class GmemBound(Event):
 class GmemUnbound(Event):
     """Gfns ``start, npages`` of the guest lose their guest_memfd."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     index: int | None = None
@@ -508,7 +514,7 @@ class GmemUnbound(Event):
 class GmemReleased(Event):
     """The last file of a guest_memfd was closed; slots that were bound to it have no memory."""
 
-    space: int | None
+    owner: int | None
     npages: int | None = None
 
 
@@ -525,7 +531,7 @@ class GuestAsked(Event):
 
     request: int
     thread: int
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     flags: int | None = None
@@ -542,7 +548,7 @@ class GuestAnswered(Event):
 
     request: int
     result: int
-    space: int | None = None
+    owner: int | None = None
     thread: int | None = None
     next_gpa: int | None = None
 
@@ -556,7 +562,7 @@ class MemoryFaultExit(Event):
 
     thread: int
     result: int
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     flags: int | None = None
@@ -572,7 +578,7 @@ class ConvertAsked(Event):
 
     conversion: int
     through: Through
-    space: int | None = None
+    owner: int | None = None
     thread: int | None = None
     start: int | None = None
     npages: int | None = None
@@ -587,7 +593,7 @@ class ConvertMet(Event):
 
     conversion: int
     through: Through
-    space: int | None = None
+    owner: int | None = None
     thread: int | None = None
     start: int | None = None
     npages: int | None = None
@@ -602,7 +608,7 @@ class ConvertAttempted(Event):
     start: int
     npages: int
     attributes: int
-    space: int | None = None
+    owner: int | None = None
     thread: int | None = None
 
 
@@ -617,7 +623,7 @@ class ConvertReturned(Event):
     result: int
     start: int | None = None
     npages: int | None = None
-    space: int | None = None
+    owner: int | None = None
     error_offset: int | None = None
     thread: int | None = None
 
@@ -630,7 +636,7 @@ class AttrsCompared(Event):
     npages: int
     attributes: int
     equal: int
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
     thread: int | None = None
 
@@ -640,7 +646,7 @@ class WorkItem(Event):
     """One range of the request differs from its target."""
 
     conversion: int
-    space: int | None
+    owner: int | None
     start: int
     npages: int
 
@@ -651,7 +657,7 @@ class Reserved(Event):
 
     conversion: int
     result: int
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(
@@ -665,7 +671,7 @@ class ZapStarted(Event):
     conversion: int
     start: int
     npages: int
-    space: int | None = None
+    owner: int | None = None
     attributes: int | None = None
     slot: int | None = None
 
@@ -676,7 +682,7 @@ class InvalidateAdded(Event):
 
     start: int
     npages: int
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
 
 
@@ -685,7 +691,7 @@ class InvalidateEnded(Event):
     """The invalidation of a conversion ends."""
 
     conversion: int
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(49, "kvm_unmap_gfn_range, unmap_mapping_pages, a notifier's response", {"entries": "value", "user": "actor"})
@@ -695,7 +701,7 @@ class UserAnswered(Event):
     user: User
     start: int
     npages: int
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
     result: int | None = None
     entries: int | None = None
@@ -713,7 +719,7 @@ class UsersChecked(Event):
     start: int
     npages: int
     result: int
-    space: int | None = None
+    owner: int | None = None
     references: int | None = None
     expected: int | None = None
 
@@ -725,7 +731,7 @@ class AttrsStored(Event):
     start: int
     npages: int
     attributes: int
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
     result: int = 0
 
@@ -735,7 +741,7 @@ class FolioSplit(Event):
     """A large folio was split, or not (``result``)."""
 
     conversion: int
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     result: int
@@ -747,7 +753,7 @@ class FolioMerged(Event):
     """Small folios were merged, or not (``result``)."""
 
     conversion: int
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     result: int
@@ -762,7 +768,7 @@ class Undone(Event):
     """
 
     conversion: int
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     result: int
@@ -771,11 +777,11 @@ class Undone(Event):
 
 @_kind(55, "kvm_unmap_hva_range")
 class HvaUnmapped(Event):
-    """Host virtual pages ``start, npages`` lose their mapping (mmu notifier); ``space`` is the guest of the thread."""
+    """Host virtual pages ``start, npages`` lose their mapping (mmu notifier); ``owner`` is the guest of the thread."""
 
     start: int
     npages: int
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
 
 
@@ -789,7 +795,7 @@ class FaultServed(Event):
     access: Access
     start: int
     npages: int
-    space: int | None = None
+    owner: int | None = None
     result: int = 0
     pfn: int | None = None
 
@@ -799,7 +805,7 @@ class PrivateMapped(Event):
     """A host page was given to a guest as private."""
 
     pfn: int
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int = 1
 
@@ -809,7 +815,7 @@ class PrivateMapFailed(Event):
     """A host page could not be given to a guest; ``status`` is the low form of the error, ``detail`` the words."""
 
     pfn: int | None = None
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     status: int | None = None
@@ -821,7 +827,7 @@ class PrivateUnmapFailed(Event):
 
     step: UnmapStep
     pfn: int | None = None
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
     start: int | None = None
     npages: int | None = None
@@ -834,7 +840,7 @@ class PageLeaked(Event):
 
     pfn: int
     npages: int
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(65, "HKID n is leaked", {"hkid": "value"})
@@ -849,7 +855,7 @@ class ReclaimFailed(Event):
     """A page of a guest's own structures could not be taken back."""
 
     pfn: int | None = None
-    space: int | None = None
+    owner: int | None = None
     status: int | None = None
 
 
@@ -857,7 +863,7 @@ class ReclaimFailed(Event):
 class PageAdded(Event):
     """A host page became the memory behind a page of a guest_memfd."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     pfn: int
@@ -868,7 +874,7 @@ class PageAdded(Event):
 class PageFreed(Event):
     """A host page left a guest_memfd."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
     pfn: int | None = None
@@ -881,7 +887,7 @@ class Punched(Event):
 
     mode: int
     result: int
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     thread: int | None = None
@@ -889,12 +895,12 @@ class Punched(Event):
 
 @_kind(70, "kvm_gmem_error_folio, memory_failure", {"pfn": "value"})
 class Poisoned(Event):
-    """A page has a memory error: of a guest_memfd (``space``, ``start``), of the host (``pfn``) or both.
+    """A page has a memory error: of a guest_memfd (``owner``, ``start``), of the host (``pfn``) or both.
 
     ``detail`` has the words of the kernel; "Failed" is its normal way with guest_memfd pages.
     """
 
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     pfn: int | None = None
@@ -905,7 +911,7 @@ class RmpViolation(Event):
     """The host touched a page that the RMP gives to somebody else."""
 
     pfn: int | None = None
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(72, "exc_general_protection", {"address": "value"})
@@ -925,58 +931,58 @@ class MachineCheck(Event):
 # --- devices and tasks ------------------------------------------------------------------------------------------------
 
 
-@_kind(80, "vfio, iommufd map", {"owner": "actor", "iova": "value"})
+@_kind(80, "vfio, iommufd map", {"holder": "actor", "iova": "value"})
 class DmaMapped(Event):
     """Pages were mapped for a device."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
-    owner: int | None = None
+    holder: int | None = None
     iova: int | None = None
     result: int = 0
 
 
-@_kind(81, "vfio, iommufd unmap", {"owner": "actor", "iova": "value"})
+@_kind(81, "vfio, iommufd unmap", {"holder": "actor", "iova": "value"})
 class DmaUnmapped(Event):
     """Pages were unmapped from a device."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
-    owner: int | None = None
+    holder: int | None = None
     iova: int | None = None
     result: int = 0
 
 
-@_kind(82, "pin_user_pages", {"owner": "actor"})
+@_kind(82, "pin_user_pages", {"holder": "actor"})
 class Pinned(Event):
     """Pages were pinned, or a reference to them taken."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
-    owner: int | None = None
+    holder: int | None = None
 
 
-@_kind(83, "unpin_user_pages", {"owner": "actor"})
+@_kind(83, "unpin_user_pages", {"holder": "actor"})
 class Unpinned(Event):
     """Pages were let go."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
-    owner: int | None = None
+    holder: int | None = None
 
 
-@_kind(89, "DMAR fault", {"owner": "actor"})
+@_kind(89, "DMAR fault", {"holder": "actor"})
 class DmaFaulted(Event):
     """A device touched pages that its IOMMU no longer maps: unlike a processor it cannot fault them in."""
 
-    space: int | None
+    owner: int | None
     start: int
     npages: int
-    owner: int | None = None
+    holder: int | None = None
 
 
 @_kind(84, "Spinning on folio", {"references": "value"})
@@ -984,7 +990,7 @@ class Spinning(Event):
     """A conversion waits for a reference that may never go away."""
 
     conversion: int | None = None
-    space: int | None = None
+    owner: int | None = None
     references: int | None = None
 
 
@@ -994,7 +1000,7 @@ class TaskStuck(Event):
 
     thread: int
     conversion: int | None = None
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(86, "signal_generate, mark_victim", {"signal": "value", "thread": "actor", "reason": "result"})
@@ -1004,7 +1010,7 @@ class TaskSignalled(Event):
     thread: int
     signal: int
     reason: int | None = None
-    space: int | None = None
+    owner: int | None = None
     conversion: int | None = None
 
 
@@ -1013,14 +1019,14 @@ class KernelWarned(Event):
     """The kernel printed a warning; ``detail`` has the site, the function and the entry path."""
 
     thread: int | None = None
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(88, "a line of a VMM")
 class VmmSaid(Event):
     """A VMM reported something; ``detail`` has its code, text and numbers."""
 
-    space: int | None = None
+    owner: int | None = None
     result: int | None = None
 
 
@@ -1030,7 +1036,7 @@ class Declared(Event):
 
     conversion: int
     how: int
-    space: int | None = None
+    owner: int | None = None
 
 
 @_kind(91, "the process that carried out the conversion died")
@@ -1038,4 +1044,4 @@ class Interrupted(Event):
     """Whoever carried out a conversion is gone and left it in the middle; what it had touched is torn."""
 
     conversion: int
-    space: int | None = None
+    owner: int | None = None

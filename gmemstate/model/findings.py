@@ -74,12 +74,12 @@ CATALOGUE = {
 
 
 class Finding(NamedTuple):
-    """One finding, at one event; ``space``, ``start`` and ``end`` say where, if it is about pages."""
+    """One finding, at one event; ``owner``, ``start`` and ``end`` say where, if it is about pages."""
 
     code: str
     seq: int
     text: str
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     end: int | None = None
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from gmemstate.model.events import (
     KIND,
     KINDS,
+    OWNER,
     SEQ,
     SOURCE,
-    SPACE,
     WORDS,
     Capability,
     Dialect,
@@ -67,7 +67,7 @@ _CONVERSION_WAYS = ways(CONVERSION)
 
 
 class StateRun(NamedTuple):
-    """Pages ``[start, end)`` of one space in one state of the range machine."""
+    """Pages ``[start, end)`` of one attribute owner in one state of the range machine."""
 
     start: int
     end: int
@@ -88,9 +88,9 @@ class Memory:
         self.vms: dict[int, Vm] = {}
         self.gmems: dict[int, Gmem] = {}
         self.ranges: dict[int, RangeMap] = {}
-        """attribute of each page, per space, as codes of the range machine"""
+        """attribute of each page, per attribute owner, as codes of the range machine"""
         self.mappings: dict[tuple[int, int], RangeMap] = {}
-        """whether a user maps each page, per space and user"""
+        """whether a user maps each page, per attribute owner and user"""
         self.unplaced = RangeMap()
         """1 for pages that ended conversions of nobody knows which guest were about"""
         self.conversions: dict[int, Conversion] = {}
@@ -99,7 +99,7 @@ class Memory:
         """the open ones, and ended ones that a thread was last told"""
         self.messed_up: dict[int, MessedUp] = {}
         self.last_of: dict[int, int] = {}
-        """the seq of the youngest event of each space"""
+        """the seq of the youngest event of each attribute owner"""
         self.by_thread: dict[tuple[int | None, int], int] = {}
         self.open_request: dict[tuple[int | None, int], int] = {}
         self.exits: dict[tuple[int | None, int], FaultExit | Request | None] = {}
@@ -109,7 +109,7 @@ class Memory:
         self._moving = True
         """pages are moved by the event that is applied: it is not late"""
         # What the events since the last `news` changed, for projections and histories.
-        self.testimonies: list[tuple[int, EventRow]] = []
+        self.corroborations: list[tuple[int, EventRow]] = []
         """what other sources have said of conversions that had ended: their ids, and the events"""
         self.findings: list[Finding] = []
         self.ended: list[Conversion] = []
@@ -128,7 +128,7 @@ class Memory:
         """Fold events in order."""
         handlers, last_of, late = HANDLERS, self.last_of, self.late
         for row in rows:
-            seq, kind, space = row[SEQ], row[KIND], row[SPACE]
+            seq, kind, owner = row[SEQ], row[KIND], row[OWNER]
             handler = handlers.get(kind)
             if handler is not None and not (kind in WORDS and foreign(row)):
                 if late and row[SOURCE] in late:
@@ -139,8 +139,8 @@ class Memory:
                 self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
             elif handler is not None:
                 self.find("UNKNOWN-KIND", seq, f"a {KINDS[kind].name} of a sort that this version does not know")
-            if space is not None:
-                last_of[space] = seq
+            if owner is not None:
+                last_of[owner] = seq
             self.seq = seq
 
     def _is_late(self, row: EventRow) -> bool:
@@ -159,32 +159,32 @@ class Memory:
         return self.findings[before:]
 
     def find(
-        self, code: str, seq: int, text: str, space: int | None = None, start: int | None = None, end: int | None = None
+        self, code: str, seq: int, text: str, owner: int | None = None, start: int | None = None, end: int | None = None
     ) -> None:
         """Note a finding."""
-        self.findings.append(Finding(code, seq, text, space, start, end))
+        self.findings.append(Finding(code, seq, text, owner, start, end))
 
     # --- ranges
 
-    def step(self, space: int, trigger: str, start: int, end: int, seq: int) -> None:
+    def step(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
         """Fire a trigger of the range machine on every run of ``[start, end)``; late evidence moves none."""
         if not self._moving:
             return
-        ranges = self.ranges.get(space)
+        ranges = self.ranges.get(owner)
         if ranges is None:
-            ranges = self.ranges[space] = RangeMap()
+            ranges = self.ranges[owner] = RangeMap()
         table = _TABLES[trigger] if not self.live else self._fired(ranges.runs(start, end), trigger)
         bad = ranges.step(start, end, table)
-        self.dirty.append((space, start, end))
+        self.dirty.append((owner, start, end))
         if bad:
-            self._unexpected(space, trigger, bad, seq)
+            self._unexpected(owner, trigger, bad, seq)
 
-    def step_everything(self, space: int, trigger: str) -> None:
-        """Fire a trigger of the range machine on every run of a space."""
-        ranges = self.ranges.get(space)
+    def step_everything(self, owner: int, trigger: str) -> None:
+        """Fire a trigger of the range machine on every run of an attribute owner."""
+        ranges = self.ranges.get(owner)
         if ranges is not None:
             ranges.step_all(_TABLES[trigger] if not self.live else self._fired(ranges, trigger))
-            self.dirty.append((space, 0, END))
+            self.dirty.append((owner, 0, END))
 
     def _fired(self, runs: Iterable[tuple[int, int, int]], trigger: str) -> bytes:
         table = bytearray([NO_WAY] * 256)
@@ -193,22 +193,22 @@ class Memory:
             table[code] = NO_WAY if state is None else _CODES[state]
         return bytes(table)
 
-    def _unexpected(self, space: int, trigger: str, bad: Iterable[tuple[int, int, int]], seq: int) -> None:
+    def _unexpected(self, owner: int, trigger: str, bad: Iterable[tuple[int, int, int]], seq: int) -> None:
         for start, end, code in bad:
             state = _STATES[code]
             code_name = "SERIALISATION" if trigger.startswith("zap_to_") and "(" in state else "RANGE-UNEXPECTED"
-            self.find(code_name, seq, unexpected(trigger, state), space, start, end)
+            self.find(code_name, seq, unexpected(trigger, state), owner, start, end)
 
-    def runs(self, space: int, start: int = 0, end: int = END) -> list[StateRun]:
-        """The states of ``[start, end)`` of one space, in order."""
-        ranges = self.ranges.get(space)
+    def runs(self, owner: int, start: int = 0, end: int = END) -> list[StateRun]:
+        """The states of ``[start, end)`` of one attribute owner, in order."""
+        ranges = self.ranges.get(owner)
         if ranges is None:
             return [StateRun(start, end, UNKNOWN)] if start < end else []
         return [StateRun(first, last, _STATES[code]) for first, last, code in ranges.spans(start, end)]
 
-    def only(self, space: int, start: int, end: int) -> str | None:
-        """The state that all pages of ``[start, end)`` of one space have; None if they differ, or if there are none."""
-        ranges = self.ranges.get(space)
+    def only(self, owner: int, start: int, end: int) -> str | None:
+        """The state that all pages of ``[start, end)`` of one attribute owner have; None if they differ, or if there are none."""
+        ranges = self.ranges.get(owner)
         code = ranges.only(start, end) if ranges is not None else 0 if start < end else None
         return None if code is None else _STATES[code]
 
@@ -282,19 +282,19 @@ class Memory:
                         return vm.id, gfn
         return (self.gmems[gmem].vm if gmem in self.gmems else None), None
 
-    def map_pages(self, space: int, user: int, start: int, end: int, mapped: int) -> None:
+    def map_pages(self, owner: int, user: int, start: int, end: int, mapped: int) -> None:
         """Note that a user maps pages, or no longer does."""
         if not self._moving:
             return
-        key = (space, user)
+        key = (owner, user)
         mappings = self.mappings.get(key)
         if mappings is None:
             mappings = self.mappings[key] = RangeMap()
         mappings.set(start, end, mapped)
 
-    def mapped(self, space: int, user: User, page: int) -> int:
+    def mapped(self, owner: int, user: User, page: int) -> int:
         """Whether a user maps a page: NO_ANSWER, UNMAPPED or MAPPED."""
-        mappings = self.mappings.get((space, user))
+        mappings = self.mappings.get((owner, user))
         return 0 if mappings is None else mappings.get(page)
 
     def back(self, gmem: int, start: int, end: int, backing: int) -> None:
@@ -302,9 +302,9 @@ class Memory:
         if gmem in self.gmems and self._moving:
             self.gmems[gmem].backing.set(start, end, backing)
 
-    def activate(self, space: int | None, seq: int) -> None:
+    def activate(self, owner: int | None, seq: int) -> None:
         """Note that a guest_memfd holds its own attributes; its first state is that of its creation (R1)."""
-        gmem = self.gmems.get(space or 0)
+        gmem = self.gmems.get(owner or 0)
         if gmem is None or gmem.inplace:
             return
         gmem.inplace = True
@@ -331,7 +331,7 @@ class Memory:
             _CONVERSION_WAYS[trigger].get(conversion.state) if not self.live else fire(CONVERSION, conversion.state, trigger)
         )
         if state is None:
-            self.find("CONVERSION-UNEXPECTED", seq, unexpected(trigger, conversion.state), conversion.space,
+            self.find("CONVERSION-UNEXPECTED", seq, unexpected(trigger, conversion.state), conversion.owner,
                       conversion.start, conversion.end)  # fmt: skip
         else:
             conversion.state = state
@@ -356,20 +356,20 @@ class Memory:
 
     def guest_of(self, conversion: Conversion) -> Vm | None:
         """The guest of a conversion, if it is known."""
-        space = conversion.space
-        if space is None or space in self.vms:
-            return self.vms.get(space or 0)
-        return self.vms.get(self.owner(space) or 0)
+        owner = conversion.owner
+        if owner is None or owner in self.vms:
+            return self.vms.get(owner or 0)
+        return self.vms.get(self.guest_id(owner) or 0)
 
     def vm_of(self, conversion: Conversion) -> int | None:
         """The guest of a conversion, if it is known."""
-        return self.owner(conversion.space)
+        return self.guest_id(conversion.owner)
 
-    def owner(self, space: int | None) -> int | None:
-        """The guest of a space: itself, or the one that a guest_memfd belongs to."""
-        if space is None or space in self.vms:
-            return space
-        return self.gmems[space].vm if space in self.gmems else None
+    def guest_id(self, owner: int | None) -> int | None:
+        """The guest of an attribute owner: itself, or the one that a guest_memfd belongs to."""
+        if owner is None or owner in self.vms:
+            return owner
+        return self.gmems[owner].vm if owner in self.gmems else None
 
     def shows(self, conversion: Conversion) -> frozenset[int]:
         """What the source of a conversion has proven to show of its guest: only that can be missed.
@@ -391,9 +391,9 @@ class Memory:
             return row[T]
         return row[T] - own.ahead if own is not None and own.reference == source else None
 
-    def source_of(self, space: int) -> int | None:
-        """The source in which a space was met."""
-        vm = self.vms.get(self.owner(space) or 0)
+    def source_of(self, owner: int) -> int | None:
+        """The source in which an attribute owner was met."""
+        vm = self.vms.get(self.guest_id(owner) or 0)
         return vm.source if vm is not None else None
 
     def slots_known(self, vm: Vm) -> bool:
@@ -403,9 +403,9 @@ class Memory:
 
     # --- news
 
-    def forget_news(self) -> None:
+    def clear_pending(self) -> None:
         """Begin a new batch: what changed before is taken care of."""
-        self.findings, self.ended, self.faults, self.testimonies = [], [], [], []
+        self.findings, self.ended, self.faults, self.corroborations = [], [], [], []
         self.dirty, self.changed_requests, self.changed_messed_up = [], set(), set()
         if len(self.requests) > 64 and len(self.requests) > 2 * len(keep := self.needed_requests()) + 64:
             self.requests = {request_id: request for request_id, request in self.requests.items() if request_id in keep}

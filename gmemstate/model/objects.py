@@ -74,7 +74,7 @@ class Source:
     """until which time (ns of its clock) it does so still; None if it does no longer"""
 
     @property
-    def told(self) -> list[int]:
+    def about(self) -> list[int]:
         """The seqs of the events that tell what it is, where it was damaged and how far it was read."""
         return [self.id, *self.gaps, *self.late, *([] if self.last_read is None else [self.last_read])]
 
@@ -172,10 +172,10 @@ class Conversion:
     source: int | None
     through: Through
     thread: int | None = None
-    met: int | None = None
+    first_observed: int | None = None
     first_line: int | None = None
     state: str = NEW
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     npages: int | None = None
     end: int | None = None
@@ -221,7 +221,7 @@ class Conversion:
     gapped: bool = False
     superseded: bool = False
     """its thread went on; the result was not seen"""
-    told_by: tuple[int | None, int | None] | None = None
+    result_from: tuple[int | None, int | None] | None = None
     """the source and the line that the result is known from, if that is not its own source"""
     shown: frozenset[int] = frozenset()
     """what its source had proven to show of its guest when it, or the source, ended"""
@@ -234,7 +234,7 @@ class Conversion:
 
     def unplace(self, pages: RangeMap) -> None:
         """Set the pages that it is about to 1, if nobody knows which guest they are of."""
-        if self.space is None and self.start is not None:
+        if self.owner is None and self.start is not None:
             start = unsigned(self.start)
             pages.set(start, END if self.npages is None else min(start + self.npages, END), 1)
 
@@ -246,7 +246,7 @@ class Conversion:
     @property
     def asked(self) -> int | None:
         """When the ioctl was entered (ns); None if that was not seen. It was met at ``met``."""
-        return self.met if self.entered else None
+        return self.first_observed if self.entered else None
 
     @property
     def ended(self) -> bool:
@@ -260,7 +260,7 @@ class Request:
 
     id: int
     source: int | None
-    space: int | None
+    owner: int | None
     thread: int
     start: int | None
     npages: int | None
@@ -332,7 +332,7 @@ class FaultExit:
 
     seq: int
     source: int | None
-    space: int | None
+    owner: int | None
     thread: int
     start: int | None
     npages: int | None

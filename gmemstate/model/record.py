@@ -30,7 +30,7 @@ class SourceInfo(NamedTuple):
     whole: bool
 
 
-class Remembered(NamedTuple):
+class LoadedSnapshot(NamedTuple):
     """A memory to go on from, and the events up to there that are about sources."""
 
     memory: Memory
@@ -62,7 +62,7 @@ class Record(Protocol):
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""
 
-    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> LoadedSnapshot:
         """What a snapshot has kept: the youngest up to event ``last``, and before the first event later than ``time`` (ns).
 
         Where there is none, the empty memory.
@@ -80,14 +80,14 @@ def resolve(rows: Iterable[EventRow], first: int, known: Mapping[int, int]) -> t
     numbered = []
     new: dict[int, int] = {}
     for seq, row in enumerate(rows, first):
-        _, t, kind, source, space, conversion, start, npages, result, value, actor, line, detail = row
+        _, t, kind, source, owner, conversion, start, npages, result, value, actor, line, detail = row
         if conversion is not None and conversion < 0:
             conversion = known.get(conversion) or new.setdefault(conversion, seq)
-        if space is not None and space < 0:
-            space = known.get(space) or new.setdefault(space, seq)
+        if owner is not None and owner < 0:
+            owner = known.get(owner) or new.setdefault(owner, seq)
         if source is not None and source < 0:
             source = known.get(source) or new.setdefault(source, seq)
         if actor is not None and actor < 0:
             actor = known.get(actor) or new.setdefault(actor, seq)
-        numbered.append((seq, t, kind, source, space, conversion, start, npages, result, value, actor, line, detail))
+        numbered.append((seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, detail))
     return numbered, new

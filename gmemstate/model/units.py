@@ -2,7 +2,7 @@
 
 A *gfn* numbers the pages of a guest, a *page index* those of a guest_memfd, a *pfn* those of the host;
 a *gpa* is a guest address in bytes. At run time all are plain integers. mypy keeps them apart where one becomes another (memslots, addresses, host pages); an
-event's column that holds the one or the other by its space is a plain integer, and so is what the range map is asked for.
+event's column that holds the one or the other by its attribute owner is a plain integer, and so is what the range map is asked for.
 """
 
 import re

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gmemstate.model.events import ACTOR, NPAGES, SPACE, START, VALUE, Capability, Through, User
+from gmemstate.model.events import ACTOR, NPAGES, OWNER, START, VALUE, Capability, Through, User
 from gmemstate.model.fold.conversions import EAGAIN, EFAULT, EIO, ENOMEM, ENOTTY
 from gmemstate.model.objects import Conversion, Source
 from gmemstate.model.units import END
@@ -59,7 +59,7 @@ class Residue:
     """Something that a failed or successful conversion left different: ``user`` lost ``[start, end)``, or pages are suspect."""
 
     what: str
-    space: int | None
+    owner: int | None
     start: int | None
     end: int | None
     entries: int | None
@@ -70,7 +70,7 @@ class Residue:
 class Verdict:
     """The three axes and the label."""
 
-    told: int | None
+    result: int | None
     """the errno, 0 for success, None if it was not seen"""
     applied: Applied
     residue: tuple[Residue, ...] | None
@@ -147,10 +147,10 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
     """
     found = []
     if conversion.suspects:
-        found.append(Residue("suspect pages", conversion.space, None, None, conversion.suspects, Basis.OBSERVED))
+        found.append(Residue("suspect pages", conversion.owner, None, None, conversion.suspects, Basis.OBSERVED))
     if conversion.result in (0, None):
         return tuple(found)
-    if conversion.told_by is not None and conversion.gapped:
+    if conversion.result_from is not None and conversion.gapped:
         return None  # another source knows the result; the steps were lost with the return
     for row in conversion.answers:
         start, npages, entries = row[START], row[NPAGES], row[VALUE]
@@ -158,11 +158,11 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
             end = END if npages is None else start + npages
             # Host page tables are clean behind unmap_mapping_pages(); the guest may have had no entry to lose.
             basis = Basis.OBSERVED if entries or row[ACTOR] == User.HOST else Basis.ASSUMED
-            found.append(Residue(user_name(row[ACTOR]), row[SPACE], start, end, entries, basis))
+            found.append(Residue(user_name(row[ACTOR]), row[OWNER], start, end, entries, basis))
     if conversion.through is Through.GMEM_IOCTL and User.HOST not in [row[ACTOR] for row in conversion.answers]:
         if conversion.result == EAGAIN:
             found.append(
-                Residue(USER_NAMES[User.HOST], conversion.space, conversion.start, conversion.end, None, Basis.IMPLIED)
+                Residue(USER_NAMES[User.HOST], conversion.owner, conversion.start, conversion.end, None, Basis.IMPLIED)
             )
         elif conversion.result == EFAULT and not found and conversion.state not in ("rejected", "failed_at_reserve"):
             return None

@@ -11,9 +11,9 @@ from gmemstate.audit.queries import judged, served
 from gmemstate.model.events import (
     DETAIL,
     LINE,
+    OWNER,
     SEQ,
     SOURCE,
-    SPACE,
     Cause,
     EventRow,
     details,
@@ -72,9 +72,9 @@ class Incident:
 def incidents(history: History) -> list[Incident]:
     """All incidents of a history, in the order in which they began."""
     found: list[Incident] = []
-    told: set[int] = set()
-    found += _requests(history, told)
-    found += _failures(history, told)
+    returned: set[int] = set()
+    found += _requests(history, returned)
+    found += _failures(history, returned)
     found += _refused_requests(history)
     found += _rejections(history)
     found += _unbacked(history)
@@ -91,19 +91,19 @@ def incidents(history: History) -> list[Incident]:
 
 
 def _incident(history: History, group: Reported) -> Incident:
-    return Incident(group.kind, _vm(history, group.space), group.first, reports=group.rows)
+    return Incident(group.kind, _vm(history, group.owner), group.first, reports=group.rows)
 
 
 def guest_of(history: History, conversion: Conversion) -> Vm | None:
     """The guest of a conversion."""
-    return _vm(history, conversion.space)
+    return _vm(history, conversion.owner)
 
 
-def _vm(history: History, space: int | None) -> Vm | None:
-    return history.memory.vms.get(history.memory.owner(space) or 0)
+def _vm(history: History, owner: int | None) -> Vm | None:
+    return history.memory.vms.get(history.memory.guest_id(owner) or 0)
 
 
-def _requests(history: History, told: set[int]) -> list[Incident]:
+def _requests(history: History, returned: set[int]) -> list[Incident]:
     """Requests of which the guest was told otherwise than what was applied; their conversions are one incident."""
     found = []
     for request in history.requests.values():
@@ -111,9 +111,9 @@ def _requests(history: History, told: set[int]) -> list[Incident]:
         flags = served(history, request).flags
         partly = "TOLD_FAIL_BUT_APPLIED" in flags and any(conversion.result for conversion in own)
         if partly or "TOLD_OK_NOT_APPLIED" in flags:
-            told |= {conversion.id for conversion in own}
+            returned |= {conversion.id for conversion in own}
             kind = Kind.PARTLY_APPLIED if partly else Kind.NOT_AS_TOLD
-            found.append(Incident(kind, _vm(history, request.space), request.id, [Episode(own, request)]))
+            found.append(Incident(kind, _vm(history, request.owner), request.id, [Episode(own, request)]))
     return found
 
 
@@ -122,16 +122,16 @@ def _refused_requests(history: History) -> list[Incident]:
     groups: dict[tuple[object, ...], Incident] = {}
     for _, request in sorted(history.requests.items()):
         if request.result and not request.conversions:
-            vm = _vm(history, request.space)
+            vm = _vm(history, request.owner)
             key = (vm.id if vm else None, request.result, request.was_exit)
             groups.setdefault(key, Incident(Kind.REQUEST_REFUSED, vm, request.id)).requests.append(request)
     return list(groups.values())
 
 
-def _failures(history: History, told: set[int]) -> list[Incident]:
+def _failures(history: History, returned: set[int]) -> list[Incident]:
     """Failed conversions with what followed on the same pages, merged where guest, errno, target and end are the same."""
     groups: dict[tuple[object, ...], Incident] = {}
-    for episode in _episodes(history, told) + _of_no_range(history, told):
+    for episode in _episodes(history, returned) + _of_no_range(history, returned):
         first = episode.failed[0]
         kind = Kind.REFUSED_THEN_APPLIED if episode.last_success is not None else Kind.NOT_APPLIED
         vm = guest_of(history, first)
@@ -141,11 +141,11 @@ def _failures(history: History, told: set[int]) -> list[Incident]:
     return list(groups.values())
 
 
-def _episodes(history: History, told: set[int]) -> list[Episode]:
+def _episodes(history: History, returned: set[int]) -> list[Episode]:
     done: list[Episode] = []
     going: list[Episode] = []
     for conversion in history.ordered():
-        if conversion.id in told or conversion.start is None or conversion.end is None:
+        if conversion.id in returned or conversion.start is None or conversion.end is None:
             continue
         label = judged(history, conversion).label
         mine = next((episode for episode in going if _touches(episode, conversion)), None)
@@ -169,13 +169,13 @@ def _episodes(history: History, told: set[int]) -> list[Episode]:
     return sorted(done + going, key=lambda episode: episode.conversions[0].id)
 
 
-def _of_no_range(history: History, told: set[int]) -> list[Episode]:
+def _of_no_range(history: History, returned: set[int]) -> list[Episode]:
     """Failures of which no source shows the range, as in strace: what followed on the same pages cannot be told."""
     return [
         Episode([conversion])
         for conversion in history.ordered()
         if (conversion.start is None or conversion.end is None)
-        and conversion.id not in told
+        and conversion.id not in returned
         and conversion.result
         and judged(history, conversion).label in FAILED
     ]
@@ -183,7 +183,7 @@ def _of_no_range(history: History, told: set[int]) -> list[Episode]:
 
 def _touches(episode: Episode, conversion: Conversion) -> bool:
     return any(
-        conversion.space == failure.space
+        conversion.owner == failure.owner
         and (conversion.start or 0) < (failure.end or 0)
         and (failure.start or 0) < (conversion.end or 0)
         for failure in episode.failed
@@ -218,7 +218,7 @@ def _killed(history: History) -> list[Incident]:
 def _out_of_memory(history: History) -> list[Incident]:
     groups: dict[int | None, Incident] = {}
     for row in history.kills:
-        vm = _vm(history, row[SPACE])
+        vm = _vm(history, row[OWNER])
         groups.setdefault(vm.id if vm else None, Incident(Kind.OUT_OF_MEMORY, vm, row[SEQ])).reports.append(row)
     return list(groups.values())
 
@@ -227,14 +227,14 @@ def _unbacked(history: History) -> list[Incident]:
     """Faults on private pages without memory, the conversions that made them private, and the traps that are left."""
     found = []
     for vm in history.memory.vms.values():
-        faults = [fault for fault in history.faults if fault.space == vm.id and fault.kind is FaultClass.UNBACKED]
+        faults = [fault for fault in history.faults if fault.owner == vm.id and fault.kind is FaultClass.UNBACKED]
         trapped = traps(history, vm)
         if not faults and not trapped:
             continue
         makers = [
             conversion
             for conversion in history.ordered()
-            if conversion.space == vm.id and conversion.target == PRIVATE and conversion.result == 0
+            if conversion.owner == vm.id and conversion.target == PRIVATE and conversion.result == 0
             and any(_hits(conversion, start, end) for start, end in _places(faults, trapped))
         ]  # fmt: skip
         first = min([conversion.id for conversion in makers] + [fault.seq for fault in faults])
@@ -287,7 +287,7 @@ def _poison(history: History) -> list[Incident]:
             group = groups.setdefault(entry.vm, Incident(Kind.POISON, vm, entry.id))
             group.entries.append(entry)
     for key, group in groups.items():
-        group.faults = [fault for fault in history.faults if fault.kind is FaultClass.POISONED and key in (None, fault.space)]
+        group.faults = [fault for fault in history.faults if fault.kind is FaultClass.POISONED and key in (None, fault.owner)]
     return list(groups.values())
 
 
@@ -309,7 +309,7 @@ def _races(history: History) -> list[Incident]:
     for fault in history.faults:
         if fault.kind is FaultClass.LOST_RACE:
             raced = history.conversions.get(fault.raced or 0)
-            vm = history.memory.vms.get(fault.space or 0) or (guest_of(history, raced) if raced is not None else None)
+            vm = history.memory.vms.get(fault.owner or 0) or (guest_of(history, raced) if raced is not None else None)
             group = groups.setdefault(vm.id if vm else None, Incident(Kind.LOST_RACE, vm, fault.seq))
             group.faults.append(fault)
     return list(groups.values())
@@ -317,12 +317,12 @@ def _races(history: History) -> list[Incident]:
 
 def _stopped(history: History) -> list[Incident]:
     """Memory fault exits for which no page could be mapped, or which this record does not explain and no VMM tells of."""
-    told = {(row[SOURCE], row[LINE]) for row in history.reports if details(row[DETAIL]).get("code") == "unhandled exit"}
+    returned = {(row[SOURCE], row[LINE]) for row in history.reports if details(row[DETAIL]).get("code") == "unhandled exit"}
     groups: dict[tuple[object, ...], Incident] = {}
     for fault in history.faults:
-        if fault.kind in (FaultClass.MAP_FAILED, FaultClass.UNKNOWN) and (fault.source, fault.line) not in told:
-            vm = history.memory.vms.get(fault.space or 0)
-            group = groups.setdefault((fault.kind, fault.result, fault.space), Incident(Kind.STOPPED, vm, fault.seq))
+        if fault.kind in (FaultClass.MAP_FAILED, FaultClass.UNKNOWN) and (fault.source, fault.line) not in returned:
+            vm = history.memory.vms.get(fault.owner or 0)
+            group = groups.setdefault((fault.kind, fault.result, fault.owner), Incident(Kind.STOPPED, vm, fault.seq))
             group.faults.append(fault)
     return list(groups.values())
 
@@ -334,7 +334,7 @@ def _findings(history: History) -> list[Incident]:
     groups: dict[tuple[object, ...], Incident] = {}
     for finding in history.findings:
         kind = _KINDS.get(finding.code, Kind.FINDING)
-        vm = _vm(history, finding.space)
+        vm = _vm(history, finding.owner)
         group = groups.setdefault((kind, vm.id if vm else None), Incident(kind, vm, finding.seq))
         group.findings.append(finding)
     return list(groups.values())

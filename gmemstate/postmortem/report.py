@@ -20,8 +20,8 @@ TELLERS: dict[Kind, Teller] = {
     Kind.PARTLY_APPLIED: requests.not_as_told,
     Kind.NOT_AS_TOLD: requests.not_as_told,
     Kind.REQUEST_REFUSED: requests.refused,
-    Kind.REFUSED_THEN_APPLIED: refusals.told,
-    Kind.NOT_APPLIED: refusals.told,
+    Kind.REFUSED_THEN_APPLIED: refusals.returned,
+    Kind.NOT_APPLIED: refusals.returned,
     Kind.REJECTED: vmm_errors.rejected,
     Kind.NO_MEMORY_BEHIND: vmm_errors.no_memory_behind,
     Kind.SLOT_SWAP: vmm_errors.slot_swap,
@@ -35,10 +35,10 @@ TELLERS: dict[Kind, Teller] = {
     Kind.GIVEN_AWAY: findings.given_away,
     Kind.FINDING: findings.impossible,
     Kind.CONTRADICTION: findings.contradicted,
-    Kind.VM_DEAD: reports.told,
-    Kind.HOST_FAULT: reports.told,
-    Kind.VMM_SAID: reports.told,
-    Kind.REPORTED: reports.told,
+    Kind.VM_DEAD: reports.returned,
+    Kind.HOST_FAULT: reports.returned,
+    Kind.VMM_SAID: reports.returned,
+    Kind.REPORTED: reports.returned,
     Kind.UNRELATED: reports.unrelated,
 }
 
@@ -47,11 +47,11 @@ def tell(record: Record, history: History) -> list[Story]:
     """The stories of all incidents of a record, in the order in which they began."""
     found = incidents(history)
     seen = scene(record, history, found)
-    told = everything(history)
+    returned = everything(history)
     stories = []
     for incident in found:
         story = TELLERS[incident.kind](history, seen, incident)
-        for known in matches(history, incident, told):
+        for known in matches(history, incident, returned):
             story.add("Match", known)
         if all(row[1] in ("", UNTIMED) for row in story.timeline):
             story.timeline = [(row[0], "", *row[2:]) for row in story.timeline]
@@ -84,16 +84,17 @@ def covered(history: History) -> list[Covered]:
     ]
 
 
-def report_json(told: Report) -> dict[str, Any]:
+def report_json(returned: Report) -> dict[str, Any]:
     """A report as data."""
     return {
-        "incidents": [story_json(number, story) for number, story in told.stories],
-        "count": told.count,
+        "incidents": [story_json(number, story) for number, story in returned.stories],
+        "count": returned.count,
         "covered": [
-            {key: value for key, value in source._asdict().items() if key not in ("label", "whole")} for source in told.covered
+            {key: value for key, value in source._asdict().items() if key not in ("label", "whole")}
+            for source in returned.covered
         ],
-        "missing": told.missing,
-        "complete": told.complete,
+        "missing": returned.missing,
+        "complete": returned.complete,
     }
 
 

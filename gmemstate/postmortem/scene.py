@@ -13,9 +13,9 @@ from gmemstate.model.events import (
     KIND,
     LINE,
     NPAGES,
+    OWNER,
     RESULT,
     SEQ,
-    SPACE,
     START,
     VALUE,
     Access,
@@ -45,12 +45,12 @@ _BEFORE_THE_LOCK = (ConvertAsked.code, ConvertAttempted.code)
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """A run of pages that was touched and mapped again: by the host or the guest, as gfns or indices of ``space``."""
+    """A run of pages that was touched and mapped again: by the host or the guest, as gfns or indices of ``owner``."""
 
     seq: int
     t: int | None
     line: int | None
-    space: int
+    owner: int
     access: Access
     start: int
     end: int
@@ -79,19 +79,19 @@ class Scene:
         for row in self.punches:
             start = row[START] or 0
             end = END if row[NPAGES] is None else start + row[NPAGES]
-            if row[SPACE] == gmem and after < row[SEQ] < before and start <= index < end:
+            if row[OWNER] == gmem and after < row[SEQ] < before and start <= index < end:
                 return row
         return None
 
     def touched(
-        self, conversion: Conversion, accesses: tuple[Access, ...], spaces: set[int], start: int, end: int
+        self, conversion: Conversion, accesses: tuple[Access, ...], owners: set[int], start: int, end: int
     ) -> list[Touch]:
         """Touches of ``[start, end)`` in some spaces after a conversion."""
         return [
             touch
             for touch in self.touches
             if touch.seq > conversion.last
-            and touch.space in spaces
+            and touch.owner in owners
             and touch.access in accesses
             and touch.start < end
             and start < touch.end
@@ -106,7 +106,7 @@ def scene(record: Record, history: History, found: list[Incident]) -> Scene:
             wanted[conversion.id] = conversion
     faults = {fault.seq for incident in found if incident.kind is Kind.NO_MEMORY_BEHIND for fault in incident.faults}
     entries = [entry for incident in found for entry in incident.entries]
-    hull = _hull(
+    invalidation_range = _hull(
         history,
         list(wanted.values()),
         [(entry.gmem, entry.index) for entry in entries],
@@ -122,53 +122,53 @@ def scene(record: Record, history: History, found: list[Incident]) -> Scene:
                 (vm.id, replace(slot))
                 for vm in memory.vms.values()
                 for slot in vm.slots.values()
-                if not begun.in_vm and slot.gmem == begun.space is not None
+                if not begun.in_vm and slot.gmem == begun.owner is not None
             ]
         memory.apply(row)
         if row[SEQ] in faults:
             seen.reasons[row[SEQ]] = _no_memory(memory, row)
         if row[SEQ] % 10_000 == 0:
-            memory.forget_news()
-        _look(seen, row, hull)
+            memory.clear_pending()
+        _look(seen, row, invalidation_range)
     return seen
 
 
 def _before(memory: Memory, conversion: Conversion) -> list[StateRun]:
     """The states of a range; a guest_memfd that was not converted before has those of its creation."""
-    space, start, end = conversion.space, conversion.start, conversion.end
-    if space is None or start is None or end is None:
+    owner, start, end = conversion.owner, conversion.start, conversion.end
+    if owner is None or start is None or end is None:
         return []
-    gmem = memory.gmems.get(space)
+    gmem = memory.gmems.get(owner)
     if gmem is not None and not gmem.inplace and gmem.flags is not None:
         return [StateRun(start, end, SHARED if gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED else PRIVATE)]
-    return memory.runs(space, start, end)
+    return memory.runs(owner, start, end)
 
 
 def _no_memory(memory: Memory, row: EventRow) -> str:
     """Why a fault on a page found no memory behind it."""
-    vm = memory.vms.get(row[SPACE] or 0)
+    vm = memory.vms.get(row[OWNER] or 0)
     slot = vm.slot_of(Gfn(row[START])) if vm is not None and row[START] is not None else None
     if slot is None:
         return NO_SLOT
     return NO_GMEM if slot.has_gmem is False else CLOSED
 
 
-def _look(seen: Scene, row: EventRow, hull: dict[int, tuple[int, int]]) -> None:
-    kind, space, start = row[KIND], row[SPACE], row[START]
-    if kind == FaultServed.code and space in hull and start is not None and not row[RESULT]:
+def _look(seen: Scene, row: EventRow, invalidation_range: dict[int, tuple[int, int]]) -> None:
+    kind, owner, start = row[KIND], row[OWNER], row[START]
+    if kind == FaultServed.code and owner in invalidation_range and start is not None and not row[RESULT]:
         end = start + (row[NPAGES] or 1)
-        low, high = hull[space]
+        low, high = invalidation_range[owner]
         if low < end and start < high:
             access = Access(row[ACTOR] or Access.GUEST)
-            seen.touches.append(Touch(row[SEQ], row[T], row[LINE], space, access, start, end, row[VALUE]))
-    elif kind == Punched.code and space in hull and not row[RESULT] and (row[VALUE] or 0) & PUNCH_HOLE:
+            seen.touches.append(Touch(row[SEQ], row[T], row[LINE], owner, access, start, end, row[VALUE]))
+    elif kind == Punched.code and owner in invalidation_range and not row[RESULT] and (row[VALUE] or 0) & PUNCH_HOLE:
         seen.punches.append(row)
     elif kind == HvaUnmapped.code:
         seen.unmaps.append(row)
-    elif kind == SlotSet.code and space is not None and row[ACTOR] is not None and not row[RESULT]:
+    elif kind == SlotSet.code and owner is not None and row[ACTOR] is not None and not row[RESULT]:
         hva = details(row[DETAIL]).get("hva")
         if hva is not None and row[NPAGES]:
-            seen.hvas[(space, row[ACTOR])] = int(hva, 16)
+            seen.hvas[(owner, row[ACTOR])] = int(hva, 16)
 
 
 def _hull(
@@ -177,23 +177,23 @@ def _hull(
     indices: list[tuple[int | None, int | None]],
     gfns: list[tuple[int | None, int | None]],
 ) -> dict[int, tuple[int, int]]:
-    """The smallest range of each space that holds all pages that incidents are about."""
-    hull: dict[int, tuple[int, int]] = {}
+    """The smallest range of each attribute owner that holds all pages that incidents are about."""
+    invalidation_range: dict[int, tuple[int, int]] = {}
 
-    def add(space: int | None, start: int | None, end: int | None) -> None:
-        if space is None or start is None or end is None:
+    def add(owner: int | None, start: int | None, end: int | None) -> None:
+        if owner is None or start is None or end is None:
             return
-        low, high = hull.get(space, (start, end))
-        hull[space] = (min(low, start), max(high, end))
+        low, high = invalidation_range.get(owner, (start, end))
+        invalidation_range[owner] = (min(low, start), max(high, end))
 
     for conversion in conversions:
-        add(conversion.space, conversion.start, conversion.end)
+        add(conversion.owner, conversion.start, conversion.end)
         place = history.places.get(conversion.id)
         if place is not None:
-            add(history.memory.owner(conversion.space), *place)
-    for space, page in [*indices, *gfns]:
-        add(space, page, None if page is None else page + 1)
-    return hull
+            add(history.memory.guest_id(conversion.owner), *place)
+    for owner, page in [*indices, *gfns]:
+        add(owner, page, None if page is None else page + 1)
+    return invalidation_range
 
 
 def hva_range(seen: Scene, history: History, vm: int, start: int, end: int) -> list[tuple[int, int, int]]:

@@ -56,9 +56,14 @@ def took(conversion: Conversion) -> str:
 
 def line(conversion: Conversion, note: str = "") -> tuple[str, ...]:
     """A conversion as a line of a timeline."""
-    told = conversion.target is not None or conversion.start is not None
-    aim = f" to {conversion.target or '?'}" if told and arguments_known(conversion) else ""
-    return seconds(conversion.met), f"{where(conversion)}{aim}", errno_name(conversion.result), note or took(conversion)
+    returned = conversion.target is not None or conversion.start is not None
+    aim = f" to {conversion.target or '?'}" if returned and arguments_known(conversion) else ""
+    return (
+        seconds(conversion.first_observed),
+        f"{where(conversion)}{aim}",
+        errno_name(conversion.result),
+        note or took(conversion),
+    )
 
 
 def fault(exit_: FaultExit, note: str | None = None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 =========  ===========================================================================================================
 line 1     ``{"gmemstate":"record","format":1}``
 batch      ``{"first":1,"size":2,"recorded":0,"previous":"00..","hash":"ab.."}``, followed by its events
-event      ``[t,kind,source,space,conversion,start,npages,result,value,actor,line,detail]``; its seq is that of its place
+event      ``[t,kind,source,owner,conversion,start,npages,result,value,actor,line,detail]``; its seq is that of its place
 last line  ``{"events":2,"hash":"ab.."}``: the end of the record
 =========  ===========================================================================================================
 """
@@ -17,7 +17,7 @@ from gmemstate.model.encoding import FORMAT, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
-from gmemstate.model.record import EMPTY, Head, Kept, Record, Remembered
+from gmemstate.model.record import EMPTY, Head, Kept, LoadedSnapshot, Record
 
 FIRST = {"gmemstate": "record", "format": FORMAT}
 _BATCH = ("first", "size", "recorded", "previous", "hash")
@@ -147,9 +147,9 @@ class JsonlRecord:
         """All batches, oldest first."""
         return (item.batch for item in self.items() if item.batch is not None)
 
-    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> LoadedSnapshot:
         """A file has no snapshots."""
-        return Remembered(Memory(), [])
+        return LoadedSnapshot(Memory(), [])
 
     def snapshots(self) -> Iterator[Kept]:
         """A file has no snapshots."""

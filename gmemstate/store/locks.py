@@ -1,4 +1,4 @@
-"""The lock of a space: whoever carries out a conversion holds it, over threads and processes."""
+"""The lock of an attribute owner: whoever carries out a conversion holds it, over threads and processes."""
 
 import fcntl
 import os
@@ -11,17 +11,17 @@ from sqlalchemy import Engine, text
 from gmemstate.store.engine import explained
 
 LOCKS = 0x676D
-"""The first half of the advisory locks of PostgreSQL; the second is the space."""
+"""The first half of the advisory locks of PostgreSQL; the second is the attribute owner."""
 
 
 @contextmanager
-def space_lock(engine: Engine, where: str, space: int) -> Iterator[None]:
-    """Hold the lock of a space; waits for whoever holds it. It goes with the process, however that ends.
+def owner_lock(engine: Engine, where: str, owner: int) -> Iterator[None]:
+    """Hold the lock of an attribute owner; waits for whoever holds it. It goes with the process, however that ends.
 
     On SQLite it is an OS lock on a file beside the ledger, which is there only while it is held.
     """
     if engine.dialect.name == "sqlite":
-        file = Path(f"{where}.{space}.lock")
+        file = Path(f"{where}.{owner}.lock")
         with explained(where):
             held = _locked(file)
         try:
@@ -31,7 +31,7 @@ def space_lock(engine: Engine, where: str, space: int) -> Iterator[None]:
             os.close(held)
         return
     with explained(where), engine.connect() as connection:
-        which = {"locks": LOCKS, "space": space & 0x7FFFFFFF}
+        which = {"locks": LOCKS, "space": owner & 0x7FFFFFFF}
         connection.execute(text("SELECT pg_advisory_lock(:locks, :space)"), which)
         connection.commit()
         try:

@@ -7,10 +7,10 @@ from gmemstate.model.events import (
     ACTOR,
     DETAIL,
     KIND,
+    OWNER,
     RESULT,
     SEQ,
     SOURCE,
-    SPACE,
     VALUE,
     EventRow,
     GmemBound,
@@ -34,26 +34,26 @@ LAST = (1 << 63) - 1
 
 
 def range_windows(memory: Memory) -> tuple[Rows, Rows]:
-    """What to replace in ``range``: windows ``(space, from, to)`` to delete, and the runs to put there.
+    """What to replace in ``range``: windows ``(owner, from, to)`` to delete, and the runs to put there.
 
     A window reaches over the runs that touch the changed pages, since those may have grown or shrunk; windows may overlap.
     """
     delete: Rows = []
     insert: dict[tuple[int, int], tuple[Any, ...]] = {}
-    for space, start, end in set(memory.dirty):
-        runs = memory.ranges[space].touching(start, end)
-        delete.append((space, min(runs[0][0], LAST), min(runs[-1][1], LAST)))
+    for owner, start, end in set(memory.dirty):
+        runs = memory.ranges[owner].touching(start, end)
+        delete.append((owner, min(runs[0][0], LAST), min(runs[-1][1], LAST)))
         for low, high, code in runs:
             if code:
-                insert[space, low] = (space, low, None if high >= END else high - low, RANGE.states[code])
+                insert[owner, low] = (owner, low, None if high >= END else high - low, RANGE.states[code])
     return delete, list(insert.values())
 
 
-def range_rows(memory: Memory, space: int) -> Rows:
-    """The known runs of one space."""
+def range_rows(memory: Memory, owner: int) -> Rows:
+    """The known runs of one attribute owner."""
     return [
-        (space, start, None if end >= END else end - start, RANGE.states[code])
-        for start, end, code in memory.ranges[space]
+        (owner, start, None if end >= END else end - start, RANGE.states[code])
+        for start, end, code in memory.ranges[owner]
         if code
     ]
 
@@ -64,7 +64,7 @@ def conversion_row(memory: Memory, conversion: Conversion) -> tuple[Any, ...]:
     return (
         conversion.id,
         memory.vm_of(conversion),
-        conversion.space,
+        conversion.owner,
         conversion.thread,
         conversion.through.name.lower(),
         conversion.start,
@@ -90,7 +90,7 @@ def request_row(request: Request) -> tuple[Any, ...]:
     """A request as a row of its table."""
     return (
         request.id,
-        request.space,
+        request.owner,
         request.thread,
         request.start,
         request.npages,
@@ -139,9 +139,9 @@ def source_rows(rows: Iterable[EventRow]) -> tuple[Rows, Rows]:
 
 
 def adopted(memory: Memory, rows: Iterable[EventRow]) -> Rows:
-    """``(guest, space)`` of the guest_memfds that the rows join to a guest: older conversions of them get it too."""
-    joined = {row[ACTOR] if row[KIND] == GmemBound.code else row[SPACE] for row in rows}
-    return [(memory.owner(space), space) for space in joined if space in memory.gmems]
+    """``(guest, owner)`` of the guest_memfds that the rows join to a guest: older conversions of them get it too."""
+    joined = {row[ACTOR] if row[KIND] == GmemBound.code else row[OWNER] for row in rows}
+    return [(memory.guest_id(owner), owner) for owner in joined if owner in memory.gmems]
 
 
 _JOINING = frozenset((GmemCreated.code, GmemSeen.code, GmemBound.code))
@@ -220,7 +220,7 @@ def compare(record: StoredRecord, folded: Folded) -> list[str]:
     """The names of the projections that differ from a fold of the whole record."""
     memory = folded.memory
     expected: dict[str, Rows] = {
-        "range": sorted(row for space in memory.ranges for row in range_rows(memory, space)),
+        "range": sorted(row for owner in memory.ranges for row in range_rows(memory, owner)),
         "conversion": [conversion_row(memory, folded.conversions[id]) for id in sorted(folded.conversions)],
         "request": [request_row(folded.requests[id]) for id in sorted(folded.requests)],
         "messed_up": [messed_up_row(memory.messed_up[id]) for id in sorted(memory.messed_up)],

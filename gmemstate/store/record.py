@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from gmemstate.model.encoding import Batch
 from gmemstate.model.events import COLUMNS, EventRow, Gap
 from gmemstate.model.memory import Memory
-from gmemstate.model.record import EMPTY, Head, Kept, Remembered, SourceInfo
+from gmemstate.model.record import EMPTY, Head, Kept, LoadedSnapshot, SourceInfo
 from gmemstate.model.snapshot import BadSnapshot
 from gmemstate.store import snapshots
 from gmemstate.store.engine import explained
@@ -32,7 +32,7 @@ class StoredRecord:
         """why the snapshots at some seqs were not used"""
 
     @contextmanager
-    def still(self) -> Iterator[Connection]:
+    def read_transaction(self) -> Iterator[Connection]:
         """Inside, all questions read the state of one moment, whoever records meanwhile; gives the connection."""
         with explained(self.where), self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
@@ -84,7 +84,7 @@ class StoredRecord:
         rows = self._stream("SELECT first, size, recorded, previous, hash FROM batch ORDER BY first")
         return (Batch(first, size, at, bytes(previous), bytes(own)) for first, size, at, previous, own in rows)
 
-    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> LoadedSnapshot:
         """What the youngest good snapshot up to event ``last`` has kept, or that before the first event later than ``time`` (ns).
 
         A bad one is passed over, and stands in ``dropped`` from then on: the record wins.
@@ -99,10 +99,10 @@ class StoredRecord:
                     self.dropped[found.seq] = f"the snapshot at event {found.seq} was not used: it {error}"
                     upto = found.seq - 1
                     continue
-                told = ", ".join(f"{seq:d}" for source in memory.sources.values() for seq in source.told)
+                told = ", ".join(f"{seq:d}" for source in memory.sources.values() for seq in source.about)
                 cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq IN ({told or 'NULL'}) ORDER BY seq")
-                return Remembered(memory, list(cursor.fetchall()))
-        return Remembered(Memory(), [])
+                return LoadedSnapshot(memory, list(cursor.fetchall()))
+        return LoadedSnapshot(Memory(), [])
 
     def snapshots(self) -> Iterator[Kept]:
         """All snapshots, oldest first."""

@@ -15,7 +15,7 @@ from gmemstate.store import engine as database
 from gmemstate.store.engine import LOCK
 from gmemstate.store.projections import Projector
 from gmemstate.store.record import StoredRecord, batch_of, head_of
-from gmemstate.store.snapshots import Keeper
+from gmemstate.store.snapshots import SnapshotWriter
 
 AT_ONCE = 10_000
 """How many events are projected at once when everything is made anew."""
@@ -37,7 +37,7 @@ class Recorder:
         self._insert_event = f"INSERT INTO event ({', '.join(_quoted())}) VALUES ({', '.join([mark] * len(COLUMNS))})"
         self._insert_batch = f"INSERT INTO batch (first, size, recorded, previous, hash) VALUES ({', '.join([mark] * 5)})"
         self._projector = Projector(mark) if project else None
-        self._keeper = Keeper(mark)
+        self._keeper = SnapshotWriter(mark)
         self._connection: Any = None
         self._cursor: Any = None
         self._head = EMPTY
@@ -140,12 +140,12 @@ class Recorder:
             for row in self.record.events(self.memory.seq + 1, head.seq):
                 self.memory.apply(row)
                 if self.memory.seq % 100_000 == 0:
-                    self.memory.forget_news()
+                    self.memory.clear_pending()
         self._head = head
 
     def _check(self, expect: Mapping[int, int]) -> None:
         for guest, expected in expect.items():
-            found = max((seq for space, seq in self.memory.last_of.items() if self.memory.owner(space) == guest), default=0)
+            found = max((seq for owner, seq in self.memory.last_of.items() if self.memory.guest_id(owner) == guest), default=0)
             if found != expected:
                 raise Conflict(
                     f"guest {guest} has events up to {found}, not {expected}: look at them and try again",
@@ -170,7 +170,7 @@ class Recorder:
             cursor.executemany(self._insert_event, numbered)
         cursor.execute(self._insert_batch, (batch.first, batch.size, batch.recorded, batch.previous, batch.hash))
         memory = self.memory
-        memory.forget_news()
+        memory.clear_pending()
         memory.fold(numbered)
         if self._projector is not None:
             self._projector.write(cursor, memory, numbered)
@@ -206,7 +206,7 @@ class Recorder:
                 piece.append(row)
                 if len(piece) == AT_ONCE:
                     projector.write(cursor, memory, piece)
-                    memory.forget_news()
+                    memory.clear_pending()
                     piece = []
                 if memory.seq >= keeper.due:
                     end = end or batch_of(cursor, memory.seq)
@@ -214,7 +214,7 @@ class Recorder:
                         keeper.write(cursor, memory, end.hash)
                         end = None
             projector.write(cursor, memory, piece)
-            memory.forget_news()
+            memory.clear_pending()
         self.memory = memory
         return memory.seq
 

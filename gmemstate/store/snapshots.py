@@ -49,7 +49,7 @@ def verified(found: Kept) -> Snapshot:
     return snapshot
 
 
-class Keeper:
+class SnapshotWriter:
     """Writes snapshots with the statements of one database, as part of a batch."""
 
     def __init__(self, mark: str) -> None:

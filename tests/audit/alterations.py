@@ -183,13 +183,13 @@ class Kept(Story):
 
 def _undone_before_anything(story: Kept) -> None:
     conversion = story.ask(0, 8, PRIVATE)
-    story.tell(e.Undone, conversion=conversion, space=VM, start=0, npages=4, result=0)
+    story.tell(e.Undone, conversion=conversion, owner=VM, start=0, npages=4, result=0)
 
 
 def _reserved_behind_its_zap(story: Kept) -> None:
     conversion = story.ask(0, 8, PRIVATE)
     story.zap(conversion, 0, 8)
-    story.tell(e.Reserved, conversion=conversion, space=VM, result=0)
+    story.tell(e.Reserved, conversion=conversion, owner=VM, result=0)
 
 
 def _at_once(story: Kept) -> None:
@@ -199,14 +199,14 @@ def _at_once(story: Kept) -> None:
 
 def _another_slot(story: Kept) -> None:
     story.convert(8, 8, PRIVATE)
-    story.tell(e.SlotSet, slot=0, space=VM, start=0, npages=0, flags=0, result=0)
-    story.tell(e.SlotSet, slot=3, space=VM, start=0, npages=64, flags=0, result=0)
+    story.tell(e.SlotSet, slot=0, owner=VM, start=0, npages=0, flags=0, result=0)
+    story.tell(e.SlotSet, slot=3, owner=VM, start=0, npages=64, flags=0, result=0)
 
 
 def _given_away(story: Kept) -> None:
-    story.tell(e.PrivateUnmapFailed, step=e.UnmapStep.REMOVE, pfn=0x500, space=VM, start=3, npages=1, status=0x8000)
-    other = story.tell(e.VmSeen, space=story.seq + 1, made=1)
-    story.tell(e.PrivateMapped, pfn=0x500, space=other, start=3, npages=1)
+    story.tell(e.PrivateUnmapFailed, step=e.UnmapStep.REMOVE, pfn=0x500, owner=VM, start=3, npages=1, status=0x8000)
+    other = story.tell(e.VmSeen, owner=story.seq + 1, made=1)
+    story.tell(e.PrivateMapped, pfn=0x500, owner=other, start=3, npages=1)
 
 
 def _of_nobody(story: Kept) -> None:
@@ -244,7 +244,7 @@ HISTORIES: dict[str, Callable[[Kept], None]] = {
 """What no kernel does, or rarely means to, by the code of its finding."""
 
 
-def told(tell: Callable[[Kept], None]) -> Iterable[EventRow]:
+def returned(tell: Callable[[Kept], None]) -> Iterable[EventRow]:
     """The events of a history."""
     story = Kept()
     tell(story)

@@ -28,7 +28,7 @@ def simulated(dialect: Dialect, dice: random.Random) -> Simulation:
     host.faults = [Fault(at, nth=dice.randint(1, 4)) for at in ("reserve", "work_item", "store", "undo") if dice.random() < 0.2]
     for _ in range(12):
         _something(host, dice)
-        if host.told and host.told[-1] is None:
+        if host.returned and host.returned[-1] is None:
             return host
     host.close_record()
     return host
@@ -41,7 +41,7 @@ def _some(dice: random.Random) -> tuple[int, int]:
 
 def _users(host: Simulation, dice: random.Random) -> list[users.PageUser]:
     """The host maps and holds shared pages only."""
-    shared = {page for start, end, kind in host.kernel().kinds(host.space, 0, PAGES) for page in range(start, end)
+    shared = {page for start, end, kind in host.kernel().kinds(host.owner, 0, PAGES) for page in range(start, end)
               if host.in_vm or kind == SHARED}  # fmt: skip
 
     def some() -> set[int]:

@@ -27,12 +27,12 @@ class Story:
         self.source = self.add(e.SourceOpened(detail=e.detail(name="story", format=format)))
         self.vm = self.guest()
         for capability in e.Capability:
-            self.add(e.SourceShows(capability=capability, space=self.vm))
+            self.add(e.SourceShows(capability=capability, owner=self.vm))
         flags = 2 if shared and dialect is not e.Dialect.MAINLINE else 0
         self.gmem = len(self.rows) + 1
-        self.add(e.GmemCreated(space=self.gmem, vm=self.vm, npages=pages, flags=flags, result=0))
-        self.add(e.SlotSet(slot=0, space=self.vm, start=GFN, npages=pages, flags=4, result=0))
-        self.add(e.GmemBound(space=self.vm, start=GFN, npages=pages, index=0, gmem=self.gmem))
+        self.add(e.GmemCreated(owner=self.gmem, vm=self.vm, npages=pages, flags=flags, result=0))
+        self.add(e.SlotSet(slot=0, owner=self.vm, start=GFN, npages=pages, flags=4, result=0))
+        self.add(e.GmemBound(owner=self.vm, start=GFN, npages=pages, index=0, gmem=self.gmem))
 
     @property
     def in_vm(self) -> bool:
@@ -40,7 +40,7 @@ class Story:
         return self.dialect is e.Dialect.MAINLINE
 
     @property
-    def space(self) -> int:
+    def owner(self) -> int:
         """Where the attributes are held."""
         return self.vm if self.in_vm else self.gmem
 
@@ -59,8 +59,8 @@ class Story:
     def guest(self) -> int:
         """One more guest."""
         vm = len(self.rows) + 1
-        self.add(e.VmSeen(space=vm, made=1))
-        self.add(e.VmCreated(space=vm, dialect=self.dialect))
+        self.add(e.VmSeen(owner=vm, made=1))
+        self.add(e.VmCreated(owner=vm, dialect=self.dialect))
         return vm
 
     # --- conversions: each step names the conversion, as `ask` has returned it
@@ -69,7 +69,7 @@ class Story:
         through = {e.Dialect.MAINLINE: e.Through.VM_IOCTL, e.Dialect.INPLACE: e.Through.GMEM_IOCTL}
         asked = {"conversion": len(self.rows) + 1, "through": through.get(self.dialect, e.Through.GMEM_CONVERT), "thread": 1}
         return self.add(
-            e.ConvertAsked(space=self.space, attributes=attributes(to), **self._run(start, npages), **asked | facts)
+            e.ConvertAsked(owner=self.owner, attributes=attributes(to), **self._run(start, npages), **asked | facts)
         )
 
     def compared(self, conversion: int, start: int, npages: int, to: str, *, equal: bool) -> int:
@@ -79,7 +79,7 @@ class Story:
         return self.add(e.WorkItem(**self._at(conversion, start, npages)))
 
     def reserved(self, conversion: int, result: int = 0) -> int:
-        return self.add(e.Reserved(conversion=conversion, space=self.space, result=result))
+        return self.add(e.Reserved(conversion=conversion, owner=self.owner, result=result))
 
     def held_off(self, conversion: int, start: int, npages: int) -> int:
         return self.add(e.InvalidateAdded(**self._at(conversion, start, npages)))
@@ -100,11 +100,11 @@ class Story:
         return self.add(e.Undone(result=result, **self._at(conversion, start, npages)))
 
     def ended(self, conversion: int) -> int:
-        return self.add(e.InvalidateEnded(conversion=conversion, space=self.space))
+        return self.add(e.InvalidateEnded(conversion=conversion, owner=self.owner))
 
     def returned(self, conversion: int, result: int = 0, error_offset: int | None = None) -> int:
         return self.add(
-            e.ConvertReturned(conversion=conversion, result=result, space=self.space, error_offset=error_offset, thread=1)
+            e.ConvertReturned(conversion=conversion, result=result, owner=self.owner, error_offset=error_offset, thread=1)
         )
 
     def converted(self, start: int, npages: int, to: str, **facts: Any) -> int:
@@ -124,15 +124,15 @@ class Story:
     def touched(self, access: e.Access, page: int, npages: int = 1, result: int = 0, **facts: Any) -> int:
         """A page is touched by the guest, or through the mmap of its guest_memfd."""
         by_host = access is e.Access.HOST
-        where = {"space": self.gmem if by_host else self.vm, "start": page if by_host else GFN + page, "npages": npages}
+        where = {"owner": self.gmem if by_host else self.vm, "start": page if by_host else GFN + page, "npages": npages}
         return self.add(e.FaultServed(access=access, result=result, **where, **facts))
 
     def unmap_fails(self, page: int, step: e.UnmapStep = e.UnmapStep.REMOVE, **facts: Any) -> int:
         """A private page does not come off."""
-        return self.add(e.PrivateUnmapFailed(step=step, space=self.gmem, start=page, npages=1, **facts))
+        return self.add(e.PrivateUnmapFailed(step=step, owner=self.gmem, start=page, npages=1, **facts))
 
     def punched(self, page: int, npages: int, result: int = 0, **facts: Any) -> int:
-        return self.add(e.Punched(mode=3, result=result, space=self.gmem, start=page, npages=npages, **facts))
+        return self.add(e.Punched(mode=3, result=result, owner=self.gmem, start=page, npages=npages, **facts))
 
     # --- requests of the guest
 
@@ -141,20 +141,20 @@ class Story:
         request = len(self.rows) + 1
         self.add(
             e.GuestAsked(
-                request=request, thread=thread, space=self.vm, start=GFN + start, npages=npages, flags=flags, path=path
+                request=request, thread=thread, owner=self.vm, start=GFN + start, npages=npages, flags=flags, path=path
             )
         )
-        self.add(e.VcpuExited(thread=thread, space=self.vm, reason=3, result=0))
+        self.add(e.VcpuExited(thread=thread, owner=self.vm, reason=3, result=0))
         return request
 
     def guest_told(self, request: int, result: int, **facts: Any) -> int:
-        return self.add(e.GuestAnswered(request=request, result=result, space=self.vm, thread=9, **facts))
+        return self.add(e.GuestAnswered(request=request, result=result, owner=self.vm, thread=9, **facts))
 
     def _run(self, start: int, npages: int) -> dict[str, Any]:
         return {"start": self.page(start), "npages": npages}
 
     def _at(self, conversion: int | None, start: int, npages: int) -> dict[str, Any]:
-        return {"conversion": conversion, "space": self.space, **self._run(start, npages)}
+        return {"conversion": conversion, "owner": self.owner, **self._run(start, npages)}
 
 
 def attributes(to: str) -> int:

@@ -65,7 +65,7 @@ class Swept:
         self.where.write_bytes(self.data)
         self.events, self.batches = decoded(self.where)
         self.spans = [(batch[0], batch[0] + batch[1] - 1) for batch in self.batches]
-        self.told: Counter[str] = Counter()
+        self.returned: Counter[str] = Counter()
         """how often each outcome was met: the codes of a check, a refusal to open, or nothing"""
         self.looks = 0
         """how many checks that took"""
@@ -94,7 +94,7 @@ class Swept:
             named = {(problem.first, problem.last) for problem in problems if problem.first is not None}
             apart = changed <= named <= set(bits) and (not verify or not changed or self._faulty())
         if apart:
-            self.told.update("named" if span in named else "nothing" for span in bits)
+            self.returned.update("named" if span in named else "nothing" for span in bits)
             return
         for bit in bits.values():
             self.flip(bit, verify=verify)
@@ -105,7 +105,7 @@ class Swept:
             result = self._checked()
             same = decoded(self.where) == (self.events, self.batches)
         if same and result is not None and not result.problems:
-            self.told["nothing"] += len(bits)
+            self.returned["nothing"] += len(bits)
             return
         for bit in bits:
             self.flip(bit)
@@ -148,7 +148,7 @@ class Swept:
             with Ledger.open(self.where, readonly=True) as ledger:
                 return ledger.check()
         except GmemstateError as error:
-            self.told[error.code] += 1
+            self.returned[error.code] += 1
             return None
 
     def _look(self, what: str, *, verify: bool) -> None:
@@ -162,7 +162,7 @@ class Swept:
         result = self._checked()
         if result is None:
             return
-        self.told[" ".join(sorted({problem.code for problem in result.problems})) or "nothing"] += 1
+        self.returned[" ".join(sorted({problem.code for problem in result.problems})) or "nothing"] += 1
         assert same or result.problems, what
         assert self._named(result, changed), (what, result.problems, changed)
         if verify:

@@ -13,7 +13,7 @@ from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import SourceOpened
 from gmemstate.model.findings import CATALOGUE
 from gmemstate.store.record import StoredRecord
-from tests.audit.alterations import ALTERATIONS, HISTORIES, Alteration, forged, told
+from tests.audit.alterations import ALTERATIONS, HISTORIES, Alteration, forged, returned
 from tests.audit.verifier import ROOT, verify
 from tests.cli.running import say
 from tests.store.places import contents
@@ -106,9 +106,9 @@ def test_the_command_line_tells_it_and_ends_with_1(copy: Path, alteration: Alter
     alteration.do(copy)
     ran = say("--db", str(copy), "check", "--json")
     assert (ran.code, ran.err) == (1, "")
-    told = [problem for problem in json.loads(ran.out)["problems"] if problem["code"] == alteration.code]
-    assert told[0]["severity"] == CODES[alteration.code].severity
-    assert told[0]["next_step"] == CODES[alteration.code].next_step
+    returned = [problem for problem in json.loads(ran.out)["problems"] if problem["code"] == alteration.code]
+    assert returned[0]["severity"] == CODES[alteration.code].severity
+    assert returned[0]["next_step"] == CODES[alteration.code].next_step
 
 
 def test_every_code_has_an_alteration_that_provokes_it() -> None:
@@ -119,7 +119,7 @@ def test_every_code_has_an_alteration_that_provokes_it() -> None:
 
 @pytest.mark.parametrize("code", HISTORIES)
 def test_a_history_that_cannot_be_is_found_in_a_record_that_is_whole(tmp_path: Path, code: str) -> None:
-    where = forged(tmp_path / "vm.db", told(HISTORIES[code]))  # type: ignore[arg-type]
+    where = forged(tmp_path / "vm.db", returned(HISTORIES[code]))  # type: ignore[arg-type]
     result = checked(where)
     assert result.problems == []
     assert code in {finding.code for finding in result.findings}
@@ -128,7 +128,7 @@ def test_a_history_that_cannot_be_is_found_in_a_record_that_is_whole(tmp_path: P
 
 
 def test_an_event_of_a_newer_version_is_named_with_its_version(tmp_path: Path) -> None:
-    where = forged(tmp_path / "vm.db", told(HISTORIES["UNKNOWN-KIND"]))  # type: ignore[arg-type]
+    where = forged(tmp_path / "vm.db", returned(HISTORIES["UNKNOWN-KIND"]))  # type: ignore[arg-type]
     texts = [finding.text for finding in checked(where).findings]
     assert texts == [
         "event kind 250 of version 1 is unknown",
@@ -139,7 +139,7 @@ def test_an_event_of_a_newer_version_is_named_with_its_version(tmp_path: Path) -
 
 def test_a_broken_invariant_is_a_finding(tmp_path: Path) -> None:
     """A host page that was given away although its private unmap had failed (INV-22)."""
-    where = forged(tmp_path / "vm.db", told(HISTORIES["PFN-REUSED"]))  # type: ignore[arg-type]
+    where = forged(tmp_path / "vm.db", returned(HISTORIES["PFN-REUSED"]))  # type: ignore[arg-type]
     assert {"INV-22", "PFN-REUSED"} <= {finding.code for finding in checked(where).findings}
 
 

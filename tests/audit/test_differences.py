@@ -33,11 +33,11 @@ def test_two_records_part_at_their_first_difference(original: Path, tmp_path: Pa
 def test_the_steps_of_a_conversion_are_told_in_order(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "vm.db") as ledger:
         ledger.ingest(capture("half_done"))
-        told = [step for _, step in steps(ledger.record_.events())]
-    zap = next(n for n, step in enumerate(told) if "shared x zap_to_private -> zapping(shared>private)" in step)
-    stored = next(n for n, step in enumerate(told) if "x store_private -> stored(shared>private)" in step)
+        returned = [step for _, step in steps(ledger.record_.events())]
+    zap = next(n for n, step in enumerate(returned) if "shared x zap_to_private -> zapping(shared>private)" in step)
+    stored = next(n for n, step in enumerate(returned) if "x store_private -> stored(shared>private)" in step)
     assert zap < stored
-    assert any(step.endswith("(final)") for step in told)
+    assert any(step.endswith("(final)") for step in returned)
 
 
 def shown(where: Path, *words: str) -> list[int]:
@@ -75,7 +75,7 @@ def test_events_are_chosen_by_kind_guest_conversion_and_pages(original: Path) ->
     own = {seq for seq, event in events.items() if getattr(event, "conversion", None) == wanted["id"]}
     assert own <= set(shown(original, "events", "--conversion", str(wanted["id"])))
     of_guest = set(shown(original, "events", "--guest", "vm1"))
-    assert of_guest >= {seq for seq, event in events.items() if getattr(event, "space", None) == vm.id}
+    assert of_guest >= {seq for seq, event in events.items() if getattr(event, "owner", None) == vm.id}
     both = set(shown(original, "events", "--guest", "vm1", "--kind", "convert_returned"))
     assert both == of_guest & returned
     low, high = int(wanted["start"], 16), int(wanted["end"], 16)
@@ -91,10 +91,10 @@ def test_two_records_are_told_apart_by_their_first_difference_and_their_states(o
         ledger.ingest(capture("half_done"))
     ran = say("--db", original, "diff", other, "--json")
     assert ran.code == 1
-    told = json.loads(ran.out)
-    assert told["first_difference"]["seq"] == 77
-    assert told["first_difference"]["other"] is None, "it has ended"
-    assert told["first_difference"]["this"]["kind"] == "source_opened"
-    assert {change["after"] for change in told["changes"]} == {"not there"}
-    assert {change["guest"] for change in told["changes"]} == {"vm2"}
+    returned = json.loads(ran.out)
+    assert returned["first_difference"]["seq"] == 77
+    assert returned["first_difference"]["other"] is None, "it has ended"
+    assert returned["first_difference"]["this"]["kind"] == "source_opened"
+    assert {change["after"] for change in returned["changes"]} == {"not there"}
+    assert {change["guest"] for change in returned["changes"]} == {"vm2"}
     assert "other: has ended" in say("--db", original, "diff", other).out

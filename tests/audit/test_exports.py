@@ -197,8 +197,8 @@ def test_every_question_is_answered_from_an_export_without_sqlalchemy(
     )
     *said, check, same = [Ran(*ran) for ran in json.loads(done.stdout)]
     assert (check.code, same.code) == (0, 0), (check, same)
-    told = iter(said)
-    assert answers(whole, asked, lambda *_: next(told)) == answers(original, asked)
+    returned = iter(said)
+    assert answers(whole, asked, lambda *_: next(returned)) == answers(original, asked)
 
 
 ASKED_AT_ONCE = """

@@ -103,7 +103,7 @@ def _named(tale: Tale) -> str:
 
 @pytest.mark.parametrize("tale", [tale for tale in TALES if tale.breaks], ids=_named)
 def test_a_story_breaks_its_invariant_at_one_event_and_no_other_invariant(tale: Tale) -> None:
-    story, shown = tale.told()
+    story, shown = tale.returned()
     assert set(broken(story.rows)) == {tale.invariant, *tale.also}
     found = judged(story.rows)[tale.invariant]
     assert found.outcome is Outcome.BROKEN
@@ -113,7 +113,7 @@ def test_a_story_breaks_its_invariant_at_one_event_and_no_other_invariant(tale: 
 
 @pytest.mark.parametrize("tale", [tale for tale in TALES if not tale.breaks], ids=_named)
 def test_a_story_that_is_as_it_must_be_is_looked_at_and_holds(tale: Tale) -> None:
-    story, _ = tale.told()
+    story, _ = tale.returned()
     assert broken(story.rows) == {}
     found = judged(story.rows)[tale.invariant]
     assert found.outcome is Outcome.HELD
@@ -125,7 +125,7 @@ def test_what_broke_is_said_with_its_pages() -> None:
     story.converted(0, 8, PRIVATE)
     story.touched(e.Access.HOST, 6, 4)
     (finding,) = judged(story.rows)["INV-05"].findings
-    assert (finding.space, finding.start, finding.end) == (story.gmem, 6, 8)
+    assert (finding.owner, finding.start, finding.end) == (story.gmem, 6, 8)
     assert str(finding) == f"{finding.seq}: event host fault_served not expected in the state private [0x6,0x8) [INV-05]"
 
 
@@ -169,7 +169,7 @@ def test_a_missing_step_says_nothing_in_a_record_that_does_not_show_such_steps()
     silent = [row for row in story.rows if (row[KIND], row[VALUE]) != (e.SourceShows.code, e.Capability.STORED)]
     for rows in (story.rows, silent):
         first = len(rows) + 1
-        asked = e.ConvertAsked(conversion=first, through=e.Through.GMEM_IOCTL, space=story.gmem, start=0, npages=8, attributes=8,
+        asked = e.ConvertAsked(conversion=first, through=e.Through.GMEM_IOCTL, owner=story.gmem, start=0, npages=8, attributes=8,
                                thread=1, source=1)  # fmt: skip
         rows += [(first, *asked.row()[1:]),
                  (first + 1, *e.ConvertReturned(conversion=first, result=EAGAIN, error_offset=0, source=1).row()[1:])]  # fmt: skip
@@ -362,5 +362,5 @@ def test_replay_says_what_is_broken_and_counts_the_rest(tmp_path: Path) -> None:
     facts = json.loads(say("--db", where, "replay", "--json").out)
     assert [one["id"] for one in facts["invariants"]] == list(CATALOGUE)
     assert [one["outcome"] for one in facts["invariants"]] == [one.outcome for one in found.values()]
-    (told,) = (one for one in facts["invariants"] if one["outcome"] == "broken")
-    assert told["findings"][0]["start"] == "0x3"
+    (returned,) = (one for one in facts["invariants"] if one["outcome"] == "broken")
+    assert returned["findings"][0]["start"] == "0x3"

@@ -12,10 +12,10 @@ TELLER = Teller(Memory(), {7: "trace.txt"})
 
 @given(EVENTS)
 def test_any_event_can_be_told(event: Event) -> None:
-    told = TELLER.tell(event)
-    assert told
-    assert "None" not in told
-    assert "\n" not in told
+    returned = TELLER.tell(event)
+    assert returned
+    assert "None" not in returned
+    assert "\n" not in returned
 
 
 def test_the_evidence_of_an_event_is_a_line_of_its_source() -> None:
@@ -25,5 +25,5 @@ def test_the_evidence_of_an_event_is_a_line_of_its_source() -> None:
 
 
 def test_a_failed_unmap_says_which_step_of_whose_page_failed() -> None:
-    event = PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x500, space=None, status=0x8000)
+    event = PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x500, owner=None, status=0x8000)
     assert TELLER.tell(event) == "host page 0x500 cannot be taken back from a guest: REMOVE fails with 0x8000"

@@ -29,7 +29,7 @@ def swept(original: Path, tmp_path: Path) -> Iterator[Swept]:
     yield made
     made.close()
     assert made.where.read_bytes() == original.read_bytes()
-    print(f"{made.looks} checks: {dict(made.told)}")
+    print(f"{made.looks} checks: {dict(made.returned)}")
 
 
 def test_the_areas_of_the_sweep_are_all_pages_of_the_record(swept: Swept) -> None:
@@ -50,8 +50,8 @@ def test_a_sample_of_flipped_bits_is_named_or_changes_nothing(swept: Swept) -> N
         swept.flip_apart({span: dice.choice(rows) for span, rows in areas.rows.items()}, verify=True)
     for free in areas.free:
         swept.flip_free(free)
-    assert swept.told["named"] > 300
-    assert swept.told["nothing"] > 1000, "what lies in no row"
+    assert swept.returned["named"] > 300
+    assert swept.returned["nothing"] > 1000, "what lies in no row"
 
 
 def test_a_sample_of_flipped_bits_of_the_rest_of_the_file_is_named_or_changes_nothing(swept: Swept) -> None:
@@ -59,7 +59,7 @@ def test_a_sample_of_flipped_bits_of_the_rest_of_the_file_is_named_or_changes_no
     dice = random.Random(11)
     for bit in dice.sample(range(100 * 8), 40) + dice.sample(range(800, len(swept.data) * 8), 60):
         swept.flip(bit)
-    assert sum(swept.told.values()) == 100
+    assert sum(swept.returned.values()) == 100
 
 
 @pytest.mark.exhaustive
@@ -68,7 +68,7 @@ def test_every_flipped_bit_of_every_event_is_named_or_changes_nothing(swept: Swe
     rows = Areas.of(swept).rows
     for n in range(part, max(map(len, rows.values())), PARTS):
         swept.flip_apart({span: bits[n] for span, bits in rows.items() if n < len(bits)}, verify=n // PARTS % 8 == 0)
-    assert sum(swept.told.values()) == sum(len(bits[part::PARTS]) for bits in rows.values())
+    assert sum(swept.returned.values()) == sum(len(bits[part::PARTS]) for bits in rows.values())
 
 
 @pytest.mark.exhaustive
@@ -77,7 +77,7 @@ def test_every_flipped_bit_of_batches_pointers_and_heads_of_pages_is_named_or_ch
     bits = Areas.of(swept).rest[part::PARTS]
     for n, bit in enumerate(bits):
         swept.flip(bit, verify=n % 8 == 0)
-    assert sum(swept.told.values()) == len(bits)
+    assert sum(swept.returned.values()) == len(bits)
 
 
 @pytest.mark.exhaustive
@@ -87,7 +87,7 @@ def test_every_flipped_bit_that_lies_in_no_row_changes_nothing(swept: Swept) -> 
     for bits in free:
         for at in range(0, len(bits), 64):
             swept.flip_free(bits[at : at + 64])
-    assert swept.told == {"nothing": sum(map(len, free))}
+    assert swept.returned == {"nothing": sum(map(len, free))}
 
 
 def done_to(swept: Swept, table: str, key: str, keys: list[int]) -> Iterator[tuple[str, ...]]:
@@ -125,11 +125,11 @@ def test_a_sample_of_rows_dropped_doubled_swapped_and_replaced_is_named(swept: S
 def test_every_event_dropped_doubled_swapped_and_replaced_is_named(swept: Swept, part: int) -> None:
     for statements in done_to(swept, "event", "seq", list(range(1 + part * 100, 101 + part * 100))):
         swept.alter(*statements)
-    assert sum(swept.told.values()) >= 599
+    assert sum(swept.returned.values()) >= 599
 
 
 @pytest.mark.exhaustive
 def test_every_batch_dropped_doubled_swapped_and_replaced_is_named(swept: Swept) -> None:
     for statements in done_to(swept, "batch", "first", [batch[0] for batch in swept.batches]):
         swept.alter(*statements)
-    assert sum(swept.told.values()) == 6 * len(swept.batches) - 1
+    assert sum(swept.returned.values()) == 6 * len(swept.batches) - 1

@@ -43,7 +43,7 @@ def same(rows: Sequence[EventRow], goal: Facts, whole: Memory, spot: Spot) -> bo
     """Whether some events alone make the page what it is, and accuse nobody whom the whole record does not."""
     memory = folded(rows)
     accused = {(finding.code, finding.seq) for finding in memory.findings}
-    known = spot.unit != "idx" or spot.space in memory.gmems or goal.state == "unknown"
+    known = spot.unit != "idx" or spot.owner in memory.gmems or goal.state == "unknown"
     return known and facts(memory, spot) == goal and accused <= {(finding.code, finding.seq) for finding in whole.findings}
 
 
@@ -126,9 +126,9 @@ def test_a_page_is_explained_by_the_last_conversion_that_it_was_part_of() -> Non
 
 def test_a_punched_page_is_explained_by_the_hole() -> None:
     story = Kept()
-    gmem = story.tell(e.GmemSeen, space=story.seq + 1, vm=VM)
-    story.tell(e.PageAdded, space=gmem, start=0, npages=8, pfn=0x100)
-    hole = story.tell(e.Punched, mode=3, space=gmem, start=2, npages=2, result=0)
+    gmem = story.tell(e.GmemSeen, owner=story.seq + 1, vm=VM)
+    story.tell(e.PageAdded, owner=gmem, start=0, npages=8, pfn=0x100)
+    hole = story.tell(e.Punched, mode=3, owner=gmem, start=2, npages=2, result=0)
     answer = assert_irreducible(story.rows, Spot("idx", 3, gmem))
     assert hole in [seq for seq, _ in answer.events]
     assert hole not in [seq for seq, _ in assert_irreducible(story.rows, Spot("idx", 4, gmem)).events]
@@ -149,7 +149,7 @@ def test_a_messed_up_page_is_explained_by_what_failed_wherever_one_asks() -> Non
     """By its gfn and by its pfn."""
     story = Kept()
     story.convert(0, 8, PRIVATE)
-    failed = story.tell(e.PrivateUnmapFailed, step=e.UnmapStep.REMOVE, pfn=0x500, space=VM, start=3, npages=1, status=0x8000)
+    failed = story.tell(e.PrivateUnmapFailed, step=e.UnmapStep.REMOVE, pfn=0x500, owner=VM, start=3, npages=1, status=0x8000)
     for spot in (Spot("gfn", 3, VM), Spot("pfn", 0x500, None)):
         answer = assert_irreducible(story.rows, spot)
         assert [mark[0] for mark in answer.facts.marks] == ["SEPT_STILL_MAPS"]
@@ -172,7 +172,7 @@ def test_a_page_of_several_guests_is_asked_for_by_name(tmp_path: Path) -> None:
         memory = ledger.memory()
     with pytest.raises(UsageError, match="whose page"):
         find_spot(memory, "gfn", 0x100004)
-    assert find_spot(memory, "gfn", 0x100004, "vm1").space == min(memory.vms)
+    assert find_spot(memory, "gfn", 0x100004, "vm1").owner == min(memory.vms)
 
 
 @pytest.mark.parametrize("case", ["half_done", "hwpoison_private", "ip_punch"])

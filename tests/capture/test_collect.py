@@ -12,7 +12,7 @@ import pytest
 from capturing import collect, host, qemu
 from capturing.host import Refused
 
-from gmemstate.ingest.readers.detect import Chooser, proves
+from gmemstate.ingest.readers.detect import FormatDetector, proves
 from tests.cli.running import PLAIN, ROOT, say
 from tests.traces import capture
 
@@ -127,7 +127,7 @@ def test_the_archive_itself_is_refused_with_the_command_that_unpacks_it(tmp_path
 def test_the_trace_events_of_QEMU_are_those_that_are_read() -> None:  # noqa: N802
     """Each name begins a message that the reader knows; the options end with a log that has times."""
     for event in qemu.EVENTS:
-        said = Chooser().parse(1, f"4711@1764000000.000001:{event} ")
+        said = FormatDetector().parse(1, f"4711@1764000000.000001:{event} ")
         assert said is not None, event
         assert proves(said), event
     assert "-msg timestamp=on" in qemu.options()

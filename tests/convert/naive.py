@@ -6,7 +6,7 @@ The numbers are sections of the domain reference. What its text leaves open is s
 from collections.abc import Callable
 from errno import EAGAIN, EFAULT, EINVAL, EIO, ENOTTY
 
-from tests.convert.naive_host import OTHER, PRIVATE, SHARED, Failed, NaiveHost, NeverReturns, Request, Told, runs
+from tests.convert.naive_host import OTHER, PRIVATE, SHARED, Failed, NaiveHost, NeverReturns, Request, Returned, runs
 
 WRAP = 1 << 64
 
@@ -14,7 +14,7 @@ WRAP = 1 << 64
 class Naive(NaiveHost):
     """A naive host that converts."""
 
-    def convert(self, request: Request) -> Told:
+    def convert(self, request: Request) -> Returned:
         self.warned = False
         ioctl: dict[str, Callable[[Request], None]] = {
             "mainline": self.mainline, "rfc-v2": self.rfc_v2, "inplace": self.inplace, "check-first": self.check_first

@@ -14,7 +14,7 @@ WEIGHT = {"host": 1, "guest": 0, "iommu": 1, "pin": 1024, "reference": 1, "lru":
 """References for each page: KVM holds none for a guest's entry, a pin counts 1024."""
 EHWPOISON = 133
 
-Told = tuple[int, int | None] | None
+Returned = tuple[int, int | None] | None
 """errno and error_offset (None: not written); None for an ioctl that never returns."""
 
 

@@ -11,7 +11,7 @@ from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import KIND, RESULT, Undone
 from gmemstate.model.memory import Memory, fold
 from tests.convert.naive import Naive
-from tests.convert.naive_host import PRIVATE, SHARED, Person, Request, Told, Trouble
+from tests.convert.naive_host import PRIVATE, SHARED, Person, Request, Returned, Trouble
 
 PAGES = 24
 ORDER = 3
@@ -116,18 +116,18 @@ class Pair:
         self.naive.troubles.append(Trouble(at, page, nth, times=times))
         self.simulation.faults = [*self.simulation.faults, Fault(at, page, nth if nth > 1 else None, times=times)]
 
-    def convert(self, request: Request) -> tuple[Told, Told]:
+    def convert(self, request: Request) -> tuple[Returned, Returned]:
         """What the engine and what the naive host tell the caller; the rule of all or nothing is looked at on the way."""
         before, rows = self.kinds(), len(self.simulation.rows)
-        told = self.simulation.convert(Call(self.simulation.space, thread=1, **asdict(request)))
+        returned = self.simulation.convert(Call(self.simulation.owner, thread=1, **asdict(request)))
         expected = self.naive.convert(request)
-        self.stuck = told is None
-        if told is not None and "shadowed-ret" not in self.world.defects:
+        self.stuck = returned is None
+        if returned is not None and "shadowed-ret" not in self.world.defects:
             warned = any(row[KIND] == Undone.code and row[RESULT] for row in self.simulation.rows[rows:])
-            wanted = {page: request.target for page in request.pages if page < PAGES} if told.errno == 0 else {}
+            wanted = {page: request.target for page in request.pages if page < PAGES} if returned.errno == 0 else {}
             assert warned or self.kinds() == before | wanted, "neither all new nor all old"
-            assert not (warned and told.errno == 0)
-        return (None if told is None else (told.errno, told.error_offset)), expected
+            assert not (warned and returned.errno == 0)
+        return (None if returned is None else (returned.errno, returned.error_offset)), expected
 
     def touch(self, person: Person, page: int, kind: str = SHARED) -> tuple[bool, int]:
         """Whether the engine serves the access, and the errno that the naive host has for it."""
@@ -159,7 +159,7 @@ class Pair:
     # --- what both say
 
     def kinds(self) -> dict[int, str]:
-        found = self.simulation.kernel().kinds(self.simulation.space, 0, PAGES)
+        found = self.simulation.kernel().kinds(self.simulation.owner, 0, PAGES)
         return {page: kind for start, end, kind in found for page in range(start, end)}
 
     def agree(self) -> None:

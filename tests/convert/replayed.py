@@ -11,7 +11,7 @@ from errno import EAGAIN, ENOTTY
 from typing import Any
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Fault, Setting, Told
+from gmemstate.convert.engine.ioctl import Fault, Returned, Setting
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, POISONED_PAGE, Conversion
@@ -125,8 +125,8 @@ class InPlace:
             assert conversion.start is not None
             assert conversion.end is not None
             target = conversion.target or "?"
-            told = file.s.convert_pages(conversion.start, conversion.end, target)
-            self.check("conversions", told, Told(conversion.result or 0), f"not reported: {conversion.start}")
+            returned = file.s.convert_pages(conversion.start, conversion.end, target)
+            self.check("conversions", returned, Returned(conversion.result or 0), f"not reported: {conversion.start}")
             file.report(conversion.start, conversion.end if not conversion.result else 0, target)
         if file.kinds != file.reported:
             self.wrong.append(f"at the end {file.kinds}, reported {file.reported}")
@@ -146,9 +146,9 @@ class InPlace:
     def created(self, row: e.EventRow) -> None:
         if not row[e.RESULT]:
             file = self.make(e.details(row[e.DETAIL])["fd"], row[e.NPAGES] or 0, row[e.VALUE] or 0)
-            file.seen_as = row[e.SPACE]
+            file.seen_as = row[e.OWNER]
             if not self.transient:
-                file.shown = [conversion for conversion in self.trace.history.ordered() if conversion.space == row[e.SPACE]]
+                file.shown = [conversion for conversion in self.trace.history.ordered() if conversion.owner == row[e.OWNER]]
 
     def slot_set(self, row: e.EventRow) -> None:
         """A slot that is bound to a guest_memfd is set when that is shown."""
@@ -175,7 +175,7 @@ class InPlace:
             s = file.s
             runs = [(first, last) for _, first, last, _ in s.memory.indices(s.vm, start, end)]
             if host:
-                here = row[e.SPACE] == file.seen_as or (row[e.SPACE] is None and len(self.all) == 1)
+                here = row[e.OWNER] == file.seen_as or (row[e.OWNER] is None and len(self.all) == 1)
                 runs = [(start, end)] if here else []
             for page in (page for first, last in runs for page in range(first, last)):
                 served = s.touch(file.host if host else file.guest, page)
@@ -212,11 +212,11 @@ class InPlace:
             s.allocate(page, page + 1)
             somebody.pages.add(page)
             s.add_user(somebody)
-        told = s.convert(call_of(s.gmem, report, **how))
+        returned = s.convert(call_of(s.gmem, report, **how))
         s.release(somebody)
         before = report.number("error_in") if "error_in" in report.fields else 0
         expected = report.errno, report.number("error_offset") if "error_offset" in report.fields else before
-        found = told and (told.errno, before if told.error_offset is None else told.error_offset)
+        found = returned and (returned.errno, before if returned.error_offset is None else returned.error_offset)
         self.check("conversions", found, expected, report.text)
         if not report.errno:
             file.report(report.pages.start, report.pages.stop, PRIVATE if report.number("attrs") & 8 else SHARED)
@@ -238,7 +238,7 @@ class InPlace:
         """The ioctl on the VM, which such a kernel still has; on a guest_memfd it is unknown."""
         if report.errno != ENOTTY:
             s = self.all[0].s
-            self.check("conversions", s.convert(call_of(s.vm, report)), Told(report.errno), report.text)
+            self.check("conversions", s.convert(call_of(s.vm, report)), Returned(report.errno), report.text)
 
     def mapped(self, report: Report) -> tuple[File, int] | None:
         """The file and the page that a host access is about; None where that cannot be known."""

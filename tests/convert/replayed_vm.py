@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Call, Fault, Setting, Told
+from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD, Conversion
@@ -20,12 +20,12 @@ SKIP: dict[str, Any] = {"skip": True}
 """For a call that went to something else than what is simulated."""
 
 
-def call_of(space: int, report: Report, **how: Any) -> Call:
+def call_of(owner: int, report: Report, **how: Any) -> Call:
     """The call of a report."""
     if "arg" in report.fields:
-        return Call(space, 0, 0, readable=False)
+        return Call(owner, 0, 0, readable=False)
     address = report.number("offset" if "offset" in report.fields else "gpa")
-    return Call(space, address, report.number("size"), report.number("attrs"), report.number("flags"), **how)
+    return Call(owner, address, report.number("size"), report.number("attrs"), report.number("flags"), **how)
 
 
 def last_exit(s: Simulation) -> tuple[int | None, int | None, int | None] | None:
@@ -103,13 +103,13 @@ class OnVm:
     def as_shown(self, conversion: Conversion) -> None:
         assert conversion.start is not None
         assert conversion.end is not None
-        told = self.s.convert_pages(conversion.start, conversion.end, conversion.target or "?")
-        self.compare(told, conversion.result, f"{conversion.start:#x}")
+        returned = self.s.convert_pages(conversion.start, conversion.end, conversion.target or "?")
+        self.compare(returned, conversion.result, f"{conversion.start:#x}")
 
-    def compare(self, told: Told | None, errno: int | None, where: str) -> None:
+    def compare(self, returned: Returned | None, errno: int | None, where: str) -> None:
         self.conversions += 1
-        if errno is not None and told != Told(errno):
-            self.wrong.append(f"{where}: {told}, on the kernel {errno}")
+        if errno is not None and returned != Returned(errno):
+            self.wrong.append(f"{where}: {returned}, on the kernel {errno}")
 
     def op_fallocate(self, report: Report) -> None:
         if not report.errno and report.number("mode") & 2 and self.s.gmem:

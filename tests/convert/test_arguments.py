@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Call, Fault, Setting, Told
+from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting
 from gmemstate.convert.engine.policies import DIALECT_NAMES
 from gmemstate.convert.simulation import guest_requests as requests
 from gmemstate.convert.simulation.simulation import Simulation
@@ -63,14 +63,14 @@ def host(dialect: str, **how: Any) -> Simulation:
     return s
 
 
-def told(dialect: str, how: dict[str, Any]) -> tuple[int, bool]:
+def returned(dialect: str, how: dict[str, Any]) -> tuple[int, bool]:
     """The errno of a request with some mistakes, and whether nothing at all was done."""
     how = {"address": 0, "size": 4096, **how}
     s = host(dialect, **{key: how.pop(key) for key in SETTINGS if key in how})
     if how.pop("bugged", False):
         s.bug_vm()
     rows = len(s.rows)
-    answer = s.convert(Call(s.space, **how))
+    answer = s.convert(Call(s.owner, **how))
     assert answer is not None
     done = [row[KIND] for row in s.rows[rows:]]
     return answer.errno, done == [ConvertAsked.code, ConvertReturned.code]
@@ -79,7 +79,7 @@ def told(dialect: str, how: dict[str, Any]) -> tuple[int, bool]:
 @pytest.mark.parametrize("dialect", MISTAKES)
 def test_each_mistake_has_its_errno_and_nothing_is_done(dialect: str) -> None:
     for errno, how in MISTAKES[dialect]:
-        assert told(dialect, how) == (errno, True), how
+        assert returned(dialect, how) == (errno, True), how
 
 
 @pytest.mark.parametrize("dialect", MISTAKES)
@@ -87,7 +87,7 @@ def test_of_two_mistakes_the_first_is_answered(dialect: str) -> None:
     pairs = [(a, b) for a, b in combinations(MISTAKES[dialect], 2) if not set(a[1]) & set(b[1])]
     assert len(pairs) > 25
     for (errno, how), (_, later) in pairs:
-        assert told(dialect, later | how) == (errno, True), (how, later)
+        assert returned(dialect, later | how) == (errno, True), (how, later)
 
 
 # --- the answer
@@ -97,16 +97,16 @@ def test_of_two_mistakes_the_first_is_answered(dialect: str) -> None:
 def test_an_answer_that_cannot_be_written_hides_errors_only(dialect: str) -> None:
     """Success writes nothing back; an errno that would is EFAULT, and what was done is done."""
     s = host(dialect)
-    assert s.convert_pages(0, 4, "private", writable=False) == Told()
+    assert s.convert_pages(0, 4, "private", writable=False) == Returned()
     s.add_user(users.pin("nic", [5]))
-    assert s.convert_pages(4, 8, "private", writable=False) == Told(EFAULT)
-    assert s.convert_pages(4, 8, "private") == Told(EAGAIN, 5 << 12)
+    assert s.convert_pages(4, 8, "private", writable=False) == Returned(EFAULT)
+    assert s.convert_pages(4, 8, "private") == Returned(EAGAIN, 5 << 12)
 
 
 def test_only_where_error_index_was_never_written_is_it_rubbish() -> None:
     s = host("rfc-v2", defects=frozenset({"error-offset"}))
     s.add_user(users.pin("nic", [5]))
-    assert s.convert_pages(0, 8, "private") == Told(EAGAIN, 5 << 12)
+    assert s.convert_pages(0, 8, "private") == Returned(EAGAIN, 5 << 12)
     s.faults = [Fault("store")]
     answer = s.convert_pages(8, 12, "private")
     assert answer is not None
@@ -122,8 +122,8 @@ def test_too_few_references_are_as_bad_as_too_many(dialect: str) -> None:
     """The counts are compared with !=: what is too low was put once too often, and is freed under its next user."""
     s = host(dialect)
     s.add_user(users.Holder("puts once too often", users.User.REFERENCE, {3}, weight=-1))
-    assert s.convert_pages(0, 8, "private") == Told(EAGAIN, 3 << 12)
-    assert s.convert_pages(4, 8, "private") == Told()
+    assert s.convert_pages(0, 8, "private") == Returned(EAGAIN, 3 << 12)
+    assert s.convert_pages(4, 8, "private") == Returned()
 
 
 def test_what_is_pinned_is_in_use_at_once() -> None:
@@ -131,14 +131,14 @@ def test_what_is_pinned_is_in_use_at_once() -> None:
     s = host("inplace")
     s.add_user(users.lru_batch("lru", [5]))
     s.add_user(nic := users.pin("nic", [5]))
-    assert s.convert_pages(0, 8, "private") == Told(EAGAIN, 5 << 12)
+    assert s.convert_pages(0, 8, "private") == Returned(EAGAIN, 5 << 12)
     (found,) = (row for row in s.rows if row[KIND] == UsersChecked.code)
     assert event_of(found) == UsersChecked(
-        conversion=found[CONVERSION], space=s.gmem, start=5, npages=1, result=EAGAIN, references=2 + 1 + 1024, expected=2,
+        conversion=found[CONVERSION], owner=s.gmem, start=5, npages=1, result=EAGAIN, references=2 + 1 + 1024, expected=2,
         source=found[SOURCE], t=found[T],
     )  # fmt: skip
     s.release(nic)
-    assert s.convert_pages(0, 8, "private") == Told()
+    assert s.convert_pages(0, 8, "private") == Returned()
 
 
 def test_a_vmm_answers_a_guest_with_what_kvm_takes() -> None:

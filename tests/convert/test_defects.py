@@ -58,22 +58,25 @@ def partly_converted(example: Example, *defects: str) -> bool:
     """Success, though some pages of the request have the new kind and some have not."""
     pair = example.pair(*defects)
     before = pair.kinds()
-    told, _ = pair.convert(example.request)
+    returned, _ = pair.convert(example.request)
     after = [pair.kinds()[page] for page in example.request.pages]
     changed = any(pair.kinds()[page] != before[page] for page in example.request.pages)
-    return told is not None and told[0] == 0 and changed and set(after) != {example.request.target}
+    return returned is not None and returned[0] == 0 and changed and set(after) != {example.request.target}
 
 
 def never_returns(example: Example, *defects: str) -> bool:
-    told, _ = example.pair(*defects).convert(example.request)
-    return told is None
+    returned, _ = example.pair(*defects).convert(example.request)
+    return returned is None
 
 
 def rubbish_is_told(example: Example, *defects: str) -> bool:
     """An error_offset that is no page of the request, with an errno that has none."""
-    told, _ = example.pair(*defects).convert(example.request)
+    returned, _ = example.pair(*defects).convert(example.request)
     return (
-        told is not None and told[0] not in (0, EAGAIN) and told[1] is not None and told[1] >> 12 not in example.request.pages
+        returned is not None
+        and returned[0] not in (0, EAGAIN)
+        and returned[1] is not None
+        and returned[1] >> 12 not in example.request.pages
     )
 
 
@@ -81,10 +84,10 @@ def still_mapped(example: Example, *defects: str) -> bool:
     """Success, and the guest has what it mapped as shared still: of pages that are private now."""
     pair = example.pair(*defects)
     before = pair.kinds()
-    told, _ = pair.convert(example.request)
+    returned, _ = pair.convert(example.request)
     (guest,) = pair.naive.people
     pair.agree()
-    return told == (0, None) and any(pair.kinds()[page] == PRIVATE != before[page] for page in guest.pages)
+    return returned == (0, None) and any(pair.kinds()[page] == PRIVATE != before[page] for page in guest.pages)
 
 
 Symptom = Callable[..., bool]
@@ -120,8 +123,8 @@ def test_a_shadowed_ret_is_a_partial_conversion_reported_as_success() -> None:
     assert (example.at, example.nth) == ("work_item", 2)
     pair = example.pair("shadowed-ret")
     wrong = [page for page in example.request.pages if pair.kinds()[page] != example.request.target]
-    told, expected = pair.convert(example.request)
-    assert told == expected == (0, None)
+    returned, expected = pair.convert(example.request)
+    assert returned == expected == (0, None)
     pair.agree()
     left = [page for page in wrong if pair.kinds()[page] != example.request.target]
     assert left
@@ -139,8 +142,8 @@ def test_an_underflow_hangs_where_the_range_begins_at_index_0() -> None:
     assert example.order == ORDER
     assert example.request.pages[0] < SIZE
     pair = example.pair("underflow")
-    told, expected = pair.convert(example.request)
-    assert told is expected is None
+    returned, expected = pair.convert(example.request)
+    assert returned is expected is None
     pair.agree()
     right, _ = example.pair().convert(example.request)
     assert right == (ENOMEM, None)
@@ -156,9 +159,9 @@ def test_an_uninitialised_error_index_is_rubbish() -> None:
     """One page and no memory: error_offset points anywhere; with EAGAIN it is the page in use all the same."""
     example = found("error-offset", "error-offset")
     assert len(example.request.pages) == 1
-    told, _ = example.pair("error-offset").convert(example.request)
-    assert told is not None
-    assert told[0] == ENOMEM
+    returned, _ = example.pair("error-offset").convert(example.request)
+    assert returned is not None
+    assert returned[0] == ENOMEM
     right, _ = example.pair().convert(example.request)
     assert right == (ENOMEM, None)
 

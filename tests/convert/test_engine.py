@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Told
+from gmemstate.convert.engine.ioctl import Returned
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.engine.users import Answer
 from gmemstate.model.events import KIND, User, UserAnswered, event_of
@@ -50,8 +50,8 @@ class Hosts(RuleBasedStateMachine):
     @rule(request=requests())
     def convert(self, request: Request) -> None:
         if not self.pair.naive.closed or self.pair.world.dialect == "mainline":
-            told, expected = self.pair.convert(request)
-            assert told == expected
+            returned, expected = self.pair.convert(request)
+            assert returned == expected
             self.look()
 
     @going
@@ -187,8 +187,8 @@ def test_whatever_fails_once(world: World) -> None:
         if undo:
             pair.trouble("undo", nth=undo)
         for _ in range(2):
-            told, expected = pair.convert(Request(0, PAGES << 12, attributes))
-            assert told == expected, (at, page, nth, attributes, undo)
+            returned, expected = pair.convert(Request(0, PAGES << 12, attributes))
+            assert returned == expected, (at, page, nth, attributes, undo)
             pair.agree()
             pair.laws()
             if pair.stuck:
@@ -202,8 +202,8 @@ def test_what_is_messed_up_is_a_host_page_and_no_index(policy: str) -> None:
     """Once it is punched out another host page lies there: conversions go on, in both directions."""
     pair = Pair(World("rfc-v2", policy, "tdx", starts=PRIVATE, people=(("guest", frozenset(), 0),)))
     pair.trouble("private_unmap", 5)
-    told, expected = pair.convert(Request(0, 8 << 12, 0))
-    assert told == expected == ((0, None) if policy == "uninformed" else (errno.EFAULT, None))
+    returned, expected = pair.convert(Request(0, 8 << 12, 0))
+    assert returned == expected == ((0, None) if policy == "uninformed" else (errno.EFAULT, None))
     pair.punch(5, 6)
     pair.allocate(5)
     for attributes in (0, 8, 0):
@@ -249,9 +249,9 @@ def stranger(dialect: str, answer: Answer, held: int, kind: User = User.HOST) ->
 def test_a_user_needs_three_methods_and_no_base(dialect: str, answer: Answer) -> None:
     """What a user answers is on record; what counts is what it holds, but check-first takes a no for a no."""
     pair, user = stranger(dialect, answer, held=0)
-    told = pair.simulation.convert_pages(0, PAGES, PRIVATE)
+    returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
     refused = dialect == "check-first" and answer is NO
-    assert told == (Told(errno.EAGAIN, 0) if refused else Told())
+    assert returned == (Returned(errno.EAGAIN, 0) if refused else Returned())
     assert user.asked == [(0, PAGES, True)] * (dialect == "check-first") + [(0, PAGES, False)] * (not refused)
     said = [event_of(row) for row in pair.simulation.rows if row[KIND] == UserAnswered.code]
     assert [(event.result, event.entries) for event in said] == [(answer.result, answer.entries)] * (not refused)
@@ -263,11 +263,11 @@ def test_a_user_needs_three_methods_and_no_base(dialect: str, answer: Answer) ->
 def test_a_reference_counts_whatever_was_answered(dialect: str, answer: Answer) -> None:
     """Page 3 stays in use, so nothing becomes private; check-first asks before it counts, and takes mappers at their word."""
     pair, _ = stranger(dialect, answer, held=1)
-    told = pair.simulation.convert_pages(0, PAGES, PRIVATE)
+    returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
     if dialect == "check-first" and answer is YES:
-        assert told == Told()
+        assert returned == Returned()
     else:
-        assert told == Told(errno.EAGAIN, 0 if dialect == "check-first" else 3 << 12)
+        assert returned == Returned(errno.EAGAIN, 0 if dialect == "check-first" else 3 << 12)
         assert set(pair.kinds().values()) == {SHARED}
 
 
@@ -275,17 +275,17 @@ def test_a_reference_counts_whatever_was_answered(dialect: str, answer: Answer) 
 def test_silence_is_waited_for_for_ever(dialect: str) -> None:
     """Only check-first asks before it depends on an answer, and takes none for a refusal."""
     pair, _ = stranger(dialect, SILENCE, held=0)
-    told = pair.simulation.convert_pages(0, PAGES, PRIVATE)
-    assert told == (Told(errno.EAGAIN, 0) if dialect == "check-first" else None)
+    returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
+    assert returned == (Returned(errno.EAGAIN, 0) if dialect == "check-first" else None)
     assert set(pair.kinds().values()) == {SHARED}
 
 
 @pytest.mark.parametrize("dialect", GMEM_DIALECTS)
 def test_pins_are_counted_and_never_asked(dialect: str) -> None:
     pair, user = stranger(dialect, SILENCE, held=users.FOLL_PIN, kind=User.PIN)
-    assert pair.simulation.convert_pages(0, PAGES, PRIVATE) == Told(errno.EAGAIN, 3 << 12)
+    assert pair.simulation.convert_pages(0, PAGES, PRIVATE) == Returned(errno.EAGAIN, 3 << 12)
     assert user.asked == []
-    assert pair.simulation.convert_pages(4, PAGES, PRIVATE) == Told()
+    assert pair.simulation.convert_pages(4, PAGES, PRIVATE) == Returned()
 
 
 @pytest.mark.parametrize("looks", range(6))
@@ -294,11 +294,11 @@ def test_a_transient_reference_is_in_use_or_gone(dialect: str, looks: int) -> No
     """How often the kernel looks is its own affair: EAGAIN at the page, or success; and success once it has gone."""
     pair = Pair(World(dialect))
     pair.simulation.add_user(users.reference("io", [3], turns=looks))
-    told = pair.simulation.convert_pages(0, PAGES, PRIVATE)
-    assert told == Told(errno.EAGAIN, 3 << 12) or (told == Told() and set(pair.kinds().values()) == {PRIVATE})
-    assert looks or told == Told()
-    while told != Told():
-        told = pair.simulation.convert_pages(0, PAGES, PRIVATE)
+    returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
+    assert returned == Returned(errno.EAGAIN, 3 << 12) or (returned == Returned() and set(pair.kinds().values()) == {PRIVATE})
+    assert looks or returned == Returned()
+    while returned != Returned():
+        returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
         looks -= 1
         assert looks >= 0
 

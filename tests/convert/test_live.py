@@ -43,12 +43,12 @@ VM, GMEM = 1, 3
 def guest(dialect: Dialect) -> list[Event]:
     """A guest with 16 shared pages of one guest_memfd, at gfn 0x100."""
     return [
-        VmSeen(space=-1, made=1),
-        VmCreated(space=-1, dialect=dialect),
-        GmemCreated(space=-2, vm=-1, npages=16, flags=2, result=0),
-        SlotSet(slot=0, space=-1, start=0x100, npages=16, flags=4),
-        GmemBound(space=-1, start=0x100, npages=16, index=0, gmem=-2),
-        PageAdded(space=-2, start=0, npages=16, pfn=0x1000),
+        VmSeen(owner=-1, made=1),
+        VmCreated(owner=-1, dialect=dialect),
+        GmemCreated(owner=-2, vm=-1, npages=16, flags=2, result=0),
+        SlotSet(slot=0, owner=-1, start=0x100, npages=16, flags=4),
+        GmemBound(owner=-1, start=0x100, npages=16, index=0, gmem=-2),
+        PageAdded(owner=-2, start=0, npages=16, pfn=0x1000),
     ]
 
 
@@ -64,8 +64,8 @@ def ledger(where: Path) -> Iterator[Ledger]:
         yield made
 
 
-def states(ledger: Ledger, space: int = GMEM) -> list[tuple[int, int, str]]:
-    return [tuple(run) for run in ledger.memory().runs(space, 0, 16)]
+def states(ledger: Ledger, owner: int = GMEM) -> list[tuple[int, int, str]]:
+    return [tuple(run) for run in ledger.memory().runs(owner, 0, 16)]
 
 
 def killed_at_its_first_question(where: Path) -> int:
@@ -91,7 +91,7 @@ def killed_at_its_first_question(where: Path) -> int:
 
 def test_a_refused_conversion_says_what_was_told_and_what_is_left(ledger: Ledger) -> None:
     result = ledger.convert(GMEM, 0, 16, "private", users=[users.host("A", range(16)), users.pin("vfio", [5])])
-    assert result.told == 11
+    assert result.result == 11
     assert result.verdict.label is Label.FAILED_RESIDUE
     assert result.verdict.applied.extent == "none"
     assert [(left.what, left.start, left.end) for left in result.verdict.residue or ()] == [("host mapping", 0, 16)]
@@ -99,15 +99,15 @@ def test_a_refused_conversion_says_what_was_told_and_what_is_left(ledger: Ledger
     assert states(ledger) == [(0, 16, "shared")]
 
 
-@pytest.mark.parametrize(("dialect", "space", "start"), [(Dialect.MAINLINE, VM, 0x100), (Dialect.RFC_V2, GMEM, 0)])
-def test_each_dialect_converts_where_its_attribute_lives(where: Path, dialect: Dialect, space: int, start: int) -> None:
+@pytest.mark.parametrize(("dialect", "owner", "start"), [(Dialect.MAINLINE, VM, 0x100), (Dialect.RFC_V2, GMEM, 0)])
+def test_each_dialect_converts_where_its_attribute_lives(where: Path, dialect: Dialect, owner: int, start: int) -> None:
     with gmemstate.open(where) as ledger:
         ledger.record(*guest(dialect))
-        assert ledger.convert(space, start, start + 4, "private").verdict.label is Label.COMMITTED
+        assert ledger.convert(owner, start, start + 4, "private").verdict.label is Label.COMMITTED
         assert ledger.range(0x100).state == "private"
         assert ledger.range(0x104).state == "shared"
         with pytest.raises(UsageError, match="holds the attribute"):
-            ledger.convert(GMEM if space == VM else VM, 0, 1, "private")
+            ledger.convert(GMEM if owner == VM else VM, 0, 1, "private")
 
 
 def test_every_step_is_stored_before_the_next_one(ledger: Ledger, where: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_killed_conversion_is_in_flight_until_the_next_one_gets_the_lock(where
         assert [event.conversion for _, event in ledger.events() if isinstance(event, Interrupted)] == [left]
         assert ledger.conversions()[-1]["label"] == "cut"
         assert states(ledger) == [(0, 8, "torn"), (8, 16, "shared")]
-        assert ledger.convert(GMEM, 8, 16, "private").told == 0  # what it had not touched is as before
+        assert ledger.convert(GMEM, 8, 16, "private").result == 0  # what it had not touched is as before
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_open_conversion_is_resolved_as_somebody_says(where: Path, how: str, 
             ledger.resolve(left, how, outcome)
 
 
-def dies_behind_its_step(where: Path, space: int, start: int, n: int) -> bool:
+def dies_behind_its_step(where: Path, owner: int, start: int, n: int) -> bool:
     """A process that is killed as soon as the n-th event of its conversion is stored; whether it got so far."""
     child = os.fork()
     if not child:
@@ -183,7 +183,7 @@ def dies_behind_its_step(where: Path, space: int, start: int, n: int) -> bool:
         Recorder.append = and_dies  # type: ignore[method-assign]
         with gmemstate.open(where, durable=False) as ledger:
             pages = range(start, start + 16)
-            ledger.convert(space, start, start + 16, "private", users=[users.host("A", pages), users.guest("guest", pages)])
+            ledger.convert(owner, start, start + 16, "private", users=[users.host("A", pages), users.guest("guest", pages)])
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
@@ -191,19 +191,19 @@ def dies_behind_its_step(where: Path, space: int, start: int, n: int) -> bool:
 @pytest.mark.parametrize("dialect", [Dialect.MAINLINE, Dialect.RFC_V2, Dialect.INPLACE])
 def test_whichever_step_was_its_last_a_roll_back_gives_everything_back(tmp_path: Path, dialect: Dialect) -> None:
     """Of pages of both kinds, behind the end of the invalidation too; and what is resolved can be converted again."""
-    space, start = (VM, 0x100) if dialect is Dialect.MAINLINE else (GMEM, 0)
+    owner, start = (VM, 0x100) if dialect is Dialect.MAINLINE else (GMEM, 0)
     whole, where = tmp_path / "whole.db", tmp_path / "vm.db"
 
     def kinds(ledger: Ledger) -> list[tuple[int, str]]:
-        return [(run.end - start, run.state) for run in ledger.memory().runs(space, start, start + 16)]
+        return [(run.end - start, run.state) for run in ledger.memory().runs(owner, start, start + 16)]
 
     with gmemstate.open(whole) as ledger:
         ledger.record(*guest(dialect))
-        ledger.convert(space, start + 4, start + 8, "private")
+        ledger.convert(owner, start + 4, start + 8, "private")
     labels = []
     for n in count(1):
         shutil.copy(whole, where)
-        if not dies_behind_its_step(where, space, start, n):
+        if not dies_behind_its_step(where, owner, start, n):
             break
         with gmemstate.open(where, durable=False) as ledger:
             left = ledger.conversions()[1:]
@@ -212,7 +212,7 @@ def test_whichever_step_was_its_last_a_roll_back_gives_everything_back(tmp_path:
                 assert ledger.resolve(int(left[0]["id"]), "roll-back").verdict.label is Label.DECLARED
                 assert kinds(ledger) == [(4, SHARED), (8, PRIVATE), (16, SHARED)]
             assert not ledger.history().findings
-            assert ledger.convert(space, start, start + 16, SHARED).told == 0
+            assert ledger.convert(owner, start, start + 16, SHARED).result == 0
     assert labels == [None] + ["in_flight"] * (len(labels) - 3) + ["committed"] * 2
     assert len(labels) > 10
 
@@ -292,7 +292,7 @@ def test_a_silent_user_leaves_the_conversion_stuck(ledger: Ledger) -> None:
     result = ledger.convert(
         GMEM, 0, 16, "private", users=[users.host("S", range(16), refuses=None, refused=frozenset(range(16)))]
     )
-    assert result.told is None
+    assert result.result is None
     assert ledger.conversions()[-1]["stuck"]
 
 

@@ -16,7 +16,7 @@ from gmemstate.convert.scenario.tables import BadScenario
 from gmemstate.convert.simulation.facts import FACTS
 from tests.cli.running import run, say
 
-PAGE = Path(reading.__file__).parents[1] / "docs" / "scenarios.md"
+PAGE = Path(reading.__file__).parents[2] / "docs" / "scenarios.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 IDS = [f"sc-{n:02}" for n in range(1, 45)] + [f"ip-{n:02}" for n in range(1, 39)]
 
@@ -332,11 +332,11 @@ def test_what_is_wrong_is_named_with_file_line_and_key(
 def test_what_is_expected_may_be_written_in_any_way_that_the_page_names(tmp_path: Path) -> None:
     """Pages as 5, "5+1" or "0x5-6", numbers as decimal or hexadecimal: all mean the same."""
     path = tmp_path / "pin.toml"
-    for page, offset, told in ((5, '"0x5000"', '"0"'), ('"5+1"', "0x5000", "0"), ('"0x5-6"', "20480", "0")):
+    for page, offset, returned in ((5, '"0x5000"', '"0"'), ('"5+1"', "0x5000", "0"), ('"0x5-6"', "20480", "0")):
         path.write_text(
             f'title = "T"\n[guest]\ntype = "sw"\n[[user]]\nname = "nic"\nis = "pin"\npages = 5\n'
             f'[[do]]\nconvert = "0+8"\n[[do]]\nrelease = "nic"\n[[do]]\nconvert = 5\n'
-            f'[expect.inplace]\ntold = ["EAGAIN", {told}]\nerror_offset = [{offset}, "-"]\nprivate = [{page}]\n',
+            f'[expect.inplace]\ntold = ["EAGAIN", {returned}]\nerror_offset = [{offset}, "-"]\nprivate = [{page}]\n',
             encoding="utf-8",
         )
         assert say("simulate", path).code == 0

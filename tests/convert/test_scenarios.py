@@ -42,7 +42,7 @@ def of(name: str, dialect: str, policy: str = "bug-vm") -> Outcome:
     return played(name, *found[0])
 
 
-def told(outcome: Outcome) -> str:
+def returned(outcome: Outcome) -> str:
     """The story, one line for each sentence."""
     return "\n".join(tell(outcome))
 
@@ -203,7 +203,7 @@ def test_the_story_of_the_mail_stands_as_it_is_printed(monkeypatch: pytest.Monke
 
 def test_the_story_of_the_mail_answers_its_question() -> None:
     """Who was asked, who refused, what stays unmapped, why that is no issue for A and B, and why it is for the IOMMU."""
-    story = told(of("the-mail", "rfc-v2")).splitlines()
+    story = returned(of("the-mail", "rfc-v2")).splitlines()
     asked = [line.split()[0] for line in story if "unmap" in line]
     assert asked == ["A", "B", "D", "C"]
     assert "    C (host) is told to unmap pages 0 to 15, refuses (EBUSY), and maps them still".strip() in [
@@ -238,12 +238,12 @@ def test_the_story_of_the_mail_answers_its_question() -> None:
     ],
 )
 def test_a_story_says_what_matters(name: str, dialect: str, policy: str, phrase: str) -> None:
-    assert phrase in told(of(name, dialect, policy))
+    assert phrase in returned(of(name, dialect, policy))
 
 
 @pytest.mark.parametrize(("name", "dialect", "policy"), PAIRS)
 def test_a_story_is_told_in_whole_sentences(name: str, dialect: Any, policy: Any) -> None:
-    lines = told(played(name, dialect, policy)).splitlines()
+    lines = returned(played(name, dialect, policy)).splitlines()
     assert lines
     for line in lines:
         assert not re.search(r"\bNone\b|\{|\}|\bnobody knows\b|  +\S+  ", line.strip()), line
@@ -370,7 +370,7 @@ def test_a_scenario_may_be_played_under_any_dialect(dialect: str) -> None:
     for scenario in SCENARIOS.values():
         for policy in POLICIES[kind]:
             outcome = run(scenario, kind, policy)
-            assert told(outcome)
+            assert returned(outcome)
             assert {finding.code for finding in outcome.simulation.memory.findings} <= {"PFN-REUSED", "SLOT-SWAP-FLIP"}
 
 

@@ -36,14 +36,14 @@ def expected(seq: int) -> list[Event]:
     """The record up to an event, as a list that was made without any store."""
     record: list[Event] = [
         SourceOpened(source=1),
-        VmSeen(source=1, space=2, pointer=0x1000),
-        VmCreated(source=1, space=2, dialect=Dialect.MAINLINE),
+        VmSeen(source=1, owner=2, pointer=0x1000),
+        VmCreated(source=1, owner=2, dialect=Dialect.MAINLINE),
     ]
     for asked in range(BORN + 1, seq + 1, 2):
         start = 8 * (asked - BORN - 1)
         record += [
-            ConvertAsked(conversion=asked, through=Through.VM_IOCTL, space=2, start=start, npages=16, attributes=8),
-            ConvertReturned(conversion=asked, result=0, space=2),
+            ConvertAsked(conversion=asked, through=Through.VM_IOCTL, owner=2, start=start, npages=16, attributes=8),
+            ConvertReturned(conversion=asked, result=0, owner=2),
         ]
     return record[:seq]
 

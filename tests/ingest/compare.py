@@ -62,9 +62,9 @@ def _conversions(whole: Read, less: Read, line: Lines, files: dict[int, set[int]
             yield f"conversion at line {first}: it was {len(matching)} conversions"
             continue
         (other,) = matching
-        spaces = (less.history.conversions[one["id"]].space, whole.history.conversions[other["id"]].space)
-        if one["through"] != "vm_ioctl" and None not in spaces:
-            files.setdefault(spaces[0], set()).add(spaces[1])
+        owners = (less.history.conversions[one["id"]].owner, whole.history.conversions[other["id"]].owner)
+        if one["through"] != "vm_ioctl" and None not in owners:
+            files.setdefault(owners[0], set()).add(owners[1])
         # What a probe reads at an unreadable pointer is rubbish; only the result tells that it is.
         unreadable = other["errno"] == EFAULT and other["size"] is None
         for name in FACTS if not unreadable else ("through", "errno"):

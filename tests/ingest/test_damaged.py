@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gmemstate.audit import queries as views
 from gmemstate.ingest.fact import LAST_PAGE, NEEDS, Marker
-from gmemstate.ingest.readers.detect import Chooser
+from gmemstate.ingest.readers.detect import FormatDetector
 from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import GmemstateError
@@ -199,6 +199,6 @@ def test_a_guest_that_asks_for_more_pages_than_there_are_is_on_record(npages: st
 def test_the_time_for_a_line_grows_with_its_length_and_no_faster(piece: str) -> None:
     """A line is read by patterns that do not try again what has failed: this would not end in a lifetime."""
     for before in ("", " a-1 [000] 1.1: ", "[    1.1] "):
-        chooser = Chooser()
+        chooser = FormatDetector()
         for number in (1, 2):
             assert not isinstance(chooser.parse(number, before + piece * (200_000 // len(piece)) + " x~"), Marker)

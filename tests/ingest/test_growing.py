@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gmemstate.ingest import follow as growing
-from gmemstate.ingest.follow import Growing
+from gmemstate.ingest.follow import FollowedFile
 from gmemstate.ingest.input import HEAD_SIZE
 
 PROMISED = 1.0
@@ -47,7 +47,7 @@ def log(tmp_path: Path) -> Path:
 def due(log: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, until: float) -> Iterator[tuple[float, int]]:
     """When something was due, and how many lines had been given by then."""
     monkeypatch.setattr(growing, "time", clock)
-    source, given = Growing(str(log), lambda: clock.now > until, lambda _sentence: None), 0
+    source, given = FollowedFile(str(log), lambda: clock.now > until, lambda _sentence: None), 0
     for line in source.lines():
         if line is None:
             yield clock.now, given
@@ -77,7 +77,7 @@ def test_what_is_less_than_a_line_is_not_given(log: Path, monkeypatch: pytest.Mo
 
 def test_a_source_has_no_more_to_be_known_by_than_a_file_that_is_read_at_once(log: Path) -> None:
     log.write_bytes(EVENT * (3 * HEAD_SIZE // len(EVENT)))
-    source = Growing(str(log), lambda: False, lambda _sentence: None)
+    source = FollowedFile(str(log), lambda: False, lambda _sentence: None)
     assert source.head_size == HEAD_SIZE
     source.close()
 
@@ -86,7 +86,7 @@ def test_a_source_has_no_more_to_be_known_by_than_a_file_that_is_read_at_once(lo
 def test_the_end_of_a_file_is_seen(how: str, log: Path) -> None:
     log.write_bytes(EVENT)
     lines: list[Any] = []
-    source = Growing(str(log), lambda: False, lambda _sentence: None)
+    source = FollowedFile(str(log), lambda: False, lambda _sentence: None)
     if how == "renamed":
         log.rename(log.with_suffix(".1"))
     else:

@@ -87,7 +87,7 @@ def test_two_guests_of_one_thread_stay_apart() -> None:
     pointers = [re.search(rb"vm_ioctl_ret: .* kvm=(0x\w+)", line) for line in lines_of("einval")]
     expected = [int(match[1], 16) for match in pointers if match]
     vms = read.history.memory.vms
-    assert [vms[one.space or 0].pointer for one in read.history.ordered()] == expected
+    assert [vms[one.owner or 0].pointer for one in read.history.ordered()] == expected
     assert len(set(expected)) == 2
 
 

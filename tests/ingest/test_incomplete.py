@@ -94,7 +94,7 @@ def test_no_page_is_known_right_behind_a_gap(case: str, tmp_path: Path) -> None:
     at = inside(case, 0)
     read = read_lines([*lines_of(case)[:at], LOST], tmp_path)
     memory = read.history.memory
-    assert not KNOWN & {run.state for space in (*memory.vms, *memory.gmems) for run in memory.runs(space)}
+    assert not KNOWN & {run.state for owner in (*memory.vms, *memory.gmems) for run in memory.runs(owner)}
     assert not KNOWN & {run.state for vm in memory.vms for run in memory.guest_runs(vm)}
 
 

@@ -23,7 +23,7 @@ from tests.together import (
     kind_of_call,
     log_of,
     read_together,
-    told_by,
+    result_from,
 )  # fmt: skip
 from tests.traces import Read, header_length, kind_of, kinds_of, later, lines_of, read_case, renamed, without
 
@@ -49,7 +49,7 @@ def says_new(whole: Read, files: Files, folder: Path) -> list[str]:
     less = read_together(files, folder)
     ends = len(files[TRACE]) < whole.account.lines
     new = {finding.code for finding in less.history.findings} - {finding.code for finding in whole.history.findings}
-    found = changed(told_by(whole, TRACE), told_by(less, TRACE))
+    found = changed(result_from(whole, TRACE), result_from(less, TRACE))
     return [*sorted(new), *(change for change in found if not (ends and "StateRun" in change))]
 
 

@@ -13,7 +13,7 @@ from gmemstate.postmortem.incidents import incidents
 from gmemstate.postmortem.kinds import Kind
 from tests.cli.running import say
 from tests.ingest.compare import changed
-from tests.together import TRACE, clocks, marked, put, read_together, told_by
+from tests.together import TRACE, clocks, marked, put, read_together, result_from
 from tests.traces import Read, header_length, later, lines_of, read_case, renamed, without
 
 QEMU = "qemu.log"
@@ -268,5 +268,5 @@ def test_less_of_the_trace_makes_no_contradiction_and_changes_nothing_that_it_sa
         for one in less:
             read = beside(one, tmp_path, *lines)
             assert not read.history.findings
-            found = changed(told_by(whole, TRACE), told_by(read, TRACE))
+            found = changed(result_from(whole, TRACE), result_from(read, TRACE))
             assert [change for change in found if len(one) == len(trace) or "StateRun" not in change] == []

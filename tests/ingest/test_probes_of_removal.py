@@ -30,7 +30,7 @@ def test_a_failed_removal_names_gfn_host_page_and_guest(tmp_path: Path) -> None:
     read = read_lines([(FRAME + SLOT).encode(), line(STATE_INCORRECT).encode()], tmp_path)
     (failed,) = failures(read)
     (vm,) = read.history.memory.vms
-    assert (failed.step, failed.pfn, failed.start, failed.npages, failed.space, failed.status) == (
+    assert (failed.step, failed.pfn, failed.start, failed.npages, failed.owner, failed.status) == (
         UnmapStep.REMOVE, 0x7654321, 0x104, 1, vm, 0xC0000B0D,
     )  # fmt: skip
     assert details(failed)["leaf"] == "TDH.MEM.PAGE.REMOVE"
@@ -47,7 +47,7 @@ def test_success_and_what_the_kernel_tries_again_are_no_failure(status: int, tmp
 
 def test_of_a_thread_that_no_guest_is_known_of_the_page_is_told_all_the_same(tmp_path: Path) -> None:
     (failed,) = failures(read_lines([line(STATE_INCORRECT).encode()], tmp_path))
-    assert (failed.pfn, failed.start, failed.space) == (0x7654321, 0x104, None)
+    assert (failed.pfn, failed.start, failed.owner) == (0x7654321, 0x104, None)
 
 
 def test_the_end_of_a_guest_is_seen_and_its_pointer_is_somebody_else_from_then_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gmemstate.ingest.correlate.kernel_report import NEIGHBOURS, STACK, TEXT
 from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
 from gmemstate.ingest.input import MAX_LINE, Account, Input
-from gmemstate.ingest.readers.detect import Chooser, readers
+from gmemstate.ingest.readers.detect import FormatDetector, readers
 from gmemstate.ingest.readers.envelopes import Clock
 from gmemstate.ingest.readers.strace import UNFINISHED, StraceReader
 from gmemstate.ingest.session import Reading
@@ -155,7 +155,7 @@ FRAGMENTS = [
 @pytest.mark.parametrize("fragment", FRAGMENTS)
 def test_a_giant_line_is_over_soon(fragment: str) -> None:
     """Each known line with its second half drowned in repetitions: time in proportion to the length, or this never ends."""
-    chooser = Chooser()
+    chooser = FormatDetector()
     for line in KNOWN[::3]:
         chooser.parse(1, (line[: len(line) // 2] + fragment * MAX_LINE)[:MAX_LINE])
     chooser.parse(1, (fragment * MAX_LINE)[:MAX_LINE])
@@ -169,7 +169,7 @@ def test_calls_that_never_end_are_not_remembered_for_ever() -> None:
 
 
 def test_a_report_without_an_end_does_not_grow_for_ever() -> None:
-    chooser, tracker = Chooser(), Tracker(HANDLERS)
+    chooser, tracker = FormatDetector(), Tracker(HANDLERS)
     tell = ["SEV-SNP: RMPUPDATE failed for PFN 2a3b4c, pg_level: 1, ret: 2"]
     tell += [f" frame_{n}+0x1/0x2 [kvm]" for n in range(1000)]
     tell += [f"SEV-SNP: PFN: {n:#x}, [{1 | n << 12 | (n % 1000) << 51:#018x} - 0x0]" for n in range(1000)]

@@ -57,7 +57,7 @@ def test_a_conversion_is_known_by_its_ioctl_in_every_spelling(
     log = said(f"{before}ioctl({file}, {SPELLINGS[spelling]}, 0x7ffc106c4ff0) {after}", tmp_path)
     asked, returned = log.events
     assert isinstance(asked, ConvertAsked)
-    assert shows(asked, through=Through.VM_IOCTL, thread=thread, t=t, start=None, attributes=None, space=None, fd=4)
+    assert shows(asked, through=Through.VM_IOCTL, thread=thread, t=t, start=None, attributes=None, owner=None, fd=4)
     assert isinstance(returned, ConvertReturned)
     assert shows(returned, result=result, thread=thread, conversion=asked.conversion)
     assert returned.t == (None if t is None else t + 250_000 * ("duration" in end))

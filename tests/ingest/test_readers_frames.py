@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gmemstate.ingest.fact import Context, Fact
-from gmemstate.ingest.readers.detect import Chooser, formats
-from gmemstate.ingest.readers.envelopes import iso_ns, unwrap
+from gmemstate.ingest.readers.detect import FormatDetector, formats
+from gmemstate.ingest.readers.envelopes import iso_ns, strip_envelopes
 from gmemstate.model.events import Event, HkidLeaked, KernelWarned, VmmSaid
 from tests.ingest.witness import details, opened, said, shows
 from tests.traces import lines_of
@@ -68,19 +68,19 @@ FRAMES: dict[str, tuple[str, int | None, str | None]] = {
 }
 
 
-def quoted(frame: str, message: str) -> str:
-    return frame.replace("{}", message)
+def quoted(envelope: str, message: str) -> str:
+    return envelope.replace("{}", message)
 
 
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize(("message", "kind"), [(KERNEL, HkidLeaked), (QEMU, VmmSaid)], ids=["kernel", "qemu"])
 def test_a_frame_changes_nothing_but_the_time(name: str, message: str, kind: type[Event], tmp_path: Path) -> None:
-    frame, t, at = FRAMES[name]
-    log = said(quoted(frame, message), tmp_path)
+    envelope, t, at = FRAMES[name]
+    log = said(quoted(envelope, message), tmp_path)
     (event,) = log.events
     assert type(event) is kind
     assert (event.t, details(event).get("at")) == (t, at)
-    assert details(event).get("host") == ("somehost" if "somehost" in frame else None)
+    assert details(event).get("host") == ("somehost" if "somehost" in envelope else None)
     assert log.account.used == 1
 
 
@@ -100,8 +100,8 @@ TRACES = {
 @pytest.mark.parametrize("trace", TRACES)
 def test_a_trace_is_read_out_of_a_frame_too(name: str, trace: str) -> None:
     """What was printed, mailed or logged somewhere is still a trace; it keeps its own time."""
-    line, frame = TRACES[trace], FRAMES[name][0]
-    bare, framed = Chooser().parse(7, line), Chooser().parse(7, quoted(frame, line))
+    line, envelope = TRACES[trace], FRAMES[name][0]
+    bare, framed = FormatDetector().parse(7, line), FormatDetector().parse(7, quoted(envelope, line))
     assert bare is not None
     assert framed is not None
     assert type(framed) is type(bare)
@@ -125,9 +125,9 @@ def test_the_name_of_a_guest_before_the_program_is_no_host(tmp_path: Path) -> No
 
 def test_a_message_may_begin_as_if_it_had_a_frame(tmp_path: Path) -> None:
     """Two words and a colon are host and program only behind a time, and only if the program is one that logs."""
-    frame = unwrap("2026-11-22T10:00:00Z Failed to frobnicate: this page")
-    assert (frame.text, frame.host) == ("Failed to frobnicate: this page", None)
-    assert unwrap("somehost kernel: text").text == "somehost kernel: text"
+    envelope = strip_envelopes("2026-11-22T10:00:00Z Failed to frobnicate: this page")
+    assert (envelope.text, envelope.host) == ("Failed to frobnicate: this page", None)
+    assert strip_envelopes("somehost kernel: text").text == "somehost kernel: text"
 
 
 def test_a_source_has_one_clock_and_other_times_stand_beside(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_an_entry_that_is_traced_twice_is_one_run(tmp_path: Path) -> None:
         "kvm_mmu_set_spte: gfn 1f01 spte 86000002a3b4db77 (rwxu) level 1 at 80b34fc8e0",
     )
     assert isinstance(served, FaultServed)
-    assert shows(served, start=0x1F00, npages=2, pfn=0x2A3B4C, space=None)
+    assert shows(served, start=0x1F00, npages=2, pfn=0x2A3B4C, owner=None)
 
 
 def test_the_older_form_of_a_page_fault_is_understood(tmp_path: Path) -> None:

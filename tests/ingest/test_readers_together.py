@@ -7,7 +7,7 @@ import pytest
 
 from gmemstate.audit import queries as views
 from gmemstate.ledger.ledger import Ledger
-from gmemstate.model.events import SOURCE, SPACE, VmSeen
+from gmemstate.model.events import OWNER, SOURCE, VmSeen
 from tests.traces import ALL_CASES, SHARED, capture, lines_of, read_case, read_file
 
 WITNESSES = {case: [path for name in ("strace.txt", "dmesg.txt") for path in SHARED.glob(f"captures/**/{case}/{name}") if path.stat().st_size]
@@ -52,7 +52,7 @@ def test_other_witnesses_change_nothing_of_what_the_trace_says(case: str, order:
     assert not history.findings
     (source,) = [info.id for info in history.sources.values() if info.name == str(trace)]
     assert told(history, source) == told(alone, next(iter(alone.sources)))
-    assert all(row[SPACE] is None for row in rows if row[SOURCE] != source), "no other witness names a guest"
+    assert all(row[OWNER] is None for row in rows if row[SOURCE] != source), "no other witness names a guest"
     assert sum(row[2] == VmSeen.code for row in rows) == len(alone.memory.vms)
 
 

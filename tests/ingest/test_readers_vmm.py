@@ -114,7 +114,7 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
     "a guest that ends itself": (
         "kvm_run_exit_system_event cpu_index 2, system_even_type 6",
         VmDead,
-        {"vcpu": 2, "space": None},
+        {"vcpu": 2, "owner": None},
     ),
     "a TD that gives up": ("kvm_run_exit_system_event cpu_index 2, system_event_type 7", VmDead, {"vcpu": 2}),
     "a new VM": ("tdx_handle_reset", VmmSaid, {"code": "new VM"}),

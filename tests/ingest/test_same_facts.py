@@ -32,7 +32,7 @@ def conversions(read: Read, *, pids: int = 0, seconds: int = 0) -> list[Json]:
 def states(read: Read) -> list[object]:
     """The states of all pages, space by space."""
     memory = read.history.memory
-    return [[tuple(run) for run in memory.runs(space)] for space in (*memory.vms, *memory.gmems)]
+    return [[tuple(run) for run in memory.runs(owner)] for owner in (*memory.vms, *memory.gmems)]
 
 
 def words(read: Read) -> list[object]:

@@ -8,7 +8,7 @@ import pytest
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import T
 from gmemstate.model.units import END
-from tests.ingest.truth import ATTEMPTS, GMEM, LATE, NO_CALLS, UNSEEN, Key, Space, created, keyed, spaces
+from tests.ingest.truth import ATTEMPTS, GMEM, LATE, NO_CALLS, UNSEEN, Key, Owner, created, keyed, owners
 from tests.traces import ALL_CASES, Truth, ground_truth, lines_of, read_case
 
 WITH_RESULTS = [case for case in ALL_CASES if case not in (*ATTEMPTS, *UNSEEN, *NO_CALLS)]
@@ -17,30 +17,30 @@ INPLACE = [case for case in WITH_RESULTS if case.startswith(("ip_", "st_gmem")) 
 Runs = list[tuple[int, int, str]]
 
 
-def spaces_by_key(case: str) -> dict[Key, int]:
+def owners_by_key(case: str) -> dict[Key, int]:
     """Which space of the reader each space of the program is, by the calls that were made on them."""
     read = read_case(case)
     calls: dict[int, list[int | None]] = {}
     for conversion in read.history.ordered():
-        calls.setdefault(conversion.thread or 0, []).append(conversion.space)
+        calls.setdefault(conversion.thread or 0, []).append(conversion.owner)
     found: dict[Key, set[int | None]] = {}
     for call, key in keyed(case):
         found.setdefault(key, set()).add(calls[call.thread].pop(0))
     assert all(len(known - {None}) <= 1 for known in found.values()), f"one space is taken for several: {found}"
-    mapped = {key: space for key, known in found.items() for space in known if space is not None}
+    mapped = {key: owner for key, known in found.items() for owner in known if owner is not None}
     assert len(set(mapped.values())) == len(mapped), f"several spaces are taken for one: {mapped}"
     return mapped
 
 
-def contradictions(runs: Runs, space: Space, end: int = END) -> list[tuple[int, int, str, str | None]]:
+def contradictions(runs: Runs, owner: Owner, end: int = END) -> list[tuple[int, int, str, str | None]]:
     """Where the runs of ``[0, end)`` say something else than a space. Between two edges of both, all pages are alike."""
-    edges = {edge for first, last, _ in runs for edge in (first, last)} | space.edges() | {0, end}
+    edges = {edge for first, last, _ in runs for edge in (first, last)} | owner.edges() | {0, end}
     states = {first: state for first, _, state in runs}
     found, state = [], "unknown"
     for first, last in pairwise(sorted(edge for edge in edges if edge <= end)):
         state = states.get(first, state)
-        certain = space.state(first)
-        if state not in (certain, "unknown") or (state != certain and space.touched(first)):
+        certain = owner.state(first)
+        if state not in (certain, "unknown") or (state != certain and owner.touched(first)):
             found.append((first, last, state, certain))
     return found
 
@@ -48,27 +48,27 @@ def contradictions(runs: Runs, space: Space, end: int = END) -> list[tuple[int, 
 @pytest.mark.parametrize("case", WITH_RESULTS)
 def test_every_page_has_the_state_that_the_calls_gave_it_or_is_unknown_where_none_did(case: str) -> None:
     memory = read_case(case).history.memory
-    mapped = spaces_by_key(case)
-    for key, space in spaces(case).items():
+    mapped = owners_by_key(case)
+    for key, owner in owners(case).items():
         if key not in mapped:
-            assert not space.stored, f"successful calls on {key} are on no space"
+            assert not owner.stored, f"successful calls on {key} are on no space"
             continue
         end = created(case)[key[2]].npages if key[0] == GMEM and created(case) else END
-        assert contradictions([*memory.runs(mapped[key], 0, end)], space, end) == []
+        assert contradictions([*memory.runs(mapped[key], 0, end)], owner, end) == []
 
 
 def test_what_is_certain_of_a_late_record_is_what_the_same_program_did_in_a_whole_one() -> None:
     late, whole = (keyed(case) for case in ("late_attach", "st_conv"))
     assert [call[1:] for call, _ in late] == [call[1:] for call, _ in whole[7:]]
-    (known,), (all_of_it,) = spaces("late_attach").values(), spaces("st_conv").values()
+    (known,), (all_of_it,) = owners("late_attach").values(), owners("st_conv").values()
     assert all(known.state(page) == all_of_it.state(page) for page in {0, *all_of_it.edges()})
 
 
 @pytest.mark.parametrize("case", INPLACE)
 def test_every_page_of_a_guest_memfd_is_known_whose_creation_is_on_record(case: str) -> None:
     memory = read_case(case).history.memory
-    mapped = spaces_by_key(case)
-    for key in [key for key, space in spaces(case).items() if key[0] == GMEM and space.stored]:
+    mapped = owners_by_key(case)
+    for key in [key for key, owner in owners(case).items() if key[0] == GMEM and owner.stored]:
         npages = created(case)[key[2]].npages
         assert "unknown" not in {state for _, _, state in memory.runs(mapped[key], 0, npages)}
 
@@ -76,7 +76,7 @@ def test_every_page_of_a_guest_memfd_is_known_whose_creation_is_on_record(case: 
 @pytest.mark.parametrize("case", [*ATTEMPTS, *UNSEEN, *NO_CALLS])
 def test_nothing_is_private_where_no_conversion_is_seen_to_succeed(case: str) -> None:
     memory = read_case(case).history.memory
-    states = {state for space in (*memory.vms, *memory.gmems) for _, _, state in memory.runs(space)}
+    states = {state for owner in (*memory.vms, *memory.gmems) for _, _, state in memory.runs(owner)}
     assert states <= {"shared", "unknown"}
 
 
@@ -108,10 +108,10 @@ def bound(case: str) -> dict[tuple[int, int], tuple[int, int, int, str]]:
 @pytest.mark.parametrize("case", INPLACE)
 def test_in_place_a_gfn_is_what_the_page_of_the_file_behind_it_is_and_shared_without_one(case: str) -> None:
     read = read_case(case)
-    newest = {key[1]: space for key, space in spaces(case).items() if key[0] == GMEM}
+    newest = {key[1]: owner for key, owner in owners(case).items() if key[0] == GMEM}
     slots = bound(case)
     for pointer in {vm.pointer for vm in read.history.memory.vms.values() if vm.pointer is not None}:
-        seen = Space("shared")
+        seen = Owner("shared")
         for (kvm, _), (base, npages, index, inode) in slots.items():
             if kvm == pointer and inode in newest:
                 for page in range(npages):

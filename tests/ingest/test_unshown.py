@@ -59,8 +59,8 @@ def test_up_to_the_moment_before_it_nothing_is_missing(tmp_path: Path) -> None:
         logs = {TRACE: without_call("enomem", 3), STRACE: log_of("enomem", STRACE)}
         ledger.ingest(*put(logs, tmp_path / "logs"))
         (finding,) = ledger.history().findings
-        assert not ledger.moment(finding.seq - 1).unshown
-        assert ledger.moment().unshown
+        assert not ledger.moment(finding.seq - 1).missing_conversions
+        assert ledger.moment().missing_conversions
 
 
 def test_a_conversion_between_others_is_missed_by_what_they_prove(tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ UNKNOWN = {
 @pytest.mark.parametrize("trace", UNKNOWN.values(), ids=UNKNOWN)
 def test_where_the_trace_need_not_have_shown_it_silence_says_nothing(trace: list[bytes], tmp_path: Path) -> None:
     read = beside(trace, tmp_path)
-    assert (read.history.findings, read.history.unshown) == ([], [])
+    assert (read.history.findings, read.history.missing_conversions) == ([], [])
 
 
 def test_the_threads_of_a_container_have_other_numbers_and_prove_nothing(tmp_path: Path) -> None:
     read = beside(without_call("half_done", 0), tmp_path, calls=calls_of_others(log_of("half_done", STRACE)))
-    assert (read.history.findings, read.history.unshown) == ([], [])
+    assert (read.history.findings, read.history.missing_conversions) == ([], [])
 
 
 def test_a_call_that_may_be_one_of_the_trace_is_not_missing(tmp_path: Path) -> None:
@@ -98,4 +98,4 @@ def test_a_call_that_may_be_one_of_the_trace_is_not_missing(tmp_path: Path) -> N
     calls = [line for line in log_of("half_done", STRACE) if b"KVM_SET_MEMORY_ATTRIBUTES" not in line or b"ENOMEM" not in line]
     read = beside(without_call("half_done", 0), tmp_path, calls=calls)
     assert len(views.conversions(read.history)) == 2
-    assert (read.history.findings, read.history.unshown) == ([], [])
+    assert (read.history.findings, read.history.missing_conversions) == ([], [])

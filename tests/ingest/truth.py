@@ -99,11 +99,11 @@ _CREATE = re.compile(rb"-(\d+) +\[.* (\d+)\.(\d{6}): gmem_create: .* size=(0x\w+
 
 
 class Returned(NamedTuple):
-    """A line of a conversion's return; ``space`` is the pointer of the VM or of the inode."""
+    """A line of a conversion's return; ``owner`` is the pointer of the VM or of the inode."""
 
     call: Call
     t: int
-    space: str
+    owner: str
 
 
 @cache
@@ -156,7 +156,7 @@ def created(case: str) -> tuple[Created, ...]:
 # --- what must be true at the end ---------------------------------------------------------------------------------
 
 
-class Space:
+class Owner:
     """One holder of attributes, a VM or a guest_memfd: a list of everything that was stored in it."""
 
     def __init__(self, born: str | None) -> None:
@@ -183,10 +183,10 @@ def keyed(case: str) -> tuple[tuple[Call, Key], ...]:
     """Each call with the space that it was made on, in the order of their returns."""
     shown = returned(case)
     if not meta(case)["ground_truth"] or case == FAILURES_ONLY:
-        return tuple((one.call, (one.call.through, one.space, 0)) for one in shown)
+        return tuple((one.call, (one.call.through, one.owner, 0)) for one in shown)
     pointers: dict[int, list[str]] = {}
     for one in shown:
-        pointers.setdefault(one.call.thread, []).append(one.space)
+        pointers.setdefault(one.call.thread, []).append(one.owner)
     found = []
     for one in reported(case):
         pointer = pointers[one.call.thread].pop(0) if shown else "the only one"
@@ -196,16 +196,16 @@ def keyed(case: str) -> tuple[tuple[Call, Key], ...]:
     return tuple(found)
 
 
-def spaces(case: str) -> dict[Key, Space]:
+def owners(case: str) -> dict[Key, Owner]:
     """What the successful calls of a case amount to."""
-    found: dict[Key, Space] = {}
+    found: dict[Key, Owner] = {}
     for call, key in keyed(case):
         born = None if case in LATE else "shared"
         if call.through == GMEM and born is not None:
             made = created(case)
             born = None if not made else "shared" if made[key[2]].flags & INIT_SHARED else "private"
-        space = found.setdefault(key, Space(born))
+        owner = found.setdefault(key, Owner(born))
         if call.errno == 0 and call.address is not None and call.size is not None:
             kind = "private" if call.attributes == PRIVATE else "shared"
-            space.stored.append((call.address >> 12, call.address + call.size >> 12, kind))
+            owner.stored.append((call.address >> 12, call.address + call.size >> 12, kind))
     return found

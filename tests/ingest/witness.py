@@ -12,7 +12,7 @@ from tests.traces import Read, read_lines
 ABOUT_THE_SOURCE = (SourceOpened, SourceRead, SourceShows)
 
 
-class Said(NamedTuple):
+class ParsedMessage(NamedTuple):
     """What a log says."""
 
     events: list[Event]
@@ -21,11 +21,11 @@ class Said(NamedTuple):
     whole: Read
 
 
-def said(lines: str | Iterable[str], folder: Path) -> Said:
+def said(lines: str | Iterable[str], folder: Path) -> ParsedMessage:
     """Read lines as a file of their own."""
     listed = lines.strip("\n").split("\n") if isinstance(lines, str) else list(lines)
     read = read_lines([line.encode("utf-8", "surrogateescape") for line in listed], folder)
-    return Said(events_of(read), read.account, read)
+    return ParsedMessage(events_of(read), read.account, read)
 
 
 def events_of(read: Read) -> list[Event]:

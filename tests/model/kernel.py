@@ -79,23 +79,23 @@ class Trace:
         self.lost = False
         self.through = e.Through.GMEM_IOCTL if kernel.inplace else e.Through.VM_IOCTL
         self.record(e.SourceOpened())
-        self.vm = self.record(e.VmSeen(space=self.memory.seq + 1, made=int(born), source=1))
+        self.vm = self.record(e.VmSeen(owner=self.memory.seq + 1, made=int(born), source=1))
         if born:
-            self.record(e.VmCreated(space=self.vm, source=1))
-        self.record(e.DialectSeen(space=self.vm, dialect=kernel.dialect, source=1))
-        self.space = self.vm
+            self.record(e.VmCreated(owner=self.vm, source=1))
+        self.record(e.DialectSeen(owner=self.vm, dialect=kernel.dialect, source=1))
+        self.owner = self.vm
         for slot, (first, last) in enumerate(kernel.slots):
-            self.record(e.SlotSet(slot=slot, space=self.vm, start=FIRST_GFN + first, npages=last - first, flags=KVM_MEM_GUEST_MEMFD,
+            self.record(e.SlotSet(slot=slot, owner=self.vm, start=FIRST_GFN + first, npages=last - first, flags=KVM_MEM_GUEST_MEMFD,
                                   result=0, source=1))  # fmt: skip
         if kernel.inplace:
-            self.space = self.memory.seq + 1
+            self.owner = self.memory.seq + 1
             flags = GUEST_MEMFD_FLAG_INIT_SHARED if kernel.attribute[0] == "shared" else 0
-            seen: dict[str, Any] = {"space": self.space, "vm": self.vm, "source": 1}
+            seen: dict[str, Any] = {"owner": self.owner, "vm": self.vm, "source": 1}
             self.record(e.GmemCreated(npages=PAGES, flags=flags, result=0, **seen) if born else e.GmemSeen(**seen))
-            self.record(e.GmemBound(space=self.vm, start=FIRST_GFN, npages=PAGES, index=0, gmem=self.space, source=1))
+            self.record(e.GmemBound(owner=self.vm, start=FIRST_GFN, npages=PAGES, index=0, gmem=self.owner, source=1))
         for kind, capability in SHOWN.items():
             if kind in visible and capability is not None:
-                self.record(e.SourceShows(capability=capability, space=self.vm, source=1))
+                self.record(e.SourceShows(capability=capability, owner=self.vm, source=1))
 
     def record(self, event: e.Event) -> int:
         self.rows.append((self.memory.seq + 1, *event.row()[1:]))
@@ -104,7 +104,7 @@ class Trace:
 
     def number(self, page: int) -> int:
         """The number of a page in the space that holds the attributes."""
-        return page if self.space != self.vm else FIRST_GFN + page
+        return page if self.owner != self.vm else FIRST_GFN + page
 
     def tell(self, call: Call, kind: type[e.Event], first: int | None = None, last: int | None = None, **facts: Any) -> None:
         """A step of a conversion, if it is shown; the first one that is shown proves that there is a conversion."""
@@ -112,7 +112,7 @@ class Trace:
             return
         arguments = {"start": self.number(call.start), "npages": call.end - call.start, "attributes": call.attributes}
         has_arguments = kind in (e.ConvertAsked, e.ConvertAttempted) or (kind is e.ConvertReturned and self.rereads)
-        met = {"thread": call.thread, "through": self.through, "space": self.space, "source": 1}
+        met = {"thread": call.thread, "through": self.through, "owner": self.owner, "source": 1}
         if call.id is None:
             call.id = self.memory.seq + 1
             if kind not in (e.ConvertAsked, e.ConvertAttempted):
@@ -129,7 +129,7 @@ class Trace:
             facts["through"] = self.through
         if first is not None and last is not None and (has_arguments or kind is not e.ConvertReturned):
             facts |= {"start": self.number(first), "npages": last - first}
-        self.record(kind(conversion=call.id, space=self.space, source=1, **facts))
+        self.record(kind(conversion=call.id, owner=self.owner, source=1, **facts))
 
     def state(self, page: int) -> str:
         """What the memory says of a page."""

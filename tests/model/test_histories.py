@@ -26,31 +26,31 @@ class Story(Memory):
     def __init__(self, shown: tuple[e.Capability, ...] = ALL_SHOWN, *, born: bool = True, live: bool = False) -> None:
         super().__init__(live=live)
         self.record(e.SourceOpened())
-        self.tell(e.VmSeen, space=VM, made=1)
+        self.tell(e.VmSeen, owner=VM, made=1)
         if born:
-            self.tell(e.VmCreated, space=VM, dialect=e.Dialect.MAINLINE)
-        self.tell(e.SlotSet, slot=0, space=VM, start=0, npages=64, flags=KVM_MEM_GUEST_MEMFD, result=0)
+            self.tell(e.VmCreated, owner=VM, dialect=e.Dialect.MAINLINE)
+        self.tell(e.SlotSet, slot=0, owner=VM, start=0, npages=64, flags=KVM_MEM_GUEST_MEMFD, result=0)
         for capability in shown:
-            self.tell(e.SourceShows, space=VM, capability=capability)
+            self.tell(e.SourceShows, owner=VM, capability=capability)
 
     def tell(self, kind: Callable[..., e.Event], **facts: object) -> int:
         self.record(kind(source=1, **facts))
         return self.seq
 
     def ask(self, start: int, npages: int, attributes: int, thread: int = THREAD) -> int:
-        return self.tell(e.ConvertAsked, conversion=self.seq + 1, through=e.Through.VM_IOCTL, space=VM, thread=thread,
+        return self.tell(e.ConvertAsked, conversion=self.seq + 1, through=e.Through.VM_IOCTL, owner=VM, thread=thread,
                          start=start, npages=npages, attributes=attributes)  # fmt: skip
 
     def zap(self, conversion: int, start: int, npages: int) -> None:
-        self.tell(e.ZapStarted, conversion=conversion, space=VM, start=start, npages=npages)
+        self.tell(e.ZapStarted, conversion=conversion, owner=VM, start=start, npages=npages)
 
     def answer(self, conversion: int, result: int) -> None:
-        self.tell(e.ConvertReturned, conversion=conversion, space=VM, result=result)
+        self.tell(e.ConvertReturned, conversion=conversion, owner=VM, result=result)
 
     def convert(self, start: int, npages: int, attributes: int) -> int:
         conversion = self.ask(start, npages, attributes)
         self.zap(conversion, start, npages)
-        self.tell(e.AttrsStored, conversion=conversion, space=VM, start=start, npages=npages, attributes=attributes)
+        self.tell(e.AttrsStored, conversion=conversion, owner=VM, start=start, npages=npages, attributes=attributes)
         self.answer(conversion, 0)
         return conversion
 
@@ -77,7 +77,7 @@ def test_a_gap_costs_what_was_known_until_evidence_comes_again() -> None:
     story.zap(conversion, 8, 8)
     story.tell(e.Gap, gap=e.GapKind.LOST, count=5)
     assert story.states() == [(0, 8, "unknown"), (8, 16, "torn"), (16, 64, "unknown")]
-    story.tell(e.FaultServed, access=e.Access.GUEST_PRIVATE, start=4, npages=1, space=VM)
+    story.tell(e.FaultServed, access=e.Access.GUEST_PRIVATE, start=4, npages=1, owner=VM)
     story.answer(conversion, 0)
     assert story.states() == [(0, 4, "unknown"), (4, 5, "private"), (5, 8, "unknown"), (8, 16, "private"), (16, 64, "unknown")]
     assert story.findings == []
@@ -95,8 +95,8 @@ def test_a_conversion_whose_result_is_never_seen_leaves_its_pages_unknown() -> N
 def test_a_success_of_which_the_range_is_not_known_may_have_changed_any_page() -> None:
     story = Story()
     conversion = story.seq + 1
-    story.tell(e.ConvertMet, conversion=conversion, through=e.Through.VM_IOCTL, space=VM, thread=THREAD)
-    story.tell(e.ZapStarted, conversion=conversion, space=VM, start=8, npages=8, attributes=PRIVATE)
+    story.tell(e.ConvertMet, conversion=conversion, through=e.Through.VM_IOCTL, owner=VM, thread=THREAD)
+    story.tell(e.ZapStarted, conversion=conversion, owner=VM, start=8, npages=8, attributes=PRIVATE)
     story.answer(conversion, 0)
     assert story.states() == [(0, 8, "unknown"), (8, 16, "private"), (16, 64, "unknown")]
 
@@ -115,16 +115,16 @@ def test_a_second_conversion_of_pages_in_flight_is_a_finding_and_changes_nothing
 def test_a_comparison_of_one_page_tells_its_value_whether_equal_or_not() -> None:
     """R2: there are two values; of several pages that are not all equal nothing is known."""
     story = Story(born=False)
-    story.tell(e.AttrsCompared, space=VM, start=0, npages=4, attributes=PRIVATE, equal=1)
-    story.tell(e.AttrsCompared, space=VM, start=4, npages=1, attributes=PRIVATE, equal=0)
-    story.tell(e.AttrsCompared, space=VM, start=5, npages=4, attributes=PRIVATE, equal=0)
+    story.tell(e.AttrsCompared, owner=VM, start=0, npages=4, attributes=PRIVATE, equal=1)
+    story.tell(e.AttrsCompared, owner=VM, start=4, npages=1, attributes=PRIVATE, equal=0)
+    story.tell(e.AttrsCompared, owner=VM, start=5, npages=4, attributes=PRIVATE, equal=0)
     assert story.states() == [(0, 4, "private"), (4, 5, "shared"), (5, 64, "unknown")]
 
 
 def test_a_store_that_is_merged_with_its_neighbours_shows_what_they_have() -> None:
     story = Story(born=False)
     conversion = story.ask(8, 4, PRIVATE)
-    story.tell(e.AttrsStored, conversion=conversion, space=VM, start=6, npages=8, attributes=PRIVATE)
+    story.tell(e.AttrsStored, conversion=conversion, owner=VM, start=6, npages=8, attributes=PRIVATE)
     assert story.states() == [
         (0, 6, "unknown"),
         (6, 8, "private"),
@@ -150,8 +150,8 @@ def test_steps_behind_a_gap_accuse_nobody() -> None:
     story = Story()
     conversion = story.ask(0, 8, PRIVATE)
     story.tell(e.Gap, gap=e.GapKind.LOST)
-    story.tell(e.Undone, conversion=conversion, space=VM, start=0, npages=4, result=0)
-    story.tell(e.UserAnswered, conversion=conversion, user=e.User.PIN, start=4, npages=1, space=VM, result=EAGAIN)
+    story.tell(e.Undone, conversion=conversion, owner=VM, start=0, npages=4, result=0)
+    story.tell(e.UserAnswered, conversion=conversion, user=e.User.PIN, start=4, npages=1, owner=VM, result=EAGAIN)
     story.answer(conversion, EAGAIN)
     assert story.findings == []
     assert set(run.state for run in story.runs(VM)) <= {"unknown", "torn"}
@@ -161,8 +161,8 @@ def test_a_memslot_changes_no_attribute_but_a_plain_one_over_private_pages_is_a_
     story = Story()
     story.convert(8, 8, PRIVATE)
     before = story.states()
-    story.tell(e.SlotSet, slot=0, space=VM, start=0, npages=0, flags=0, result=0)
-    story.tell(e.SlotSet, slot=3, space=VM, start=0, npages=64, flags=0, result=0)
+    story.tell(e.SlotSet, slot=0, owner=VM, start=0, npages=0, flags=0, result=0)
+    story.tell(e.SlotSet, slot=3, owner=VM, start=0, npages=64, flags=0, result=0)
     assert story.states() == before
     assert [(found.code, found.start, found.end) for found in story.findings] == [("SLOT-SWAP-FLIP", 8, 16)]
 
@@ -197,9 +197,9 @@ def test_a_word_of_a_newer_version_is_a_finding_not_a_crash(kind: type[e.Event])
 def test_who_maps_a_page_is_who_touched_it_last_and_was_not_unmapped() -> None:
     story = Story()
     assert story.mapped(VM, e.User.GUEST, 5) == 0
-    story.tell(e.FaultServed, access=e.Access.GUEST_PRIVATE, start=4, npages=4, space=VM)
-    story.tell(e.FaultServed, access=e.Access.HOST, start=4, npages=1, space=VM)
-    story.tell(e.UserAnswered, user=e.User.GUEST, start=6, npages=8, space=VM, result=0, entries=2)
+    story.tell(e.FaultServed, access=e.Access.GUEST_PRIVATE, start=4, npages=4, owner=VM)
+    story.tell(e.FaultServed, access=e.Access.HOST, start=4, npages=1, owner=VM)
+    story.tell(e.UserAnswered, user=e.User.GUEST, start=6, npages=8, owner=VM, result=0, entries=2)
     assert [story.mapped(VM, e.User.HOST, page) for page in (3, 4, 5)] == [0, MAPPED, 0]
     assert [story.mapped(VM, e.User.GUEST, page) for page in (3, 4, 5, 6, 7, 8)] == [0, MAPPED, MAPPED, *[UNMAPPED] * 3]
 
@@ -208,7 +208,7 @@ def test_a_messed_up_page_that_is_given_away_is_fatal_and_a_reboot_clears_it() -
     """INV-22: the entry outlives the conversion, which is told success."""
     story = Story()
     conversion = story.ask(0, 1, SHARED)
-    story.tell(e.PrivateUnmapFailed, step=e.UnmapStep.REMOVE, pfn=0x1234, space=VM, conversion=conversion, start=0, npages=1)
+    story.tell(e.PrivateUnmapFailed, step=e.UnmapStep.REMOVE, pfn=0x1234, owner=VM, conversion=conversion, start=0, npages=1)
     (entry,) = story.messed_up.values()
     assert (entry.state, entry.pfn, entry.cause) == ("messed_up", 0x1234, e.Cause.SEPT_STILL_MAPS)
     assert story.conversions[conversion].suspects == 1
@@ -259,10 +259,10 @@ def test_users_that_lost_their_mappings_in_a_failure_are_its_residue() -> None:
     story = Story()
     conversion = story.ask(0, 8, PRIVATE)
     story.zap(conversion, 0, 8)
-    story.tell(e.UserAnswered, conversion=conversion, user=e.User.GUEST, start=2, npages=3, space=VM, result=0, entries=3)
+    story.tell(e.UserAnswered, conversion=conversion, user=e.User.GUEST, start=2, npages=3, owner=VM, result=0, entries=3)
     story.answer(conversion, EAGAIN)
     found = verdict(story.ended[-1])
-    assert (found.told, found.label, found.applied.extent) == (EAGAIN, Label.FAILED_RESIDUE, "none")
+    assert (found.result, found.label, found.applied.extent) == (EAGAIN, Label.FAILED_RESIDUE, "none")
     assert [(left.what, left.start, left.end, left.entries) for left in found.residue or ()] == [("guest mapping", 2, 5, 3)]
 
 

@@ -46,7 +46,7 @@ class Converting(RuleBasedStateMachine):
         access = e.Access.GUEST_PRIVATE if kind == "private" else e.Access.GUEST_SHARED
         if self.kernel.inplace:
             access = e.Access.HOST
-        trace.record(e.FaultServed(access=access, start=trace.number(page), npages=1, space=trace.space, source=1))
+        trace.record(e.FaultServed(access=access, start=trace.number(page), npages=1, owner=trace.owner, source=1))
 
     @invariant()
     def nobody_is_accused(self) -> None:
@@ -75,7 +75,7 @@ class SeenWhole(Converting):
     @invariant()
     def each_page_is_what_it_is(self) -> None:
         states = [self.trace.state(page) for page in range(PAGES)]
-        if self.kernel.inplace and not self.trace.memory.gmems[self.trace.space].inplace:
+        if self.kernel.inplace and not self.trace.memory.gmems[self.trace.owner].inplace:
             assert set(states) == {"unknown"}
             return
         assert states == self.kernel.seen

@@ -38,14 +38,14 @@ def test_a_reference_is_the_seq_of_its_first_event(history: list[e.EventRow], cu
 
 def test_a_conversion_and_its_guest_may_be_named_before_their_seqs_are_known() -> None:
     events = [
-        e.VmSeen(space=-1),
-        e.ConvertAsked(conversion=-2, through=e.Through.VM_IOCTL, space=-1, thread=7, start=0, npages=1, attributes=8),
-        e.GmemSeen(space=-3, vm=-1),
+        e.VmSeen(owner=-1),
+        e.ConvertAsked(conversion=-2, through=e.Through.VM_IOCTL, owner=-1, thread=7, start=0, npages=1, attributes=8),
+        e.GmemSeen(owner=-3, vm=-1),
     ]
     numbered, new = resolve([event.row() for event in events], 41, {})
     assert [e.event_of(row) for row in numbered] == [
-        e.VmSeen(space=41),
-        e.ConvertAsked(conversion=42, through=e.Through.VM_IOCTL, space=41, thread=7, start=0, npages=1, attributes=8),
-        e.GmemSeen(space=43, vm=41),
+        e.VmSeen(owner=41),
+        e.ConvertAsked(conversion=42, through=e.Through.VM_IOCTL, owner=41, thread=7, start=0, npages=1, attributes=8),
+        e.GmemSeen(owner=43, vm=41),
     ]
     assert new == {-1: 41, -2: 42, -3: 43}

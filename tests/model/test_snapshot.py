@@ -45,7 +45,7 @@ def test_a_fold_can_go_on_from_a_snapshot_anywhere(rows: list[EventRow]) -> None
         for memory in (whole, *others):
             memory.apply(row)
             if dice.random() < 0.1:
-                memory.forget_news()
+                memory.clear_pending()
         if whole.seq % 97 == 0:
             now = kept(whole)
             assert [kept(memory) for memory in others] == [now] * len(others)

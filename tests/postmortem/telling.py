@@ -6,7 +6,7 @@ from functools import cache
 
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.memory import Memory
-from gmemstate.model.record import Head, Remembered
+from gmemstate.model.record import Head, LoadedSnapshot
 from gmemstate.postmortem import report as stories
 from gmemstate.postmortem.story import Report, Story
 from tests.traces import Read, read_case
@@ -24,8 +24,8 @@ class Rows:
     def head(self) -> Head:
         return Head(len(self.rows), b"")
 
-    def remembered(self, last: int | None = None, *, time: int | None = None) -> Remembered:
-        return Remembered(Memory(), [])
+    def remembered(self, last: int | None = None, *, time: int | None = None) -> LoadedSnapshot:
+        return LoadedSnapshot(Memory(), [])
 
 
 def tell(read: Read) -> Report:

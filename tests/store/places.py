@@ -99,8 +99,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 def guests(count: int) -> list[Event]:
     """The birth of some guests. Recorded as the first events, the source is 1 and the guests are 2, 3, 4 ..."""
-    seen: list[Event] = [VmSeen(source=-1, space=-2 - n, pointer=0x1000 + n) for n in range(count)]
-    born: list[Event] = [VmCreated(source=-1, space=-2 - n, dialect=Dialect.MAINLINE) for n in range(count)]
+    seen: list[Event] = [VmSeen(source=-1, owner=-2 - n, pointer=0x1000 + n) for n in range(count)]
+    born: list[Event] = [VmCreated(source=-1, owner=-2 - n, dialect=Dialect.MAINLINE) for n in range(count)]
     return [SourceOpened(source=-1), *seen, *born]
 
 
@@ -108,9 +108,9 @@ def conversion(guest: int, start: int, npages: int = 16, attributes: int = 8, re
     """A conversion that succeeds."""
     return [
         ConvertAsked(
-            conversion=reference, through=Through.VM_IOCTL, space=guest, start=start, npages=npages, attributes=attributes
+            conversion=reference, through=Through.VM_IOCTL, owner=guest, start=start, npages=npages, attributes=attributes
         ),
-        ConvertReturned(conversion=reference, result=0, space=guest),
+        ConvertReturned(conversion=reference, result=0, owner=guest),
     ]
 
 

@@ -15,7 +15,7 @@ NOBODY = 65534
 TRY = f"""
 import os, sys
 import alembic.command, sqlalchemy.dialects.sqlite
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import GmemstateError
 from tests.store.places import conversion
 if os.getuid() == 0:

@@ -31,7 +31,7 @@ def place(server: Server) -> Iterator[ServerPlace]:
 
 WRITER = """
 import sys
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import Conflict
 from tests.store.places import conversion
 where, guest, last, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -97,7 +97,7 @@ def test_writers_on_one_guest_get_conflicts_and_can_retry(place: ServerPlace) ->
 
 
 def test_a_reader_in_the_middle_does_not_stop_the_recorder(place: ServerPlace) -> None:
-    with place.open() as ledger, place.open(readonly=True) as reader, reader.record_.still():
+    with place.open() as ledger, place.open(readonly=True) as reader, reader.record_.read_transaction():
         before = reader.head()
         rows = reader.record_.events()
         next(rows)
@@ -156,12 +156,12 @@ def test_conversions_of_one_guest_memfd_take_turns_over_processes(server: Server
     where = server.database("empty")
     with Ledger.open(where) as ledger:
         ledger.record(
-            VmSeen(space=-1, made=1),
-            VmCreated(space=-1, dialect=Dialect.INPLACE),
-            GmemCreated(space=-2, vm=-1, npages=16, flags=2, result=0),
-            SlotSet(slot=0, space=-1, start=0x100, npages=16, flags=4),
-            GmemBound(space=-1, start=0x100, npages=16, index=0, gmem=-2),
-            PageAdded(space=-2, start=0, npages=16, pfn=0x1000),
+            VmSeen(owner=-1, made=1),
+            VmCreated(owner=-1, dialect=Dialect.INPLACE),
+            GmemCreated(owner=-2, vm=-1, npages=16, flags=2, result=0),
+            SlotSet(slot=0, owner=-1, start=0x100, npages=16, flags=4),
+            GmemBound(owner=-1, start=0x100, npages=16, index=0, gmem=-2),
+            PageAdded(owner=-2, start=0, npages=16, pfn=0x1000),
         )
     program = textwrap.dedent(f"""
         import sys, gmemstate
@@ -351,6 +351,6 @@ def test_a_server_that_dies_is_named_and_what_it_has_acknowledged_is_there_again
         server.begin()
         assert ledger.head() == done
         assert ledger.record(*conversion(2, 0x100)).seq == done.seq + 2
-        assert ledger.convert(2, 0, 16, "shared").told == 0
+        assert ledger.convert(2, 0, 16, "shared").result == 0
         assert ledger.check().problems == []
         assert_chained(ledger)

@@ -104,8 +104,8 @@ def test_the_same_events_make_another_hash_behind_another_past(place: Place, tmp
     heads = []
     for where, pointer in ((place, 1), (other, 2)):
         with where.open() as ledger:
-            ledger.record(VmSeen(space=-1, pointer=pointer))
-            heads.append(ledger.record(VmSeen(space=-1, pointer=3)).hash)
+            ledger.record(VmSeen(owner=-1, pointer=pointer))
+            heads.append(ledger.record(VmSeen(owner=-1, pointer=3)).hash)
             assert_chained(ledger)
     assert heads[0] != heads[1]
 
@@ -121,11 +121,11 @@ def test_events_come_back_as_they_were_recorded(place: Place) -> None:
     """Numbers up to 2**64, missing facts, text of any script: one of them for every kind of column."""
     events = [
         SourceOpened(source=1, detail=detail(name="ä/試.txt", format="ftrace")),
-        VmSeen(source=1, space=2, pointer=0xFFFF_8881_2345_6000, thread=7, t=5_000_000_001, line=3),
-        ConvertAsked(conversion=3, through=Through.GMEM_CONVERT, space=2, start=(1 << 64) - 1, attributes=1 << 63),
-        ConvertReturned(conversion=3, result=None, space=2),
-        AttrsStored(start=0, npages=None, attributes=8, space=2),
-        PageAdded(space=2, start=0, npages=1, pfn=(1 << 52) - 1, order=9),
+        VmSeen(source=1, owner=2, pointer=0xFFFF_8881_2345_6000, thread=7, t=5_000_000_001, line=3),
+        ConvertAsked(conversion=3, through=Through.GMEM_CONVERT, owner=2, start=(1 << 64) - 1, attributes=1 << 63),
+        ConvertReturned(conversion=3, result=None, owner=2),
+        AttrsStored(start=0, npages=None, attributes=8, owner=2),
+        PageAdded(owner=2, start=0, npages=1, pfn=(1 << 52) - 1, order=9),
         GeneralProtection(address=0xFFFF_FFFF_FFFF_FFFF),
         VmmSaid(detail='{"text":"\\\\x1b[31m"}'),
     ]
@@ -147,19 +147,19 @@ def test_events_first_to_last_are_given_both_included(filled: Place) -> None:
 
 def test_a_reference_becomes_the_seq_of_the_first_event_that_carries_it(place: Place) -> None:
     with place.open() as ledger:
-        ledger.record(SourceOpened(source=-7), VmSeen(source=-7, space=-9, pointer=1), *conversion(-9, 0x10, reference=-4))
+        ledger.record(SourceOpened(source=-7), VmSeen(source=-7, owner=-9, pointer=1), *conversion(-9, 0x10, reference=-4))
         rows = [event for _, event in ledger.events()]
         assert [event.source for event in rows[:2]] == [1, 1]
-        assert {getattr(event, "space", None) for event in rows[1:]} == {2}
+        assert {getattr(event, "owner", None) for event in rows[1:]} == {2}
         assert {getattr(event, "conversion", None) for event in rows[2:]} == {3}
 
 
 def test_references_hold_over_the_batches_of_one_source_only(place: Place) -> None:
     """Every call of ``record`` begins with no references: the same negative number is another guest then."""
     with place.open() as ledger:
-        ledger.record(VmSeen(space=-1, pointer=1))
-        ledger.record(VmSeen(space=-1, pointer=2))
-        assert [event.space for _, event in ledger.events()] == [1, 2]
+        ledger.record(VmSeen(owner=-1, pointer=1))
+        ledger.record(VmSeen(owner=-1, pointer=2))
+        assert [event.owner for _, event in ledger.events()] == [1, 2]
         assert len(ledger.memory().vms) == 2
 
 
@@ -167,7 +167,7 @@ def test_references_hold_over_the_batches_of_one_source_only(place: Place) -> No
 def test_an_event_that_does_not_fit_stops_its_whole_batch(filled: Place, bad: dict[str, int]) -> None:
     with filled.open() as ledger:
         before = record_of(ledger)
-        misfit = ConvertAsked(conversion=-1, **{"through": Through.VM_IOCTL, "space": 2, "start": 0, "npages": 1, **bad})  # type: ignore[arg-type]
+        misfit = ConvertAsked(conversion=-1, **{"through": Through.VM_IOCTL, "owner": 2, "start": 0, "npages": 1, **bad})  # type: ignore[arg-type]
         with pytest.raises(BadEvent) as caught:
             ledger.record(*conversion(2, 0x500), misfit)
         assert caught.value.code == "bad-event"
@@ -239,6 +239,7 @@ def test_every_kind_has_a_view_with_the_names_of_its_fields(place: Place) -> Non
         stored = {seq: event for seq, event in ledger.events()}
     for kind in KINDS.values():
         columns = ("seq", *kind.columns)
+        stored_as = {"owner": "space", "holder": "owner"}
         names = ", ".join(f'"{name}"' for name in columns)
         rows = place.sql(f'SELECT {names} FROM "{kind.name}" ORDER BY seq')
         assert [row[0] for row in rows] == [seq for seq, event in stored.items() if type(event) is kind]

@@ -63,8 +63,8 @@ def test_the_pages_of_a_guest_memfd_are_pages_of_its_guest(filled: Place) -> Non
     from gmemstate.model.events import GmemCreated, PageAdded
 
     with filled.open() as ledger:
-        gmem = ledger.record(GmemCreated(space=-1, vm=2, npages=16, flags=0, result=0)).seq
-        seen = ledger.record(PageAdded(space=gmem, start=0, npages=1, pfn=7)).seq
+        gmem = ledger.record(GmemCreated(owner=-1, vm=2, npages=16, flags=0, result=0)).seq
+        seen = ledger.record(PageAdded(owner=gmem, start=0, npages=1, pfn=7)).seq
         with pytest.raises(Conflict) as caught:
             ledger.record(*conversion(2, 0), expect={2: 4})
         assert caught.value.data["found"] == seen
@@ -104,7 +104,7 @@ def test_a_reader_sees_each_batch_as_soon_as_it_is_recorded_and_never_half(fille
 
 def test_a_recorder_waits_neither_for_readers_nor_for_others_when_it_closes(filled: Place) -> None:
     """And nothing is lost by that: the next one who closes makes an SQLite ledger one file again."""
-    with filled.open() as other, filled.open(readonly=True) as reader, reader.record_.still():
+    with filled.open() as other, filled.open(readonly=True) as reader, reader.record_.read_transaction():
         started = reader.record_.events()
         next(started)
         other.record(*conversion(3, 0))
@@ -126,7 +126,7 @@ def test_a_recorder_waits_neither_for_readers_nor_for_others_when_it_closes(fill
 
 WRITER = """
 import sys
-from gmemstate.ledger import Ledger
+from gmemstate.ledger.ledger import Ledger
 from tests.store.places import conversion
 where, guest, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with Ledger.open(where, durable=False) as ledger:
@@ -165,12 +165,12 @@ def test_processes_that_write_to_one_ledger_serialise(filled: Place) -> None:
         assert ledger.head().seq == 5 + 2 * 2 * count
         events = dict(ledger.events())
         assert all(
-            {events[seq].space for seq in range(batch.first, batch.first + batch.size)} in ({2}, {3})
+            {events[seq].owner for seq in range(batch.first, batch.first + batch.size)} in ({2}, {3})
             for batch in list(ledger.record_.batches())[1:]
         )
         history = ledger.history()
         assert ledger.stale_projections(history) == []
-        assert [sum(c.space == guest for c in history.conversions.values()) for guest in (2, 3)] == [count, count]
+        assert [sum(c.owner == guest for c in history.conversions.values()) for guest in (2, 3)] == [count, count]
         assert {c.state for c in history.conversions.values()} == {"committed"}
 
 

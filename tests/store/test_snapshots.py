@@ -113,8 +113,8 @@ def test_many_requests_are_let_go_of_and_none_is_missed(place: Place) -> None:
     with place.open() as ledger:
         ledger.record(*guests(1))
         for n in range(150):
-            asked = GuestAsked(request=-1, thread=n % 3, space=2, start=n, npages=1, path=RequestPath.VMCALL, source=1)
-            told = [GuestAnswered(request=-1, result=0, space=2)] if n % 5 else []
+            asked = GuestAsked(request=-1, thread=n % 3, owner=2, start=n, npages=1, path=RequestPath.VMCALL, source=1)
+            told = [GuestAnswered(request=-1, result=0, owner=2)] if n % 5 else []
             ledger.record(asked, *told, *([Gap(gap=GapKind.LOST, source=1)] if n % 50 == 49 else []))
         assert [problem.code for problem in ledger.check().problems] == []
 

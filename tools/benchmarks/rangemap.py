@@ -14,8 +14,8 @@ def rangemap() -> None:
 
     for runs in (1_000, 100_000, 1_000_000):
         rnd = random.Random(1)
-        space = runs * 16
-        edges = sorted(rnd.sample(range(space), runs))
+        owner = runs * 16
+        edges = sorted(rnd.sample(range(owner), runs))
         ours, theirs = RangeMap(), SortedDict({0: 0})
         for n, (a, b) in enumerate(pairwise(edges)):
             ours.set(a, b, 1 + n % 2)
@@ -24,7 +24,7 @@ def rangemap() -> None:
         operations = []
         for _ in range(5_000):
             npages = rnd.choices((1, 16, 64), (4, 5, 1))[0]
-            start = rnd.randrange(space) // npages * npages
+            start = rnd.randrange(owner) // npages * npages
             operations.append((start, start + npages, rnd.randrange(3)))
 
         def set_theirs() -> float:

@@ -22,8 +22,8 @@ def traffic(n: int, seed: int = 3, over: int = 1 << 22) -> list[EventRow]:
     rnd = random.Random(seed)
     rows = [
         SourceOpened(source=-1).row(),
-        VmSeen(source=-1, space=-2, pointer=5).row(),
-        VmCreated(source=-1, space=-2, dialect=Dialect.MAINLINE).row(),
+        VmSeen(source=-1, owner=-2, pointer=5).row(),
+        VmCreated(source=-1, owner=-2, dialect=Dialect.MAINLINE).row(),
     ]
     conversion, t = -3, 0
     while len(rows) < n:
@@ -31,7 +31,7 @@ def traffic(n: int, seed: int = 3, over: int = 1 << 22) -> list[EventRow]:
         start = rnd.randrange(over) // npages * npages
         conversion -= 1
         t += 1000
-        same = {"conversion": conversion, "space": -2, "source": -1}
+        same = {"conversion": conversion, "owner": -2, "source": -1}
         pages = {"start": start, "npages": npages}
         attributes = rnd.choice((0, 8))
         rows += [

@@ -3,9 +3,9 @@
 from bisect import bisect, insort
 from collections.abc import Iterable
 
-from gmemstate.audit.history import missing_conversions as unshown
+from gmemstate.audit.history import missing_conversions
 from gmemstate.audit.history import vmm_reports as vmm
-from gmemstate.audit.history.history import History, Witness
+from gmemstate.audit.history.history import CorroboratingReport, History
 from gmemstate.decode import errno_name
 from gmemstate.model.events import EventRow
 from gmemstate.model.findings import Finding
@@ -38,7 +38,7 @@ def _join_faults(history: History) -> None:
     for fault in history.faults if outside else ():
         if fault.source not in outside and fault.t is not None:
             insort(inner.setdefault((fault.source, fault.thread, fault.result), []), fault.t)
-    told = vmm.faults_told(history)
+    returned = vmm.faults_told(history)
     for fault in history.faults if inner else ():
         source = outside.get(fault.source or 0)
         times = inner.get((source.reference, fault.thread, fault.result)) if source is not None else None
@@ -49,36 +49,38 @@ def _join_faults(history: History) -> None:
         near = min(range(max(0, place - 1), min(place + 1, len(times))), key=lambda n: abs(times[n] - at))
         if abs(times[near] - at) <= SAME_RETURN:
             del times[near]
-            told.add(fault.seq)
-    if told:
-        history.faults = [fault for fault in history.faults if fault.seq not in told]
+            returned.add(fault.seq)
+    if returned:
+        history.faults = [fault for fault in history.faults if fault.seq not in returned]
 
 
 def _hear_vmms(history: History) -> None:
     """What VMMs say of conversions is one more witness of them."""
-    for claim, conversion, join, disagrees in vmm.heard(history):
-        if disagrees and (known := history.told(conversion)) is not None:
-            history.findings.append(_contradiction(history, claim, conversion, known))
-        history.witnesses.setdefault(conversion.id, []).append(Witness(claim.source, claim.line, claim.result, join))
-        if claim.own is not None:
-            history.joined.add(claim.own)
+    for report, conversion, join, disagrees in vmm.corroborations(history):
+        if disagrees and (known := history.result_of(conversion)) is not None:
+            history.findings.append(_contradiction(history, report, conversion, known))
+        history.witnesses.setdefault(conversion.id, []).append(
+            CorroboratingReport(report.source, report.line, report.result, join)
+        )
+        if report.own is not None:
+            history.joined.add(report.own)
     history.unexplained = [id for id in history.unexplained if id not in history.joined]
 
 
-def _contradiction(history: History, claim: vmm.Claim, conversion: Conversion, known: int) -> Finding:
+def _contradiction(history: History, report: vmm.VmmReport, conversion: Conversion, known: int) -> Finding:
     others = (witness for witness in history.witnesses.get(conversion.id, ()) if witness.result == known)
-    own = None if conversion.result is None else conversion.told_by or (conversion.source, conversion.last_line)
+    own = None if conversion.result is None else conversion.result_from or (conversion.source, conversion.last_line)
     source, line = own or next((other.source, other.line) for other in others)
-    said = errno_name(claim.result) if claim.result else "converted"
-    here, there = history.place(claim.source, claim.line), history.place(source, line)
+    said = errno_name(report.result) if report.result else "converted"
+    here, there = history.place(report.source, report.line), history.place(source, line)
     text = f"the VMM says {said} in {here}, the kernel returned {errno_name(known)} in {there}"
-    return Finding("WITNESSES-DISAGREE", claim.seq, text, conversion.space, conversion.start, conversion.end)
+    return Finding("WITNESSES-DISAGREE", report.seq, text, conversion.owner, conversion.start, conversion.end)
 
 
 def _miss_conversions(history: History) -> None:
     """What a trace should have shown, and has not, makes the answers about its guest incomplete."""
     labels = history.labels()
-    for conversion, trace, vm in unshown.unshown(history):
+    for conversion, trace, vm in missing_conversions.missing_conversions(history):
         here, name = history.place(conversion.source, conversion.last_line), labels.get(trace, "?")
         history.findings.append(
             Finding(
@@ -86,7 +88,7 @@ def _miss_conversions(history: History) -> None:
                 "this thread and says that it lost nothing", vm.id if vm is not None else None
             )
         )  # fmt: skip
-        history.unshown.append(
+        history.missing_conversions.append(
             f"{vm.name if vm is not None else name}: {here} has a conversion that {name} does not show: which pages it changed is not "
             "known; record again with larger buffers and without filters"
         )

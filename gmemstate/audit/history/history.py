@@ -10,10 +10,10 @@ from gmemstate.model.events import (
     DETAIL,
     KIND,
     LINE,
+    OWNER,
     RESULT,
     SEQ,
     SOURCE,
-    SPACE,
     VALUE,
     ConvertReturned,
     DmaFaulted,
@@ -56,7 +56,7 @@ REPORTS = frozenset(
 MARKS = frozenset(kind.code for kind in (PageLeaked, Poisoned, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed))
 
 
-class Witness(NamedTuple):
+class CorroboratingReport(NamedTuple):
     """What another source has said of the result of a conversion: 0 or an errno; None where it only shows that it was asked."""
 
     source: int | None
@@ -80,7 +80,7 @@ class History(Moment):
         self.requests: dict[int, Request] = {}
         self.faults: list[FaultExit] = []
         self.findings: list[Finding] = []
-        self.witnesses: dict[int, list[Witness]] = {}
+        self.witnesses: dict[int, list[CorroboratingReport]] = {}
         """what other sources have said of the results of conversions"""
         self.joined: set[int] = set()
         """what a VMM says of itself and a kernel's trace has shown as well: no conversions of their own"""
@@ -115,7 +115,7 @@ class History(Moment):
                     first[source] = t
             if row[KIND] in _KEPT:
                 self._keep_row(row)
-            if memory.ended or memory.testimonies or n % AT_ONCE == 0:
+            if memory.ended or memory.corroborations or n % AT_ONCE == 0:
                 self._collect()
 
     def _keep_row(self, row: EventRow) -> None:
@@ -129,7 +129,7 @@ class History(Moment):
             self.marks[row[SEQ]] = row
         elif kind == HostBooted.code:
             self.boots.append(row)
-        elif kind == TaskSignalled.code and row[SPACE] is not None and details(row[DETAIL]).get("cause") == "oom":
+        elif kind == TaskSignalled.code and row[OWNER] is not None and details(row[DETAIL]).get("cause") == "oom":
             self.kills.append(row)
 
     def _collect(self) -> None:
@@ -140,25 +140,25 @@ class History(Moment):
             self.requests[request_id] = memory.requests[request_id]
         self.faults += memory.faults
         self.findings += memory.findings
-        for conversion_id, row in memory.testimonies:
+        for conversion_id, row in memory.corroborations:
             self._testify(conversion_id, row)
-        memory.forget_news()
+        memory.clear_pending()
 
     def _testify(self, conversion_id: int, row: EventRow) -> None:
         """Another source has said something of a conversion that had ended."""
         conversion, result = self.conversions.get(conversion_id), row[RESULT]
         if conversion is None or row[KIND] != ConvertReturned.code or result is None:
             return
-        known = self.told(conversion)
-        self.witnesses.setdefault(conversion_id, []).append(Witness(row[SOURCE], row[LINE], result))
+        known = self.result_of(conversion)
+        self.witnesses.setdefault(conversion_id, []).append(CorroboratingReport(row[SOURCE], row[LINE], result))
         if known is not None and known != result:
             here, there = self.place(conversion.source, conversion.last_line), self.place(row[SOURCE], row[LINE])
             text = f"the conversion returned {errno_name(known)} in {here}, {errno_name(result)} in {there}"
             self.findings.append(
-                Finding("WITNESSES-DISAGREE", row[SEQ], text, conversion.space, conversion.start, conversion.end)
+                Finding("WITNESSES-DISAGREE", row[SEQ], text, conversion.owner, conversion.start, conversion.end)
             )
 
-    def told(self, conversion: Conversion) -> int | None:
+    def result_of(self, conversion: Conversion) -> int | None:
         """The result of a conversion (0 or an errno), from whoever has seen it; None if nobody has, or if they disagree."""
         if conversion.result is not None:
             return conversion.result
@@ -170,7 +170,7 @@ class History(Moment):
             insort(self.unexplained, conversion.id)
         self.conversions[conversion.id] = conversion
         if not conversion.in_vm and conversion.start is not None and conversion.end is not None:
-            self.places[conversion.id] = self._gfns(conversion.space, conversion.start, conversion.end)
+            self.places[conversion.id] = self._gfns(conversion.owner, conversion.start, conversion.end)
 
     def _gfns(self, gmem: int | None, start: int, end: int) -> tuple[int, int] | None:
         """The gfns behind indices of a guest_memfd, if one slot holds them all and no other holds any."""
@@ -208,7 +208,7 @@ def _remarkable(row: EventRow) -> bool:
         return row[VALUE] == KVM_EXIT_INTERNAL_ERROR
     if row[KIND] == FaultServed.code:
         return row[DETAIL] is not None and '"replaced"' in row[DETAIL]
-    return row[KIND] in _CALLS_OF_VMMS and row[SPACE] is None and bool(row[RESULT])
+    return row[KIND] in _CALLS_OF_VMMS and row[OWNER] is None and bool(row[RESULT])
 
 
 KVM_EXIT_INTERNAL_ERROR = 17

@@ -15,7 +15,7 @@ NEAR = 1_000_000_000
 """How near (ns) to a call another one of its thread may be the same, that nobody has taken for it."""
 
 
-class Unshown(NamedTuple):
+class MissingConversion(NamedTuple):
     """A conversion that only its call has shown, with the trace that should have, and the guest if there is but one."""
 
     conversion: Conversion
@@ -23,7 +23,7 @@ class Unshown(NamedTuple):
     vm: Vm | None
 
 
-def unshown(history: History) -> list[Unshown]:
+def missing_conversions(history: History) -> list[MissingConversion]:
     """The conversions that succeeded without a trace, in order. Those of calls are in question only where clocks are compared."""
     sources = history.memory.sources
     outside = [one for one in sources.values() if one.reference is not None and one.alone and not (one.gaps or one.late)]
@@ -38,7 +38,7 @@ def unshown(history: History) -> list[Unshown]:
             if one.source == source.id and one.result == 0 and one.entered and one.thread in shown:
                 guests = guests_of[one.thread]
                 if guests and _should_be_shown(history, one, source, trace, shown[one.thread], guests):
-                    found.append(Unshown(one, trace.id, guests[0] if len(guests) == 1 else None))
+                    found.append(MissingConversion(one, trace.id, guests[0] if len(guests) == 1 else None))
     return sorted(found, key=lambda one: one.conversion.id)
 
 
@@ -53,31 +53,31 @@ def _by_thread(history: History, trace: int) -> dict[int | None, list[Conversion
 
 def _guests(history: History, trace: int, thread: int | None, shown: list[Conversion]) -> list[Vm]:
     """The guests that a trace has shown a thread to work for."""
-    owners = {history.memory.owner(space) for space in {one.space for one in shown}}
-    return [vm for vm in history.memory.vms.values() if vm.source == trace and (vm.id in owners or vm.thread == thread)]
+    guest_ids = {history.memory.guest_id(owner) for owner in {one.owner for one in shown}}
+    return [vm for vm in history.memory.vms.values() if vm.source == trace and (vm.id in guest_ids or vm.thread == thread)]
 
 
 def _should_be_shown(
     history: History, one: Conversion, source: Source, trace: Source, shown: list[Conversion], guests: list[Vm]
 ) -> bool:
     """Whether a trace was running all the while, shows such calls of the thread, and has none that may be this one."""
-    if one.met is None or one.returned is None:
+    if one.first_observed is None or one.returned is None:
         return False
-    begin, end = one.met - source.ahead, one.returned - source.ahead
+    begin, end = one.first_observed - source.ahead, one.returned - source.ahead
     if not history.first_times[trace.id] + CLOCKS <= begin <= end <= history.last_times[trace.id] - CLOCKS:
         return False
-    alike = [other for other in shown if other.through is one.through and other.met is not None]
+    alike = [other for other in shown if other.through is one.through and other.first_observed is not None]
     proven = [other for other in alike if _as_a_call(history, other)]
-    if not proven or not (all(vm.made for vm in guests) or any((other.met or 0) < begin for other in proven)):
+    if not proven or not (all(vm.made for vm in guests) or any((other.first_observed or 0) < begin for other in proven)):
         return False
     return not any(
-        begin - NEAR <= (other.met or 0) <= end + NEAR and not _seen_by(history, other, source.id) for other in alike
+        begin - NEAR <= (other.first_observed or 0) <= end + NEAR and not _seen_by(history, other, source.id) for other in alike
     )
 
 
 def _as_a_call(history: History, other: Conversion) -> bool:
     """Whether a trace has shown a conversion by what every successful one has, not by a step that it need not have."""
-    if other.entered or (other.result is not None and other.told_by is None):
+    if other.entered or (other.result is not None and other.result_from is None):
         return True
     return other.through is Through.VM_IOCTL and Capability.ATTEMPTED in history.memory.shows(other)
 
@@ -85,4 +85,4 @@ def _as_a_call(history: History, other: Conversion) -> bool:
 def _seen_by(history: History, other: Conversion, source: int) -> bool:
     """Whether a source has seen the call of a conversion that another one has shown."""
     heard = {witness.source for witness in history.witnesses.get(other.id, ())}
-    return source in heard or (other.told_by is not None and other.told_by[0] == source)
+    return source in heard or (other.result_from is not None and other.result_from[0] == source)

@@ -66,7 +66,7 @@ class Moment:
         self.memory = memory
         self.last = last
         self.sources: dict[int, SourceFacts] = {}
-        self.unshown: list[str] = []
+        self.missing_conversions: list[str] = []
         """what a trace should have shown and has not; only a history finds it"""
 
     def fold(self, rows: Iterable[EventRow]) -> Self:
@@ -74,7 +74,7 @@ class Moment:
         memory, rest = self.memory, iter(rows)
         while some := list(islice(rest, AT_ONCE)):
             memory.fold(some)
-            memory.forget_news()
+            memory.clear_pending()
             for row in some:
                 if row[KIND] in ABOUT_SOURCES:
                     self.learn(row)
@@ -105,7 +105,7 @@ class Moment:
         """
         labels = self.labels()
         reasons = [f"{labels[source.id]}{reason}" for source in self.sources.values() for reason in self._missing(source)]
-        reasons += self.unshown
+        reasons += self.missing_conversions
         late = [vm for vm in self.memory.vms.values() if not vm.made]
         reasons += [f"{vm.name}: the record begins after its beginning; what was converted before is not known" for vm in late]
         if not self.memory.seq and self.last is None:

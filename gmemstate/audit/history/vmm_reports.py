@@ -26,7 +26,7 @@ TO = {"discarded": PRIVATE, "populated": SHARED, PRIVATE: PRIVATE, SHARED: SHARE
 """Which kind a VMM's word for the new state of its memory means."""
 
 
-class Claim(NamedTuple):
+class VmmReport(NamedTuple):
     """What a VMM says of one conversion of gfns."""
 
     source: int | None
@@ -48,29 +48,29 @@ class Claim(NamedTuple):
         return self.start, self.npages, self.to
 
 
-class Heard(NamedTuple):
+class Corroboration(NamedTuple):
     """A claim with the conversion that it is about, and by what they are joined."""
 
-    claim: Claim
+    report: VmmReport
     conversion: Conversion
     join: str
     disagrees: bool
 
 
-def heard(history: History) -> list[Heard]:
+def corroborations(history: History) -> list[Corroboration]:
     """The claims of VMMs that are about one conversion of a kernel's trace and can be about no other one."""
     claims = _claims(history)
-    wanted = {claim.asks for claim in claims}
+    wanted = {report.asks for report in claims}
     shown: dict[tuple[int | None, int | None, str | None], list[Conversion]] = defaultdict(list)
     for one in history.conversions.values() if wanted else ():
         asks = (one.start, one.npages, one.target)
         if asks in wanted and one.in_vm and arguments_known(one) and not of_vmm(one):
             shown[asks].append(one)
-    found: dict[tuple[int, int | None], list[Heard]] = defaultdict(list)
-    for claim in claims:
-        fitting = _fitting(history, claim, shown[claim.asks])
+    found: dict[tuple[int, int | None], list[Corroboration]] = defaultdict(list)
+    for report in claims:
+        fitting = _fitting(history, report, shown[report.asks])
         if len(fitting) == 1:
-            found[fitting[0].id, claim.source].append(_joined(history, claim, fitting[0]))
+            found[fitting[0].id, report.source].append(_joined(history, report, fitting[0]))
     alone = [several[0] for several in found.values() if len(several) == 1]
     return [one for one in alone if one.join != "guess" or not one.disagrees]
 
@@ -103,22 +103,22 @@ def of_vmm(conversion: Conversion) -> bool:
     )
 
 
-def _joined(history: History, claim: Claim, conversion: Conversion) -> Heard:
-    known, t = history.told(conversion), _time(history, claim, conversion, conversion.met)
-    disagrees = claim.result is not None and claim.result != known
+def _joined(history: History, report: VmmReport, conversion: Conversion) -> Corroboration:
+    known, t = history.result_of(conversion), _time(history, report, conversion, conversion.first_observed)
+    disagrees = report.result is not None and report.result != known
     sure = _shows_all(history, conversion.source, t)
     join = "time" if t is not None and (sure or not disagrees) else "gfn" if sure else "guess"
-    return Heard(claim, conversion, join, disagrees)
+    return Corroboration(report, conversion, join, disagrees)
 
 
-def _fitting(history: History, claim: Claim, shown: list[Conversion]) -> list[Conversion]:
+def _fitting(history: History, report: VmmReport, shown: list[Conversion]) -> list[Conversion]:
     """The conversions that a claim may be about. A thread that both name decides among them, as far as times allow."""
-    found = [one for one in shown if _may_be(claim, one, _time(history, claim, one, one.met))]
-    same = [one for one in found if one.thread == claim.thread is not None]
+    found = [one for one in shown if _may_be(report, one, _time(history, report, one, one.first_observed))]
+    same = [one for one in found if one.thread == report.thread is not None]
     return same or found
 
 
-def _time(history: History, said: Claim | FaultExit, shown: Conversion | FaultExit, at: int | None) -> int | None:
+def _time(history: History, said: VmmReport | FaultExit, shown: Conversion | FaultExit, at: int | None) -> int | None:
     """The time of what a VMM says on the clock of what a trace has shown ``at`` a time; None where the two cannot be compared."""
     source = history.memory.sources.get(said.source or 0)
     if said.t is None or source is None or at is None:
@@ -128,14 +128,14 @@ def _time(history: History, said: Claim | FaultExit, shown: Conversion | FaultEx
     return said.t - source.ahead if source.reference == shown.source is not None else None
 
 
-def _may_be(claim: Claim, conversion: Conversion, t: int | None) -> bool:
+def _may_be(report: VmmReport, conversion: Conversion, t: int | None) -> bool:
     """Whether a wish stands right before a conversion, or what a VMM says of the end right behind it, if the time is known."""
-    if t is None or conversion.met is None:
+    if t is None or conversion.first_observed is None:
         return True
-    if claim.result is None:
-        return conversion.met - PRINTED <= t <= conversion.met + CLOCKS
+    if report.result is None:
+        return conversion.first_observed - PRINTED <= t <= conversion.first_observed + CLOCKS
     if conversion.returned is None:
-        return conversion.met - CLOCKS <= t
+        return conversion.first_observed - CLOCKS <= t
     return conversion.returned - CLOCKS <= t <= conversion.returned + PRINTED
 
 
@@ -163,7 +163,7 @@ def _is_over(history: History, vm: Vm) -> bool:
 # --- what a VMM says -----------------------------------------------------------------------------------------------------
 
 
-def _claims(history: History) -> list[Claim]:
+def _claims(history: History) -> list[VmmReport]:
     """Everything that VMMs say of conversions with their range, in the order of the record."""
     said: list[tuple[int, Conversion | EventRow | int]] = [
         (row[SEQ], row) for row in history.reports if row[KIND] == VmmSaid.code
@@ -181,18 +181,18 @@ def _claims(history: History) -> list[Claim]:
             logs[one.source].refused(one)
         else:
             logs[one[SOURCE]].says(one, details(one[DETAIL]))
-    return sorted((claim for log in logs.values() for claim in log.all()), key=lambda claim: claim.seq)
+    return sorted((report for log in logs.values() for report in log.all()), key=lambda report: report.seq)
 
 
 class _Log:
     """The log of one VMM."""
 
     def __init__(self) -> None:
-        self.claims: list[Claim] = []
-        self.wishes: deque[Claim] = deque(maxlen=WAITING)
+        self.claims: list[VmmReport] = []
+        self.wishes: deque[VmmReport] = deque(maxlen=WAITING)
         """those of which it is not known what became of them"""
 
-    def all(self) -> Iterator[Claim]:
+    def all(self) -> Iterator[VmmReport]:
         """What is said of results, and the wishes that are left."""
         yield from self.claims
         yield from self.wishes
@@ -202,10 +202,10 @@ class _Log:
         start, npages, to = conversion.start, conversion.npages, conversion.target
         if start is None or npages is None or to is None:
             return
-        place = (conversion.source, conversion.first_line, conversion.id, conversion.met, conversion.thread)
-        claim = Claim(*place, start, npages, to, conversion.result, conversion.id)
-        self._answered(claim)
-        self.claims.append(claim)
+        place = (conversion.source, conversion.first_line, conversion.id, conversion.first_observed, conversion.thread)
+        report = VmmReport(*place, start, npages, to, conversion.result, conversion.id)
+        self._answered(report)
+        self.claims.append(report)
 
     def says(self, row: EventRow, said: Mapping[str, Any]) -> None:
         """A VMM is asked for a conversion, refuses one itself, or does what follows one that has succeeded."""
@@ -216,20 +216,20 @@ class _Log:
         if code == "ram block state change":
             self._goes_on(place, int(said["size"], 16) >> PAGE_SHIFT, to)
         elif "gfn" in said and said.get("pages"):
-            claim = Claim(*place, int(said["gfn"], 16), said["pages"], to, None)
+            report = VmmReport(*place, int(said["gfn"], 16), said["pages"], to, None)
             if code == "convert wish":
-                for old in [old for old in self.wishes if old.thread == claim.thread is not None]:
+                for old in [old for old in self.wishes if old.thread == report.thread is not None]:
                     self.wishes.remove(old)  # its thread has done with it
-                self.wishes.append(claim)
+                self.wishes.append(report)
             elif code == "convert refused":
-                self._answered(claim)
+                self._answered(report)
             elif code == "listener refused":  # it is told only what the kernel has done
-                self._answered(claim)
-                self.claims.append(claim._replace(result=0))
+                self._answered(report)
+                self.claims.append(report._replace(result=0))
 
-    def _answered(self, claim: Claim) -> None:
+    def _answered(self, report: VmmReport) -> None:
         """What becomes of a wish is known."""
-        for wish in [wish for wish in self.wishes if wish.asks == claim.asks]:
+        for wish in [wish for wish in self.wishes if wish.asks == report.asks]:
             self.wishes.remove(wish)
 
     def _goes_on(self, place: tuple[int | None, int | None, int, int | None, int | None], npages: int, to: str) -> None:
@@ -243,4 +243,4 @@ class _Log:
         for wish in fitting:
             self.wishes.remove(wish)
         if len(fitting) == 1:
-            self.claims.append(Claim(*place, *fitting[0].asks, 0))
+            self.claims.append(VmmReport(*place, *fitting[0].asks, 0))

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, before, behind
+from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, before, behind
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
     NPAGES,
+    OWNER,
     RESULT,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     AttrsCompared,
@@ -41,40 +41,40 @@ def _asked(conversion: Conversion) -> Pages | None:
     return conversion.start, conversion.end
 
 
-def _about(conversion: Conversion, text: str) -> Wrong:
-    return Wrong(text, conversion.space, conversion.start, conversion.end)
+def _about(conversion: Conversion, text: str) -> Violation:
+    return Violation(text, conversion.owner, conversion.start, conversion.end)
 
 
 # --- all or nothing -------------------------------------------------------------------------------------------------
 
 
 @before("INV-01", ConvertReturned)
-def all_or_nothing(at: Moment) -> Looks:
+def all_or_nothing(at: Moment) -> Evaluations:
     conversion = at.conversion
     if conversion is None or conversion.in_vm:
         return
     if at.row[RESULT]:
         left = _not_undone(at)
         for start, end in left:
-            yield Wrong("told an errno, the new attribute stays", conversion.space, start, end)
+            yield Violation("told an errno, the new attribute stays", conversion.owner, start, end)
         if not left and at.shows(Capability.STORED):
-            yield FINE
+            yield OK
     elif at.complete or (conversion.stored and at.shows(Capability.STORED)):
         yield from _all_new(at, conversion)
 
 
 @before("INV-02", ConvertReturned)
-def all_or_nothing_in_a_vm(at: Moment) -> Looks:
+def all_or_nothing_in_a_vm(at: Moment) -> Evaluations:
     """Mainline reserves before it touches anything, and cannot fail behind that: it never undoes."""
     conversion = at.conversion
     if conversion is None or not conversion.in_vm:
         return
     if at.row[RESULT] and at.steps.stored:
-        yield Wrong("told an errno, the new attribute stays", conversion.space, *at.steps.stored[0])
+        yield Violation("told an errno, the new attribute stays", conversion.owner, *at.steps.stored[0])
     elif at.row[RESULT] == ENOMEM and at.steps.zaps:
         yield _about(conversion, "told ENOMEM, users were unmapped")
     elif at.complete and at.row[RESULT]:
-        yield FINE
+        yield OK
     elif at.complete:
         yield from _all_new(at, conversion)
 
@@ -89,37 +89,37 @@ def _not_undone(at: Moment) -> list[Pages]:
     return [(start, end) for start, end, left in new if left]
 
 
-def _all_new(at: Moment, conversion: Conversion) -> Looks:
+def _all_new(at: Moment, conversion: Conversion) -> Evaluations:
     """At the return each page has been written, or had the target before."""
     asked, target = _asked(conversion), conversion.target
-    if asked is None or target is None or conversion.space is None:
+    if asked is None or target is None or conversion.owner is None:
         return
     other = SHARED if target == PRIVATE else PRIVATE
     old = (other, f"zapping({other}>{target})", f"checked({other}>{target})")
-    wrong = [run for run in at.runs(conversion.space, asked) if run.state in old]
+    wrong = [run for run in at.runs(conversion.owner, asked) if run.state in old]
     for run in wrong:
-        yield Wrong("told 0, the old attribute stays", conversion.space, run.start, run.end)
+        yield Violation("told 0, the old attribute stays", conversion.owner, run.start, run.end)
     if not wrong:
-        yield FINE
+        yield OK
 
 
 @before("INV-02", AttrsCompared)
-def compared_as_known_in_a_vm(at: Moment) -> Looks:
-    if at.space in at.memory.vms:
+def compared_as_known_in_a_vm(at: Moment) -> Evaluations:
+    if at.owner in at.memory.vms:
         yield from _compared_as_known(at)
 
 
 @before("INV-01", AttrsCompared)
-def compared_as_known(at: Moment) -> Looks:
-    if at.space in at.memory.gmems:
+def compared_as_known(at: Moment) -> Evaluations:
+    if at.owner in at.memory.gmems:
         yield from _compared_as_known(at)
 
 
-def _compared_as_known(at: Moment) -> Looks:
+def _compared_as_known(at: Moment) -> Evaluations:
     """What the kernel compares under its lock is what earlier conversions have left."""
     kind = KIND_OF.get(at.row[VALUE])
     runs = at.runs()
-    if kind is None or at.row[CONVERSION] is None or not runs or not at.quiet(at.space):
+    if kind is None or at.row[CONVERSION] is None or not runs or not at.quiet(at.owner):
         return
     if any(run.state not in SETTLED[1:] for run in runs):
         return
@@ -127,27 +127,27 @@ def _compared_as_known(at: Moment) -> Looks:
     equal = bool(at.row[RESULT])
     if equal and other is not None:
         text = f"event attrs_compared (all are {kind}) not expected in the state {other.state}"
-        yield Wrong(text, at.space, other.start, other.end)
+        yield Violation(text, at.owner, other.start, other.end)
     elif not equal and other is None and kind == PRIVATE:
-        yield Wrong("event attrs_compared (not all are private) not expected in the state private", at.space, *at.pages)
+        yield Violation("event attrs_compared (not all are private) not expected in the state private", at.owner, *at.pages)
     elif equal or other is not None:
-        yield FINE
+        yield OK
     # Shared pages that compare as different are no proof: a reservation that failed leaves entries without a value.
 
 
 @behind("INV-40", ConvertReturned)
-def all_work_was_done(at: Moment) -> Looks:
+def all_work_was_done(at: Moment) -> Evaluations:
     conversion = at.conversion
     if conversion is None or conversion.items is None or at.row[RESULT]:
         return
-    yield _about(conversion, "told 0, part of the work was never listed") if conversion.state == "committed_short" else FINE
+    yield _about(conversion, "told 0, part of the work was never listed") if conversion.state == "committed_short" else OK
 
 
 # --- the words of a refusal -----------------------------------------------------------------------------------------
 
 
 @before("INV-15", ConvertReturned)
-def eagain_names_a_page_of_the_request(at: Moment) -> Looks:
+def eagain_names_a_page_of_the_request(at: Moment) -> Evaluations:
     conversion = at.conversion
     if conversion is None or conversion.in_vm or at.row[RESULT] != EAGAIN:
         return
@@ -157,18 +157,18 @@ def eagain_names_a_page_of_the_request(at: Moment) -> Looks:
     if asked is None or offset is None:
         return
     page = unsigned(offset) >> PAGE_SHIFT
-    gmem = at.memory.gmems.get(conversion.space or 0)
+    gmem = at.memory.gmems.get(conversion.owner or 0)
     huge = conversion.through is Through.GMEM_CONVERT and gmem is not None and gmem.orders.get(page)
     if offset % PAGE_SIZE:
         yield _about(conversion, f"error_offset {unsigned(offset):#x} is no page")
     elif not asked[0] <= page < asked[1] and not huge:  # RFC v2 names the head of a folio, which may lie before
         yield _about(conversion, f"error_offset {unsigned(offset):#x} is no page of the request")
     else:
-        yield FINE
+        yield OK
 
 
 @before("INV-17", ConvertReturned)
-def enomem_touches_nothing(at: Moment) -> Looks:
+def enomem_touches_nothing(at: Moment) -> Evaluations:
     conversion = at.conversion
     if conversion is None or conversion.through is not Through.GMEM_IOCTL or at.row[RESULT] != ENOMEM:
         return
@@ -178,11 +178,11 @@ def enomem_touches_nothing(at: Moment) -> Looks:
     elif offset is not None and conversion.start is not None and unsigned(offset) != conversion.start << PAGE_SHIFT:
         yield _about(conversion, f"ENOMEM, and error_offset is {unsigned(offset):#x}")
     elif offset is not None or at.shows(Capability.HOST_UNMAP):
-        yield FINE
+        yield OK
 
 
 @before("INV-18", ConvertReturned)
-def eagain_costs_processors_only(at: Moment) -> Looks:
+def eagain_costs_processors_only(at: Moment) -> Evaluations:
     conversion = at.conversion
     if conversion is None or conversion.in_vm or at.row[RESULT] != EAGAIN:
         return
@@ -194,13 +194,13 @@ def eagain_costs_processors_only(at: Moment) -> Looks:
     elif lost is not None:
         start, npages = lost[START] or 0, lost[NPAGES]
         end = END if npages is None else start + npages
-        yield Wrong("EAGAIN, and an IOMMU has lost its mapping: no device can fault it in again", lost[SPACE], start, end)
+        yield Violation("EAGAIN, and an IOMMU has lost its mapping: no device can fault it in again", lost[OWNER], start, end)
     elif at.shows(Capability.STORED):
-        yield FINE
+        yield OK
 
 
 @before("INV-41", ConvertReturned)
-def error_offset_is_written_if_it_counts(at: Moment) -> Looks:
+def error_offset_is_written_if_it_counts(at: Moment) -> Evaluations:
     """A trace shows the field as it is, written or not; there only what stands with EAGAIN and ENOMEM is on record."""
     conversion = at.conversion
     if conversion is None or conversion.through is not Through.GMEM_IOCTL:
@@ -211,7 +211,7 @@ def error_offset_is_written_if_it_counts(at: Moment) -> Looks:
     elif due and not written and at.complete:
         yield _about(conversion, f"error_offset was not written, and the result is {at.row[RESULT]}")
     elif written or at.complete:
-        yield FINE
+        yield OK
 
 
 # --- asking again ---------------------------------------------------------------------------------------------------
@@ -226,53 +226,53 @@ class _Misled:
 
 
 @before("INV-16", ConvertReturned)
-def rubbish_is_returned(at: Moment) -> Looks:
+def rubbish_is_returned(at: Moment) -> Evaluations:
     conversion, offset = at.conversion, at.row[VALUE]
     if conversion is not None and conversion.through is Through.GMEM_CONVERT and conversion.thread is not None:
         ends = at.note(_Misled).ends
         ends.pop((conversion.source, conversion.thread), None)
         page = None if offset is None else unsigned(offset) >> PAGE_SHIFT
         if at.row[RESULT] not in (0, EAGAIN, None) and page and conversion.end is not None and page != conversion.start:
-            ends[conversion.source, conversion.thread] = conversion.space, page, conversion.end
+            ends[conversion.source, conversion.thread] = conversion.owner, page, conversion.end
     return ()
 
 
 @before("INV-16", ConvertAsked)
-def nobody_goes_on_from_rubbish(at: Moment) -> Looks:
+def nobody_goes_on_from_rubbish(at: Moment) -> Evaluations:
     misled = at.note(_Misled).ends.pop((at.row[SOURCE], at.row[ACTOR] or 0), None)
-    if misled is None or misled[0] != at.row[SPACE] or at.row[START] is None:
+    if misled is None or misled[0] != at.row[OWNER] or at.row[START] is None:
         return
     goes_on = (at.row[START], at.pages[1]) == misled[1:]
-    yield Wrong("goes on from an error_offset that means nothing", at.row[SPACE], *at.pages) if goes_on else FINE
+    yield Violation("goes on from an error_offset that means nothing", at.row[OWNER], *at.pages) if goes_on else OK
 
 
 @dataclass
 class _Pinned:
-    """The page of each space for which a conversion was last refused, if a pin holds it, until somebody lets go."""
+    """The page of each attribute owner for which a conversion was last refused, if a pin holds it, until somebody lets go."""
 
     pages: dict[int, int] = field(default_factory=dict)
 
 
 @before("INV-35", UsersChecked)
-def a_pin_is_in_the_way(at: Moment) -> Looks:
+def a_pin_is_in_the_way(at: Moment) -> Evaluations:
     beyond = (at.row[VALUE] or 0) - (at.row[ACTOR] or 0)
     if at.row[RESULT] and at.row[START] is not None and at.row[NPAGES] == 1 and beyond >= LONG_TERM:
-        at.note(_Pinned).pages[at.space] = at.row[START]
+        at.note(_Pinned).pages[at.owner] = at.row[START]
     return ()
 
 
 @before("INV-35", Unpinned, DmaUnmapped, Punched, PageFreed)
-def somebody_lets_go(at: Moment) -> Looks:
-    at.note(_Pinned).pages.pop(at.space, None)
+def somebody_lets_go(at: Moment) -> Evaluations:
+    at.note(_Pinned).pages.pop(at.owner, None)
     return ()
 
 
 @before("INV-35", ConvertAsked)
-def asked_again(at: Moment) -> Looks:
+def asked_again(at: Moment) -> Evaluations:
     """Only what is asked behind a refusal is asked again."""
-    space = at.space
-    if space in (pages := at.note(_Pinned).pages) and at.row[CONVERSION] is not None:
-        at.note(_Again).pages[at.row[CONVERSION]] = pages[space]
+    owner = at.owner
+    if owner in (pages := at.note(_Pinned).pages) and at.row[CONVERSION] is not None:
+        at.note(_Again).pages[at.row[CONVERSION]] = pages[owner]
     return ()
 
 
@@ -284,16 +284,16 @@ class _Again:
 
 
 @before("INV-35", ConvertReturned)
-def refused_again(at: Moment) -> Looks:
+def refused_again(at: Moment) -> Evaluations:
     conversion = at.conversion
     page = at.note(_Again).pages.pop(at.row[CONVERSION] or 0, None)
-    if conversion is None or page is None or conversion.target != PRIVATE or conversion.space not in at.note(_Pinned).pages:
+    if conversion is None or page is None or conversion.target != PRIVATE or conversion.owner not in at.note(_Pinned).pages:
         return
     if _asked(conversion) is None or not conversion.start <= page < conversion.end:  # type: ignore[operator]
         return
     offset = at.row[VALUE]
     if not at.row[RESULT]:
-        yield Wrong("told 0, and the pin that was in the way is still there", conversion.space, page, page + 1)
+        yield Violation("told 0, and the pin that was in the way is still there", conversion.owner, page, page + 1)
     elif at.row[RESULT] == EAGAIN and offset is not None:
         higher = unsigned(offset) >> PAGE_SHIFT > page
-        yield Wrong("EAGAIN names a higher page than before", conversion.space, page, page + 1) if higher else FINE
+        yield Violation("EAGAIN names a higher page than before", conversion.owner, page, page + 1) if higher else OK

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, before, behind
+from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, before, behind
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import (
     ACTOR,
@@ -49,36 +49,36 @@ class _Gone:
 
 
 @behind("INV-24", VmBugged, VmDead)
-def a_vm_is_marked(at: Moment) -> Looks:
-    if at.space in at.memory.vms:
-        at.note(_Gone).since.setdefault(at.space, at.row[SEQ])
+def a_vm_is_marked(at: Moment) -> Evaluations:
+    if at.owner in at.memory.vms:
+        at.note(_Gone).since.setdefault(at.owner, at.row[SEQ])
     return ()
 
 
 @before("INV-24", ConvertReturned)
-def its_ioctls_answer_eio(at: Moment) -> Looks:
+def its_ioctls_answer_eio(at: Moment) -> Evaluations:
     conversion = at.conversion
-    since = at.note(_Gone).since.get(at.memory.owner(conversion.space) or 0) if conversion is not None else None
+    since = at.note(_Gone).since.get(at.memory.guest_id(conversion.owner) or 0) if conversion is not None else None
     if conversion is None or since is None or conversion.id < since or not conversion.entered:
         return
-    where, told = (conversion.space, conversion.start, conversion.end), at.row[RESULT] or 0
+    where, returned = (conversion.owner, conversion.start, conversion.end), at.row[RESULT] or 0
     if conversion.in_vm:
-        yield FINE if told == EIO else Wrong(f"an ioctl of a VM that is gone answers {told}", *where)
+        yield OK if returned == EIO else Violation(f"an ioctl of a VM that is gone answers {returned}", *where)
     else:
-        yield FINE if told != EIO else Wrong("a conversion of a guest_memfd answers EIO", *where)
+        yield OK if returned != EIO else Violation("a conversion of a guest_memfd answers EIO", *where)
 
 
 @before("INV-24", SlotSet)
-def its_memslots_stay(at: Moment) -> Looks:
-    if at.space in at.note(_Gone).since and at.complete:  # in a trace its entry may have been earlier
-        told = at.row[RESULT] or 0
-        yield FINE if told == EIO else Wrong(f"a memslot of a VM that is gone is set: {told}", at.space, *at.pages)
+def its_memslots_stay(at: Moment) -> Evaluations:
+    if at.owner in at.note(_Gone).since and at.complete:  # in a trace its entry may have been earlier
+        returned = at.row[RESULT] or 0
+        yield OK if returned == EIO else Violation(f"a memslot of a VM that is gone is set: {returned}", at.owner, *at.pages)
 
 
 @before("INV-24", Punched)
-def its_files_work(at: Moment) -> Looks:
-    if at.memory.owner(at.space) in at.note(_Gone).since:
-        yield FINE if at.row[RESULT] != EIO else Wrong("fallocate of a guest_memfd answers EIO", at.space, *at.pages)
+def its_files_work(at: Moment) -> Evaluations:
+    if at.memory.guest_id(at.owner) in at.note(_Gone).since:
+        yield OK if at.row[RESULT] != EIO else Violation("fallocate of a guest_memfd answers EIO", at.owner, *at.pages)
 
 
 # --- memslots -------------------------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ class _Taken:
 
 
 @before("INV-29", SlotSet)
-def memslots_are_apart(at: Moment) -> Looks:
-    vm, slot = at.memory.vms.get(at.space), at.row[ACTOR]
+def memslots_are_apart(at: Moment) -> Evaluations:
+    vm, slot = at.memory.vms.get(at.owner), at.row[ACTOR]
     if vm is None or slot is None or at.row[RESULT] or at.row[START] is None:
         return
     taken = at.note(_Taken)
@@ -112,7 +112,7 @@ def memslots_are_apart(at: Moment) -> Looks:
         _unbind(taken, vm, old.gmem, old.index, old.npages)
     if at.row[NPAGES]:
         twice = taken.take(taken.gfns, key, at.pages)
-        yield FINE if twice is None else Wrong("gfns are in two memslots", vm.id, *twice)
+        yield OK if twice is None else Violation("gfns are in two memslots", vm.id, *twice)
 
 
 def _unbind(taken: _Taken, vm: Vm, gmem: int | None, index: int | None, npages: int) -> None:
@@ -121,8 +121,8 @@ def _unbind(taken: _Taken, vm: Vm, gmem: int | None, index: int | None, npages: 
 
 
 @before("INV-29", GmemBound)
-def bindings_are_apart(at: Moment) -> Looks:
-    vm, gmem, index, npages = at.memory.vms.get(at.space), at.row[ACTOR], at.row[VALUE], at.row[NPAGES]
+def bindings_are_apart(at: Moment) -> Evaluations:
+    vm, gmem, index, npages = at.memory.vms.get(at.owner), at.row[ACTOR], at.row[VALUE], at.row[NPAGES]
     if vm is None or gmem is None or index is None or not npages or at.row[RESULT]:
         return
     taken = at.note(_Taken)
@@ -130,12 +130,12 @@ def bindings_are_apart(at: Moment) -> Looks:
         if (slot.start, slot.npages) == (at.row[START], npages):
             _unbind(taken, vm, slot.gmem, slot.index, npages)  # it says the same once more
     twice = taken.take(taken.pages, (vm.id, gmem), (index, index + npages))
-    yield FINE if twice is None else Wrong("pages of a guest_memfd are in two bindings", gmem, *twice)
+    yield OK if twice is None else Violation("pages of a guest_memfd are in two bindings", gmem, *twice)
 
 
 @before("INV-29", GmemUnbound)
-def a_binding_ends(at: Moment) -> Looks:
-    vm = at.memory.vms.get(at.space)
+def a_binding_ends(at: Moment) -> Evaluations:
+    vm = at.memory.vms.get(at.owner)
     for slot in vm.slots.values() if vm is not None else ():
         if vm is not None and (slot.start, slot.npages) == (at.row[START], at.row[NPAGES]):
             _unbind(at.note(_Taken), vm, slot.gmem, slot.index, slot.npages)
@@ -143,15 +143,15 @@ def a_binding_ends(at: Moment) -> Looks:
 
 
 @before("INV-29", VmDestroyed)
-def all_bindings_end(at: Moment) -> Looks:
+def all_bindings_end(at: Moment) -> Evaluations:
     taken = at.note(_Taken)
-    taken.gfns = {key: pages for key, pages in taken.gfns.items() if key[0] != at.space}
-    taken.pages = {key: pages for key, pages in taken.pages.items() if key[0] != at.space}
+    taken.gfns = {key: pages for key, pages in taken.gfns.items() if key[0] != at.owner}
+    taken.pages = {key: pages for key, pages in taken.pages.items() if key[0] != at.owner}
     return ()
 
 
 @before("INV-29", Gap)
-def a_change_of_memslots_may_be_lost(at: Moment) -> Looks:
+def a_change_of_memslots_may_be_lost(at: Moment) -> Evaluations:
     at.note(_Taken).gfns.clear()
     at.note(_Taken).pages.clear()
     return ()
@@ -167,36 +167,36 @@ def _request(at: Moment) -> Request | None:
 
 
 @before("INV-32", GuestAnswered)
-def map_gpa_goes_on_in_the_request(at: Moment) -> Looks:
+def map_gpa_goes_on_in_the_request(at: Moment) -> Evaluations:
     request, at_gpa = _request(at), at.row[VALUE]
     if request is None or request.path is not RequestPath.TDVMCALL or at.row[RESULT] != RETRY or at_gpa is None:
         return
     if request.start is None or request.npages is None:
         return
     first, done = request.start << PAGE_SHIFT, unsigned(at_gpa) - (request.start << PAGE_SHIFT)
-    where = request.space, request.start, request.start + request.npages
+    where = request.owner, request.start, request.start + request.npages
     if not 0 <= done <= request.npages << PAGE_SHIFT:
-        yield Wrong(f"the guest is to go on at {unsigned(at_gpa):#x}, and asked from {first:#x} on", *where)
+        yield Violation(f"the guest is to go on at {unsigned(at_gpa):#x}, and asked from {first:#x} on", *where)
     else:
-        yield FINE if done % CHUNK == 0 else Wrong(f"the guest is to go on {done:#x} bytes behind its request", *where)
+        yield OK if done % CHUNK == 0 else Violation(f"the guest is to go on {done:#x} bytes behind its request", *where)
 
 
 @before("INV-37", GuestAnswered)
-def kvm_has_taken_the_answer(at: Moment) -> Looks:
+def kvm_has_taken_the_answer(at: Moment) -> Evaluations:
     request = _request(at)
     if request is not None and request.was_exit and request.path is not RequestPath.VMCALL:
-        yield FINE
+        yield OK
 
 
 @before("INV-37", VcpuExited)
-def kvm_refuses_no_answer(at: Moment) -> Looks:
+def kvm_refuses_no_answer(at: Moment) -> Evaluations:
     """KVM_RUN fails with EINVAL where hypercall.ret is none of the three; the guest hears nothing."""
     request = at.memory.requests.get(at.memory.open_request.get((at.row[SOURCE], at.row[ACTOR] or 0), 0))
     if request is None or request.ended or not request.was_exit or request.path is RequestPath.VMCALL:
         return
     if at.row[RESULT] == EINVAL and request.start is not None:
         text = "KVM_RUN fails with EINVAL behind a request: the answer of the VMM is none that KVM takes"
-        yield Wrong(text, request.space, request.start, request.start + (request.npages or 1))
+        yield Violation(text, request.owner, request.start, request.start + (request.npages or 1))
 
 
 @dataclass
@@ -217,10 +217,10 @@ class _Served:
 
 
 @behind("INV-38", ConvertReturned)
-def a_conversion_serves_a_request(at: Moment) -> Looks:
+def a_conversion_serves_a_request(at: Moment) -> Evaluations:
     conversion, served = at.conversion, at.note(_Served)
     if conversion is not None:
-        guest = at.memory.owner(conversion.space) or 0
+        guest = at.memory.guest_id(conversion.owner) or 0
         if conversion.request is not None:
             served.targets.setdefault(conversion.request, set()).add(conversion.target)
             if len(served.targets) > 2 * len(at.memory.requests) + 64:
@@ -233,22 +233,22 @@ def a_conversion_serves_a_request(at: Moment) -> Looks:
 
 
 @before("INV-38", GuestAnswered)
-def success_is_true(at: Moment) -> Looks:
+def success_is_true(at: Moment) -> Evaluations:
     """A VMCALL has its direction from the conversions alone; the entries of a GHCB are not on record, only their hull."""
     request, served = _request(at), at.note(_Served)
     kinds = served.targets.pop(at.row[CONVERSION] or 0, set())
-    if request is None or at.row[RESULT] != 0 or request.start is None or request.npages is None or request.space is None:
+    if request is None or at.row[RESULT] != 0 or request.start is None or request.npages is None or request.owner is None:
         return
     if not kinds and request.was_exit and request.path is not RequestPath.VMCALL:
         kinds = {PRIVATE if (request.flags or 0) & ENCRYPTED else SHARED}
-    if len(kinds) != 1 or request.path is RequestPath.PSC_GHCB or request.space not in at.memory.vms:
+    if len(kinds) != 1 or request.path is RequestPath.PSC_GHCB or request.owner not in at.memory.vms:
         return
-    if served.foreign(request.space, request.id) > request.id or not at.quiet(request.space):
+    if served.foreign(request.owner, request.id) > request.id or not at.quiet(request.owner):
         return
     kind = kinds.pop()
-    runs = list(at.memory.guest_runs(request.space, request.start, request.start + request.npages))
+    runs = list(at.memory.guest_runs(request.owner, request.start, request.start + request.npages))
     other = next((run for run in runs if run.state in (SHARED, PRIVATE) and run.state != kind), None)
     if other is not None:
-        yield Wrong(f"the guest is told of success, and pages are {other.state}", request.space, other.start, other.end)
+        yield Violation(f"the guest is told of success, and pages are {other.state}", request.owner, other.start, other.end)
     elif all(run.state == kind for run in runs):
-        yield FINE
+        yield OK

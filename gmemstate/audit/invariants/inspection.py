@@ -6,15 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, OnRecord
-from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND, STEPS, Judge, Moment, Steps
+from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND, STEPS, Check, Moment, Steps
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
     DETAIL,
     KIND,
+    OWNER,
     RESULT,
     SEQ,
-    SPACE,
     VALUE,
     WORDS,
     AttrsStored,
@@ -94,7 +94,7 @@ class Judged:
             "findings": [
                 {
                     "seq": found.seq,
-                    "space": found.space,
+                    "owner": found.owner,
                     "start": hexadecimal(found.start),
                     "end": None if found.end is None or found.end >= END else hexadecimal(found.end),
                     "text": str(found),
@@ -125,32 +125,32 @@ class Inspection:
                 continue
             kinds.add(kind)
             at.turn_to(row)
-            if kind in BEFORE and (judges := BEFORE[kind][at.dialect]):
-                self._look(judges)
+            if kind in BEFORE and (checks := BEFORE[kind][at.dialect]):
+                self._look(checks)
             yield row
             if key is not None and (at.conversion is None or kind in STEPS):
                 self._follow(row)
             if kind in _KEPT:
                 self._keep(row)
-            if kind in BEHIND and (judges := BEHIND[kind][at.dialect]):
-                self._look(judges)
+            if kind in BEHIND and (checks := BEHIND[kind][at.dialect]):
+                self._look(checks)
             if at.conversion is not None and at.conversion.id not in conversions:
                 at.open.pop(at.conversion.id, None)
         for conversion in self._memory.open_conversions():
             at.conversion, at.steps = conversion, at.open.get(conversion.id) or Steps()
             self._look(AT_THE_END[at.dialect])
 
-    def _look(self, judges: Iterable[tuple[str, Judge]]) -> None:
+    def _look(self, checks: Iterable[tuple[str, Check]]) -> None:
         at, looks = self._at, self._looks
-        for code, judge in judges:
-            for found in judge(at):
+        for code, check in checks:
+            for found in check(at):
                 looks[code] += 1
                 if found is None:
                     continue
                 self._broken[code] += 1
                 if len(self._findings[code]) < KEPT:
                     seq = at.row[SEQ] if found.seq is None else found.seq
-                    self._findings[code].append(Breach(code, seq, found.text, found.space, found.start, found.end))
+                    self._findings[code].append(Breach(code, seq, found.text, found.owner, found.start, found.end))
 
     def _follow(self, row: EventRow) -> None:
         """Keep the steps of the open conversions."""
@@ -190,14 +190,14 @@ class Inspection:
                 neighbour is not None
                 and neighbour is not conversion
                 and neighbour.source == conversion.source
-                and (None in (neighbour.space, conversion.space) or neighbour.space == conversion.space)
+                and (None in (neighbour.owner, conversion.owner) or neighbour.owner == conversion.owner)
             ):
                 steps.crowded = other.crowded = True
 
     def _change(self, row: EventRow) -> None:
-        at, owner = self._at, self._memory.owner
-        for space in {row[SPACE], None if at.conversion is None else at.conversion.space}:
-            for key in {space, owner(space)}:
+        at, guest_id = self._at, self._memory.guest_id
+        for owner in {row[OWNER], None if at.conversion is None else at.conversion.owner}:
+            for key in {owner, guest_id(owner)}:
                 if key is not None:
                     at.changed[key] = row[T]
 
@@ -239,5 +239,5 @@ def evaluate(record: Record | Iterable[EventRow]) -> list[Judged]:
     for n, row in enumerate(inspection.watch(rows), 1):
         memory.apply(row)
         if n % AT_ONCE == 0:
-            memory.forget_news()
+            memory.clear_pending()
     return inspection.judged()

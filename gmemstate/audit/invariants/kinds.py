@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, before
+from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, before
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
     DETAIL,
     KIND,
     NPAGES,
+    OWNER,
     RESULT,
-    SPACE,
     START,
     VALUE,
     Access,
@@ -53,7 +53,7 @@ _KIND_OF_ACCESS: dict[int | None, str] = {Access.GUEST_PRIVATE: PRIVATE, Access.
 def _becomes_private(at: Moment) -> Pages | None:
     """The asked pages of a guest_memfd that are stored as private, if they are."""
     conversion = at.conversion
-    if conversion is None or conversion.in_vm or conversion.space != at.space or at.row[RESULT]:
+    if conversion is None or conversion.in_vm or conversion.owner != at.owner or at.row[RESULT]:
         return None
     if at.row[VALUE] != PRIVATE_ATTRIBUTE or conversion.start is None or conversion.end is None:
         return None
@@ -66,16 +66,16 @@ def _becomes_private(at: Moment) -> Pages | None:
 
 
 @before("INV-03", AttrsStored)
-def private_is_unmapped(at: Moment) -> Looks:
-    pages, mappings = _becomes_private(at), at.memory.mappings.get((at.space, User.HOST))
+def private_is_unmapped(at: Moment) -> Evaluations:
+    pages, mappings = _becomes_private(at), at.memory.mappings.get((at.owner, User.HOST))
     if pages is None or mappings is None or not at.shows(Capability.HOST_FAULTS, Capability.HOST_UNMAP):
         return
     runs = mappings.runs(*pages)
     mapped = [run for run in runs if run.value == MAPPED]
     for run in mapped:
-        yield Wrong("pages become private that the host maps", at.space, run.start, run.end)
+        yield Violation("pages become private that the host maps", at.owner, run.start, run.end)
     if not mapped and any(run.value != NO_ANSWER for run in runs):
-        yield FINE
+        yield OK
 
 
 HELD, LET_GO = 1, 2
@@ -83,47 +83,51 @@ HELD, LET_GO = 1, 2
 
 @dataclass
 class _Held:
-    """What devices map and what is pinned of each space, as far as it is on record."""
+    """What devices map and what is pinned of each attribute owner, as far as it is on record."""
 
     dma: dict[int, RangeMap] = field(default_factory=dict)
     pins: dict[int, RangeMap] = field(default_factory=dict)
 
 
 @before("INV-04", DmaMapped, DmaUnmapped, Pinned, Unpinned, Punched, UserAnswered)
-def holders_come_and_go(at: Moment) -> Looks:
+def holders_come_and_go(at: Moment) -> Evaluations:
     kind, held = at.row[KIND], at.note(_Held)
     if at.row[RESULT] or (kind == UserAnswered.code and at.row[ACTOR] != User.IOMMU):
         return ()
     takes = kind in (DmaMapped.code, Pinned.code)
     for users in (held.dma, held.pins):
         concerned = kind == Punched.code or (users is held.pins) == (kind in (Pinned.code, Unpinned.code))
-        if concerned and (takes or at.space in users):
-            users.setdefault(at.space, RangeMap()).set(*at.pages, HELD if takes else LET_GO)
+        if concerned and (takes or at.owner in users):
+            users.setdefault(at.owner, RangeMap()).set(*at.pages, HELD if takes else LET_GO)
     return ()
 
 
 @before("INV-04", AttrsStored)
-def private_is_held_by_nobody(at: Moment) -> Looks:
+def private_is_held_by_nobody(at: Moment) -> Evaluations:
     """A pin may have gone unseen where the kernel's own test has passed; an IOMMU mapping is known by its unmapping."""
     pages, held = _becomes_private(at), at.note(_Held)
     if pages is None:
         return
-    dma = held.dma[at.space].runs(*pages) if at.space in held.dma else []
-    pins = held.pins[at.space].runs(*pages) if at.space in held.pins else []
-    wrong = [Wrong("pages become private that a device maps", at.space, run.start, run.end) for run in dma if run.value == HELD]
+    dma = held.dma[at.owner].runs(*pages) if at.owner in held.dma else []
+    pins = held.pins[at.owner].runs(*pages) if at.owner in held.pins else []
+    wrong = [
+        Violation("pages become private that a device maps", at.owner, run.start, run.end) for run in dma if run.value == HELD
+    ]
     if not at.steps.tested:
         wrong += [
-            Wrong("pinned pages become private, untested", at.space, run.start, run.end) for run in pins if run.value == HELD
+            Violation("pinned pages become private, untested", at.owner, run.start, run.end)
+            for run in pins
+            if run.value == HELD
         ]
     yield from wrong
     if not wrong and any(run.value for run in (*dma, *pins)):
-        yield FINE
+        yield OK
 
 
 @before("INV-07", AttrsStored)
-def stored_is_merged(at: Moment) -> Looks:
+def stored_is_merged(at: Moment) -> Evaluations:
     """A trace shows the range that is written to the tree: what lies beside it has the other value, or is not known."""
-    gmem, (start, end) = at.memory.gmems.get(at.space), at.pages
+    gmem, (start, end) = at.memory.gmems.get(at.owner), at.pages
     kind = KIND_OF.get(at.row[VALUE])
     if gmem is None or kind is None or not at.traced or at.row[START] is None or not at.quiet(gmem.id):
         return
@@ -133,76 +137,76 @@ def stored_is_merged(at: Moment) -> Looks:
     states = {page: at.runs(gmem.id, (page, page + 1))[0].state for page in beside}
     wrong = [page for page, state in states.items() if state == kind]
     for page in wrong:
-        yield Wrong(f"stored beside a page that is {kind} already, and not merged with it", gmem.id, page, page + 1)
+        yield Violation(f"stored beside a page that is {kind} already, and not merged with it", gmem.id, page, page + 1)
     if start >= end:
-        yield Wrong("an empty range was stored", gmem.id, start, end)
+        yield Violation("an empty range was stored", gmem.id, start, end)
     elif not wrong and set(states.values()) <= {SHARED, PRIVATE}:
-        yield FINE
+        yield OK
 
 
 @before("INV-08", KernelWarned)
-def every_page_has_an_attribute(at: Moment) -> Looks:
+def every_page_has_an_attribute(at: Moment) -> Evaluations:
     """Only a page without one is heard of: the kernel takes what the file was made with, behind a WARN."""
     if details(at.row[DETAIL]).get("function") == "kvm_gmem_get_attributes":
-        yield Wrong("the tree has no attribute for a page of a guest_memfd", at.row[SPACE])
+        yield Violation("the tree has no attribute for a page of a guest_memfd", at.row[OWNER])
 
 
 # --- being private --------------------------------------------------------------------------------------------------
 
 
 @before("INV-05", FaultServed)
-def the_host_is_refused(at: Moment) -> Looks:
-    if at.row[ACTOR] != Access.HOST or at.space not in at.memory.gmems or not at.quiet(at.space):
+def the_host_is_refused(at: Moment) -> Evaluations:
+    if at.row[ACTOR] != Access.HOST or at.owner not in at.memory.gmems or not at.quiet(at.owner):
         return
     for run in at.runs():
         if run.state == PRIVATE:
-            yield FINE if at.row[RESULT] else Wrong(unexpected("host fault_served", PRIVATE), at.space, run.start, run.end)
+            yield OK if at.row[RESULT] else Violation(unexpected("host fault_served", PRIVATE), at.owner, run.start, run.end)
 
 
 @before("INV-06", FaultServed)
-def the_guest_gets_what_it_touches(at: Moment) -> Looks:
+def the_guest_gets_what_it_touches(at: Moment) -> Evaluations:
     """A page that a trace says was given may not have been mapped: whoever lost a race against a conversion tries again."""
-    vm = at.memory.vms.get(at.space)
+    vm = at.memory.vms.get(at.owner)
     wanted = _KIND_OF_ACCESS.get(at.row[ACTOR])
     if vm is None or wanted is None or vm.dialect is not Dialect.MAINLINE or at.row[RESULT] or not at.quiet(vm.id):
         return
     for run in at.runs():
         if run.state == wanted:
-            yield FINE
+            yield OK
         elif run.state in (SHARED, PRIVATE) and at.settled(vm.id):
-            yield Wrong(unexpected(f"{wanted} fault_served", run.state), vm.id, run.start, run.end)
+            yield Violation(unexpected(f"{wanted} fault_served", run.state), vm.id, run.start, run.end)
 
 
 @before("INV-25", FaultServed)
-def a_file_is_of_one_kind(at: Moment) -> Looks:
-    gmem = at.memory.gmems.get(at.space)
+def a_file_is_of_one_kind(at: Moment) -> Evaluations:
+    gmem = at.memory.gmems.get(at.owner)
     vm = at.memory.vms.get(gmem.vm or 0) if gmem is not None else None
     if gmem is None or vm is None or vm.dialect is not Dialect.MAINLINE or gmem.flags is None or at.row[ACTOR] != Access.HOST:
         return
     shared = bool(gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED)
     if shared and not at.row[RESULT]:
-        yield FINE
+        yield OK
     elif not shared:
-        yield FINE if at.row[RESULT] else Wrong("the host maps pages of a private guest_memfd", gmem.id, *at.pages)
+        yield OK if at.row[RESULT] else Violation("the host maps pages of a private guest_memfd", gmem.id, *at.pages)
 
 
 @before("INV-28", FaultServed)
-def huge_entries_are_of_one_kind(at: Moment) -> Looks:
+def huge_entries_are_of_one_kind(at: Moment) -> Evaluations:
     """A run of several lines says so in its detail; a single one of many pages is a huge entry."""
-    vm, (start, _), npages = at.memory.vms.get(at.space), at.pages, at.row[NPAGES]
+    vm, (start, _), npages = at.memory.vms.get(at.owner), at.pages, at.row[NPAGES]
     if vm is None or vm.dialect is not Dialect.MAINLINE or npages not in HUGE or start % npages or at.row[RESULT]:
         return
     if not at.traced or "lines" in details(at.row[DETAIL]) or not at.quiet(vm.id):
         return
     kinds = {run.state for run in at.runs()}
     if kinds <= {SHARED, PRIVATE} and (len(kinds) == 1 or at.settled(vm.id)):
-        yield FINE if len(kinds) == 1 else Wrong("a huge entry covers private and shared pages", vm.id, *at.pages)
+        yield OK if len(kinds) == 1 else Violation("a huge entry covers private and shared pages", vm.id, *at.pages)
 
 
 @before("INV-27", InvalidateAdded)
-def what_is_not_flagged_is_not_mixed(at: Moment) -> Looks:
+def what_is_not_flagged_is_not_mixed(at: Moment) -> Evaluations:
     """Beside what is converted KVM holds faults off in huge ranges that lie in a slot and are not flagged: there the flag shows."""
-    vm, conversion, (start, end) = at.memory.vms.get(at.space), at.conversion, at.pages
+    vm, conversion, (start, end) = at.memory.vms.get(at.owner), at.conversion, at.pages
     if (
         vm is None
         or vm.dialect is not Dialect.MAINLINE
@@ -217,9 +221,9 @@ def what_is_not_flagged_is_not_mixed(at: Moment) -> Looks:
         return
     kinds = {run.state for run in at.runs()}
     if not any(slot.start <= start and end <= slot.end for slot in vm.slots.values()):
-        yield Wrong("a huge range that lies in no memslot is taken for one of a single kind", vm.id, start, end)
+        yield Violation("a huge range that lies in no memslot is taken for one of a single kind", vm.id, start, end)
     elif kinds <= {SHARED, PRIVATE}:
-        yield FINE if len(kinds) == 1 else Wrong("a huge range with private and shared pages is not flagged as mixed", vm.id, start, end)  # fmt: skip
+        yield OK if len(kinds) == 1 else Violation("a huge range with private and shared pages is not flagged as mixed", vm.id, start, end)  # fmt: skip
 
 
 # --- staying what it is ---------------------------------------------------------------------------------------------
@@ -233,14 +237,14 @@ class _Provoked:
 
 
 @before("INV-44", Punched, Poisoned, GmemReleased)
-def something_happens_to_a_file(at: Moment) -> Looks:
-    at.note(_Provoked).gmems.add(at.space)
+def something_happens_to_a_file(at: Moment) -> Evaluations:
+    at.note(_Provoked).gmems.add(at.owner)
     return ()
 
 
 @before("INV-44", GmemBound, SlotSet)
-def something_happens_to_a_memslot(at: Moment) -> Looks:
-    vm, gmem = at.memory.vms.get(at.space), at.row[ACTOR]
+def something_happens_to_a_memslot(at: Moment) -> Evaluations:
+    vm, gmem = at.memory.vms.get(at.owner), at.row[ACTOR]
     if at.row[KIND] == SlotSet.code:
         slot = vm.slots.get(at.row[ACTOR] or 0) if vm is not None else None
         gmem = None if slot is None else slot.gmem
@@ -249,16 +253,16 @@ def something_happens_to_a_memslot(at: Moment) -> Looks:
 
 
 @before("INV-44", VmBugged, VmDead)
-def something_happens_to_a_vm(at: Moment) -> Looks:
-    vm = at.memory.vms.get(at.space)
+def something_happens_to_a_vm(at: Moment) -> Evaluations:
+    vm = at.memory.vms.get(at.owner)
     at.note(_Provoked).gmems.update(slot.gmem or 0 for slot in (vm.slots.values() if vm is not None else ()))
     return ()
 
 
 @before("INV-44", AttrsStored)
-def neighbours_are_as_they_were(at: Moment) -> Looks:
+def neighbours_are_as_they_were(at: Moment) -> Evaluations:
     """What is written beyond a request are neighbours that had the value: it shows what they are."""
-    gmem, kind, conversion = at.memory.gmems.get(at.space), KIND_OF.get(at.row[VALUE]), at.conversion
+    gmem, kind, conversion = at.memory.gmems.get(at.owner), KIND_OF.get(at.row[VALUE]), at.conversion
     if gmem is None or not gmem.inplace or kind is None or at.row[RESULT] or not at.quiet(gmem.id):
         return
     outside: list[Pages] = [at.pages]
@@ -270,22 +274,22 @@ def neighbours_are_as_they_were(at: Moment) -> Looks:
     runs = [run for pages in outside for run in at.runs(gmem.id, pages)]
     for run in runs:
         if run.state in (SHARED, PRIVATE):
-            yield FINE if run.state == kind else Wrong(f"{run.state} pages are {kind} now, and nobody converted them", gmem.id, run.start, run.end)  # fmt: skip
+            yield OK if run.state == kind else Violation(f"{run.state} pages are {kind} now, and nobody converted them", gmem.id, run.start, run.end)  # fmt: skip
 
 
 @before("INV-44", FaultServed)
-def the_host_finds_what_was_left(at: Moment) -> Looks:
+def the_host_finds_what_was_left(at: Moment) -> Evaluations:
     """Here what it may have is refused; where it gets what it may not have, that is INV-05."""
-    gmem, (_, end), result = at.memory.gmems.get(at.space), at.pages, at.row[RESULT]
+    gmem, (_, end), result = at.memory.gmems.get(at.owner), at.pages, at.row[RESULT]
     if gmem is None or not gmem.inplace or at.row[ACTOR] != Access.HOST or gmem.id not in at.note(_Provoked).gmems:
         return
     if gmem.npages is None or end > gmem.npages or result not in (0, EACCES) or not at.quiet(gmem.id):
         return
     for run in at.runs():
         if run.state == (PRIVATE if result else SHARED):
-            yield FINE
+            yield OK
         elif run.state == SHARED and at.settled(gmem.id):
-            yield Wrong("shared pages are refused to the host, and nobody converted them", gmem.id, run.start, run.end)
+            yield Violation("shared pages are refused to the host, and nobody converted them", gmem.id, run.start, run.end)
 
 
 # --- who holds a page -----------------------------------------------------------------------------------------------
@@ -293,13 +297,13 @@ def the_host_finds_what_was_left(at: Moment) -> Looks:
 
 def _held(at: Moment, page: int) -> bool:
     """Whether somebody is on record who holds a page; a user that did not let go may."""
-    memory, gmem = at.memory, at.memory.gmems.get(at.space)
-    known = any(memory.mapped(at.space, user, page) == MAPPED for user in (User.HOST, User.IOMMU, User.PIN, User.REFERENCE))
+    memory, gmem = at.memory, at.memory.gmems.get(at.owner)
+    known = any(memory.mapped(at.owner, user, page) == MAPPED for user in (User.HOST, User.IOMMU, User.PIN, User.REFERENCE))
     return known or at.steps.refused or (gmem is not None and gmem.backing.get(page) == POISONED_PAGE)
 
 
 @before("INV-48", UsersChecked)
-def nobody_holds_idle_private_pages(at: Moment) -> Looks:
+def nobody_holds_idle_private_pages(at: Moment) -> Evaluations:
     conversion, (start, _) = at.conversion, at.pages
     if not at.simulated or conversion is None or conversion.through is not Through.GMEM_IOCTL:
         return
@@ -307,18 +311,20 @@ def nobody_holds_idle_private_pages(at: Moment) -> Looks:
     if not private:
         return
     if not at.row[RESULT]:
-        yield FINE
+        yield OK
     elif private[0].start == start:
-        yield FINE if _held(at, start) else Wrong("a private page is in use, and nobody holds it but KVM", at.space, *at.pages)
+        yield (
+            OK if _held(at, start) else Violation("a private page is in use, and nobody holds it but KVM", at.owner, *at.pages)
+        )
 
 
 @before("INV-49", UsersChecked)
-def the_guest_is_no_obstacle(at: Moment) -> Looks:
+def the_guest_is_no_obstacle(at: Moment) -> Evaluations:
     conversion, (start, end) = at.conversion, at.pages
     if not at.simulated or conversion is None or conversion.through is not Through.GMEM_IOCTL or not at.row[RESULT]:
         return
-    vm, gfn = at.memory.place(at.space, PageIndex(start))
+    vm, gfn = at.memory.place(at.owner, PageIndex(start))
     if _held(at, start):
-        yield FINE
+        yield OK
     elif vm is not None and gfn is not None and at.memory.mapped(vm, User.GUEST, gfn) == MAPPED:
-        yield Wrong("a page is in use, and nobody but the guest has touched it", at.space, start, end)
+        yield Violation("a page is in use, and nobody but the guest has touched it", at.owner, start, end)

@@ -14,10 +14,10 @@ from gmemstate.model.events import (
     CONVERSION,
     KIND,
     NPAGES,
+    OWNER,
     RESULT,
     SEQ,
     SOURCE,
-    SPACE,
     START,
     AttrsCompared,
     AttrsStored,
@@ -47,21 +47,21 @@ RACE = NS
 """A traced fault that was decided before a change may be seen behind it: for so long (ns) a disagreement says nothing."""
 
 
-class Wrong(NamedTuple):
+class Violation(NamedTuple):
     """A look that found an invariant broken, and where."""
 
     text: str
-    space: int | None = None
+    owner: int | None = None
     start: int | None = None
     end: int | None = None
     seq: int | None = None
     """the event that shows it, if it is not the one that was looked at"""
 
 
-FINE: Final = None
+OK: Final = None
 """A look that found nothing wrong."""
 
-Looks = Iterable[Wrong | None]
+Evaluations = Iterable[Violation | None]
 _COMPLETE = frozenset((SIMULATION, ENGINE))
 Pages = tuple[int, int]
 Note = TypeVar("Note")
@@ -86,7 +86,7 @@ class Steps:
     zaps: int = 0
     slots: int = 0
     """zaps of memslots, thus of the guest's page tables"""
-    hulls: list[Pages] = field(default_factory=list)
+    invalidation_ranges: list[Pages] = field(default_factory=list)
     """the ranges whose faults are held off"""
     ended: int = 0
     reserved: bool = False
@@ -120,7 +120,7 @@ class Steps:
         elif kind == AttrsCompared.code:
             self.same = bool(row[RESULT])
         elif kind == InvalidateAdded.code:
-            self.hulls.append(pages_of(row))
+            self.invalidation_ranges.append(pages_of(row))
         elif kind == Reserved.code:
             self.reserved |= not failed
         elif kind == Undone.code:
@@ -166,7 +166,7 @@ class Moment:
         self.open: dict[int, Steps] = {}
         self.formats: dict[int, str] = {}
         self.changed: dict[int, int | None] = {}
-        """when pages of a space, or of a guest, became something else (ns)"""
+        """when pages of an attribute owner, or of a guest, became something else (ns)"""
         self._notes: dict[type, Any] = {}
         self._shown: frozenset[int] | None = None
 
@@ -186,9 +186,9 @@ class Moment:
         return note
 
     @property
-    def space(self) -> int:
-        """The space of the event; 0, which is no space, if it has none."""
-        return self.row[SPACE] or 0
+    def owner(self) -> int:
+        """The space of the event; 0, which is no attribute owner, if it has none."""
+        return self.row[OWNER] or 0
 
     @property
     def pages(self) -> Pages:
@@ -199,16 +199,16 @@ class Moment:
     def dialect(self) -> Dialect:
         """The dialect of the guest, as far as it is known."""
         conversion, memory = self.conversion, self.memory
-        space = self.row[SPACE] if conversion is None else conversion.space
-        vm = memory.vms.get(space) or memory.vms.get(memory.owner(space) or 0)  # type: ignore[arg-type]
+        owner = self.row[OWNER] if conversion is None else conversion.owner
+        vm = memory.vms.get(owner) or memory.vms.get(memory.guest_id(owner) or 0)  # type: ignore[arg-type]
         if vm is not None and vm.dialect is not Dialect.UNKNOWN:
             return vm.dialect
         return Dialect.INPLACE if conversion is not None and conversion.through is Through.GMEM_IOCTL else Dialect.UNKNOWN
 
-    def runs(self, space: int | None = None, pages: Pages | None = None) -> list[StateRun]:
+    def runs(self, owner: int | None = None, pages: Pages | None = None) -> list[StateRun]:
         """The states of pages; those of the event if none are named."""
         start, end = self.pages if pages is None else pages
-        return self.memory.runs(self.space if space is None else space, start, end)
+        return self.memory.runs(self.owner if owner is None else owner, start, end)
 
     # --- how much the record tells
 
@@ -241,19 +241,19 @@ class Moment:
             self._shown = self.memory.shows(conversion)
         return self._shown.issuperset(capabilities) or self.complete
 
-    def quiet(self, space: int) -> bool:
+    def quiet(self, owner: int) -> bool:
         """Whether no other conversion of a guest is under way."""
-        memory, owner = self.memory, self.memory.owner(space)
+        memory, guest_id = self.memory, self.memory.guest_id(owner)
         return not any(
             other is not self.conversion
             and other.source == self.row[SOURCE]
-            and memory.owner(other.space) in (None, owner)
+            and memory.guest_id(other.owner) in (None, guest_id)
             for other in memory.conversions.values()
         )  # fmt: skip
 
-    def settled(self, space: int) -> bool:
+    def settled(self, owner: int) -> bool:
         """Whether no page of a guest has become something else so lately that a fault may not have heard of it."""
-        known = [self.changed[key] for key in (space, self.memory.owner(space) or 0) if key in self.changed]
+        known = [self.changed[key] for key in (owner, self.memory.guest_id(owner) or 0) if key in self.changed]
         if self.simulated or not known:
             return True
         t = self.row[T]
@@ -262,8 +262,8 @@ class Moment:
 
 # --- the register ---------------------------------------------------------------------------------------------------
 
-Judge = Callable[[Moment], Looks]
-ByDialect = dict[Dialect, list[tuple[str, Judge]]]
+Check = Callable[[Moment], Evaluations]
+ByDialect = dict[Dialect, list[tuple[str, Check]]]
 """For guests of each dialect the judges that are about it, with the ids of their invariants."""
 BEFORE: dict[int, ByDialect] = {}
 BEHIND: dict[int, ByDialect] = {}
@@ -271,26 +271,26 @@ AT_THE_END: ByDialect = {dialect: [] for dialect in Dialect}
 """By kind of event: who looks before it, and behind it; and who looks at conversions that are open at the end."""
 
 
-def before(code: str, *kinds: type[Event]) -> Callable[[Judge], Judge]:
+def before(code: str, *kinds: type[Event]) -> Callable[[Check], Check]:
     """Look at an invariant just before events of some kinds are applied to the memory."""
     return _register(code, [BEFORE.setdefault(kind.code, {dialect: [] for dialect in Dialect}) for kind in kinds])
 
 
-def behind(code: str, *kinds: type[Event]) -> Callable[[Judge], Judge]:
+def behind(code: str, *kinds: type[Event]) -> Callable[[Check], Check]:
     """Look at an invariant as soon as events of some kinds are applied to the memory."""
     return _register(code, [BEHIND.setdefault(kind.code, {dialect: [] for dialect in Dialect}) for kind in kinds])
 
 
-def at_the_end(code: str) -> Callable[[Judge], Judge]:
+def at_the_end(code: str) -> Callable[[Check], Check]:
     """Look at an invariant when the record is at its end, for each conversion that is still open."""
     return _register(code, [AT_THE_END])
 
 
-def _register(code: str, tables: list[ByDialect]) -> Callable[[Judge], Judge]:
-    def register(judge: Judge) -> Judge:
+def _register(code: str, tables: list[ByDialect]) -> Callable[[Check], Check]:
+    def register(check: Check) -> Check:
         for table in tables:
             for dialect in (Dialect.UNKNOWN, *CATALOGUE[code].dialects):
-                table[dialect].append((code, judge))
-        return judge
+                table[dialect].append((code, check))
+        return check
 
     return register

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 
 from gmemstate.audit.invariants.catalogue import SIMULATION
-from gmemstate.audit.invariants.moment import FINE, Looks, Moment, Pages, Wrong, at_the_end, before, behind
+from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, at_the_end, before, behind
 from gmemstate.model.events import (
     ACTOR,
     KIND,
     KINDS,
+    OWNER,
     RESULT,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     AttrsCompared,
@@ -42,36 +42,36 @@ HANG = 30 * NS
 """Who waits for so long (ns) for a reference waits for ever."""
 
 
-def _about(conversion: Conversion, text: str) -> Wrong:
-    return Wrong(text, conversion.space, conversion.start, conversion.end)
+def _about(conversion: Conversion, text: str) -> Violation:
+    return Violation(text, conversion.owner, conversion.start, conversion.end)
 
 
 # --- work -----------------------------------------------------------------------------------------------------------
 
 
 @before("INV-39", WorkItem)
-def work_is_ordered_and_needed(at: Moment) -> Looks:
+def work_is_ordered_and_needed(at: Moment) -> Evaluations:
     conversion, (start, end) = at.conversion, at.pages
-    if conversion is None or conversion.space is None or at.row[START] is None:
+    if conversion is None or conversion.owner is None or at.row[START] is None:
         return
     if conversion.items and start < conversion.items[-1][1]:
-        yield Wrong("an item of work is not behind the one before it", conversion.space, start, end)
+        yield Violation("an item of work is not behind the one before it", conversion.owner, start, end)
     elif conversion.start is not None and conversion.end is not None and not conversion.start <= start < end <= conversion.end:
-        yield Wrong("an item of work is no part of the request", conversion.space, start, end)
-    elif any(run.state == conversion.target for run in at.runs(conversion.space)):
-        yield Wrong(f"event work_item not expected in the state {conversion.target}", conversion.space, start, end)
+        yield Violation("an item of work is no part of the request", conversion.owner, start, end)
+    elif any(run.state == conversion.target for run in at.runs(conversion.owner)):
+        yield Violation(f"event work_item not expected in the state {conversion.target}", conversion.owner, start, end)
     else:
-        yield FINE
+        yield OK
 
 
 @before("INV-09", UsersChecked)
-def the_filemap_holds_its_folios(at: Moment) -> Looks:
+def the_filemap_holds_its_folios(at: Moment) -> Evaluations:
     """One reference for each page and the one of the look itself are expected; more are others', fewer are a bug."""
     found, expected = at.row[VALUE], at.row[ACTOR]
     if at.conversion is None or at.conversion.through is not Through.GMEM_CONVERT or found is None or not expected:
         return
     few = found < expected
-    yield Wrong(f"a folio has {found} references, its filemap alone {expected}", at.space, *at.pages) if few else FINE
+    yield Violation(f"a folio has {found} references, its filemap alone {expected}", at.owner, *at.pages) if few else OK
 
 
 @dataclass
@@ -82,25 +82,25 @@ class _Orders:
 
 
 @before("INV-10", PageAdded, FolioSplit, FolioMerged)
-def folios_are_huge(at: Moment) -> Looks:
+def folios_are_huge(at: Moment) -> Evaluations:
     order = at.row[ACTOR] if at.row[KIND] == PageAdded.code else at.row[VALUE]
     if order:
         largest = at.note(_Orders).largest
-        largest[at.space] = max(order, largest.get(at.space, 0))
+        largest[at.owner] = max(order, largest.get(at.owner, 0))
     return ()
 
 
 @behind("INV-10", ConvertReturned)
-def folios_fit_the_attributes(at: Moment) -> Looks:
+def folios_fit_the_attributes(at: Moment) -> Evaluations:
     conversion = at.conversion
-    gmem = at.memory.gmems.get(conversion.space or 0) if conversion is not None else None
+    gmem = at.memory.gmems.get(conversion.owner or 0) if conversion is not None else None
     if conversion is None or gmem is None or not conversion.items or conversion.state == "failed_dirty":
         return
     order = at.note(_Orders).largest.get(gmem.id, 0)
     if not order or conversion.through is not Through.GMEM_CONVERT:
         return
     wrong = [found for item in conversion.items for found in _misfits(at, gmem, _rounded(item, order), order)]
-    yield from wrong or [FINE]
+    yield from wrong or [OK]
 
 
 def _rounded(pages: Pages, order: int) -> Pages:
@@ -113,7 +113,7 @@ def _inside(pages: Pages, order: int) -> Pages:
     return -(-pages[0] >> order) << order, pages[1] >> order << order
 
 
-def _misfits(at: Moment, gmem: Gmem, pages: Pages, order: int) -> Looks:
+def _misfits(at: Moment, gmem: Gmem, pages: Pages, order: int) -> Evaluations:
     """Shared pages in huge folios; and, behind a success, private huge ranges in small ones. What was punched in part counts not."""
     merged = at.conversion is not None and at.conversion.target == PRIVATE and not at.row[RESULT]
     for start, end, backing in gmem.backing.runs(*pages):
@@ -121,76 +121,76 @@ def _misfits(at: Moment, gmem: Gmem, pages: Pages, order: int) -> Looks:
             for first, last, now in gmem.orders.runs(run.start, run.end):
                 low, high = _inside((first, last), order)
                 if run.state == SHARED and now:
-                    yield Wrong("a shared page lies in a huge folio", gmem.id, first, last)
+                    yield Violation("a shared page lies in a huge folio", gmem.id, first, last)
                 elif run.state == PRIVATE and not now and merged and low < high:
-                    yield Wrong("a private huge range lies in small folios", gmem.id, low, high)
+                    yield Violation("a private huge range lies in small folios", gmem.id, low, high)
 
 
 # --- invalidations --------------------------------------------------------------------------------------------------
 
 
 @before("INV-11", InvalidateEnded)
-def no_end_without_a_begin(at: Moment) -> Looks:
+def no_end_without_a_begin(at: Moment) -> Evaluations:
     conversion, steps = at.conversion, at.steps
     if conversion is None or not at.complete:
         return
-    begun = steps.slots or steps.hulls
+    begun = steps.slots or steps.invalidation_ranges
     if conversion.through is Through.GMEM_CONVERT:
-        begun = steps.ended < len(steps.hulls)
-    yield FINE if begun else _about(conversion, "event invalidate_ended, and no invalidation was begun")
+        begun = steps.ended < len(steps.invalidation_ranges)
+    yield OK if begun else _about(conversion, "event invalidate_ended, and no invalidation was begun")
 
 
 @before("INV-11", ConvertReturned)
-def no_begin_without_an_end(at: Moment) -> Looks:
+def no_begin_without_an_end(at: Moment) -> Evaluations:
     conversion, steps = at.conversion, at.steps
     if conversion is None or not at.complete:
         return
-    begun = len(steps.hulls) if conversion.through is Through.GMEM_CONVERT else bool(steps.slots)
+    begun = len(steps.invalidation_ranges) if conversion.through is Through.GMEM_CONVERT else bool(steps.slots)
     if steps.ended < begun:
         yield _about(conversion, "event convert_returned, and an invalidation was not ended")
     elif begun:
-        yield FINE
+        yield OK
 
 
 @before("INV-12", InvalidateEnded)
-def an_invalidation_has_a_range(at: Moment) -> Looks:
+def an_invalidation_has_a_range(at: Moment) -> Evaluations:
     if at.conversion is not None and at.complete:
-        yield FINE if at.steps.hulls else _about(at.conversion, "event invalidate_ended, and no range was named")
+        yield OK if at.steps.invalidation_ranges else _about(at.conversion, "event invalidate_ended, and no range was named")
 
 
 @before("INV-14", ZapStarted)
-def zaps_lie_in_the_invalidation(at: Moment) -> Looks:
+def zaps_lie_in_the_invalidation(at: Moment) -> Evaluations:
     conversion, (start, end) = at.conversion, at.pages
     if conversion is None or conversion.through is not Through.GMEM_CONVERT or not at.complete:
         return
-    inside = any(low <= start and end <= high for low, high in at.steps.hulls)
-    yield FINE if inside else Wrong("event zap_started outside of what is invalidated", conversion.space, start, end)
+    inside = any(low <= start and end <= high for low, high in at.steps.invalidation_ranges)
+    yield OK if inside else Violation("event zap_started outside of what is invalidated", conversion.owner, start, end)
 
 
 @before("INV-14", GmemBound, SlotSet)
-def memslots_stay(at: Moment) -> Looks:
+def memslots_stay(at: Moment) -> Evaluations:
     gmem = at.row[ACTOR]
     if at.row[KIND] == SlotSet.code:
-        vm = at.memory.vms.get(at.space)
+        vm = at.memory.vms.get(at.owner)
         slot = vm.slots.get(at.row[ACTOR] or 0) if vm is not None else None
         gmem = slot.gmem if slot is not None else None
     if gmem is None or at.row[RESULT]:
         return
     for conversion in at.memory.conversions.values():
-        if conversion.space == gmem and conversion.through is Through.GMEM_CONVERT and not conversion.gapped:
+        if conversion.owner == gmem and conversion.through is Through.GMEM_CONVERT and not conversion.gapped:
             steps = at.open.get(conversion.id)
-            if steps is not None and steps.ended < len(steps.hulls):
+            if steps is not None and steps.ended < len(steps.invalidation_ranges):
                 name = KINDS[at.row[KIND]].name
-                yield Wrong(f"event {name} inside of conversion {conversion.id}", gmem, conversion.start, conversion.end)
+                yield Violation(f"event {name} inside of conversion {conversion.id}", gmem, conversion.start, conversion.end)
 
 
 # --- no-ops and turns -----------------------------------------------------------------------------------------------
 
 
 @before("INV-19", ZapStarted, InvalidateAdded, AttrsStored)
-def a_noop_touches_nothing(at: Moment) -> Looks:
+def a_noop_touches_nothing(at: Moment) -> Evaluations:
     conversion, steps = at.conversion, at.steps
-    if conversion is None or conversion.gapped or steps.zaps or steps.hulls or steps.stored:
+    if conversion is None or conversion.gapped or steps.zaps or steps.invalidation_ranges or steps.stored:
         return ()
     if not steps.same and not _known_to_be_equal(at, conversion):
         return ()
@@ -198,27 +198,27 @@ def a_noop_touches_nothing(at: Moment) -> Looks:
 
 
 def _known_to_be_equal(at: Moment, conversion: Conversion) -> bool:
-    if conversion.start is None or conversion.end is None or conversion.space is None or at.steps.crowded:
+    if conversion.start is None or conversion.end is None or conversion.owner is None or at.steps.crowded:
         return False
     if at.steps.same is False and not at.complete:
         return False  # a reservation that failed leaves entries without a value: they differ from none
-    only = at.memory.only(conversion.space, conversion.start, conversion.end)
+    only = at.memory.only(conversion.owner, conversion.start, conversion.end)
     return only is not None and only == conversion.target
 
 
 @before("INV-19", ConvertReturned)
-def a_noop_ends_untouched(at: Moment) -> Looks:
+def a_noop_ends_untouched(at: Moment) -> Evaluations:
     conversion, steps = at.conversion, at.steps
-    if conversion is None or at.row[RESULT] or steps.zaps or steps.hulls or steps.stored:
+    if conversion is None or at.row[RESULT] or steps.zaps or steps.invalidation_ranges or steps.stored:
         return
     proven = (Capability.COMPARED,) if conversion.in_vm else (Capability.ZAP, Capability.STORED)
     if at.shows(*proven) and (steps.same or (steps.same is None and _known_to_be_equal(at, conversion))):
-        yield FINE
+        yield OK
 
 
 @dataclass
 class _Turns:
-    """Who holds the lock of each space, and who seems to have left it for whom."""
+    """Who holds the lock of each attribute owner, and who seems to have left it for whom."""
 
     holder: dict[int, int] = field(default_factory=dict)
     left: dict[int, int] = field(default_factory=dict)
@@ -230,42 +230,42 @@ _LOCKED = (AttrsCompared, WorkItem, InvalidateAdded, ZapStarted, UserAnswered, A
 
 
 @before("INV-20", *_LOCKED)
-def conversions_take_turns(at: Moment) -> Looks:
+def conversions_take_turns(at: Moment) -> Evaluations:
     conversion = at.conversion
-    if conversion is None or conversion.space is None or conversion.gapped:
+    if conversion is None or conversion.owner is None or conversion.gapped:
         return
     turns, mine = at.note(_Turns), conversion.id
-    holder = turns.holder.get(conversion.space)
+    holder = turns.holder.get(conversion.owner)
     if holder == mine:
         return
     if mine in turns.left and at.shows(Capability.RETURNED):
         name, other = KINDS[at.row[KIND]].name, turns.left[mine]
-        yield Wrong(
-            f"event {name} of conversion {mine} behind the first step of conversion {other}", conversion.space, *at.pages
+        yield Violation(
+            f"event {name} of conversion {mine} behind the first step of conversion {other}", conversion.owner, *at.pages
         )
     if holder in at.memory.conversions:
         turns.left[holder] = mine
-    turns.holder[conversion.space] = mine
+    turns.holder[conversion.owner] = mine
 
 
 @before("INV-20", ConvertReturned)
-def a_turn_ends(at: Moment) -> Looks:
+def a_turn_ends(at: Moment) -> Evaluations:
     conversion = at.conversion
-    if conversion is None or conversion.space is None:
+    if conversion is None or conversion.owner is None:
         return
     turns = at.note(_Turns)
-    if conversion.id in (turns.holder.get(conversion.space), *turns.left):
-        yield FINE
+    if conversion.id in (turns.holder.get(conversion.owner), *turns.left):
+        yield OK
     turns.left.pop(conversion.id, None)
-    if turns.holder.get(conversion.space) == conversion.id:
-        del turns.holder[conversion.space]
+    if turns.holder.get(conversion.owner) == conversion.id:
+        del turns.holder[conversion.owner]
 
 
 # --- in place -------------------------------------------------------------------------------------------------------
 
 
 @before("INV-42", ConvertReturned)
-def one_store_and_no_zap_without_it(at: Moment) -> Looks:
+def one_store_and_no_zap_without_it(at: Moment) -> Evaluations:
     conversion, steps = at.conversion, at.steps
     if conversion is None or conversion.through is not Through.GMEM_IOCTL:
         return
@@ -276,31 +276,31 @@ def one_store_and_no_zap_without_it(at: Moment) -> Looks:
     elif steps.stored and at.complete and not steps.reserved:
         yield _about(conversion, "stored without a reservation")
     elif steps.stored:
-        yield FINE
+        yield OK
 
 
 @before("INV-43", PrivateUnmapFailed)
-def private_entries_go_for_shared_only(at: Moment) -> Looks:
+def private_entries_go_for_shared_only(at: Moment) -> Evaluations:
     conversion = at.conversion
     if conversion is None or conversion.through is not Through.GMEM_IOCTL or (at.row[ACTOR] or 0) > UnmapStep.WBINVD:
         return
     if conversion.target == PRIVATE:
-        yield Wrong("a conversion to private has unmapped a private page", at.row[SPACE], *at.pages)
+        yield Violation("a conversion to private has unmapped a private page", at.row[OWNER], *at.pages)
     elif conversion.target == SHARED:
-        yield FINE
+        yield OK
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------
 
 
 @before("INV-36", ConvertReturned)
-def a_wait_ends(at: Moment) -> Looks:
+def a_wait_ends(at: Moment) -> Evaluations:
     if at.conversion is not None and at.steps.waits is not None and at.conversion.through is Through.GMEM_CONVERT:
-        yield FINE
+        yield OK
 
 
 @at_the_end("INV-36")
-def nobody_waits_for_ever(at: Moment) -> Looks:
+def nobody_waits_for_ever(at: Moment) -> Evaluations:
     conversion, waits = at.conversion, at.steps.waits
     if conversion is None or waits is None or conversion.through is not Through.GMEM_CONVERT:
         return
@@ -308,5 +308,5 @@ def nobody_waits_for_ever(at: Moment) -> Looks:
     now = at.row[T] if at.row[SOURCE] == conversion.source else None
     long = since is not None and now is not None and now - since >= HANG
     if at.steps.stuck or long or at.formats.get(conversion.source or 0) == SIMULATION:
-        where = conversion.space, conversion.start, conversion.end
-        yield Wrong("a conversion waits for a reference, and does not return", *where, seq)
+        where = conversion.owner, conversion.start, conversion.end
+        yield Violation("a conversion waits for a reference, and does not return", *where, seq)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from gmemstate.convert.engine.ioctl import Call, Told
+from gmemstate.convert.engine.ioctl import Call, Returned
 from gmemstate.convert.engine.kernel import THIS, Ask, Kernel, Steps
 from gmemstate.convert.engine.users import Answer
 from gmemstate.model.events import (
@@ -30,19 +30,19 @@ def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) ->
     yield ConvertAsked(
         conversion=THIS,
         through=through,
-        space=call.space,
+        owner=call.owner,
         thread=call.thread,
         start=run[0] if run else None,
         npages=run[1] if run else None,
         attributes=call.attributes if call.readable else None,
         detail=detail(**(unaligned or {}), **_odd(call)),
     )
-    told = yield from dialect(kernel, call)
-    if told is not None:
+    returned = yield from dialect(kernel, call)
+    if returned is not None:
         yield ConvertReturned(
-            conversion=THIS, result=told.errno, space=call.space, error_offset=told.error_offset, thread=call.thread
+            conversion=THIS, result=returned.errno, owner=call.owner, error_offset=returned.error_offset, thread=call.thread
         )
-    return told
+    return returned
 
 
 def _odd(call: Call) -> dict[str, str]:
@@ -52,15 +52,15 @@ def _odd(call: Call) -> dict[str, str]:
     return odd if call.writable else {**odd, "struct": "read-only"}
 
 
-def drive(steps: Steps, append: Callable[[Event], None]) -> Told | None:
+def drive(steps: Steps, append: Callable[[Event], None]) -> Returned | None:
     """Carry steps out: each event is appended (and stored) before the next step, each question is put to its user."""
     answer: Answer | None = None
     while True:
         try:
             step = steps.send(answer)
         except StopIteration as end:
-            told: Told | None = end.value
-            return told
+            returned: Returned | None = end.value
+            return returned
         answer = None
         if isinstance(step, Ask):
             answer = step.put()

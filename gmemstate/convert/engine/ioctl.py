@@ -78,7 +78,7 @@ class Fault:
 class Call:
     """One conversion ioctl as its caller passes it; ``address`` is a gpa or an offset (bytes)."""
 
-    space: int
+    owner: int
     address: int
     size: int
     attributes: int = PRIVATE_ATTRIBUTE
@@ -101,7 +101,7 @@ class Call:
         return SHARED if self.attributes & PRIVATE_ATTRIBUTE else PRIVATE
 
 
-class Told(NamedTuple):
+class Returned(NamedTuple):
     """What an ioctl returns: 0 or an errno, and error_offset where the kernel writes it."""
 
     errno: int = 0

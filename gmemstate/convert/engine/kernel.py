@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
-from gmemstate.convert.engine.ioctl import Fault, Setting, Told, VmType
+from gmemstate.convert.engine.ioctl import Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.users import FOLL_PIN, Answer, PageUser
 from gmemstate.model.events import (
@@ -55,7 +55,7 @@ T = TypeVar("T")
 Step = Event | Ask
 Doing = Generator[Step, Answer | None, T]
 """Steps that end with a result."""
-Steps = Doing[Told | None]
+Steps = Doing[Returned | None]
 """The steps of an ioctl; it ends with what the caller is told, or with None if it never returns."""
 
 
@@ -76,37 +76,37 @@ class Kernel:
 
     # --- reading
 
-    def vm(self, space: int) -> Vm:
-        """The guest of a space."""
-        return self.memory.vms[self.memory.owner(space) or 0]
+    def vm(self, owner: int) -> Vm:
+        """The guest of an attribute owner."""
+        return self.memory.vms[self.memory.guest_id(owner) or 0]
 
-    def gmem(self, space: int) -> Gmem:
+    def gmem(self, owner: int) -> Gmem:
         """The guest_memfd inode."""
-        return self.memory.gmems[space]
+        return self.memory.gmems[owner]
 
-    def slots(self, space: int, start: int, end: int) -> Iterator[tuple[Vm, Slot, int, int]]:
-        """The memslots that overlap pages of a space, guest by guest in the order of those pages, and the overlap in pages."""
+    def slots(self, owner: int, start: int, end: int) -> Iterator[tuple[Vm, Slot, int, int]]:
+        """The memslots that overlap pages of an attribute owner, guest by guest in the order of those pages, and the overlap in pages."""
         for vm in self.memory.vms.values():
             bases = [
-                (slot.start if vm.id == space else slot.index, slot)
+                (slot.start if vm.id == owner else slot.index, slot)
                 for slot in vm.slots.values()
-                if space in (vm.id, slot.gmem)
+                if owner in (vm.id, slot.gmem)
             ]
             for base, slot in sorted(((base, slot) for base, slot in bases if base is not None), key=itemgetter(0)):
                 if max(base, start) < min(base + slot.npages, end):
                     yield vm, slot, max(base, start), min(base + slot.npages, end)
 
-    def kinds(self, space: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:
+    def kinds(self, owner: int, start: int, end: int) -> Iterator[tuple[int, int, str]]:
         """The attribute of each page of a range as it is stored at this moment, as runs."""
-        return ((run.start, run.end, STORED[run.state]) for run in self.memory.runs(space, start, end))
+        return ((run.start, run.end, STORED[run.state]) for run in self.memory.runs(owner, start, end))
 
-    def all_are(self, space: int, start: int, end: int, kind: str) -> bool:
+    def all_are(self, owner: int, start: int, end: int, kind: str) -> bool:
         """Whether a whole range has an attribute."""
-        return all(state == kind for _, _, state in self.kinds(space, start, end))
+        return all(state == kind for _, _, state in self.kinds(owner, start, end))
 
-    def folios(self, space: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def folios(self, owner: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The folios in a range of a guest_memfd: first page and order, in index order."""
-        gmem = self.gmem(space)
+        gmem = self.gmem(owner)
         page = start
         while page < end:
             _, last, backing = gmem.backing.run_at(page)
@@ -118,26 +118,26 @@ class Kernel:
             yield from ((head, order) for head in heads)
             page = heads[-1] + (1 << order)
 
-    def is_small(self, space: int, start: int, end: int) -> bool:
+    def is_small(self, owner: int, start: int, end: int) -> bool:
         """Whether a whole range has memory, in folios of one page."""
-        gmem = self.gmem(space)
+        gmem = self.gmem(owner)
         filled = all(what in (PRESENT, POISONED_PAGE) for _, _, what in gmem.backing.runs(start, end))
         return filled and not any(order for _, _, order in gmem.orders.runs(start, end))
 
-    def references(self, space: int, head: int, order: int) -> int:
+    def references(self, owner: int, head: int, order: int) -> int:
         """folio_ref_count(): the filemap's references and those of everybody else."""
         end = head + (1 << order)
         others = sum(user.references(head, end, drained=self.drained) for user in self.users)
-        return (1 << order) + others + self._kept(space, head, end)
+        return (1 << order) + others + self._kept(owner, head, end)
 
-    def _kept(self, space: int, start: int, end: int) -> int:
+    def _kept(self, owner: int, start: int, end: int) -> int:
         """References of the kernel itself: of memory_failure() for poison, of TDX for pages that it could not remove."""
-        backing = self.gmem(space).backing
+        backing = self.gmem(owner).backing
         if end - start == 1:
             kept = int(backing.get(start) == POISONED_PAGE)
         else:
             kept = sum(last - first for first, last, what in backing.runs(start, end) if what == POISONED_PAGE)
-        return kept + len(self.messed_up(space, start, end)) if self.policy is Policy.UNINFORMED else kept
+        return kept + len(self.messed_up(owner, start, end)) if self.policy is Policy.UNINFORMED else kept
 
     def pinned_or_mapped(self, head: int, order: int, count: int) -> bool:
         """folio_maybe_dma_pinned() of a folio with a count of references, or folio_mapped()."""
@@ -155,7 +155,7 @@ class Kernel:
 
     # --- doing
 
-    def unmap(self, space: int, start: int, end: int, *kinds: User, slot: Slot | None = None) -> Steps:
+    def unmap(self, owner: int, start: int, end: int, *kinds: User, slot: Slot | None = None) -> Steps:
         """Ask the users of some kinds, one after the other, to unmap a range. Their answers are recorded, not obeyed.
 
         ``slot``: the guest is asked for the gfns of this memslot only.
@@ -165,17 +165,17 @@ class Kernel:
                 continue
             answer = yield Ask(user, start, end)
             if answer is None or answer.result is None:
-                yield from self._answered(space, user, start, end, Answer(None), slot)
-                yield TaskStuck(conversion=THIS, space=space, thread=0, detail=detail(waits_for=user.name))
+                yield from self._answered(owner, user, start, end, Answer(None), slot)
+                yield TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(waits_for=user.name))
                 return None
-            yield from self._answered(space, user, start, end, answer, slot)
-        return Told()
+            yield from self._answered(owner, user, start, end, answer, slot)
+        return Returned()
 
-    def _answered(self, space: int, user: PageUser, start: int, end: int, answer: Answer, only: Slot | None) -> Iterator[Event]:
+    def _answered(self, owner: int, user: PageUser, start: int, end: int, answer: Answer, only: Slot | None) -> Iterator[Event]:
         """The answer as events; the guest's page tables are those of a VM, so its pages are gfns."""
-        places = [(space, start, end)]
-        if user.kind is User.GUEST and space in self.memory.gmems:
-            slots = self.slots(space, start, end)
+        places = [(owner, start, end)]
+        if user.kind is User.GUEST and owner in self.memory.gmems:
+            slots = self.slots(owner, start, end)
             places = [
                 (vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots if only in (None, slot)
             ]
@@ -184,32 +184,32 @@ class Kernel:
                 user=user.kind,
                 start=first,
                 npages=last - first,
-                space=where,
+                owner=where,
                 conversion=THIS,
                 result=answer.result,
                 entries=answer.entries if n == 0 else None,
                 detail=detail(user=user.name, turns=answer.turns or None),
             )
 
-    def zap(self, space: int, start: int, end: int, kind: str | None, slot: Slot | None = None) -> Steps:
+    def zap(self, owner: int, start: int, end: int, kind: str | None, slot: Slot | None = None) -> Steps:
         """kvm_tdp_mmu_zap_leafs(): the guest loses its entries of a kind (None: of both), in one memslot or in all.
 
         Only mirrored page tables keep the kinds apart; elsewhere all entries go. A private page of a TD may not come off.
         """
         runs = [(start, end)]
         if self.setting.mirrored and kind is not None:
-            runs = [(first, last) for first, last, state in self.kinds(space, start, end) if state == kind]
+            runs = [(first, last) for first, last, state in self.kinds(owner, start, end) if state == kind]
         for first, last in runs:
             if self.setting.type is VmType.TDX:
-                yield from self.remove_private(space, first, last)
-            told = yield from self.unmap(space, first, last, User.GUEST, slot=slot)
-            if told is None:
+                yield from self.remove_private(owner, first, last)
+            returned = yield from self.unmap(owner, first, last, User.GUEST, slot=slot)
+            if returned is None:
                 return None
-        return Told()
+        return Returned()
 
-    def remove_private(self, space: int, start: int, end: int) -> Doing[None]:
+    def remove_private(self, owner: int, start: int, end: int) -> Doing[None]:
         """tdx_sept_remove_leaf_spte() of each private page: what fails here, the caller does not hear of."""
-        for page, gmem, index in self.assigned(space, start, end, "private_unmap"):
+        for page, gmem, index in self.assigned(owner, start, end, "private_unmap"):
             vm, gfn = self.memory.place(gmem, PageIndex(index))
             if (
                 gfn is None
@@ -220,74 +220,74 @@ class Kernel:
             if fault := self.fault("private_unmap", page, page + 1):
                 self.failed.append(page)
                 yield PrivateUnmapFailed(
-                    step=fault.step, space=space, conversion=THIS, start=page, npages=1, pfn=self.pfn(gmem, index)
+                    step=fault.step, owner=owner, conversion=THIS, start=page, npages=1, pfn=self.pfn(gmem, index)
                 )
 
-    def assigned(self, space: int, start: int, end: int, at: str) -> Iterator[tuple[int, int, int]]:
+    def assigned(self, owner: int, start: int, end: int, at: str) -> Iterator[tuple[int, int, int]]:
         """The private pages of a range that have memory, with guest_memfd and index; none if nothing can go wrong ``at`` them."""
         if not any(fault.at == at and fault.times for fault in self.faults):
             return
-        for first, last, kind in list(self.kinds(space, start, end)):
+        for first, last, kind in list(self.kinds(owner, start, end)):
             for page in range(first, last) if kind == PRIVATE else ():
-                behind = [(space, page)] if space in self.memory.gmems else [
-                    (gmem, index) for gmem, index, *_ in self.memory.indices(space, page, page + 1)
+                behind = [(owner, page)] if owner in self.memory.gmems else [
+                    (gmem, index) for gmem, index, *_ in self.memory.indices(owner, page, page + 1)
                 ]  # fmt: skip
                 for gmem, index in behind:
                     if self.gmem(gmem).backing.get(index) in (PRESENT, POISONED_PAGE):
                         yield page, gmem, index
 
-    def learn(self, space: int, start: int, end: int) -> Doing[int]:
+    def learn(self, owner: int, start: int, end: int) -> Doing[int]:
         """What guest_memfd learns of private pages that could not be unmapped, by policy; the errno that follows."""
-        bad = sorted({*self.failed, *self._flagged(space, start, end)})
+        bad = sorted({*self.failed, *self._flagged(owner, start, end)})
         if not bad or self.policy is Policy.UNINFORMED:
             return 0
         if self.policy is Policy.BUG_VM:
-            if self.vm(space).gone is None:
-                yield VmBugged(space=self.vm(space).id)
+            if self.vm(owner).gone is None:
+                yield VmBugged(owner=self.vm(owner).id)
             return 0
         for page in self.failed:
             if self.policy is Policy.HOLD_AND_DROP:
-                for head, order in list(self.folios(space, page, page + 1)):
-                    yield PageFreed(space=space, start=head, npages=1 << order, order=order, detail=detail(kept="for ever"))
+                for head, order in list(self.folios(owner, page, page + 1)):
+                    yield PageFreed(owner=owner, start=head, npages=1 << order, order=order, detail=detail(kept="for ever"))
             elif self.policy is Policy.HWPOISON:
-                yield Poisoned(space=space, start=page, npages=1, pfn=self.pfn(space, page))
-        yield UserAnswered(user=User.GUEST, start=bad[0], npages=1, space=space, conversion=THIS, result=errno.EFAULT)
+                yield Poisoned(owner=owner, start=page, npages=1, pfn=self.pfn(owner, page))
+        yield UserAnswered(user=User.GUEST, start=bad[0], npages=1, owner=owner, conversion=THIS, result=errno.EFAULT)
         return errno.EFAULT
 
-    def _flagged(self, space: int, start: int, end: int) -> list[int]:
+    def _flagged(self, owner: int, start: int, end: int) -> list[int]:
         """kvm_gmem_has_invalid_folio(): pages of a range that are marked as poisoned, where the policy looks for them."""
         if self.policy is not Policy.HWPOISON:
             return []
-        runs = self.gmem(space).backing.runs(start, end)
+        runs = self.gmem(owner).backing.runs(start, end)
         return [page for first, last, what in runs if what == POISONED_PAGE for page in range(first, last)]
 
-    def messed_up(self, space: int, start: int, end: int) -> list[int]:
+    def messed_up(self, owner: int, start: int, end: int) -> list[int]:
         """The pages of a range whose host page could not be taken back from a TD, and is still the one behind them."""
-        gmem = self.memory.gmems.get(space)
+        gmem = self.memory.gmems.get(owner)
         return sorted(
             entry.index
             for entry in self.memory.messed_up.values()
-            if gmem is not None and entry.gmem == space and entry.index is not None and start <= entry.index < end
+            if gmem is not None and entry.gmem == owner and entry.index is not None and start <= entry.index < end
             if entry.state != "cleared"
             and entry.cause is Cause.SEPT_STILL_MAPS
             and gmem.backing.get(entry.index) in (PRESENT, POISONED_PAGE)
-            and self.pfn(space, entry.index) == entry.pfn
+            and self.pfn(owner, entry.index) == entry.pfn
         )
 
-    def tracked(self, space: int, start: int, end: int) -> bool:
+    def tracked(self, owner: int, start: int, end: int) -> bool:
         """Whether a conversion is refused for a page that the policy ``track`` knows to be messed up."""
-        return self.policy is Policy.TRACK and bool(self.messed_up(space, start, end))
+        return self.policy is Policy.TRACK and bool(self.messed_up(owner, start, end))
 
-    def freeze(self, space: int, head: int, order: int) -> Doing[bool]:
+    def freeze(self, owner: int, head: int, order: int) -> Doing[bool]:
         """filemap_remove_folio_for_restructuring(): spins until nobody else holds the folio; False if it never ends."""
         said = False
         for _ in range(TURNS):
-            count = self.references(space, head, order)
+            count = self.references(owner, head, order)
             if count == 1 << order:
                 return True
             if not said:
                 yield Spinning(
-                    conversion=THIS, space=space, references=count, detail=detail(page=hexadecimal(head), expected=1 << order)
+                    conversion=THIS, owner=owner, references=count, detail=detail(page=hexadecimal(head), expected=1 << order)
                 )
                 said = True
         return False

@@ -21,7 +21,7 @@ class Answer(NamedTuple):
 
 
 class PageUser(Protocol):
-    """Somebody who maps or holds pages ``[start, end)``, numbered as the space that is converted numbers them."""
+    """Somebody who maps or holds pages ``[start, end)``, numbered as the attribute owner that is converted numbers them."""
 
     name: str
     kind: User

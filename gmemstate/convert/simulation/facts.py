@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from errno import EFAULT
 from typing import Any
 
-from gmemstate.convert.engine.ioctl import Told
+from gmemstate.convert.engine.ioctl import Returned
 from gmemstate.convert.engine.kernel import joined, runs_of
 from gmemstate.convert.engine.users import Holder
 from gmemstate.convert.simulation.simulation import Simulation
@@ -90,14 +90,15 @@ def facts(
     ``mapped`` is what each user has ever mapped, ``heard`` what ``populated`` and ``guest_told`` list, ``touched`` likewise.
     """
     memory, rows = simulation.memory, simulation.rows[first - 1 :]
-    private = [(start, end) for start, end in private_runs(simulation, simulation.space)]
+    private = [(start, end) for start, end in private_runs(simulation, simulation.owner)]
     conversions = {
         conversion.id: conversion for conversion in (*memory.ended, *memory.open_conversions()) if conversion.id >= first
     }
     return {
-        "told": [_told(told) for told in simulation.told],
+        "told": [_told(returned) for returned in simulation.returned],
         "error_offset": [
-            "-" if told is None or told.error_offset is None else hex(told.error_offset) for told in simulation.told
+            "-" if returned is None or returned.error_offset is None else hex(returned.error_offset)
+            for returned in simulation.returned
         ],
         "verdicts": [
             label(conversions[seq], memory.sources[conversions[seq].source or 0]).value for seq in sorted(conversions)
@@ -115,7 +116,7 @@ def facts(
         "tracepoint": sum(row[KIND] == ConvertAttempted.code for row in rows),
         "undone": [_run(row) + (" WARN" if row[RESULT] else "") for row in rows if row[KIND] == Undone.code],
         "huge": words(_huge(simulation)),
-        "contents_lost": words(runs_of(page for space, page in simulation.emptied if space == simulation.space)),
+        "contents_lost": words(runs_of(page for owner, page in simulation.emptied if owner == simulation.owner)),
         "dma_at_risk": words(runs_of(page for page in _reached(simulation) if any(a <= page < b for a, b in private))),
         "messed_up": [f"{entry.cause.name.lower()} {messed_up_page(entry)}" for entry in memory.messed_up.values()],
         "vm": memory.vms[simulation.vm].gone or "ok",
@@ -136,9 +137,9 @@ def words(runs: Iterable[tuple[int, int]]) -> list[str]:
     return [f"{start}+{end - start}" for start, end in joined(runs)]
 
 
-def private_runs(simulation: Simulation, space: int) -> Iterator[tuple[int, int]]:
-    """The private pages of a space."""
-    kinds = simulation.kernel().kinds(space, 0, 1 << 64)
+def private_runs(simulation: Simulation, owner: int) -> Iterator[tuple[int, int]]:
+    """The private pages of an attribute owner."""
+    kinds = simulation.kernel().kinds(owner, 0, 1 << 64)
     return ((start, end) for start, end, kind in kinds if kind == PRIVATE)
 
 
@@ -152,10 +153,10 @@ def _private(simulation: Simulation) -> list[str]:
     return found
 
 
-def _told(told: Told | None) -> str:
-    if told is None:
+def _told(returned: Returned | None) -> str:
+    if returned is None:
         return STUCK
-    return errno_name(told.errno)
+    return errno_name(returned.errno)
 
 
 def _run(row: EventRow) -> str:
@@ -197,7 +198,7 @@ def _huge(simulation: Simulation) -> list[tuple[int, int]]:
 def _reached(simulation: Simulation) -> set[int]:
     """What devices can reach: through a pin, or an IOMMU that follows notifications."""
     users = [user for user in simulation.users if getattr(user, "dma", False) or user.kind is User.IOMMU]
-    return {page for user in users if simulation.space_of(user) == simulation.space for page in getattr(user, "pages", ())}
+    return {page for user in users if simulation.owner_of(user) == simulation.owner for page in getattr(user, "pages", ())}
 
 
 def refusal(row: EventRow | None) -> str:

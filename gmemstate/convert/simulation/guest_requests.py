@@ -28,15 +28,15 @@ def ask(
     ``answers`` overrides the VMM's answer to the n-th exit (an errno; it does not convert then). ``interrupted``: an
     interrupt is pending behind the n-th chunk of a MapGPA. Returns what the guest was told, in order.
     """
-    told: list[int] = []
+    returned: list[int] = []
     exits = iter(answers)
     if path is RequestPath.TDVMCALL:
         for start, end in runs:
             at: int | None = start
             while at is not None and at < end:
-                at = _map_gpa(simulation, at, end, kind, exits, interrupted, told)
+                at = _map_gpa(simulation, at, end, kind, exits, interrupted, returned)
                 interrupted = None
-        return told
+        return returned
     merged = _merged(runs) if path is RequestPath.PSC_GHCB else runs
     request = _asked(simulation, merged[0][0], merged[-1][1], kind, path, runs)
     error = 0
@@ -45,7 +45,7 @@ def ask(
         if error:
             break
     result = -error if path is RequestPath.VMCALL else GENERIC_ERROR if error else 0
-    simulation.record(GuestAnswered(request=request, result=result, space=simulation.vm, thread=VCPU))
+    simulation.record(GuestAnswered(request=request, result=result, owner=simulation.vm, thread=VCPU))
     return [result]
 
 
@@ -56,7 +56,7 @@ def _map_gpa(
     kind: str,
     exits: Iterator[int | None],
     interrupted: int | None,
-    told: list[int],
+    returned: list[int],
 ) -> int | None:
     """One TDVMCALL, chunk by chunk; returns where the guest asks again at once, as it does behind an interrupt."""
     request = _asked(simulation, start, end, kind, RequestPath.TDVMCALL)
@@ -66,46 +66,46 @@ def _map_gpa(
         error = _exit(simulation, at, stop, kind, next(exits, None))
         n += 1
         if error and error != EAGAIN:
-            _answer(simulation, request, INVALID_OPERAND, at, told)
+            _answer(simulation, request, INVALID_OPERAND, at, returned)
             return None
         if error:
-            _answer(simulation, request, RETRY, at, told)
+            _answer(simulation, request, RETRY, at, returned)
             return None
         at = stop
         if n == interrupted and at < end:
-            _answer(simulation, request, RETRY, at, told)
+            _answer(simulation, request, RETRY, at, returned)
             return at
-    _answer(simulation, request, 0, None, told)
+    _answer(simulation, request, 0, None, returned)
     return None
 
 
-def _answer(simulation: Simulation, request: int, result: int, at: int | None, told: list[int]) -> None:
+def _answer(simulation: Simulation, request: int, result: int, at: int | None, returned: list[int]) -> None:
     next_gpa = None if at is None else gpa_of(Gfn(at))
-    simulation.record(GuestAnswered(request=request, result=result, space=simulation.vm, thread=VCPU, next_gpa=next_gpa))
-    told.append(result)
+    simulation.record(GuestAnswered(request=request, result=result, owner=simulation.vm, thread=VCPU, next_gpa=next_gpa))
+    returned.append(result)
 
 
 def _asked(simulation: Simulation, start: int, end: int, kind: str, path: RequestPath, entries: Runs = ()) -> int:
     flags = ENCRYPTED if kind == PRIVATE else 0
     facts = detail(entries=[list(entry) for entry in entries]) if len(entries) > 1 else None
     return simulation.record(
-        GuestAsked(request=simulation.reference(), thread=VCPU, space=simulation.vm, start=start, npages=end - start,
+        GuestAsked(request=simulation.reference(), thread=VCPU, owner=simulation.vm, start=start, npages=end - start,
                    flags=flags, path=path, detail=facts)
     )  # fmt: skip
 
 
 def _exit(simulation: Simulation, start: int, end: int, kind: str, answer: int | None) -> int:
     """KVM_EXIT_HYPERCALL: the VMM converts and answers with one of the errnos that KVM takes (0, EINVAL, EAGAIN)."""
-    simulation.record(VcpuExited(thread=VCPU, space=simulation.vm, reason=KVM_EXIT_HYPERCALL))
+    simulation.record(VcpuExited(thread=VCPU, owner=simulation.vm, reason=KVM_EXIT_HYPERCALL))
     if answer is not None:
         simulation.record(
-            VmmSaid(space=simulation.vm, result=answer, detail=detail(text="the VMM converts nothing, and answers"))
+            VmmSaid(owner=simulation.vm, result=answer, detail=detail(text="the VMM converts nothing, and answers"))
         )
         return answer
-    for space, first, last in _ioctls(simulation, start, end):
-        told = simulation.convert_pages(first, last, kind, space=space, thread=VCPU)
-        if told is not None and told.errno:
-            return told.errno if told.errno in (EAGAIN, EINVAL) else EINVAL
+    for owner, first, last in _ioctls(simulation, start, end):
+        returned = simulation.convert_pages(first, last, kind, owner=owner, thread=VCPU)
+        if returned is not None and returned.errno:
+            return returned.errno if returned.errno in (EAGAIN, EINVAL) else EINVAL
     return 0
 
 

@@ -6,7 +6,7 @@ from itertools import count, pairwise
 
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
 from gmemstate.convert.engine.engine import carry_out, drive
-from gmemstate.convert.engine.ioctl import Call, Fault, Setting, Told, VmType
+from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.kernel import Kernel, runs_of, shift
 from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.users import PageUser
@@ -54,7 +54,7 @@ FIRST_PFN, NEXT_PFN = 0x100000, 0x1000000
 class Host:
     """Guests under one dialect and one policy.
 
-    ``rows`` is the record, ``memory`` its fold. Pages are numbered as the space numbers them in which the attribute lives:
+    ``rows`` is the record, ``memory`` its fold. Pages are numbered as the attribute owner numbers them in which the attribute lives:
     gfns of a VM in the dialect ``mainline``, else page indices of a guest_memfd. ``vm`` and ``gmem`` are the first of their kind.
     """
 
@@ -65,7 +65,7 @@ class Host:
     users: list[PageUser] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     rows: list[EventRow] = field(default_factory=list)
-    told: list[Told | None] = field(default_factory=list)
+    returned: list[Returned | None] = field(default_factory=list)
     """what each conversion returned; None: it never did"""
     vm: int = 0
     gmem: int = 0
@@ -86,8 +86,8 @@ class Host:
         self._known.update(new)
         self.rows.append(numbered)
         self.memory.apply(numbered)
-        if isinstance(event, PageFreed) and event.space is not None and "kept" in details(event.detail):
-            self.give_up(event.space, range(event.start, event.start + event.npages))
+        if isinstance(event, PageFreed) and event.owner is not None and "kept" in details(event.detail):
+            self.give_up(event.owner, range(event.start, event.start + event.npages))
         return seq
 
     def _append(self, event: Event) -> None:
@@ -104,11 +104,11 @@ class Host:
         return self.dialect is Dialect.MAINLINE
 
     @property
-    def space(self) -> int:
+    def owner(self) -> int:
         """Where the attribute of the first guest lives."""
         return self.vm if self.in_vm else self.gmem
 
-    def space_of(self, user: PageUser) -> int:
+    def owner_of(self, user: PageUser) -> int:
         """The space whose pages a user maps or holds."""
         return self.vm if self.in_vm else self._gmem_of.get(user.name, self.gmem)
 
@@ -128,8 +128,8 @@ class Host:
 
     def make_vm(self) -> int:
         """KVM_CREATE_VM."""
-        vm = self.record(VmSeen(space=self.reference(), made=1))
-        self.record(VmCreated(space=vm, dialect=self.dialect))
+        vm = self.record(VmSeen(owner=self.reference(), made=1))
+        self.record(VmCreated(owner=vm, dialect=self.dialect))
         return vm
 
     def make_gmem(self, vm: int, npages: int, *, shared: bool) -> int:
@@ -137,16 +137,16 @@ class Host:
         flags = 0
         if not self.in_vm:
             flags = GUEST_MEMFD_FLAG_MMAP * self.setting.mmap | GUEST_MEMFD_FLAG_INIT_SHARED * shared
-        return self.record(GmemCreated(space=self.reference(), vm=vm, npages=npages, flags=flags, result=0))
+        return self.record(GmemCreated(owner=self.reference(), vm=vm, npages=npages, flags=flags, result=0))
 
     def set_slot(
         self, vm: int, slot: int, gfn: int, npages: int, gmem: int | None = None, index: int = 0, result: int = 0
     ) -> None:
         """KVM_SET_USER_MEMORY_REGION2; ``npages`` 0 deletes."""
         flags = 0 if gmem is None else KVM_MEM_GUEST_MEMFD
-        self.record(SlotSet(slot=slot, space=vm, start=gfn, npages=npages, flags=flags, result=result))
+        self.record(SlotSet(slot=slot, owner=vm, start=gfn, npages=npages, flags=flags, result=result))
         if gmem is not None and npages:
-            self.record(GmemBound(space=vm, start=gfn, npages=npages, index=index, gmem=gmem))
+            self.record(GmemBound(owner=vm, start=gfn, npages=npages, index=index, gmem=gmem))
 
     # --- memory
 
@@ -161,18 +161,18 @@ class Host:
 
     def allocate(self, start: int, end: int, gmem: int | None = None) -> None:
         """Fill holes with memory: an empty huge range gets a huge folio, split at once where a page of it is shared."""
-        space = self.gmem if gmem is None else gmem
+        owner = self.gmem if gmem is None else gmem
         order = 0 if self.dialect in (Dialect.MAINLINE, Dialect.INPLACE) else self.setting.order
-        backing, page = self.memory.gmems[space].backing, start
+        backing, page = self.memory.gmems[owner].backing, start
         while page < end:
             head = page >> order << order
             stop = head + (1 << order) if order else end
             if order and all(what == HOLE for _, _, what in backing.runs(head, stop)):
-                self._add(space, head, stop, order if self.kernel().all_are(space, head, stop, PRIVATE) else 0)
+                self._add(owner, head, stop, order if self.kernel().all_are(owner, head, stop, PRIVATE) else 0)
             else:
                 for first, last, what in list(backing.runs(page, min(stop, end))):
                     if what == HOLE:
-                        self._add(space, first, last, 0)
+                        self._add(owner, first, last, 0)
             page = stop
 
     def _add(self, gmem: int, start: int, end: int, order: int) -> None:
@@ -182,7 +182,7 @@ class Host:
             moved = set()
         edges = {edge for page in moved for edge in (page, page + 1) if self.pfn(gmem, edge) != self.pfn(gmem, edge - 1) + 1}
         for first, last in pairwise(sorted({start, *(edge for edge in edges if start < edge < end), end})):
-            self.record(PageAdded(space=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
+            self.record(PageAdded(owner=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
 
     # --- users
 
@@ -196,57 +196,57 @@ class Host:
 
     def record_use(self, user: PageUser, start: int, end: int) -> None:
         """Record that a user maps or holds pages."""
-        space, facts = self.space_of(user), detail(user=user.name)
+        owner, facts = self.owner_of(user), detail(user=user.name)
         if user.kind is User.IOMMU:
-            self.record(DmaMapped(space=space, start=start, npages=end - start, detail=facts))
+            self.record(DmaMapped(owner=owner, start=start, npages=end - start, detail=facts))
         elif user.kind in (User.PIN, User.REFERENCE):
-            self.record(Pinned(space=space, start=start, npages=end - start, detail=facts))
+            self.record(Pinned(owner=owner, start=start, npages=end - start, detail=facts))
         elif user.kind is User.HOST and not self.in_vm:
-            self.record(FaultServed(space=space, access=Access.HOST, start=start, npages=end - start,
-                                    pfn=self.pfn(space, start), detail=facts))  # fmt: skip
+            self.record(FaultServed(owner=owner, access=Access.HOST, start=start, npages=end - start,
+                                    pfn=self.pfn(owner, start), detail=facts))  # fmt: skip
         elif user.kind is User.GUEST:
-            for first, last, state in list(self.kernel().kinds(space, start, end)):
+            for first, last, state in list(self.kernel().kinds(owner, start, end)):
                 access = Access.GUEST_PRIVATE if state == PRIVATE else Access.GUEST_SHARED
-                for vm, _, low, high in self.gfns(space, first, last):
-                    self.record(FaultServed(space=vm, access=access, start=low, npages=high - low, detail=facts))
+                for vm, _, low, high in self.gfns(owner, first, last):
+                    self.record(FaultServed(owner=vm, access=access, start=low, npages=high - low, detail=facts))
 
-    def gfns(self, space: int, start: int, end: int) -> list[tuple[int, Slot, int, int]]:
-        """The guests and gfns behind pages of a space, slot by slot."""
-        found = self.kernel().slots(space, start, end)
+    def gfns(self, owner: int, start: int, end: int) -> list[tuple[int, Slot, int, int]]:
+        """The guests and gfns behind pages of an attribute owner, slot by slot."""
+        found = self.kernel().slots(owner, start, end)
         return [
-            (vm.id, slot, a, b) if vm.id == space else (vm.id, slot, a + shift(slot), b + shift(slot))
+            (vm.id, slot, a, b) if vm.id == owner else (vm.id, slot, a + shift(slot), b + shift(slot))
             for vm, slot, a, b in found
         ]
 
     # --- conversions
 
-    def kernel(self, space: int | None = None) -> Kernel:
-        """The host as the kernel sees it now; with ``space`` only the users of its pages."""
-        users = [user for user in self.users if space in (None, self.vm) or self.space_of(user) == space]
+    def kernel(self, owner: int | None = None) -> Kernel:
+        """The host as the kernel sees it now; with ``owner`` only the users of its pages."""
+        users = [user for user in self.users if owner in (None, self.vm) or self.owner_of(user) == owner]
         return Kernel(self.memory, users, self.setting, self.policy, self.faults, self.pfn)
 
-    def convert(self, call: Call) -> Told | None:
+    def convert(self, call: Call) -> Returned | None:
         """A conversion ioctl, to its end or until it is stuck; on a VM it is KVM_SET_MEMORY_ATTRIBUTES in every dialect."""
         self._known.pop(-1, None)
-        function, through = CONVERT[Dialect.MAINLINE if call.space in self.memory.vms else self.dialect]
-        before = self._accepted(call.space)
-        told = drive(carry_out(function, self.kernel(call.space), call, through), self._append)
-        self.emptied |= before - self._accepted(call.space)
-        self.told.append(told)
-        return told
+        function, through = CONVERT[Dialect.MAINLINE if call.owner in self.memory.vms else self.dialect]
+        before = self._accepted(call.owner)
+        returned = drive(carry_out(function, self.kernel(call.owner), call, through), self._append)
+        self.emptied |= before - self._accepted(call.owner)
+        self.returned.append(returned)
+        return returned
 
-    def convert_pages(self, start: int, end: int, kind: str, *, space: int | None = None, **how: object) -> Told | None:
+    def convert_pages(self, start: int, end: int, kind: str, *, owner: int | None = None, **how: object) -> Returned | None:
         """A conversion of pages ``[start, end)``."""
         attributes = PRIVATE_ATTRIBUTE if kind == PRIVATE else 0
         call = {"thread": VMM, "attributes": attributes, **how}
-        where = self.space if space is None else space
+        where = self.owner if owner is None else owner
         return self.convert(Call(where, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, **call))  # type: ignore[arg-type]
 
-    def _accepted(self, space: int) -> set[tuple[int, int]]:
+    def _accepted(self, owner: int) -> set[tuple[int, int]]:
         """The private pages of a TD that it has accepted; removed from the secure page tables they lose their contents."""
         if self.setting.type is not VmType.TDX:
             return set()
-        runs = [(start, end) for start, end, kind in self.kernel().kinds(space, 0, 1 << 64) if kind == PRIVATE]
-        mapped = {page for user in self.users if user.kind is User.GUEST and self.space_of(user) == space
+        runs = [(start, end) for start, end, kind in self.kernel().kinds(owner, 0, 1 << 64) if kind == PRIVATE]
+        mapped = {page for user in self.users if user.kind is User.GUEST and self.owner_of(user) == owner
                   for page in getattr(user, "pages", ())}  # fmt: skip
-        return {(space, page) for page in mapped if any(start <= page < end for start, end in runs)}
+        return {(owner, page) for page in mapped if any(start <= page < end for start, end in runs)}

@@ -27,7 +27,7 @@ CAUSES = {
 def left(outcome: Outcome) -> Iterator[str]:
     """What differs at the end, and for whom that is an issue."""
     facts, simulation = outcome.facts, outcome.simulation
-    stuck = bool(simulation.told) and simulation.told[-1] is None
+    stuck = bool(simulation.returned) and simulation.returned[-1] is None
     if stuck:
         yield "the ioctl never returns, and its lock is held"
     unit = "gfn" if simulation.in_vm else "page"
@@ -57,11 +57,11 @@ Reasons = list[tuple[list[tuple[int, int]], str]]
 
 def _reasons(simulation: Simulation, user: PageUser) -> Reasons:
     """What becomes of the next access of a user to pages that it no longer maps."""
-    space = simulation.space_of(user)
-    private = list(private_runs(simulation, space))
+    owner = simulation.owner_of(user)
+    private = list(private_runs(simulation, owner))
     if user.kind is User.IOMMU:
         return [(EVERYTHING, "an issue, its next access is a DMA fault: a device cannot fault anything in")]
-    gmem = simulation.memory.gmems[simulation.gmem if simulation.in_vm else space]
+    gmem = simulation.memory.gmems[simulation.gmem if simulation.in_vm else owner]
     poisoned = [(start, end) for start, end, what in gmem.backing if what == POISONED_PAGE]
     if user.kind is User.HOST:
         hidden = [] if simulation.in_vm else private
@@ -72,9 +72,9 @@ def _reasons(simulation: Simulation, user: PageUser) -> Reasons:
         ]
     if simulation.memory.vms[simulation.vm].gone is not None:
         return [(EVERYTHING, "it does not run any more")]
-    bound = [(a, b) for _, _, a, b in simulation.kernel().slots(space, 0, END)]
+    bound = [(a, b) for _, _, a, b in simulation.kernel().slots(owner, 0, END)]
     closed = EVERYTHING if gmem.released else []
-    empty = [(page, page + 1) for where, page in simulation.emptied if where == space and simulation.setting.type is VmType.TDX]
+    empty = [(page, page + 1) for where, page in simulation.emptied if where == owner and simulation.setting.type is VmType.TDX]
     return [
         (_rest(bound), "no memslot is there any more"),
         (closed, "the guest_memfd is closed, its next access is a memory fault"),

@@ -75,7 +75,7 @@ def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> Outcome:
     simulation.faults = [Fault(**fault) for fault in scenario.faults]
     for verb, what, options in scenario.steps:
         getattr(play, f"do_{verb}")(what, **options)
-        if simulation.told and simulation.told[-1] is None:
+        if simulation.returned and simulation.returned[-1] is None:
             break
     else:
         simulation.close_record()
@@ -109,7 +109,7 @@ class _Play:
                 simulation.allocate(start, end, gmem)
         for start, end in scenario.exceptions:
             simulation.convert_pages(start, end, PRIVATE if shared else SHARED)
-        simulation.told.clear()
+        simulation.returned.clear()
         for user in scenario.users:
             simulation.add_user(user.make(), self.gmems[user.gmem - 1])
         self.mapped = {user.name: set(getattr(user, "pages", ())) for user in simulation.users}
@@ -124,12 +124,12 @@ class _Play:
     # --- the steps
 
     def do_convert(self, what: tuple[Run, ...], to: str = PRIVATE, gmem: int = 1, through: str = "", **how: Any) -> None:
-        space = self.simulation.vm if through or self.simulation.in_vm else self.gmems[gmem - 1]
+        owner = self.simulation.vm if through or self.simulation.in_vm else self.gmems[gmem - 1]
         attributes = PRIVATE_ATTRIBUTE if to == PRIVATE else 0
         for start, end in what or ((0, 0),):
             call = {"address": start << PAGE_SHIFT, "size": (end - start) << PAGE_SHIFT, "attributes": attributes, **how}
-            told = self.simulation.convert(Call(space, thread=VMM, **call))
-            if told is None:
+            returned = self.simulation.convert(Call(owner, thread=VMM, **call))
+            if returned is None:
                 return
 
     def do_guest_asks(
@@ -140,8 +140,8 @@ class _Play:
         answers: Iterable[int | None] = (),
         interrupted: int | None = None,
     ) -> None:
-        told = requests.ask(self.simulation, what, to, path, tuple(answers), interrupted)
-        self.guest_told += [answer(result) for result in told]
+        returned = requests.ask(self.simulation, what, to, path, tuple(answers), interrupted)
+        self.guest_told += [answer(result) for result in returned]
 
     def do_touch(self, what: str, page: int, accept: bool = False, **how: str) -> None:
         seq = len(self.simulation.rows)

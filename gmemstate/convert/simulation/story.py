@@ -134,14 +134,14 @@ class _Story:
             if row[0] in findings:
                 yield f"finding {findings[row[0]].code}: {findings[row[0]].text}", event
 
-    def unit(self, space: int | None) -> str:
-        return "gfn" if space in self.memory.vms else "page"
+    def unit(self, owner: int | None) -> str:
+        return "gfn" if owner in self.memory.vms else "page"
 
-    def of_gmem(self, space: int | None) -> str:
-        return f" of guest_memfd {self.gmems.index(space) + 1}" if len(self.gmems) > 1 and space in self.gmems else ""
+    def of_gmem(self, owner: int | None) -> str:
+        return f" of guest_memfd {self.gmems.index(owner) + 1}" if len(self.gmems) > 1 and owner in self.gmems else ""
 
-    def of_vm(self, space: int | None) -> str:
-        vm = self.memory.vms.get(space or 0)
+    def of_vm(self, owner: int | None) -> str:
+        vm = self.memory.vms.get(owner or 0)
         return f" of VM {vm.number}" if vm is not None and len(self.memory.vms) > 1 else ""
 
     def ask(self, event: Any, facts: dict[str, Any]) -> str:
@@ -149,11 +149,11 @@ class _Story:
         if event.attributes is None:
             return "the VMM asks for a conversion, with a pointer that cannot be read"
         kind = _kind(event.attributes)
-        where = run(event.start, event.npages, self.unit(event.space)) + self.of_gmem(event.space)
+        where = run(event.start, event.npages, self.unit(event.owner)) + self.of_gmem(event.owner)
         if event.start is None:
             where = f"{facts.get('address')}, size {facts.get('size')},"
         elif event.npages == 0:
-            where = f"nothing (size 0) from {self.unit(event.space)} {event.start} on"
+            where = f"nothing (size 0) from {self.unit(event.owner)} {event.start} on"
         odd = [
             f"{name.replace('_', ' ')} {facts[name]}"
             for name in ("flags", "reserved", "error_offset", "struct")
@@ -171,7 +171,7 @@ class _Story:
         return f"the VMM is told {errno_name(event.result)}{offset}"
 
     def answered(self, event: Any, facts: dict[str, Any]) -> str:
-        where = run(event.start, event.npages, self.unit(event.space)) + self.of_vm(event.space)
+        where = run(event.start, event.npages, self.unit(event.owner)) + self.of_vm(event.owner)
         if "user" not in facts:
             return f"guest_memfd learns that {where} did not come off"
         name, kind = facts["user"], KINDS[event.user]
@@ -192,10 +192,10 @@ class _Story:
         asked = self.asked
         if event.conversion is None or asked is None or asked.npages is None or event.npages <= asked.npages:
             return None
-        return f"guest faults in {run(event.start, event.npages, self.unit(event.space))} wait until the end"
+        return f"guest faults in {run(event.start, event.npages, self.unit(event.owner))} wait until the end"
 
     def stored(self, event: Any, _: dict[str, Any]) -> str:
-        where, kind = run(event.start, event.npages, self.unit(event.space)), _kind(event.attributes)
+        where, kind = run(event.start, event.npages, self.unit(event.owner)), _kind(event.attributes)
         return (
             f"{where}: {kind} cannot be stored ({errno_name(event.result)})"
             if event.result
@@ -204,7 +204,7 @@ class _Story:
 
     def served(self, event: Any, facts: dict[str, Any]) -> str:
         kind = {Access.GUEST_PRIVATE: " as private", Access.GUEST_SHARED: " as shared"}.get(event.access, "")
-        where = run(event.start, event.npages, self.unit(event.space))
+        where = run(event.start, event.npages, self.unit(event.owner))
         end = facts.get("signal", "fails") if event.result else "faulted in"
         return f"{facts.get('user')} touches {where}{kind}: {end}"
 
@@ -217,15 +217,15 @@ class _Story:
         return f"the guest asks for {where} as {kind}: {PATHS[event.path]}"
 
     def guest_answered(self, event: Any, _: dict[str, Any]) -> str:
-        path, told = self.paths[event.request], str(event.result)
+        path, returned = self.paths[event.request], str(event.result)
         if path is RequestPath.TDVMCALL:
-            told = {0: "success", RETRY: "RETRY", INVALID_OPERAND: "INVALID_OPERAND"}.get(event.result, told)
+            returned = {0: "success", RETRY: "RETRY", INVALID_OPERAND: "INVALID_OPERAND"}.get(event.result, returned)
         elif path is not RequestPath.VMCALL:
-            told = {0: "success", GENERIC_ERROR: f"the generic error ({GENERIC_ERROR:#x})"}.get(event.result, told)
+            returned = {0: "success", GENERIC_ERROR: f"the generic error ({GENERIC_ERROR:#x})"}.get(event.result, returned)
         elif event.result < 0:
-            told = f"-{errno_name(-event.result)}"
+            returned = f"-{errno_name(-event.result)}"
         on = "" if event.next_gpa is None else f", and to go on at gfn {event.next_gpa >> PAGE_SHIFT}"
-        return f"the guest is told {told}{on}"
+        return f"the guest is told {returned}{on}"
 
 
 def _joined(rows: Iterable[Any]) -> Iterator[Any]:

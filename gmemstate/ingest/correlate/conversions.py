@@ -54,7 +54,7 @@ def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through, *, ent
         told = thread.exit
         vm = tracker.vm_of(thread)
         tracker.emit(
-            VcpuExited(thread=thread.tid, space=vm.handle if vm else None, reason=told.args.get("reason"),
+            VcpuExited(thread=thread.tid, owner=vm.handle if vm else None, reason=told.args.get("reason"),
                        result=-told.args.get("err", 0), t=told.t, line=told.line, source=tracker.source)
         )  # fmt: skip
         thread.exit = None
@@ -89,7 +89,7 @@ def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
         odd["ioctl"] = hex(SET_ATTRIBUTES2)
     kind = ConvertAsked if call.entered else ConvertMet
     tracker.emit(
-        kind(conversion=call.handle, through=call.through, space=call.vm if call.through is Through.VM_IOCTL else call.gmem,
+        kind(conversion=call.handle, through=call.through, owner=call.vm if call.through is Through.VM_IOCTL else call.gmem,
              thread=thread.tid, start=call.start, npages=call.npages, attributes=call.attributes, detail=detail(**odd),
              **_at(tracker, fact))
     )  # fmt: skip
@@ -136,7 +136,7 @@ def gmem_here(tracker: Tracker, fact: Fact, thread: Thread, vm: int | None) -> A
         return created
     if known is not None and known.vm is None and vm is not None:
         known.vm = vm
-        tracker.emit(GmemSeen(space=known.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=tracker.source))
+        tracker.emit(GmemSeen(owner=known.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=tracker.source))
     return known or tracker.gmem_at(pointer, fact, vm)
 
 
@@ -199,13 +199,13 @@ def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             _meet(tracker, fact, thread, call, vm)
             call.compared = True
             tracker.emit(
-                AttrsCompared(conversion=call.handle, space=vm.handle, start=start, npages=npages, attributes=args["attrs"],
+                AttrsCompared(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=args["attrs"],
                               equal=args["ret"], thread=thread.tid, **_at(tracker, fact))
             )  # fmt: skip
             return True
     if args["ret"] == 1 and args.get("mask", -1) in (-1, (1 << 64) - 1):
         tracker.emit(
-            AttrsCompared(space=vm.handle, start=start, npages=npages, attributes=args["attrs"], equal=1, thread=thread.tid,
+            AttrsCompared(owner=vm.handle, start=start, npages=npages, attributes=args["attrs"], equal=1, thread=thread.tid,
                           **_at(tracker, fact))
         )  # fmt: skip
         return True
@@ -229,7 +229,7 @@ def _meet(tracker: Tracker, fact: Fact, thread: Thread, call: Call, vm: VmState)
     line = None if call.fd is None else vm.returned.get(call.fd)
     if line is not None:
         tracker.emit(
-            VmCreated(space=vm.handle, dialect=vm.dialect, line=line, source=tracker.source,
+            VmCreated(owner=vm.handle, dialect=vm.dialect, line=line, source=tracker.source,
                       detail=detail(basis="implied", join="thread", fd=call.fd))
         )  # fmt: skip
 
@@ -243,7 +243,7 @@ def pre_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     call.zapped = True
     tracker.emit(
-        ZapStarted(conversion=call.handle, space=vm.handle, start=start, npages=npages,
+        ZapStarted(conversion=call.handle, owner=vm.handle, start=start, npages=npages,
                    attributes=fact.args.get("attrs", call.attributes), slot=fact.args.get("slot"), **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -266,7 +266,7 @@ def post_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if start is None or npages is None or attributes is None:
         return False
     tracker.emit(
-        AttrsStored(conversion=call.handle, space=vm.handle, start=start, npages=npages, attributes=attributes,
+        AttrsStored(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=attributes,
                     **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -278,7 +278,7 @@ def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     vm = tracker.vm(fact.args["kvm"], fact, thread)
     tracker.emit(
-        InvalidateAdded(conversion=call.handle, space=vm.handle, start=fact.args["start"],
+        InvalidateAdded(conversion=call.handle, owner=vm.handle, start=fact.args["start"],
                         npages=fact.args["end"] - fact.args["start"], **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -303,7 +303,7 @@ def host_unmap(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     start, npages = fact.args["start"], fact.args["nr"]
     _zap(tracker, fact, call, start, npages)
     tracker.emit(
-        UserAnswered(user=User.HOST, conversion=call.handle, space=call.gmem, start=start, npages=npages, result=0,
+        UserAnswered(user=User.HOST, conversion=call.handle, owner=call.gmem, start=start, npages=npages, result=0,
                      **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -316,7 +316,7 @@ def _pointer(tracker: Tracker, handle: int) -> int | None:
 def _zap(tracker: Tracker, fact: Fact, call: Call, start: int, npages: int) -> None:
     call.zapped = True
     tracker.emit(
-        ZapStarted(conversion=call.handle, space=call.gmem, start=start, npages=npages, attributes=call.attributes,
+        ZapStarted(conversion=call.handle, owner=call.gmem, start=start, npages=npages, attributes=call.attributes,
                    **_at(tracker, fact))
     )  # fmt: skip
 
@@ -348,7 +348,7 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         call.checked = True
         first, last, _, _, count = call.tested or [fact.line, fact.line, 0, 0, 0]
         tracker.emit(
-            UsersChecked(conversion=call.handle, space=call.gmem, start=start, npages=end - start, result=0, t=fact.t, line=first,
+            UsersChecked(conversion=call.handle, owner=call.gmem, start=start, npages=end - start, result=0, t=fact.t, line=first,
                          source=tracker.source, detail=detail(last=last, pages=count) if count else None)
         )  # fmt: skip
     return True
@@ -365,7 +365,7 @@ def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call.stored = (start, last, value)
     if not again:
         tracker.emit(
-            AttrsStored(conversion=call.handle, space=call.gmem, start=start, npages=last - start + 1, attributes=value,
+            AttrsStored(conversion=call.handle, owner=call.gmem, start=start, npages=last - start + 1, attributes=value,
                         **_at(tracker, fact))
         )  # fmt: skip
     return True
@@ -419,7 +419,7 @@ def _tell_bad_page(tracker: Tracker, fact: Fact, call: Call, index: int) -> None
     """The page that was in use, with its references if they were counted: a pinned or mapped page is refused before."""
     first, last, tested, references, count = call.tested or [fact.line, fact.line, -1, -1, 0]
     tracker.emit(
-        UsersChecked(conversion=call.handle, space=call.gmem, start=index, npages=1, result=EAGAIN,
+        UsersChecked(conversion=call.handle, owner=call.gmem, start=index, npages=1, result=EAGAIN,
                      references=references if tested == index and references >= 0 else None, expected=IDLE_REFERENCES,
                      t=fact.t, line=first, source=tracker.source, detail=detail(last=last, pages=count) if count else None)
     )  # fmt: skip
@@ -429,7 +429,7 @@ def _return(tracker: Tracker, fact: Fact, thread: Thread, call: Call, result: in
     given = _range(fact)
     again = None if given is None else pages(*given)
     tracker.emit(
-        ConvertReturned(conversion=call.handle, space=call.vm if call.through is Through.VM_IOCTL else call.gmem,
+        ConvertReturned(conversion=call.handle, owner=call.vm if call.through is Through.VM_IOCTL else call.gmem,
                         result=-min(result, 0), start=again[0] if again else None, npages=again[1] if again else None,
                         error_offset=error_offset, thread=thread.tid, **_at(tracker, fact))
     )  # fmt: skip

@@ -20,7 +20,7 @@ def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
     return {"t": fact.t, "line": fact.line, "source": tracker.source}
 
 
-def _space(tracker: Tracker, thread: Thread) -> int | None:
+def _owner(tracker: Tracker, thread: Thread) -> int | None:
     vm = tracker.vm_of(thread)
     return vm.handle if vm is not None else None
 
@@ -35,7 +35,7 @@ def hypercall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.request = tracker.handle()
     thread.exit = None
     tracker.emit(
-        GuestAsked(request=thread.request, thread=thread.tid, space=_space(tracker, thread), start=gfn_of(Gpa(gpa)) if whole else None,
+        GuestAsked(request=thread.request, thread=thread.tid, owner=_owner(tracker, thread), start=gfn_of(Gpa(gpa)) if whole else None,
                    npages=npages if whole else None, flags=fact.args["a2"], **_at(tracker, fact),
                    detail=None if whole else detail(gpa=hex(gpa), pages=hex(npages)))
     )  # fmt: skip
@@ -47,7 +47,7 @@ def hc_done(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if thread.request is None or thread.other_hypercall or "ret" not in fact.args:
         return False
     tracker.emit(
-        GuestAnswered(request=thread.request, result=fact.args["ret"], space=_space(tracker, thread), thread=thread.tid,
+        GuestAnswered(request=thread.request, result=fact.args["ret"], owner=_owner(tracker, thread), thread=thread.tid,
                       **_at(tracker, fact))
     )  # fmt: skip
     tracker.closed.append(thread.request)
@@ -80,7 +80,7 @@ def _memory_fault(
     vm = tracker.vm_of(thread)
     thread.exit = None
     tracker.emit(
-        MemoryFaultExit(thread=thread.tid, space=vm.handle if vm else None, start=gfn, npages=npages, flags=flags, result=errno,
+        MemoryFaultExit(thread=thread.tid, owner=vm.handle if vm else None, start=gfn, npages=npages, flags=flags, result=errno,
                         raced=_raced(tracker, thread, gfn) if errno == EFAULT else None, **_at(tracker, fact))
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ def _covers(call: Call, gfn: int) -> bool:
 def _hypercall_exit(tracker: Tracker, fact: Fact, thread: Thread) -> None:
     thread.exit = None
     tracker.emit(
-        VcpuExited(thread=thread.tid, space=_space(tracker, thread), reason=KVM_EXIT_HYPERCALL, result=0, **_at(tracker, fact))
+        VcpuExited(thread=thread.tid, owner=_owner(tracker, thread), reason=KVM_EXIT_HYPERCALL, result=0, **_at(tracker, fact))
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     again, thread.failed = thread.failed, reason == KVM_EXIT_INTERNAL_ERROR and error == 0
     if thread.failed and not again:  # a VMM that runs the vCPU again gets the same exit for ever
         tracker.emit(
-            VcpuExited(thread=thread.tid, space=_space(tracker, thread), reason=reason, result=0, **_at(tracker, fact))
+            VcpuExited(thread=thread.tid, owner=_owner(tracker, thread), reason=reason, result=0, **_at(tracker, fact))
         )
     return thread.failed
 
@@ -200,7 +200,7 @@ def _struck(tracker: Tracker, fact: Fact, number: int, reason: int | None, why: 
     inside: list[int | None] = [call.handle for call in calls if call is not None]
     for handle in inside or [None]:
         tracker.emit(
-            TaskSignalled(thread=target.tid, signal=number, reason=reason, space=_space(tracker, target), detail=why,
+            TaskSignalled(thread=target.tid, signal=number, reason=reason, owner=_owner(tracker, target), detail=why,
                           conversion=handle, **_at(tracker, fact))
         )  # fmt: skip
     return True

@@ -42,7 +42,7 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     access = Access.GUEST_PRIVATE if private else Access.GUEST
     if args["ret"]:
         tracker.emit(
-            FaultServed(access=access, space=vm.handle, start=args["gfn"], npages=1, result=-args["ret"], t=fact.t, line=fact.line,
+            FaultServed(access=access, owner=vm.handle, start=args["gfn"], npages=1, result=-args["ret"], t=fact.t, line=fact.line,
                         source=tracker.source)
         )  # fmt: skip
         return True
@@ -54,7 +54,7 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def _served(
     tracker: Tracker, fact: Fact, thread: Thread, vm: VmState | None, access: Access, gfn: int, npages: int, pfn: int | None
 ) -> None:
-    source, space = tracker.source, vm.handle if vm is not None else None
+    source, owner = tracker.source, vm.handle if vm is not None else None
     for other in (Access.GUEST, Access.GUEST_PRIVATE):
         run = thread.runs.get(other.name)
         if other is not access and run is not None and run.start <= gfn < run.end:
@@ -66,7 +66,7 @@ def _served(
         replaced = (
             {"replaced": [[hex(first), hex(behind)] for first, behind in lost[:RUNS]], "replaced_pages": pages} if lost else {}
         )
-        return FaultServed(access=access, space=space, start=run.start, npages=run.end - run.start, pfn=run.value, t=run.t,
+        return FaultServed(access=access, owner=owner, start=run.start, npages=run.end - run.start, pfn=run.value, t=run.t,
                            line=run.first_line, source=source, detail=run.detail(**replaced))  # fmt: skip
 
     tracker.extend(thread, "touch", access.name, gfn, fact, pfn, make, npages)
@@ -137,7 +137,7 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             link(tracker, fact, thread, thread.file)
     if call is not None:
         tracker.emit(
-            UserAnswered(user=User.GUEST, conversion=call.handle, space=vm.handle, start=start, npages=end - start, result=0,
+            UserAnswered(user=User.GUEST, conversion=call.handle, owner=vm.handle, start=start, npages=end - start, result=0,
                          entries=entries, t=fact.t, line=first, source=tracker.source,
                          detail=detail(flush=args.get("flush"), last=fact.line if first != fact.line else None))
         )  # fmt: skip
@@ -155,10 +155,10 @@ def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
 
 
 def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:
-    source, space = tracker.source, vm.handle
+    source, owner = tracker.source, vm.handle
 
     def make(run: Run) -> Event:
-        return UserAnswered(user=User.GUEST, space=space, start=run.start, npages=run.end - run.start, result=0,
+        return UserAnswered(user=User.GUEST, owner=owner, start=run.start, npages=run.end - run.start, result=0,
                             entries=None if entries is None else run.count, t=run.t, line=run.first_line, source=source,
                             detail=run.detail())  # fmt: skip
 
@@ -175,11 +175,11 @@ def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         tracker.leave(thread)  # that ioctl never touches host page tables: the thread has gone on
     source, call = tracker.source, thread.call
     vm = tracker.vm_of(thread)
-    space = vm.handle if vm is not None else None
+    owner = vm.handle if vm is not None else None
     conversion = call.handle if call is not None else None
 
     def make(run: Run) -> Event:
-        return HvaUnmapped(start=run.start, npages=run.end - run.start, space=space, conversion=conversion, t=run.t,
+        return HvaUnmapped(start=run.start, npages=run.end - run.start, owner=owner, conversion=conversion, t=run.t,
                            line=run.first_line, source=source, detail=run.detail())  # fmt: skip
 
     if end - start != 1 or conversion is not None:
@@ -192,15 +192,15 @@ def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host touches the mmap of a guest_memfd; the file is that of the memslot whose hva and offset both fit."""
     args = fact.args
-    space = _file_at(tracker, thread, args["addr"], args["pgoff"])
+    owner = _file_at(tracker, thread, args["addr"], args["pgoff"])
     source, ret = tracker.source, args["ret"]
     result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0
 
     def make(run: Run) -> Event:
-        return FaultServed(access=Access.HOST, space=space, start=run.start, npages=run.end - run.start, result=result, t=run.t,
+        return FaultServed(access=Access.HOST, owner=owner, start=run.start, npages=run.end - run.start, result=result, t=run.t,
                            line=run.first_line, source=source, detail=run.detail())  # fmt: skip
 
-    tracker.extend(thread, "host", f"host {space} {result}", args["pgoff"], fact, None, make)
+    tracker.extend(thread, "host", f"host {owner} {result}", args["pgoff"], fact, None, make)
     return True
 
 

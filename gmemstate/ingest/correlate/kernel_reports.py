@@ -1,6 +1,6 @@
 """Facts of a kernel log that are not the vendors' own: warnings and stacks, poisoned memory, devices, tasks in trouble.
 
-A line of the kernel names no VM, so no event of it has a space. Lines that together tell one thing are a report, which goes on
+A line of the kernel names no VM, so no event of it has an attribute owner. Lines that together tell one thing are a report, which goes on
 until its end, another report, or too many lines of others; what stands in the middle of it was printed by another CPU.
 """
 
@@ -115,7 +115,7 @@ def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         tracker,
         fact,
         DmaFaulted(
-            space=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact)), **at(tracker, fact)
+            owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact)), **at(tracker, fact)
         ),
     )
 

@@ -48,7 +48,7 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             region.gmem = tracker.gmem_at(region.inode, fact, vm.handle).handle  # it is not of the guest that was there before
     first = region.line if region is not None else fact.line
     tracker.emit(
-        SlotSet(slot=args["slot"], space=vm.handle if vm else None, start=start, npages=npages, flags=args.get("flags"),
+        SlotSet(slot=args["slot"], owner=vm.handle if vm else None, start=start, npages=npages, flags=args.get("flags"),
                 result=-args["ret"], t=fact.t, line=first, source=tracker.source,
                 detail=detail(hva=None if wanted.hva is None else hex(wanted.hva), last=fact.line if first != fact.line else None))
     )  # fmt: skip
@@ -57,7 +57,7 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     base, count, index = region.bound or (start, npages, args.get("gmem_offset", 0) >> PAGE_SHIFT)
     vm.slots[args["slot"]].gmem, vm.slots[args["slot"]].index = region.gmem, index
     tracker.emit(
-        GmemBound(space=vm.handle, start=base, npages=count, index=index, gmem=region.gmem, **_at(tracker, fact))
+        GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem, **_at(tracker, fact))
     )  # fmt: skip
     return True
 
@@ -72,10 +72,10 @@ def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int
         vm.slots.pop(slot, None)
         return vm
     changed = old is not None and (old.npages != wanted.npages or (None not in (old.hva, wanted.hva) and old.hva != wanted.hva))
-    space = slot >> 16
+    owner = slot >> 16
     overlaps = any(
         other != slot
-        and other >> 16 == space
+        and other >> 16 == owner
         and have.start < wanted.start + wanted.npages
         and wanted.start < have.start + have.npages
         for other, have in vm.slots.items()
@@ -99,7 +99,7 @@ def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm.gmems += 1
     vm.mmap = vm.mmap or bool(flags & GUEST_MEMFD_FLAG_MMAP)
     tracker.emit(
-        GmemCreated(space=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]),
+        GmemCreated(owner=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]),
                     **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -150,23 +150,23 @@ def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Outside of a change of memslots it is the end of its guest (kvm_destroy_vm): its pointer may be somebody else's next."""
     args = fact.args
-    owners = [
+    guest_ids = [
         vm
         for vm in tracker.vms.values()
         if (slot := vm.slots.get(args.get("slot", -1))) is not None
         and (slot.start, slot.npages) == (args["base_gfn"], args["npages"])
     ]
-    vm = owners[0] if len(owners) == 1 else tracker.vm_of(thread)
+    vm = guest_ids[0] if len(guest_ids) == 1 else tracker.vm_of(thread)
     if thread.region is not None:
         thread.region.vm = thread.region.vm or vm
         return True
     if vm is not None and Capability.SLOTS in vm.shown:
         if not vm.torn_down:
             vm.torn_down = True
-            tracker.emit(VmDestroyed(space=vm.handle, detail=detail(basis="implied", join="thread"), **_at(tracker, fact)))
+            tracker.emit(VmDestroyed(owner=vm.handle, detail=detail(basis="implied", join="thread"), **_at(tracker, fact)))
         return True
     tracker.emit(
-        GmemUnbound(space=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"),
+        GmemUnbound(owner=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"),
                     **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -178,7 +178,7 @@ def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     gmem.released = True
     thread.file, thread.bracket = gmem, None
     npages = fact.args["size"] >> PAGE_SHIFT if "size" in fact.args else None
-    tracker.emit(GmemReleased(space=gmem.handle, npages=npages, **_at(tracker, fact)))
+    tracker.emit(GmemReleased(owner=gmem.handle, npages=npages, **_at(tracker, fact)))
     return True
 
 
@@ -192,7 +192,7 @@ def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         link(tracker, fact, thread, gmem)
     thread.bracket = None
     tracker.emit(
-        Punched(space=gmem.handle if gmem else None, mode=args["mode"], result=-args["ret"], start=run[0] if run else None,
+        Punched(owner=gmem.handle if gmem else None, mode=args["mode"], result=-args["ret"], start=run[0] if run else None,
                 npages=run[1] if run else None, thread=thread.tid,
                 detail=None if run else detail(offset=hex(args["offset"]), len=hex(args["len"])), **_at(tracker, fact))
     )  # fmt: skip
@@ -212,7 +212,7 @@ def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
             continue
         slot.gmem, slot.index = gmem.handle, first
         tracker.emit(
-            GmemBound(space=vm.handle, start=slot.start, npages=slot.npages, index=first, gmem=gmem.handle,
+            GmemBound(owner=vm.handle, start=slot.start, npages=slot.npages, index=first, gmem=gmem.handle,
                       detail=detail(join="thread"), **_at(tracker, fact))
         )  # fmt: skip
     unmaps.clear()
@@ -222,7 +222,7 @@ def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm_of(thread)
     thread.file = gmem_here(tracker, fact, thread, vm.handle if vm else None)
     thread.error, thread.bracket = fact.args["index"], None
-    tracker.emit(Poisoned(space=thread.file.handle, start=fact.args["index"], npages=1, **_at(tracker, fact)))
+    tracker.emit(Poisoned(owner=thread.file.handle, start=fact.args["index"], npages=1, **_at(tracker, fact)))
     return True
 
 
@@ -232,7 +232,7 @@ def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.file = thread.error = thread.bracket = None
     words = printable(fact.text.partition("recovery action for ")[2])
     tracker.emit(
-        Poisoned(space=gmem.handle if gmem else None, start=index, npages=1, pfn=fact.args["pfn"],
+        Poisoned(owner=gmem.handle if gmem else None, start=index, npages=1, pfn=fact.args["pfn"],
                  detail=detail(action=words, join="thread" if gmem is not None else None), **_at(tracker, fact))
     )  # fmt: skip
     return True
@@ -244,7 +244,7 @@ def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("gen") == 1 and not vm.birth_told and tracker.whole:
         vm.birth_told = True
         tracker.emit(
-            VmCreated(space=vm.handle, dialect=vm.dialect, detail=detail(basis="implied"), **_at(tracker, fact))
+            VmCreated(owner=vm.handle, dialect=vm.dialect, detail=detail(basis="implied"), **_at(tracker, fact))
         )  # fmt: skip
         return True
     return False
@@ -253,7 +253,7 @@ def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def vm_destroyed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm(fact.args["kvm"], fact, thread)
     vm.torn_down = True
-    tracker.emit(VmDestroyed(space=vm.handle, **_at(tracker, fact)))
+    tracker.emit(VmDestroyed(owner=vm.handle, **_at(tracker, fact)))
     return True
 
 

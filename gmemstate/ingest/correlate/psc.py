@@ -19,7 +19,7 @@ REQUEST, RESPONSE = 0x014, 0x015
 OPERATIONS = {1: "to private", 2: "to shared"}
 
 
-def _space(tracker: Tracker, thread: Thread) -> int | None:
+def _owner(tracker: Tracker, thread: Thread) -> int | None:
     vm = tracker.vm_of(thread)
     return vm.handle if vm is not None else None
 
@@ -28,7 +28,7 @@ def _ask(tracker: Tracker, fact: Fact, thread: Thread, path: RequestPath, **page
     thread.request, thread.other_hypercall = tracker.handle(), False
     thread.exit = None
     tracker.emit(
-        GuestAsked(request=thread.request, thread=thread.tid, space=_space(tracker, thread), path=path, t=fact.t, line=fact.line,
+        GuestAsked(request=thread.request, thread=thread.tid, owner=_owner(tracker, thread), path=path, t=fact.t, line=fact.line,
                    source=tracker.source, **page)
     )  # fmt: skip
     return True
@@ -38,7 +38,7 @@ def _answer(tracker: Tracker, fact: Fact, thread: Thread, result: int) -> bool:
     if thread.request is None or not 0 <= result < 1 << 63:
         return False
     tracker.emit(
-        GuestAnswered(request=thread.request, result=result, space=_space(tracker, thread), thread=thread.tid, t=fact.t,
+        GuestAnswered(request=thread.request, result=result, owner=_owner(tracker, thread), thread=thread.tid, t=fact.t,
                       line=fact.line, source=tracker.source)
     )  # fmt: skip
     tracker.closed.append(thread.request)

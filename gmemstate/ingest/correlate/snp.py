@@ -107,7 +107,7 @@ def rmp_split(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm_of(thread)
     tracker.emit(
         RmpViolation(
-            pfn=fact.args["pfn"], space=vm.handle if vm is not None else None, detail=detail(**facts), **at(tracker, fact)
+            pfn=fact.args["pfn"], owner=vm.handle if vm is not None else None, detail=detail(**facts), **at(tracker, fact)
         )
     )
     return True

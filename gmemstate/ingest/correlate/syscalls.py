@@ -1,6 +1,6 @@
 """System calls of a VMM, as strace and perf trace show them: results without arguments.
 
-A call names a file descriptor, no VM: its events have no space, and the descriptor stands in their detail. What has no kind of its
+A call names a file descriptor, no VM: its events have no attribute owner, and the descriptor stands in their detail. What has no kind of its
 own is put on record only where it failed.
 """
 

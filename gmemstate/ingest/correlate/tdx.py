@@ -56,10 +56,10 @@ def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     leaf, gfn = seamcall_leaf(REMOVE), gfn_of(Gpa(fact.args["gpa"]))
     facts, pfn = _of_status(fact, leaf, status)
     vm = tracker.vm_of(thread)
-    space = vm.handle if vm is not None else None
+    owner = vm.handle if vm is not None else None
     npages = 512 if facts.get("level") == "2M" else 1
     failed = PrivateUnmapFailed(
-        step=UnmapStep.REMOVE, pfn=pfn, space=space, start=gfn, npages=npages, status=status.word >> 32, detail=detail(**facts),
+        step=UnmapStep.REMOVE, pfn=pfn, owner=owner, start=gfn, npages=npages, status=status.word >> 32, detail=detail(**facts),
         **at(tracker, fact),
     )  # fmt: skip
     return put(tracker, fact, failed)

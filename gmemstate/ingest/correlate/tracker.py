@@ -138,8 +138,8 @@ class Tracker:
             return
         shown.add(capability)
         # Not by `emit`: what it proves is no step between two pages.
-        space = vm.handle if vm is not None else None
-        self.made.append(SourceShows(capability=capability, space=space, t=fact.t, line=fact.line, source=self.source))
+        owner = vm.handle if vm is not None else None
+        self.made.append(SourceShows(capability=capability, owner=owner, t=fact.t, line=fact.line, source=self.source))
 
     def take(self) -> list[Event]:
         """The events made since the last time."""
@@ -215,7 +215,7 @@ class Tracker:
                 if old.handle in other.vms:
                     other.vms.remove(old.handle)
         self.emit(
-            VmSeen(space=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, t=fact.t, line=fact.line, source=self.source,
+            VmSeen(owner=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, t=fact.t, line=fact.line, source=self.source,
                    detail=detail(comm=printable(thread.comm)))
         )  # fmt: skip
         return vm
@@ -228,7 +228,7 @@ class Tracker:
         """A name in a line proves that the attributes of a guest live in its VM."""
         if vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE
-            self.emit(DialectSeen(space=vm.handle, dialect=vm.dialect, t=fact.t, line=fact.line, source=self.source))
+            self.emit(DialectSeen(owner=vm.handle, dialect=vm.dialect, t=fact.t, line=fact.line, source=self.source))
 
     def gmem_known(self, pointer: int, vm: int | None) -> GmemState | None:
         """The guest_memfd that was met at an inode pointer. ``vm`` is the guest that the line names, if it names one.
@@ -248,15 +248,15 @@ class Tracker:
         File descriptors are dup()ed: the one that is bound need not be the one that was returned. But a guest_memfd is
         bound to the guest that has made it (kvm_gmem_bind(), kvm_gmem_prepare_memory_region()).
         """
-        owner = self.by_handle.get(vm or 0)
-        if owner is not None and owner.born_here and self.whole and "kvm" in fact.args:
+        guest_id = self.by_handle.get(vm or 0)
+        if guest_id is not None and guest_id.born_here and self.whole and "kvm" in fact.args:
             nameless = [gmem for gmem in self.gmems if gmem.vm == vm and gmem.pointer is None and gmem.fd is not None]
             if len(nameless) == 1:
                 nameless[0].pointer = pointer
                 return nameless[0]
         gmem = GmemState(self.handle(), vm, pointer=pointer)
         self.gmems.append(gmem)
-        self.emit(GmemSeen(space=gmem.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=self.source))
+        self.emit(GmemSeen(owner=gmem.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=self.source))
         return gmem
 
     def gmem_of_fd(self, fd: int | None, vm: int | None) -> GmemState | None:

@@ -152,7 +152,7 @@ def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     kind = DmaMapped if fact.name == "dma_mapped" else DmaUnmapped
     facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **beside(fact)}
     tracker.emit(
-        kind(space=None, start=args["iova"] >> PAGE_SHIFT, npages=-(-size >> PAGE_SHIFT), iova=args["iova"], result=code or 0,
+        kind(owner=None, start=args["iova"] >> PAGE_SHIFT, npages=-(-size >> PAGE_SHIFT), iova=args["iova"], result=code or 0,
              detail=detail(**facts), **at(tracker, fact))
     )  # fmt: skip
     return True

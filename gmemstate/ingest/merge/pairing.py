@@ -199,10 +199,10 @@ class Pairing:
         if reference not in self._same:
             return row
         same = self._same[reference]
-        seq, t, kind, source, space, _, start, npages, result, value, actor, line, text = row
+        seq, t, kind, source, owner, _, start, npages, result, value, actor, line, text = row
         if joined:
             text = detail(**{**details(text), "join": "thread"})
-        return (seq, t, kind, source, space, same, start, npages, result, value, actor, line, text)
+        return (seq, t, kind, source, owner, same, start, npages, result, value, actor, line, text)
 
     def _inside(self, one: Placed, reference: int, thread: int | None) -> bool:
         """An event of a call as it is seen from inside."""

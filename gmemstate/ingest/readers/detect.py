@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from typing import Protocol
 
-from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, Said, sound
+from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, ParsedMessage, sound
 from gmemstate.ingest.input import printable
 from gmemstate.ingest.readers.bpftrace import BpftraceReader
-from gmemstate.ingest.readers.envelopes import KERNEL, Clock, Frame, unwrap
+from gmemstate.ingest.readers.envelopes import KERNEL, Clock, LogEnvelope, strip_envelopes
 from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.ingest.readers.kernel_log import KernelLog, gap
 from gmemstate.ingest.readers.other_vmms import OtherVmm
@@ -32,12 +32,12 @@ class Reader(Protocol):
         ...
 
 
-class Speaker(Protocol):
+class MessageParser(Protocol):
     """Reads messages, whatever frame stood before them."""
 
     format: str
 
-    def said(self, frame: Frame) -> Said | list[Said] | Context | None:
+    def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None if it is none of this speaker's."""
         ...
 
@@ -45,23 +45,25 @@ class Speaker(Protocol):
 class LogReader:
     """Takes the frames off a line and gives the message to a speaker."""
 
-    def __init__(self, speaker: Speaker, clock: Clock) -> None:
-        self.format = speaker.format
-        self._speaker = speaker
+    def __init__(self, parser: MessageParser, clock: Clock) -> None:
+        self.format = parser.format
+        self._parser = parser
         self._clock = clock
 
     def parse(self, number: int, text: str) -> Parsed:
         """What the message of a line says."""
-        frame = unwrap(text)
-        said = self._speaker.said(frame)
+        envelope = strip_envelopes(text)
+        said = self._parser.parse(envelope)
         if said is None or isinstance(said, Context):
             return said
         told = said if isinstance(said, list) else [said]
         if not all(sound(one.name, one.args) for one in told):
             return None
-        t, at = self._clock.of(frame)
-        beside = {name: printable(word) for name, word in (("at", at), ("host", frame.host)) if word is not None}
-        facts = [Fact(number, t, frame.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside}) for one in told]
+        t, at = self._clock.of(envelope)
+        beside = {name: printable(word) for name, word in (("at", at), ("host", envelope.host)) if word is not None}
+        facts = [
+            Fact(number, t, envelope.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside}) for one in told
+        ]
         return facts[0] if len(facts) == 1 else facts
 
 
@@ -73,11 +75,11 @@ def readers(clock: Clock) -> list[Reader]:
         StraceReader(clock),
         PerfTraceReader(clock),
         BpftraceReader(),
-        *(LogReader(speaker, clock) for speaker in (KernelLog(), Qemu(), OtherVmm())),
+        *(LogReader(parser, clock) for parser in (KernelLog(), Qemu(), OtherVmm())),
     ]
 
 
-class Chooser:
+class FormatDetector:
     """Gives each line to the reader that understood the line before, then to the others."""
 
     def __init__(self) -> None:
@@ -112,12 +114,12 @@ class Chooser:
     def _otherwise(self, number: int, text: str) -> Parsed:
         """A line that no reader knows as it stands: it may be wrapped or broken, or say that lines are missing."""
         broken, self._broken = self._broken, None
-        frame = unwrap(text)
-        if frame.text != text and (said := self._trace(number, frame.text)) is not None:
+        envelope = strip_envelopes(text)
+        if envelope.text != text and (said := self._trace(number, envelope.text)) is not None:
             return said
-        if (missing := gap(number, frame.text)) is not None:
+        if (missing := gap(number, envelope.text)) is not None:
             return missing
-        if (known := _format_of(frame.program)) is not None:
+        if (known := _format_of(envelope.program)) is not None:
             self._broken = None
             return Context(known, proof=True)
         if broken is not None and isinstance(said := self._trace(broken[0], f"{broken[1]} {text.strip()}"), Fact):
@@ -151,7 +153,7 @@ def _format_of(program: str | None) -> str | None:
 def formats(lines: list[str]) -> tuple[str, str | None]:
     """The names of the formats that understand something in lines, the most frequent one first; and their clock."""
     found: Counter[str] = Counter()
-    chooser = Chooser()
+    chooser = FormatDetector()
     for number, text in enumerate(lines, 1):
         said = chooser.parse(number, text)
         if proves(said) and not isinstance(said, Marker):

@@ -22,7 +22,7 @@ DEPTH = 6
 """How many frames may stand around a message."""
 
 
-class Frame(NamedTuple):
+class LogEnvelope(NamedTuple):
     """A message without its frames. ``t`` is in ns of ``clock``; ``at`` is a time as it was written, which cannot be counted in ns."""
 
     text: str
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     program: str | None = None
     thread: int | None = None
 
-    def timed(self, t: int | None, clock: str, written: str) -> "Frame":
+    def timed(self, t: int | None, clock: str, written: str) -> "LogEnvelope":
         """The frame with a time, unless an outer one has given it already."""
         if self.t is not None:
             return self
@@ -46,12 +46,12 @@ class Clock:
     def __init__(self) -> None:
         self.name: str | None = None
 
-    def of(self, frame: Frame) -> tuple[int | None, str | None]:
+    def of(self, envelope: LogEnvelope) -> tuple[int | None, str | None]:
         """The time of a frame in ns, or as a text where it is none of this clock."""
-        if frame.t is None:
-            return None, frame.at
-        self.name = self.name or frame.clock
-        return (frame.t, None) if frame.clock == self.name else (None, f"{seconds(frame.t)} ({frame.clock})")
+        if envelope.t is None:
+            return None, envelope.at
+        self.name = self.name or envelope.clock
+        return (envelope.t, None) if envelope.clock == self.name else (None, f"{seconds(envelope.t)} ({envelope.clock})")
 
 
 def iso_ns(text: str) -> int | None:
@@ -75,61 +75,63 @@ _ISO_TIME = re.compile(
 _LEVEL = "(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR)"
 
 
-def _boot(frame: Frame, match: re.Match[str]) -> Frame:
-    thread = int(match["task"]) if match["task"] else frame.thread
-    timed = frame.timed(nanoseconds(match["s"], match["f"]), BOOT, match["s"])
-    return timed._replace(text=match["rest"], program=frame.program or KERNEL, thread=thread)
+def _boot(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    thread = int(match["task"]) if match["task"] else envelope.thread
+    timed = envelope.timed(nanoseconds(match["s"], match["f"]), BOOT, match["s"])
+    return timed._replace(text=match["rest"], program=envelope.program or KERNEL, thread=thread)
 
 
-def _dated(frame: Frame, match: re.Match[str]) -> Frame:
-    return frame.timed(None, REALTIME, match["at"])._replace(text=match["rest"], program=frame.program or KERNEL)
+def _dated(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    return envelope.timed(None, REALTIME, match["at"])._replace(text=match["rest"], program=envelope.program or KERNEL)
 
 
-def _syslog(frame: Frame, match: re.Match[str]) -> Frame:
-    return _sent(frame.timed(None, REALTIME, match["at"]), match)
+def _syslog(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    return _sent(envelope.timed(None, REALTIME, match["at"]), match)
 
 
-def _iso(frame: Frame, match: re.Match[str]) -> Frame:
-    return frame.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=match["rest"])
+def _iso(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    return envelope.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=match["rest"])
 
 
-def _sent(frame: Frame, match: re.Match[str]) -> Frame:
+def _sent(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
     """Host and program, as syslog has them."""
-    return frame._replace(text=match["rest"], host=frame.host or match["host"], program=frame.program or match["program"])
+    return envelope._replace(
+        text=match["rest"], host=envelope.host or match["host"], program=envelope.program or match["program"]
+    )
 
 
-def _rust(frame: Frame, match: re.Match[str]) -> Frame:
-    return _iso(frame, match)._replace(program=frame.program or match["program"])
+def _rust(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    return _iso(envelope, match)._replace(program=envelope.program or match["program"])
 
 
-def _process(frame: Frame, match: re.Match[str]) -> Frame:
-    timed = frame.timed(nanoseconds(match["s"], match["f"]), PROCESS, match["s"])
-    return timed._replace(text=match["rest"], program=frame.program or match["program"])
+def _process(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    timed = envelope.timed(nanoseconds(match["s"], match["f"]), PROCESS, match["s"])
+    return timed._replace(text=match["rest"], program=envelope.program or match["program"])
 
 
-def _thread(frame: Frame, match: re.Match[str]) -> Frame:
-    timed = frame.timed(nanoseconds(match["s"], match["f"]), REALTIME, match["s"])
+def _thread(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    timed = envelope.timed(nanoseconds(match["s"], match["f"]), REALTIME, match["s"])
     return timed._replace(text=match["rest"], thread=int(match["thread"]))
 
 
 _ERROR_OF_LOGFMT = re.compile(r'" error="(?P<error>(?:[^"\\]|\\.)*+)"').search
 
 
-def _logfmt(frame: Frame, match: re.Match[str]) -> Frame:
+def _logfmt(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
     error = _ERROR_OF_LOGFMT(match[0])
     said = match["message"] + (f": {error['error']}" if error is not None else "")
     text = re.sub(r'\\(["\\])', r"\1", said).replace("\\n", " ")
-    return frame.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=text)
+    return envelope.timed(iso_ns(match["at"]), REALTIME, match["at"])._replace(text=text)
 
 
-def _bare(frame: Frame, match: re.Match[str]) -> Frame:
-    return frame._replace(text=match["rest"])
+def _bare(envelope: LogEnvelope, match: re.Match[str]) -> LogEnvelope:
+    return envelope._replace(text=match["rest"])
 
 
 _HOST = r"(?P<host>[^\s:\[\]{}()\"]{1,255})"
 _PROGRAM = r"(?P<program>[^\s:\[\]{}()\"]{1,64})(?:\[\d{1,9}\])?"
 
-_FRAMES: tuple[tuple[Callable[[str], re.Match[str] | None], Callable[[Frame, re.Match[str]], Frame]], ...] = (
+_FRAMES: tuple[tuple[Callable[[str], re.Match[str] | None], Callable[[LogEnvelope, re.Match[str]], LogEnvelope]], ...] = (
     (re.compile(r"(?:> ?)+(?P<rest>.*)").fullmatch, _bare),
     (
         re.compile(
@@ -181,26 +183,26 @@ _BEHIND_TIME = re.compile(rf"{_HOST} {_PROGRAM}: (?P<rest>.*)").fullmatch
 
 
 @lru_cache(4)
-def unwrap(line: str) -> Frame:
+def strip_envelopes(line: str) -> LogEnvelope:
     """Take all frames off a line; a line without any is a frame without a time."""
-    frame = Frame(line)
+    envelope = LogEnvelope(line)
     for _ in range(DEPTH):
-        text = frame.text.strip()
-        inner = _json(frame, text) if text.startswith("{") else _next(frame._replace(text=text), text)
+        text = envelope.text.strip()
+        inner = _json(envelope, text) if text.startswith("{") else _next(envelope._replace(text=text), text)
         if inner is None:
-            return frame._replace(text=text)
-        frame = inner
-    return frame
+            return envelope._replace(text=text)
+        envelope = inner
+    return envelope
 
 
-def _next(frame: Frame, text: str) -> Frame | None:
+def _next(envelope: LogEnvelope, text: str) -> LogEnvelope | None:
     for matches, take in _FRAMES if _FRAMED(text) else ():
         match = matches(text)
         if match is not None:
-            return take(frame, match)
-    timed = frame.t is not None or frame.at is not None
-    match = _BEHIND_TIME(text) if timed and frame.host is None else None
-    return _sent(frame, match) if match is not None and _is_sender(match["program"]) else None
+            return take(envelope, match)
+    timed = envelope.t is not None or envelope.at is not None
+    match = _BEHIND_TIME(text) if timed and envelope.host is None else None
+    return _sent(envelope, match) if match is not None and _is_sender(match["program"]) else None
 
 
 def _is_sender(program: str) -> bool:
@@ -211,7 +213,7 @@ def _is_sender(program: str) -> bool:
     return program == KERNEL or program.startswith(("libvirt", "kata", "virt", "cloud-hypervisor", "systemd", "containerd"))
 
 
-def _json(frame: Frame, text: str) -> Frame | None:
+def _json(envelope: LogEnvelope, text: str) -> LogEnvelope | None:
     """A record of journald, Docker or another program, or of bpftrace: the message in it."""
     try:
         record = json.loads(text)
@@ -220,24 +222,24 @@ def _json(frame: Frame, text: str) -> Frame | None:
     if not isinstance(record, dict):
         return None
     if record.get("type") == "printf" and isinstance(record.get("data"), str):
-        return frame._replace(text=record["data"].strip())
+        return envelope._replace(text=record["data"].strip())
     message = next((record[name] for name in ("MESSAGE", "msg", "message", "log") if name in record), None)
     if isinstance(message, list):  # journald gives bytes that are no text as numbers
         message = "".join(chr(byte) if isinstance(byte, int) and 0 < byte < 256 else "?" for byte in message)
     if not isinstance(message, str):
         return None
-    framed = _json_time(frame, record)
+    framed = _json_time(envelope, record)
     host, program = record.get("_HOSTNAME"), record.get("SYSLOG_IDENTIFIER", record.get("_COMM"))
     return framed._replace(
         text=" ".join(message.split("\n")),
-        host=host if isinstance(host, str) else frame.host,
-        program=program if isinstance(program, str) else frame.program,
+        host=host if isinstance(host, str) else envelope.host,
+        program=program if isinstance(program, str) else envelope.program,
     )
 
 
-def _json_time(frame: Frame, record: dict[str, Any]) -> Frame:
+def _json_time(envelope: LogEnvelope, record: dict[str, Any]) -> LogEnvelope:
     stamp = record.get("__REALTIME_TIMESTAMP", record.get("_SOURCE_REALTIME_TIMESTAMP"))
     if isinstance(stamp, str) and stamp.isascii() and stamp.isdigit() and len(stamp) <= 16:
-        return frame.timed(int(stamp) * 1000, REALTIME, stamp)
+        return envelope.timed(int(stamp) * 1000, REALTIME, stamp)
     written = next((record[name] for name in ("time", "ts", "timestamp") if isinstance(record.get(name), str)), None)
-    return frame if written is None else frame.timed(iso_ns(written), REALTIME, written[:40])
+    return envelope if written is None else envelope.timed(iso_ns(written), REALTIME, written[:40])

@@ -8,7 +8,7 @@ of a probe are read by name, in any order.
 import re
 from collections.abc import Callable, Mapping
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, Said, nanoseconds, sound
+from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, ParsedMessage, nanoseconds, sound
 from gmemstate.ingest.readers.function_graph import Graph
 
 # No number is longer than 64 bits; what is longer is none, and its line is damaged. Possessive quantifiers (``*+``) keep the
@@ -289,7 +289,7 @@ class FtraceReader:
             return Marker(number, "entries", int(match[1]), max(0, int(match[2]) - int(match[1])))
         if (match := _BARE(text)) and (match["name"] in _TRACEPOINTS or match["name"] in PROBES):
             bare = read_event(match["name"], match["rest"])
-            return Fact(number, None, int(match["thread"]), match["comm"], *bare) if isinstance(bare, Said) else None
+            return Fact(number, None, int(match["thread"]), match["comm"], *bare) if isinstance(bare, ParsedMessage) else None
         if text.startswith("# tracer:"):
             return Marker(number, "header")
         if text.startswith("#") or not text.strip() or _DUMP(text):
@@ -297,44 +297,44 @@ class FtraceReader:
         return Context("trace-cmd header") if _TRACE_CMD(text.strip()) else None
 
 
-def read_event(name: str, payload: str) -> Said | Context | None:
+def read_event(name: str, payload: str) -> ParsedMessage | Context | None:
     """What the text of a probe or tracepoint says; None if it is damaged."""
     known = _TRACEPOINTS.get(name)
     if known is not None:
         fact, read = known
         found = read(payload)
-        return Said(fact, found, f"{name}: {payload}") if found is not None else None
+        return ParsedMessage(fact, found, f"{name}: {payload}") if found is not None else None
     if name in PROBES:
         args = numbers(payload)
-        return Said(name, args, payload) if sound(name, args) else None
+        return ParsedMessage(name, args, payload) if sound(name, args) else None
     if name == "tracing_mark_write":
         pair = _clock_pair(payload)
-        return Said("clock_pair", pair, payload) if pair is not None else Context("other events", proof=True)
+        return ParsedMessage("clock_pair", pair, payload) if pair is not None else Context("other events", proof=True)
     if name in ("sys_enter", "sys_exit"):
         return _raw(payload)
     if name.startswith("sys_enter_"):
-        return Said(f"enter_{name[10:]}", _arguments(payload))
+        return ParsedMessage(f"enter_{name[10:]}", _arguments(payload))
     if name.startswith("sys_exit_"):
-        return Said(f"leave_{name[9:]}", {"returned": _s64(payload)}) if _RESULT(payload) else None
+        return ParsedMessage(f"leave_{name[9:]}", {"returned": _s64(payload)}) if _RESULT(payload) else None
     return Context(name if name in _CONTEXT else "other events", proof=True)
 
 
-def _raw(payload: str) -> Said | Context:
+def _raw(payload: str) -> ParsedMessage | Context:
     """A system call by its number alone (include/trace/events/syscalls.h); 16 is ioctl on x86, where TDX and SNP are."""
     if match := _RAW_IOCTL(payload):
-        return Said("enter_ioctl", {name: int(value, 16) for name, value in match.groupdict().items()})
+        return ParsedMessage("enter_ioctl", {name: int(value, 16) for name, value in match.groupdict().items()})
     match = _RAW_RESULT(payload)
-    return Context("other events", proof=True) if match is None else Said("leave_ioctl", {"returned": int(match[1])})
+    return Context("other events", proof=True) if match is None else ParsedMessage("leave_ioctl", {"returned": int(match[1])})
 
 
-def _syscall(text: str) -> Said | Context | None:
+def _syscall(text: str) -> ParsedMessage | Context | None:
     match = _SYSCALL(text)
     if match is None:
         return Context("stack trace") if text in ("<stack trace>", "<user stack trace>") else None
     name, arguments, result = match.groups()
     if arguments is not None:
-        return Said(f"enter_{name}", _arguments(arguments))
-    return Said(f"leave_{name}", {"returned": _s64(result)})
+        return ParsedMessage(f"enter_{name}", _arguments(arguments))
+    return ParsedMessage(f"leave_{name}", {"returned": _s64(result)})
 
 
 def _s64(text: str) -> int:

@@ -7,7 +7,7 @@ without them are context, but the result of a conversion is known by its tracepo
 import re
 from typing import NamedTuple
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, Said, nanoseconds, sound
+from gmemstate.ingest.fact import SECONDS, Context, Fact, ParsedMessage, nanoseconds, sound
 
 _LINE = re.compile(
     rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?(?:\d+\) +)?(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|"
@@ -83,9 +83,9 @@ class Graph:
             return Context("function graph")
         return Fact(number, nanoseconds(whole, part), int(thread), comm, *said)
 
-    def _said(self, stack: list[Open], body: str) -> Said | None:
+    def _said(self, stack: list[Open], body: str) -> ParsedMessage | None:
         if comment := _COMMENT(body):
-            return Said("attempt_text", {}, f"{comment[1]}: {comment[2]}") if "mem_attributes" in comment[1] else None
+            return ParsedMessage("attempt_text", {}, f"{comment[1]}: {comment[2]}") if "mem_attributes" in comment[1] else None
         indent = len(body) - len(body.lstrip())
         if call := _CALL(body):
             while stack and stack[-1].indent >= indent:
@@ -117,7 +117,7 @@ class Graph:
         name: str,
         args: dict[str, int],
         comment: str | None,
-    ) -> Said | None:
+    ) -> ParsedMessage | None:
         known = table.get(name)
         if known is None:
             return None
@@ -128,4 +128,4 @@ class Graph:
             value &= 0xFF if fact in BOOLEAN else -1
             renamed["ret"] = value - (1 << 64) if value >= 1 << 63 else value
         caller = callers[-1].name if callers else "?"
-        return Said(fact, renamed, f"({caller}+0x0 <- {name})")
+        return ParsedMessage(fact, renamed, f"({caller}+0x0 <- {name})")

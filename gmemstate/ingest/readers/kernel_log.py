@@ -7,9 +7,9 @@ mm/oom_kill.c; virt/kvm/guest_memfd.c; IOMMUs: drivers/iommu. Numbers: ``PFN 567
 
 import re
 
-from gmemstate.ingest.fact import LAST_PAGE, Context, Marker, Said
+from gmemstate.ingest.fact import LAST_PAGE, Context, Marker, ParsedMessage
 from gmemstate.ingest.readers import oops as splats
-from gmemstate.ingest.readers.envelopes import Frame
+from gmemstate.ingest.readers.envelopes import LogEnvelope
 from gmemstate.messages.form import first, form
 
 _STATUS = "<status:h>"
@@ -156,9 +156,9 @@ class KernelLog:
         self._key_bits = 0
         self._text_due = 0
 
-    def said(self, frame: Frame) -> Said | list[Said] | Context | None:
+    def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of a kernel, or for one that nothing is known of."""
-        text = frame.text
+        text = envelope.text
         found = first(_FORMS, text) if _HINT(text) else None
         if found is not None:
             return self._checked(found)
@@ -166,7 +166,7 @@ class KernelLog:
             self._text_due = _TEXT_LINES
             return Context("kernel dump", proof=True)
         if (journal := _JOURNAL(text)) is not None:
-            return Context(self.format, proof=True) if journal["boot"] is None else Said("booted", {}, text)
+            return Context(self.format, proof=True) if journal["boot"] is None else ParsedMessage("booted", {}, text)
         found = splats.header(text)
         if found is not None:
             self._text_due = 0
@@ -174,10 +174,10 @@ class KernelLog:
         part = splats.part(text)
         if part is None and self._text_due and text and not _ELIDED(text):
             self._text_due -= 1
-            return Said("warning_text", {}, text)
+            return ParsedMessage("warning_text", {}, text)
         return part
 
-    def _checked(self, said: Said) -> Said | list[Said] | None:
+    def _checked(self, said: ParsedMessage) -> ParsedMessage | list[ParsedMessage] | None:
         """None where a number cannot be what it is said to be: the line is damaged."""
         args = said.args
         if any(args.get(name, 0) >= LAST_PAGE for name in _PAGES) or args.get("pfn", 0) >= args.get("pfn_end", LAST_PAGE):
@@ -193,7 +193,9 @@ class KernelLog:
             )
             return said._replace(args=plain)
         if said.name == "bad_memory" and (killed := _SIGBUS(said.text)):
-            signal = Said("killed", {"pid": int(killed["pid"]), "pfn": args["pfn"]}, said.text, {"comm": killed["comm"]})
+            signal = ParsedMessage(
+                "killed", {"pid": int(killed["pid"]), "pfn": args["pfn"]}, said.text, {"comm": killed["comm"]}
+            )
             return [said, signal]
         return said
 

@@ -6,7 +6,7 @@ arch/arm64/kernel/traps.c, lib/ubsan.c, mm/kasan/report.c, lib/fault-inject.c, k
 
 import re
 
-from gmemstate.ingest.fact import Context, Said
+from gmemstate.ingest.fact import Context, ParsedMessage
 from gmemstate.messages.form import first, form
 
 _FUNCTION = r"(?P<function>[A-Za-z_][\w.]{0,127})"
@@ -62,17 +62,17 @@ _NOISE = re.compile(
 ).match
 
 
-def header(text: str) -> Said | None:
+def header(text: str) -> ParsedMessage | None:
     """The beginning of a report."""
     return first(HEADERS, text) if _HEADER_HINT(text) else None
 
 
-def part(text: str) -> Said | Context | None:
+def part(text: str) -> ParsedMessage | Context | None:
     """A line inside of a report: something that it tells, or mere noise."""
     found = first(PARTS, text) if _PART_HINT(text) else None
     if found is not None:
         return found
     errors = {name: int(value, 16) - (1 << 64) for name, value in _REGISTERS(text)}
     if errors:
-        return Said("registers", errors, text)
+        return ParsedMessage("registers", errors, text)
     return Context("kernel dump", proof=True) if _NOISE(text) else None

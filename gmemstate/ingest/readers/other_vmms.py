@@ -6,8 +6,8 @@ Formats: the messages of these programs of 2024 to 2026. libkrun prints decimal 
 
 import re
 
-from gmemstate.ingest.fact import Context, Said
-from gmemstate.ingest.readers.envelopes import Frame
+from gmemstate.ingest.fact import Context, ParsedMessage
+from gmemstate.ingest.readers.envelopes import LogEnvelope
 from gmemstate.messages.form import first, form
 
 _FORMS = (
@@ -48,19 +48,19 @@ class OtherVmm:
 
     format = "VMM log"
 
-    def said(self, frame: Frame) -> Said | list[Said] | Context | None:
+    def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of theirs."""
-        text = frame.text
+        text = envelope.text
         if _HINT(text):
             fault = _FAULT(text)
             if fault is not None:
                 fields = dict(part.split(": ") for part in fault["fields"].split(", "))
                 numbers = {name: int(value) for name, value in fields.items() if name in ("gpa", "size", "flags")}
-                seen = Said("fault_seen", numbers, text)
+                seen = ParsedMessage("fault_seen", numbers, text)
                 if "Unexpected exit" not in text or "gpa" not in numbers:
                     return seen
                 to = "private" if numbers.get("flags", 0) & PRIVATE else "shared"
-                return [seen, Said("vmm_said", numbers, text, {"code": "unhandled exit", "to": to})]
+                return [seen, ParsedMessage("vmm_said", numbers, text, {"code": "unhandled exit", "to": to})]
             found = first(_FORMS, text)
             if found is not None:
                 return (
@@ -73,7 +73,7 @@ class OtherVmm:
         return Context(self.format, proof=True) if _KNOWN(text) else None
 
 
-def _without_shared_bit(said: Said) -> Said:
+def _without_shared_bit(said: ParsedMessage) -> ParsedMessage:
     """A MapGPA whose addresses carry the bit of the wanted kind: the pages, the direction, and how far it came."""
     args = dict(said.args)
     bit = next((bit for bit in SHARED_BITS if args["gpa"] & bit), 0)
@@ -84,7 +84,7 @@ def _without_shared_bit(said: Said) -> Said:
     return said._replace(args=args, words=words)
 
 
-def _directed(said: Said) -> Said:
+def _directed(said: ParsedMessage) -> ParsedMessage:
     """A message with its direction in one word, where it tells it as true or false."""
     words = dict(said.words)
     if (private := words.pop("to_private", None)) is not None:
@@ -92,7 +92,7 @@ def _directed(said: Said) -> Said:
     return said._replace(words=words)
 
 
-def _with_fields(said: Said) -> Said:
+def _with_fields(said: ParsedMessage) -> ParsedMessage:
     args, words = dict(said.args), dict(said.words)
     for name, value in _FIELDS(said.text):
         if value in ("true", "false"):

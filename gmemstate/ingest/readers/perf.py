@@ -7,8 +7,8 @@ and builtin-trace.c (``ms (duration): comm/TID group:event(field: value)``). per
 import re
 from collections.abc import Mapping
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, Said, nanoseconds, sound
-from gmemstate.ingest.readers.envelopes import PROCESS, Clock, Frame
+from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, ParsedMessage, nanoseconds, sound
+from gmemstate.ingest.readers.envelopes import PROCESS, Clock, LogEnvelope
 from gmemstate.ingest.readers.ftrace import read_event
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, told
 
@@ -85,7 +85,7 @@ class PerfTraceReader:
         if match is None:
             return None
         begun = int(match["s"]) * 1_000_000 + int(match["f"]) * MICROSECOND
-        t, at = self._clock.of(Frame("", begun, PROCESS))
+        t, at = self._clock.of(LogEnvelope("", begun, PROCESS))
         thread = int(match["thread"])
         fact = Fact(number, t, thread, match["comm"] or "", "system_call", {}, text, {"at": at} if at else {})
         if event := _EVENT(match["body"]):
@@ -154,9 +154,9 @@ def _event(fact: Fact, name: str, fields: str) -> Parsed:
     return None if said is None else fact._replace(name=said.name, args=said.args, text=said.text)
 
 
-def _said(name: str, args: Mapping[str, int], event: str) -> Said | None:
+def _said(name: str, args: Mapping[str, int], event: str) -> ParsedMessage | None:
     if not all(field in args for field in _NEEDED.get(name, ())) or not sound(name, args):
         return None
     if name == "exit" and args.get("err", 0) == 0:
         args = {**args, "err": 0}
-    return Said(name, args, f"{event}: ")
+    return ParsedMessage(name, args, f"{event}: ")

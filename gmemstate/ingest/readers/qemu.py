@@ -8,8 +8,8 @@ Formats: trace-events and error messages of accel/kvm, hw/vfio, backends/iommufd
 import re
 
 from gmemstate.decode.errnos import TEXTS
-from gmemstate.ingest.fact import Context, Said
-from gmemstate.ingest.readers.envelopes import Frame
+from gmemstate.ingest.fact import Context, ParsedMessage
+from gmemstate.ingest.readers.envelopes import LogEnvelope
 from gmemstate.messages.form import first, form
 
 _RANGE = r"\(<gpa:h> ?,?\+ ?<size:h>\)"
@@ -125,9 +125,9 @@ class Qemu:
 
     format = "QEMU"
 
-    def said(self, frame: Frame) -> Said | list[Said] | Context | None:
+    def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of QEMU."""
-        text = frame.text
+        text = envelope.text
         found = self._known(text) if _HINT(text) else []
         if found:
             return found if len(found) > 1 else found[0]
@@ -139,8 +139,8 @@ class Qemu:
         return Context("QEMU trace", proof=True) if _KNOWN_TRACE(text) else None
 
     @staticmethod
-    def _known(text: str) -> list[Said]:
-        found: list[tuple[int, Said]] = []
+    def _known(text: str) -> list[ParsedMessage]:
+        found: list[tuple[int, ParsedMessage]] = []
         for candidate in TRACES:
             at, said = 0, candidate.said(text)
             if said is not None:
@@ -153,8 +153,8 @@ class Qemu:
         return [said for _, said in sorted(found, key=lambda pair: pair[0])]
 
     @staticmethod
-    def _error(text: str) -> Said:
+    def _error(text: str) -> ParsedMessage:
         """An error is put on record whatever it is about; a warning only if its form is known."""
         error = _ERRNO_AT_END(text)
         words = {"code": "error"} if error is None else {"code": "error", "error": error["error"]}
-        return Said("vmm_said", {}, text, words)
+        return ParsedMessage("vmm_said", {}, text, words)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gmemstate.decode import errno_of, ioctl, ioctls
 from gmemstate.ingest.fact import SECONDS, Context, Fact, Parsed, nanoseconds, sound
-from gmemstate.ingest.readers.envelopes import REALTIME, Clock, Frame
+from gmemstate.ingest.readers.envelopes import REALTIME, Clock, LogEnvelope
 
 DAY = "time of day"
 UNFINISHED = 4096
@@ -169,13 +169,13 @@ class StraceReader:
         return _said(fact, entered, "whole" if resumed is None else "returned", outcome)
 
 
-def _time(match: re.Match[str]) -> Frame:
+def _time(match: re.Match[str]) -> LogEnvelope:
     if match["s"] is not None and int(match["s"]) >= SINCE_EPOCH:
-        return Frame("", nanoseconds(match["s"], match["f"]), REALTIME)
+        return LogEnvelope("", nanoseconds(match["s"], match["f"]), REALTIME)
     if match["h"] is not None:
         seconds = int(match["h"]) * 3600 + int(match["m"]) * 60 + int(match["sec"])
-        return Frame("", seconds * SECOND + int((match["hf"] or "0").ljust(9, "0")), DAY)
-    return Frame("")
+        return LogEnvelope("", seconds * SECOND + int((match["hf"] or "0").ljust(9, "0")), DAY)
+    return LogEnvelope("")
 
 
 def _entered(name: str, rest: str) -> Entered | None:

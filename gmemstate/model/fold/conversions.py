@@ -9,9 +9,9 @@ from gmemstate.model.events import (
     KIND,
     LINE,
     NPAGES,
+    OWNER,
     RESULT,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     AttrsCompared,
@@ -42,8 +42,7 @@ from gmemstate.model.events import (
     WorkItem,
     ZapStarted,
 )
-from gmemstate.model.fold import lock_order as turns
-from gmemstate.model.fold import requests
+from gmemstate.model.fold import lock_order, requests
 from gmemstate.model.machines.machines import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
 from gmemstate.model.objects import UNMAPPED, Conversion, Trigger
 from gmemstate.model.units import END, unsigned
@@ -80,7 +79,7 @@ UNDER_LOCK = frozenset(
         FolioMerged,
     )
 )
-"""What only who holds the lock of the space can do."""
+"""What only who holds the lock of the attribute owner can do."""
 # Triggers of the range machine by target. Tables, since millions of events look into them.
 ZAP_TO = {None: f"zap_to_{UNKNOWN}", SHARED: f"zap_to_{SHARED}", PRIVATE: f"zap_to_{PRIVATE}"}
 STORE = {kind: f"store_{kind}" for kind in (SHARED, PRIVATE)}
@@ -126,28 +125,28 @@ def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
 
 def _apply(memory: "Memory", conversion: Conversion, seq: int, *, certain: bool) -> None:
     """The pages of a conversion that is over have the new value, or may have it; any page may, if it is not known which."""
-    space, target, asked = conversion.space, conversion.target, turns.asked(conversion)
-    if space is None:
+    owner, target, asked = conversion.owner, conversion.target, lock_order.asked(conversion)
+    if owner is None:
         return
     changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, Capability.ZAP, Capability.STORED)
     sure = asked or conversion.touched if certain and target is not None else None
-    for start, end in turns.leave(memory, conversion, seq, changed=changed):
+    for start, end in lock_order.release(memory, conversion, seq, changed=changed):
         if asked is None or target is None or not certain:
-            memory.step(space, OUTCOME_LOST[target], start, end, seq)
-        if target is not None and sure is not None and (pages := turns.overlap((start, end), sure)):
-            memory.step(space, RETURNED_OK[target], *pages, seq)
+            memory.step(owner, OUTCOME_LOST[target], start, end, seq)
+        if target is not None and sure is not None and (pages := lock_order.overlap((start, end), sure)):
+            memory.step(owner, RETURNED_OK[target], *pages, seq)
         for doubtful in conversion.doubtful:
-            if pages := turns.overlap((start, end), doubtful):
-                memory.step(space, "gap", *pages, seq)
+            if pages := lock_order.overlap((start, end), doubtful):
+                memory.step(owner, "gap", *pages, seq)
 
 
 def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) -> None:
-    """What any event of a conversion may tell: its line, its space."""
+    """What any event of a conversion may tell: its line, its attribute owner."""
     conversion.last = seq
     if row[LINE] is not None:
         conversion.last_line = row[LINE]
-    if conversion.space is None and (space := row[SPACE]) is not None and (space in memory.gmems) != conversion.in_vm:
-        conversion.space = space
+    if conversion.owner is None and (owner := row[OWNER]) is not None and (owner in memory.gmems) != conversion.in_vm:
+        conversion.owner = owner
 
 
 def _seen_from_outside(memory: "Memory", seq: int, row: EventRow) -> bool:
@@ -160,7 +159,7 @@ def _seen_from_outside(memory: "Memory", seq: int, row: EventRow) -> bool:
         return False
     conversion = memory.conversions.get(id)
     if conversion is None:
-        memory.testimonies.append((id, row))
+        memory.corroborations.append((id, row))
         return True
     if conversion.source == source.id:
         return False
@@ -208,10 +207,10 @@ def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
     if conversion is None:
         source = memory.sources.get(row[SOURCE] or 0)
         if source is not None and source.shared:
-            memory.testimonies.append((row[CONVERSION] or 0, row))
+            memory.corroborations.append((row[CONVERSION] or 0, row))
             return None
         memory.find(
-            "UNKNOWN-CONVERSION", seq, f"an event of conversion {row[CONVERSION]}, which is not open", row[SPACE], row[START]
+            "UNKNOWN-CONVERSION", seq, f"an event of conversion {row[CONVERSION]}, which is not open", row[OWNER], row[START]
         )
         return None
     conversion.last = seq
@@ -219,7 +218,7 @@ def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
         return conversion
     _learn(memory, conversion, seq, row)
     if not conversion.locked and row[KIND] in UNDER_LOCK:
-        turns.take(memory, conversion, seq)
+        lock_order.acquire(memory, conversion, seq)
     return conversion
 
 
@@ -230,7 +229,7 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     result = row[RESULT] or 0
     conversion.result, conversion.returned = result, memory.time_of(row, conversion.source)
     if row[SOURCE] != conversion.source:
-        conversion.told_by = row[SOURCE], row[LINE]
+        conversion.result_from = row[SOURCE], row[LINE]
     if row[VALUE] is not None:
         conversion.error_offset = unsigned(row[VALUE])
     if row[START] is not None:
@@ -246,20 +245,20 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     elif result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
         trigger = "returned_error"  # it may be a refusal that could not be written back
     memory.move(conversion, trigger, seq)
-    space, vm = conversion.space, memory.vms.get(conversion.space or 0)
+    owner, vm = conversion.owner, memory.vms.get(conversion.owner or 0)
     if result == 0:
         source = memory.sources.get(conversion.source or 0)
         if source is not None and source.reference is not None:
             source.alone += 1
-        if conversion.told_by is None or _is_followed(memory, conversion):
+        if conversion.result_from is None or _is_followed(memory, conversion):
             _apply(memory, conversion, seq, certain=True)
         else:
             _lose(memory, conversion, seq)
         if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
-    elif space is not None and conversion.touched is not None:
-        for pages in turns.without(conversion.touched, conversion.taken):
-            memory.step(space, "returned_err", *pages, seq)
+    elif owner is not None and conversion.touched is not None:
+        for pages in lock_order.without(conversion.touched, conversion.taken):
+            memory.step(owner, "returned_err", *pages, seq)
     memory.end(conversion, seq)
 
 
@@ -271,21 +270,21 @@ def _is_followed(memory: "Memory", conversion: Conversion) -> bool:
 
 def _lose(memory: "Memory", conversion: Conversion, seq: int) -> None:
     """Nobody can say what became of the pages that a conversion was at work on."""
-    if conversion.space is not None and conversion.touched is not None:
-        for run in memory.runs(conversion.space, *conversion.touched):
+    if conversion.owner is not None and conversion.touched is not None:
+        for run in memory.runs(conversion.owner, *conversion.touched):
             if run.state not in SETTLED:
-                memory.step(conversion.space, "gap", run.start, run.end, seq)
+                memory.step(conversion.owner, "gap", run.start, run.end, seq)
 
 
 def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
     """C19: success counts for the items of work only; less than was needed may have been changed (INV-40)."""
-    space, start, end, target = conversion.space, conversion.start, conversion.end, conversion.target
-    if space is None or start is None or end is None or target is None:
+    owner, start, end, target = conversion.owner, conversion.start, conversion.end, conversion.target
+    if owner is None or start is None or end is None or target is None:
         memory.move(conversion, "returned_ok", seq)
     else:
         for first, last in conversion.items or ():
-            memory.step(space, RETURNED_OK[target], first, last, seq)
-        whole = all(run.state == target for run in memory.runs(space, start, end))
+            memory.step(owner, RETURNED_OK[target], first, last, seq)
+        whole = all(run.state == target for run in memory.runs(owner, start, end))
         trigger = ("returned_ok" if conversion.items else "returned_noop") if whole else "returned_short"
         memory.move(conversion, trigger, seq)
     memory.end(conversion, seq)
@@ -295,13 +294,13 @@ def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
     """Whether a success without a visible step is certain to have been a no-op (INV-19)."""
     if conversion.state not in ("asked", "waiting", "new") or conversion.answers:
         return False
-    if conversion.told_by is not None and not _is_followed(memory, conversion):
+    if conversion.result_from is not None and not _is_followed(memory, conversion):
         return False
     if not conversion.entered and conversion.state != "waiting":
         return False  # what is known of the pages may be its own doing
-    if conversion.space is None or conversion.start is None or conversion.end is None:
+    if conversion.owner is None or conversion.start is None or conversion.end is None:
         return False
-    if {run.state for run in memory.runs(conversion.space, conversion.start, conversion.end)} == {conversion.target}:
+    if {run.state for run in memory.runs(conversion.owner, conversion.start, conversion.end)} == {conversion.target}:
         return True
     return conversion.through is Through.GMEM_IOCTL and _silent(memory, conversion, Capability.ZAP, Capability.STORED)
 
@@ -314,16 +313,16 @@ def _silent(memory: "Memory", conversion: Conversion, *steps: Capability) -> boo
 def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
     """C4, C5; and R2: a range that has the attributes shows its value, and so does a single page that has them not."""
     kind = KIND_OF.get(row[VALUE])
-    space, start = row[SPACE], row[START]
+    owner, start = row[OWNER], row[START]
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
         memory.move(conversion, "compared_equal" if row[RESULT] else "compared_different", seq)
-    if space is None or start is None or kind is None or space not in memory.vms:
+    if owner is None or start is None or kind is None or owner not in memory.vms:
         return
     if not row[RESULT]:
         if row[NPAGES] != 1:
             return
         kind = PRIVATE if kind == SHARED else SHARED
-    memory.step(space, SEEN[kind], start, start + (row[NPAGES] or 1), seq)
+    memory.step(owner, SEEN[kind], start, start + (row[NPAGES] or 1), seq)
 
 
 def work_item(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -345,35 +344,35 @@ def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion is None:
         return
     if not conversion.in_vm:
-        memory.activate(conversion.space, seq)
+        memory.activate(conversion.owner, seq)
     memory.move(conversion, "zap", seq)
     if conversion.attributes is None and row[VALUE] is not None:
         conversion.attributes = unsigned(row[VALUE])
         conversion.target = KIND_OF.get(row[VALUE])
-    begun, space, start = conversion.touched, conversion.space, row[START]
-    if begun is None or conversion.in_vm or space is None or start is None or row[NPAGES] is None:
+    begun, owner, start = conversion.touched, conversion.owner, row[START]
+    if begun is None or conversion.in_vm or owner is None or start is None or row[NPAGES] is None:
         _step_in_flight(memory, conversion, ZAP_TO[conversion.target], seq, row)
         return
     # Each file of an inode is zapped in turn: what has begun for this conversion does not begin again.
     mine = {in_flight("zapping", before, conversion.target or UNKNOWN) for before in SETTLED}
-    for run in memory.runs(space, start, start + row[NPAGES]):
+    for run in memory.runs(owner, start, start + row[NPAGES]):
         if run.state not in mine or not begun[0] <= run.start < begun[1]:
-            memory.step(space, ZAP_TO[conversion.target], run.start, run.end, seq)
+            memory.step(owner, ZAP_TO[conversion.target], run.start, run.end, seq)
     _touch(conversion, start, start + row[NPAGES])
 
 
 def _activate(memory: "Memory", conversion: Conversion, seq: int) -> None:
     if not conversion.in_vm:
-        memory.activate(conversion.space, seq)
+        memory.activate(conversion.owner, seq)
 
 
 def _step_in_flight(memory: "Memory", conversion: Conversion, trigger: str, seq: int, row: EventRow) -> None:
-    space, start = conversion.space if conversion.space is not None else row[SPACE], row[START]
-    if space is None or start is None:
+    owner, start = conversion.owner if conversion.owner is not None else row[OWNER], row[START]
+    if owner is None or start is None:
         return
     end = END if row[NPAGES] is None else start + row[NPAGES]
     _touch(conversion, start, end)
-    memory.step(space, trigger, start, end, seq)
+    memory.step(owner, trigger, start, end, seq)
 
 
 def _touch(conversion: Conversion, start: int, end: int) -> None:
@@ -393,23 +392,23 @@ def invalidate_ended(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion is None:
         return
     memory.move(conversion, "ended", seq)
-    if conversion.stored and conversion.space is not None and conversion.start is not None:
-        memory.step(conversion.space, "ended", conversion.start, conversion.end or END, seq)
+    if conversion.stored and conversion.owner is not None and conversion.start is not None:
+        memory.step(conversion.owner, "ended", conversion.start, conversion.end or END, seq)
 
 
 def user_answered(memory: "Memory", seq: int, row: EventRow) -> None:
     """R4: mappings go, the attribute stays. A refusal is the mail's C (C10)."""
-    space, start, user = row[SPACE], row[START], row[ACTOR]
+    owner, start, user = row[OWNER], row[START], row[ACTOR]
     end = END if row[NPAGES] is None else (start or 0) + row[NPAGES]
     conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
     if row[RESULT]:
         if conversion is not None:
             memory.move(conversion, "refused", seq)
         return
-    if space is None or start is None or user is None:
+    if owner is None or start is None or user is None:
         return
     if row[RESULT] == 0:
-        memory.map_pages(space, user, start, end, UNMAPPED)
+        memory.map_pages(owner, user, start, end, UNMAPPED)
         if conversion is not None:
             _activate(memory, conversion, seq)
             conversion.answers = (*conversion.answers, row)
@@ -432,7 +431,7 @@ def attrs_stored(memory: "Memory", seq: int, row: EventRow) -> None:
     """R7. What is stored beyond the request are neighbours that had the value already."""
     kind = KIND_OF.get(row[VALUE])
     conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
-    space, start = row[SPACE], row[START]
+    owner, start = row[OWNER], row[START]
     if row[RESULT]:
         if conversion is not None:
             memory.move(conversion, "store_failed", seq)
@@ -441,31 +440,31 @@ def attrs_stored(memory: "Memory", seq: int, row: EventRow) -> None:
         _activate(memory, conversion, seq)
         memory.move(conversion, "stored", seq)
         conversion.stored = True
-    if space is None or start is None or kind is None:
+    if owner is None or start is None or kind is None:
         return
     end = END if row[NPAGES] is None else start + row[NPAGES]
     if conversion is None or conversion.start is None or conversion.end is None:
-        memory.step(space, SEEN[kind], start, end, seq)
+        memory.step(owner, SEEN[kind], start, end, seq)
         return
     first, last = max(start, conversion.start), min(end, conversion.end)
     _touch(conversion, first, last)
-    memory.step(space, STORE[kind], first, last, seq)
+    memory.step(owner, STORE[kind], first, last, seq)
     if (first, last) == (start, end):
         return
-    memory.step(space, SEEN[kind], start, min(end, conversion.start), seq)
-    memory.step(space, SEEN[kind], max(start, conversion.end), end, seq)
+    memory.step(owner, SEEN[kind], start, min(end, conversion.start), seq)
+    memory.step(owner, SEEN[kind], max(start, conversion.end), end, seq)
 
 
 def restructured(memory: "Memory", seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
-    space, start = conversion.space, row[START]
+    owner, start = conversion.owner, row[START]
     if row[RESULT]:
         memory.move(conversion, "store_failed", seq)
-    elif space in memory.gmems and start is not None:
+    elif owner in memory.gmems and start is not None:
         order = (row[VALUE] or 0) & MAX_ORDER if row[KIND] == FolioMerged.code else 0
-        memory.gmems[space].orders.set(start, start + (row[NPAGES] or 1), order)
+        memory.gmems[owner].orders.set(start, start + (row[NPAGES] or 1), order)
 
 
 def undone(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -511,10 +510,10 @@ def task_signalled(memory: "Memory", seq: int, row: EventRow) -> None:
 def declared(memory: "Memory", seq: int, row: EventRow) -> None:
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "declare", seq)
-        space, start, end, target = conversion.space, conversion.start, conversion.end, conversion.target
-        if space is not None and start is not None and end is not None and target is not None:
+        owner, start, end, target = conversion.owner, conversion.start, conversion.end, conversion.target
+        if owner is not None and start is not None and end is not None and target is not None:
             how = {0: RETURNED_OK[target], 1: f"declared_old_{target}"}
-            memory.step(space, how.get(row[RESULT] or 0, OUTCOME_LOST[target]), start, end, seq)
+            memory.step(owner, how.get(row[RESULT] or 0, OUTCOME_LOST[target]), start, end, seq)
         memory.end(conversion, seq)
 
 

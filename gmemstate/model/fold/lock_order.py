@@ -1,4 +1,4 @@
-"""Whose turn it is: conversions of one space hold one lock (INV-20), but their returns are seen behind it, in any order.
+"""Whose turn it is: conversions of one attribute owner hold one lock (INV-20), but their returns are seen behind it, in any order.
 
 What counts is the order in which they held the lock. A step under the lock shows that all others have let it go; where no
 steps are shown, the order of two conversions that went on at the same time is not known, and so is what they both changed.
@@ -23,19 +23,19 @@ def asked(conversion: Conversion) -> Pages | None:
     return None if conversion.start is None or conversion.end is None else (conversion.start, conversion.end)
 
 
-def rivals(memory: "Memory", conversion: Conversion) -> Sequence[Conversion]:
-    """The others that are open in the same space."""
-    space = conversion.space
-    if space is None or len(memory.conversions) == 1:
+def contenders(memory: "Memory", conversion: Conversion) -> Sequence[Conversion]:
+    """The others that are open in the same attribute owner."""
+    owner = conversion.owner
+    if owner is None or len(memory.conversions) == 1:
         return ()
-    return [other for other in memory.conversions.values() if other.space == space and other is not conversion]
+    return [other for other in memory.conversions.values() if other.owner == owner and other is not conversion]
 
 
-def take(memory: "Memory", conversion: Conversion, seq: int) -> None:
+def acquire(memory: "Memory", conversion: Conversion, seq: int) -> None:
     """A conversion shows its first step under the lock: whoever held it is over, whatever it will return."""
     conversion.locked = True
     conversion.doubtful = ()  # who ended before held the lock before
-    for other in rivals(memory, conversion):
+    for other in contenders(memory, conversion):
         if not other.locked:
             continue
         if other.touched is not None and not other.taken:
@@ -45,24 +45,24 @@ def take(memory: "Memory", conversion: Conversion, seq: int) -> None:
 
 def _settle(memory: "Memory", over: Conversion, seq: int) -> None:
     """What a conversion that let go of the lock has left behind it, as far as its steps tell."""
-    if over.space is None or over.touched is None:
+    if over.owner is None or over.touched is None:
         return
     if over.stored and over.target is not None:
-        memory.step(over.space, f"returned_ok_{over.target}", *over.touched, seq)
+        memory.step(over.owner, f"returned_ok_{over.target}", *over.touched, seq)
     elif over.state in FAILING:
-        memory.step(over.space, "returned_err", *over.touched, seq)
+        memory.step(over.owner, "returned_err", *over.touched, seq)
     elif over.gapped or Capability.STORED not in memory.shows(over):
-        memory.step(over.space, f"outcome_lost_{over.target or UNKNOWN}", *over.touched, seq)
+        memory.step(over.owner, f"outcome_lost_{over.target or UNKNOWN}", *over.touched, seq)
 
 
-def leave(memory: "Memory", conversion: Conversion, seq: int, *, changed: bool) -> list[Pages]:
+def release(memory: "Memory", conversion: Conversion, seq: int, *, changed: bool) -> list[Pages]:
     """The pages of a conversion that is over, but for those that others have changed behind it or are changing.
 
     Whether another one that is still open came before or behind it is not known unless both have shown steps.
     """
     own = asked(conversion) or (0, END)
     parts = without(own, conversion.taken) if conversion.taken else [own]
-    others = rivals(memory, conversion)
+    others = contenders(memory, conversion)
     if not changed:
         meanwhile = [other.touched for other in others if other.locked and other.touched is not None]
         return [part for whole in parts for part in without(whole, [*conversion.doubtful, *meanwhile])]
@@ -74,7 +74,7 @@ def leave(memory: "Memory", conversion: Conversion, seq: int, *, changed: bool) 
         if other.locked and other.touched is not None:
             for part in parts:
                 if pages := overlap(part, other.touched):
-                    memory.step(conversion.space or 0, "gap", *pages, seq)
+                    memory.step(conversion.owner or 0, "gap", *pages, seq)
             parts = [part for whole in parts for part in without(whole, (other.touched,))]
     return parts
 

@@ -9,9 +9,9 @@ from gmemstate.model.events import (
     DETAIL,
     LINE,
     NPAGES,
+    OWNER,
     RESULT,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     Access,
@@ -50,23 +50,23 @@ PUNCH_HOLE = 2
 
 def fault_served(memory: "Memory", seq: int, row: EventRow) -> None:
     """R2: the kind of an access that was served is the kind of the page; and the toucher maps it now."""
-    space, start, access = row[SPACE], row[START], row[ACTOR]
-    if space is None or start is None or row[RESULT]:
+    owner, start, access = row[OWNER], row[START], row[ACTOR]
+    if owner is None or start is None or row[RESULT]:
         return
     end = start + (row[NPAGES] or 1)
     user = User.HOST if access == Access.HOST else User.GUEST
-    memory.map_pages(space, user, start, end, MAPPED)
+    memory.map_pages(owner, user, start, end, MAPPED)
     if access == Access.HOST:
         _look_for_reuse(memory, seq, row, (Cause.SEPT_STILL_MAPS, Cause.RMP_STILL_GUEST))
-        if (gmem := memory.gmems.get(space)) and gmem.inplace:
-            memory.step(space, "seen_shared", start, end, seq)
-        memory.back(space, start, end, PRESENT)
+        if (gmem := memory.gmems.get(owner)) and gmem.inplace:
+            memory.step(owner, "seen_shared", start, end, seq)
+        memory.back(owner, start, end, PRESENT)
         return
     if access == Access.GUEST_PRIVATE:
-        memory.step(space, "seen_private", start, end, seq)
+        memory.step(owner, "seen_private", start, end, seq)
     elif access == Access.GUEST_SHARED:
-        memory.step(space, "seen_shared", start, end, seq)
-    for gmem_id, first, last, _ in memory.indices(space, start, end):
+        memory.step(owner, "seen_shared", start, end, seq)
+    for gmem_id, first, last, _ in memory.indices(owner, start, end):
         gmem = memory.gmems[gmem_id]
         if gmem.inplace or access == Access.GUEST_PRIVATE:
             memory.back(gmem_id, first, last, PRESENT)
@@ -74,7 +74,7 @@ def fault_served(memory: "Memory", seq: int, row: EventRow) -> None:
 
 def memory_fault_exit(memory: "Memory", seq: int, row: EventRow) -> None:
     fault = FaultExit(
-        seq, row[SOURCE], row[SPACE], row[ACTOR] or 0, row[START], row[NPAGES],
+        seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES],
         None if row[VALUE] is None else bool(row[VALUE] & PRIVATE_ATTRIBUTE),
         row[RESULT] or 0, FaultClass.UNKNOWN, row[T], row[LINE], row[CONVERSION],
     )  # fmt: skip
@@ -91,7 +91,7 @@ def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
         return FaultClass.MAP_FAILED
     if fault.raced is not None:
         return FaultClass.LOST_RACE
-    vm = memory.vms.get(fault.space or 0)
+    vm = memory.vms.get(fault.owner or 0)
     if vm is None or fault.start is None:
         return FaultClass.UNKNOWN
     slot = vm.slot_of(Gfn(fault.start))
@@ -115,14 +115,14 @@ def _saw_deletion(ghosts: list, gfn: int) -> bool:  # type: ignore[type-arg]
 
 def punched(memory: "Memory", seq: int, row: EventRow) -> None:
     """R20: a punch frees pages and changes no attribute (INV-26)."""
-    space, start = row[SPACE], row[START]
-    if space is None or start is None or row[RESULT]:
+    owner, start = row[OWNER], row[START]
+    if owner is None or start is None or row[RESULT]:
         return
     end = END if row[NPAGES] is None else start + row[NPAGES]
     if (row[VALUE] or 0) & PUNCH_HOLE:
-        memory.back(space, start, end, HOLE)
+        memory.back(owner, start, end, HOLE)
     else:
-        memory.back(space, start, end, PRESENT)
+        memory.back(owner, start, end, PRESENT)
 
 
 def pfn_in(row: EventRow) -> Pfn | None:
@@ -141,15 +141,15 @@ def index_in(row: EventRow) -> PageIndex | None:
 
 
 def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
-    space, start = row[SPACE], row[START]
-    if space is not None and start is not None:
-        memory.back(space, start, start + (row[NPAGES] or 1), POISONED_PAGE)
-    place = memory.place(space, index_in(row))
+    owner, start = row[OWNER], row[START]
+    if owner is not None and start is not None:
+        memory.back(owner, start, start + (row[NPAGES] or 1), POISONED_PAGE)
+    place = memory.place(owner, index_in(row))
     key = next(
         (
             entry.id
             for entry in memory.messed_up.values()
-            if entry.cause is Cause.POISONED and _same_page(entry, space, start, row[VALUE])
+            if entry.cause is Cause.POISONED and _same_page(entry, owner, start, row[VALUE])
         ),
         None,
     )
@@ -157,11 +157,11 @@ def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
         entry = memory.messed_up[key]
         entry.pfn = entry.pfn if entry.pfn is not None else pfn_in(row)
         entry.index = entry.index if entry.index is not None else index_in(row)
-        entry.gmem = entry.gmem if entry.gmem is not None else space
+        entry.gmem = entry.gmem if entry.gmem is not None else owner
         entry.vm, entry.gfn = (entry.vm, entry.gfn) if entry.gfn is not None else place
         memory.mark(entry, "marked", seq)
         return
-    count = 1 if space is not None else row[NPAGES] or 1  # a run of host pages that no file is known of
+    count = 1 if owner is not None else row[NPAGES] or 1  # a run of host pages that no file is known of
     entry = MessedUp(
         seq,
         Cause.POISONED,
@@ -169,7 +169,7 @@ def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
         pfn_in(row),
         count,
         place[0],
-        space,
+        owner,
         index_in(row),
         place[1],
         row[T],
@@ -199,7 +199,7 @@ def _look_for_reuse(memory: "Memory", seq: int, row: EventRow, causes: Container
             continue
         if first <= entry.pfn < first + (row[NPAGES] or 1):
             memory.mark(entry, "seen_reused", seq)
-            memory.find("PFN-REUSED", seq, f"host page {entry.pfn:#x} was given away", row[SPACE], row[START])
+            memory.find("PFN-REUSED", seq, f"host page {entry.pfn:#x} was given away", row[OWNER], row[START])
 
 
 def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
@@ -209,7 +209,7 @@ def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         "trusted",
         pfn_in(row),
         1,
-        row[SPACE],
+        row[OWNER],
         since=row[T],
         gfn=gfn_in(row),
         detail=row[DETAIL],
@@ -229,14 +229,14 @@ def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         "trusted",
         pfn_in(row),
         count,
-        row[SPACE],
+        row[OWNER],
         gfn=gfn_in(row),
         since=row[T],
         detail=row[DETAIL],
         source=row[SOURCE],
     )
-    if row[SPACE] in memory.gmems:
-        entry.gmem, entry.index = row[SPACE], index_in(row)
+    if row[OWNER] in memory.gmems:
+        entry.gmem, entry.index = row[OWNER], index_in(row)
         entry.vm, entry.gfn = memory.place(entry.gmem, entry.index)
     memory.mark(entry, "marked", seq)
     if conversion := memory.conversions.get(row[CONVERSION] or 0):
@@ -251,7 +251,7 @@ def page_leaked(memory: "Memory", seq: int, row: EventRow) -> None:
         "trusted",
         Pfn(row[START] or 0),
         row[NPAGES],
-        row[SPACE],
+        row[OWNER],
         since=row[T],
         detail=row[DETAIL],
         source=row[SOURCE],
@@ -267,7 +267,7 @@ def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         "trusted",
         pfn_in(row),
         count,
-        row[SPACE],
+        row[OWNER],
         since=row[T],
         detail=row[DETAIL],
         source=row[SOURCE],
@@ -276,12 +276,12 @@ def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def page_added(memory: "Memory", seq: int, row: EventRow) -> None:
-    space, start = row[SPACE], row[START]
-    if space is not None and start is not None:
+    owner, start = row[OWNER], row[START]
+    if owner is not None and start is not None:
         end = start + (row[NPAGES] or 1)
-        memory.back(space, start, end, PRESENT)
-        if space in memory.gmems:
-            memory.gmems[space].orders.set(start, end, (row[ACTOR] or 0) & 63)
+        memory.back(owner, start, end, PRESENT)
+        if owner in memory.gmems:
+            memory.gmems[owner].orders.set(start, end, (row[ACTOR] or 0) & 63)
     private_mapped(memory, seq, row)
 
 
@@ -302,13 +302,13 @@ def unpinned(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def _hold(memory: "Memory", row: EventRow, user: User, mapped: int) -> None:
-    if row[SPACE] is not None and row[START] is not None and not row[RESULT]:
-        memory.map_pages(row[SPACE], user, row[START], row[START] + (row[NPAGES] or 1), mapped)
+    if row[OWNER] is not None and row[START] is not None and not row[RESULT]:
+        memory.map_pages(row[OWNER], user, row[START], row[START] + (row[NPAGES] or 1), mapped)
 
 
 def page_freed(memory: "Memory", seq: int, row: EventRow) -> None:
-    if row[SPACE] is not None and row[START] is not None:
-        memory.back(row[SPACE], row[START], row[START] + (row[NPAGES] or 1), HOLE)
+    if row[OWNER] is not None and row[START] is not None:
+        memory.back(row[OWNER], row[START], row[START] + (row[NPAGES] or 1), HOLE)
 
 
 HANDLERS = {

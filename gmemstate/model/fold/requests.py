@@ -8,9 +8,9 @@ from gmemstate.model.events import (
     DETAIL,
     LINE,
     NPAGES,
+    OWNER,
     RESULT,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     Capability,
@@ -38,7 +38,7 @@ def guest_asked(memory: "Memory", seq: int, row: EventRow) -> None:
     if old is not None and not old.ended:
         old.unanswered, old.last = True, seq
         memory.changed_requests.add(old.id)
-    request = Request(seq, row[SOURCE], row[SPACE], row[ACTOR] or 0, row[START], row[NPAGES], row[VALUE],
+    request = Request(seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES], row[VALUE],
                       RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE], last_line=row[LINE], last=seq)  # fmt: skip
     memory.requests[seq] = request
     memory.open_request[key] = seq
@@ -52,8 +52,8 @@ def vcpu_exited(memory: "Memory", seq: int, row: EventRow) -> None:
     if row[VALUE] == KVM_EXIT_HYPERCALL and request is not None and not request.ended:
         request.was_exit, request.last = True, seq
         request.last_line = row[LINE] if row[LINE] is not None else request.last_line
-        if request.space is None:
-            request.space = row[SPACE]
+        if request.owner is None:
+            request.owner = row[OWNER]
         memory.exits[key] = request
         memory.changed_requests.add(request.id)
         return
@@ -66,8 +66,8 @@ def guest_answered(memory: "Memory", seq: int, row: EventRow) -> None:
         return
     request.result, request.answered, request.last = row[RESULT], row[T], seq
     request.last_line = row[LINE] if row[LINE] is not None else request.last_line
-    if request.space is None:
-        request.space = row[SPACE]
+    if request.owner is None:
+        request.owner = row[OWNER]
     memory.exits[(request.source, request.thread)] = None
     memory.changed_requests.add(request.id)
 
@@ -84,54 +84,54 @@ def find_trigger(memory: "Memory", conversion: Conversion, source: Source | None
         return
     key = (source.id, conversion.thread)
     if key in memory.exits:
-        told = memory.exits[key]
-        if not _of_this_guest(memory, told, conversion):
+        answered = memory.exits[key]
+        if not _of_this_guest(memory, answered, conversion):
             return
-        conversion.trigger, conversion.request = _trigger_of(memory, told, conversion)
+        conversion.trigger, conversion.request = _trigger_of(memory, answered, conversion)
         if conversion.request is not None:
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
     elif not source.gaps and (vm := memory.guest_of(conversion)) and vm.made and Capability.EXITS in memory.shows(conversion):
         # The record reaches back to the beginning of the guest, and so to all that its vCPUs were told.
-        others = [told for (of, _), told in memory.exits.items() if of == source.id]
-        if all(_trigger_of(memory, told, conversion)[0] is Trigger.VMM for told in others):
+        others = [answered for (of, _), answered in memory.exits.items() if of == source.id]
+        if all(_trigger_of(memory, answered, conversion)[0] is Trigger.VMM for answered in others):
             conversion.trigger = Trigger.VMM
 
 
-def _of_this_guest(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> bool:
+def _of_this_guest(memory: "Memory", answered: FaultExit | Request | None, conversion: Conversion) -> bool:
     """Whether what a thread was last told is of the guest that it now converts; a thread may have made several.
 
     Where a line names no guest it is the only one of its thread.
     """
-    if told is None or told is UNSEEN:
+    if answered is None or answered is UNSEEN:
         return True
     guest = memory.vm_of(conversion)
-    if told.space is not None and guest is not None:
-        return told.space == guest
+    if answered.owner is not None and guest is not None:
+        return answered.owner == guest
     living = {vm.pointer: vm for vm in memory.vms.values() if vm.source == conversion.source and vm.gone != "destroyed"}
     own = {vm.id for vm in living.values() if vm.thread == conversion.thread}
-    return len(own | {space for space in (told.space, guest) if space is not None}) <= 1
+    return len(own | {owner for owner in (answered.owner, guest) if owner is not None}) <= 1
 
 
-def _trigger_of(memory: "Memory", told: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
-    if told is None:
+def _trigger_of(memory: "Memory", answered: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
+    if answered is None:
         return Trigger.VMM, None
-    if told.start is None:
+    if answered.start is None:
         return Trigger.UNKNOWN, None
-    wanted = [(told.start, told.start + (told.npages or 1))]
+    wanted = [(answered.start, answered.start + (answered.npages or 1))]
     placed = True
     if not conversion.in_vm:
-        guest = told.space if told.space is not None else memory.vm_of(conversion)
+        guest = answered.owner if answered.owner is not None else memory.vm_of(conversion)
         parts = list(memory.indices(guest or 0, *wanted[0]))
-        placed = conversion.space is not None and sum(last - first for _, first, last, _ in parts) == (told.npages or 1)
-        wanted = [(first, last) for gmem, first, last, _ in parts if gmem == conversion.space]
+        placed = conversion.owner is not None and sum(last - first for _, first, last, _ in parts) == (answered.npages or 1)
+        wanted = [(first, last) for gmem, first, last, _ in parts if gmem == conversion.owner]
     end = conversion.end or END
     if not any(start < end and (conversion.start or 0) < stop for start, stop in wanted):
         return (Trigger.VMM if placed else Trigger.UNKNOWN), None
-    if isinstance(told, Request):
-        return (Trigger.GUEST_REQUEST, told.id) if not told.ended else (Trigger.VMM, None)
-    return (Trigger.FAULT_MISMATCH if told.kind is FaultClass.MISMATCH else Trigger.VMM_AFTER_FAULT), None
+    if isinstance(answered, Request):
+        return (Trigger.GUEST_REQUEST, answered.id) if not answered.ended else (Trigger.VMM, None)
+    return (Trigger.FAULT_MISMATCH if answered.kind is FaultClass.MISMATCH else Trigger.VMM_AFTER_FAULT), None
 
 
 HANDLERS = {

@@ -6,9 +6,9 @@ from gmemstate.model.events import (
     ACTOR,
     DETAIL,
     NPAGES,
+    OWNER,
     RESULT,
     SOURCE,
-    SPACE,
     START,
     VALUE,
     ClockPair,
@@ -54,7 +54,7 @@ def clock_pair(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def source_shows(memory: "Memory", seq: int, row: EventRow) -> None:
-    shower = memory.vms.get(row[SPACE] or 0) or memory.sources.get(row[SOURCE] or 0)
+    shower = memory.vms.get(row[OWNER] or 0) or memory.sources.get(row[SOURCE] or 0)
     if shower is not None and row[VALUE] is not None:
         shower.shows |= {row[VALUE]}
 
@@ -82,12 +82,12 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
     if source is not None:
         source.gaps.append(seq)
     for conversion in memory.open_conversions():
-        if conversion.source == row[SOURCE] and row[SPACE] in (None, memory.vm_of(conversion), conversion.space):
+        if conversion.source == row[SOURCE] and row[OWNER] in (None, memory.vm_of(conversion), conversion.owner):
             conversion.gapped, conversion.last = True, seq
             memory.move(conversion, "cut", seq)
-    for space in list(memory.ranges):
-        if memory.source_of(space) in (None, row[SOURCE]) and row[SPACE] in (None, space, memory.owner(space)):
-            memory.step_everything(space, "gap")
+    for owner in list(memory.ranges):
+        if memory.source_of(owner) in (None, row[SOURCE]) and row[OWNER] in (None, owner, memory.guest_id(owner)):
+            memory.step_everything(owner, "gap")
     for gmem in memory.gmems.values():
         if memory.source_of(gmem.id) in (None, row[SOURCE]):
             gmem.flags = None
@@ -112,7 +112,7 @@ def vm_seen(memory: "Memory", seq: int, row: EventRow) -> None:
 
 def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
     """R1. The attributes of a new VM are an empty xarray: everything is shared, where the VM's attributes count."""
-    vm = memory.vms.get(row[SPACE] or 0)
+    vm = memory.vms.get(row[OWNER] or 0)
     if vm is None:
         return
     vm.born = True
@@ -121,29 +121,29 @@ def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def dialect_seen(memory: "Memory", seq: int, row: EventRow) -> None:
-    if vm := memory.vms.get(row[SPACE] or 0):
+    if vm := memory.vms.get(row[OWNER] or 0):
         vm.dialect = Dialect(row[VALUE] or 0)
 
 
 def vm_destroyed(memory: "Memory", seq: int, row: EventRow) -> None:
     """R22. What the guest had at its end stays readable: that is what a post-mortem asks for."""
-    if vm := memory.vms.get(row[SPACE] or 0):
+    if vm := memory.vms.get(row[OWNER] or 0):
         vm.gone = "destroyed"
 
 
 def vm_bugged(memory: "Memory", seq: int, row: EventRow) -> None:
-    if vm := memory.vms.get(row[SPACE] or 0):
+    if vm := memory.vms.get(row[OWNER] or 0):
         vm.gone = "bugged"
 
 
 def vm_dead(memory: "Memory", seq: int, row: EventRow) -> None:
-    if vm := memory.vms.get(row[SPACE] or 0):
+    if vm := memory.vms.get(row[OWNER] or 0):
         vm.gone = vm.gone or "dead"
 
 
 def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
     """R19. A slot never changes an attribute; on in-place kernels it may change which attribute counts."""
-    vm = memory.vms.get(row[SPACE] or 0)
+    vm = memory.vms.get(row[OWNER] or 0)
     if row[RESULT] or row[ACTOR] is None:
         return
     if vm is None:
@@ -171,10 +171,10 @@ def _look_for_a_swap(memory: "Memory", seq: int, vm: Vm, slot: Slot) -> None:
         if start >= end:
             continue
         gmem = memory.gmems.get(ghost.gmem or 0)
-        space, shift = vm.id, 0
+        owner, shift = vm.id, 0
         if gmem is not None and gmem.inplace and ghost.index is not None:
-            space, shift = gmem.id, ghost.start - ghost.index
-        for run in memory.runs(space, start - shift, end - shift):
+            owner, shift = gmem.id, ghost.start - ghost.index
+        for run in memory.runs(owner, start - shift, end - shift):
             if run.state == PRIVATE:
                 memory.find(
                     "SLOT-SWAP-FLIP",
@@ -187,18 +187,18 @@ def _look_for_a_swap(memory: "Memory", seq: int, vm: Vm, slot: Slot) -> None:
 
 
 def gmem_created(memory: "Memory", seq: int, row: EventRow) -> None:
-    if row[SPACE] is None or row[RESULT]:
+    if row[OWNER] is None or row[RESULT]:
         return
-    gmem = Gmem(row[SPACE], row[ACTOR], row[NPAGES], row[VALUE])
+    gmem = Gmem(row[OWNER], row[ACTOR], row[NPAGES], row[VALUE])
     gmem.backing.set(0, row[NPAGES] or END, HOLE)
     memory.gmems[gmem.id] = gmem
-    owner = memory.vms.get(row[ACTOR] or 0)
-    if owner is not None and owner.dialect not in (Dialect.UNKNOWN, Dialect.MAINLINE):
+    guest_id = memory.vms.get(row[ACTOR] or 0)
+    if guest_id is not None and guest_id.dialect not in (Dialect.UNKNOWN, Dialect.MAINLINE):
         memory.activate(gmem.id, seq)
 
 
 def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:
-    if known := memory.gmems.get(row[SPACE] or 0):
+    if known := memory.gmems.get(row[OWNER] or 0):
         known.vm = known.vm if known.vm is not None else row[ACTOR]
         return
     pointer = None if row[VALUE] is None else unsigned(row[VALUE])
@@ -206,7 +206,7 @@ def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def gmem_bound(memory: "Memory", seq: int, row: EventRow) -> None:
-    vm = memory.vms.get(row[SPACE] or 0)
+    vm = memory.vms.get(row[OWNER] or 0)
     if vm is None or row[RESULT] or row[START] is None:
         return
     for slot in vm.slots.values():
@@ -218,14 +218,14 @@ def gmem_bound(memory: "Memory", seq: int, row: EventRow) -> None:
 
 
 def gmem_unbound(memory: "Memory", seq: int, row: EventRow) -> None:
-    vm = memory.vms.get(row[SPACE] or 0)
+    vm = memory.vms.get(row[OWNER] or 0)
     for slot in vm.slots.values() if vm else ():
         if slot.start == row[START] and slot.npages == row[NPAGES]:
             slot.gmem = slot.index = None
 
 
 def gmem_released(memory: "Memory", seq: int, row: EventRow) -> None:
-    if gmem := memory.gmems.get(row[SPACE] or 0):
+    if gmem := memory.gmems.get(row[OWNER] or 0):
         gmem.released = True
 
 

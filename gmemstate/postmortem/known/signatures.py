@@ -80,10 +80,10 @@ def everything(history: History) -> dict[int, Known]:
     return {row[SEQ]: (platform.place(facts(row)), row) for row in (*history.marks.values(), *history.reports)}
 
 
-def matches(history: History, incident: Incident, told: Mapping[int, Known]) -> Iterator[str]:
+def matches(history: History, incident: Incident, returned: Mapping[int, Known]) -> Iterator[str]:
     """What is known of an incident, in words: the problem, the lines that fit, what is missing, what mends it."""
-    own = [told[entry.id] for entry in incident.entries if entry.id in told]
-    own += [told.get(row[SEQ], (facts(row), row)) for row in incident.reports]
+    own = [returned[entry.id] for entry in incident.entries if entry.id in returned]
+    own += [returned.get(row[SEQ], (facts(row), row)) for row in incident.reports]
     own += [
         ({"kind": "convert_returned", "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
         for conversion in incident.conversions
@@ -94,9 +94,9 @@ def matches(history: History, incident: Incident, told: Mapping[int, Known]) -> 
         fitting = [one for pattern in signature.match for one in own if fits(pattern, one[0])]
         if not fitting:
             continue
-        beside = [[one for one in told.values() if fits(pattern, one[0])] for pattern in signature.also]
+        beside = [[one for one in returned.values() if fits(pattern, one[0])] for pattern in signature.also]
         if all(beside):
-            confirmed = [[one for one in told.values() if fits(pattern, one[0])] for pattern, _ in signature.confirm]
+            confirmed = [[one for one in returned.values() if fits(pattern, one[0])] for pattern, _ in signature.confirm]
             doubts = [text for (_, text), found in zip(signature.confirm, confirmed, strict=True) if not found]
             doubts += [signature.missing] if signature.missing else []
             seen = [*fitting[:4], *(one for found in (*beside, *confirmed) for one in found[:2])]

@@ -8,12 +8,12 @@ WIDTH = 80
 MARGIN = 8
 
 
-def report(told: Report) -> str:
+def report(returned: Report) -> str:
     """All of a report: the stories, then what was covered and what is missing."""
-    parts = [render(story, number, told.count) for number, story in told.stories]
-    if told.silence is not None:
-        parts.append(told.silence)
-    return "\n\n".join([*parts, "\n".join(paragraph(word, text) for word, text in told.ends())])
+    parts = [render(story, number, returned.count) for number, story in returned.stories]
+    if returned.silence is not None:
+        parts.append(returned.silence)
+    return "\n\n".join([*parts, "\n".join(paragraph(word, text) for word, text in returned.ends())])
 
 
 def render(story: Story, number: int, count: int, width: int = WIDTH) -> str:
@@ -40,14 +40,14 @@ def paragraph(word: str, text: str, width: int = WIDTH) -> str:
 
 def _timeline(rows: list[tuple[str, ...]], width: int) -> list[str]:
     """Rows in columns; a text that leaves no room for what follows it breaks its row only."""
-    words, times, _, told, notes = (max(map(len, column)) for column in zip(*rows, strict=True))
+    words, times, _, returned, notes = (max(map(len, column)) for column in zip(*rows, strict=True))
     margin = len("  ") + (words + 1 if words else 0) + times + len("  ")
-    room = width - margin - len("  ") - told - len("  ") - notes
+    room = width - margin - len("  ") - returned - len("  ") - notes
     texts = max((len(row[2]) for row in rows if len(row[2]) <= room), default=0)
     lines = []
     for word, when, text, result, note in rows:
         start = f"  {word:{words}} {when:>{times}}  " if words else f"  {when:>{times}}  "
-        line = f"{start}{text:{texts}}  {result:{told}}  {note}".rstrip()
+        line = f"{start}{text:{texts}}  {result:{returned}}  {note}".rstrip()
         lines += textwrap.wrap(line, width, subsequent_indent=" " * len(start), break_on_hyphens=False)
     return lines
 

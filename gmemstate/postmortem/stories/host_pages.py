@@ -225,8 +225,8 @@ def _refused(history: History, incident: Incident) -> Story:
     story.add("Place", Platform.of(history).place(words_of(row)).get("place") if row is not None else None)
     near = facts.get("near")
     if isinstance(near, list) and near:
-        told = "; ".join(f"{first}-{behind} {owner}" for first, behind, owner in near[:3])
-        story.add("Near", f"in its 2M region: {told}")
+        returned = "; ".join(f"{first}-{behind} {owner}" for first, behind, owner in near[:3])
+        story.add("Near", f"in its 2M region: {returned}")
     story.add(
         "Then",
         'a guest that touched it got KVM_RUN = EINVAL or EFAULT; QEMU says "kvm run failed" with a register dump of no use [implied]. The attribute '

@@ -41,9 +41,9 @@ def summary(history: History, seen: Scene, incident: Incident, applied: bool) ->
 def _punch(seen: Scene, episode: Episode) -> EventRow | None:
     """The punch that took the page in use out of the file, between its last refusal and the success."""
     failure, success = episode.failed[-1], episode.last_success
-    if failure.error_page is None or success is None or failure.space is None:
+    if failure.error_page is None or success is None or failure.owner is None:
         return None
-    return seen.punch(failure.space, failure.error_page, failure.last, success.id)
+    return seen.punch(failure.owner, failure.error_page, failure.last, success.id)
 
 
 def explain(story: Story, history: History, seen: Scene, incident: Incident) -> None:
@@ -109,7 +109,7 @@ def _where(history: History, seen: Scene, first: Conversion, pages: list[int]) -
 
 def _poisoned(history: History, failure: Conversion) -> bool:
     return any(
-        entry.gmem == failure.space and entry.index == failure.error_page is not None and entry.id < failure.last
+        entry.gmem == failure.owner and entry.index == failure.error_page is not None and entry.id < failure.last
         for entry in history.memory.messed_up.values()
     )
 
@@ -161,13 +161,13 @@ def _mapped_again(history: History, seen: Scene, failure: Conversion) -> str | N
     """Which accesses have mapped the pages again, as far as faults were traced."""
     parts = []
     start, end = failure.start or 0, failure.end or END
-    if failure.space is not None:
-        touches = seen.touched(failure, (Access.HOST,), {failure.space}, start, end)
+    if failure.owner is not None:
+        touches = seen.touched(failure, (Access.HOST,), {failure.owner}, start, end)
         if touches:
             parts.append(f"host faults{words.on(touches[0].t)}")
-    owner, place = history.memory.owner(failure.space), history.places.get(failure.id)
-    if owner is not None and place is not None:
-        touches = seen.touched(failure, GUEST, {owner}, *place)
+    guest_id, place = history.memory.guest_id(failure.owner), history.places.get(failure.id)
+    if guest_id is not None and place is not None:
+        touches = seen.touched(failure, GUEST, {guest_id}, *place)
         if touches:
             pages = sum(min(touch.end, place[1]) - max(touch.start, place[0]) for touch in touches[:1])
             parts.append(f"guest faults{words.on(touches[0].t)} ({words.count(pages, 'page')} in the first run)")

@@ -92,15 +92,17 @@ def _wishes(history: History, faults: list[FaultExit]) -> list[str]:
     wishes = [(row, details(row[DETAIL])) for row in history.reports if row[KIND] == VmmSaid.code]
     found = []
     for fault in faults:
-        told = [
+        returned = [
             facts
             for row, facts in wishes
             if facts.get("code") == "convert wish" and row[SOURCE] == fault.source and row[SEQ] > fault.seq
             and fault.start is not None and facts.get("gfn") == hex(fault.start)
         ]  # fmt: skip
-        if not told:
+        if not returned:
             return []
-        found.append(f"gfn {told[0]['gfn']}, {words.count(told[0].get('pages') or 1, 'page')} to {told[0].get('to')}")
+        found.append(
+            f"gfn {returned[0]['gfn']}, {words.count(returned[0].get('pages') or 1, 'page')} to {returned[0].get('to')}"
+        )
     return found
 
 
@@ -127,8 +129,8 @@ def killed(history: History, seen: Scene, incident: Incident) -> Story:
         rows.append(("asked", *words.line(conversion)))
         rows.append(("signal", seconds(conversion.struck), f"signal to thread {conversion.thread}", "", ""))
         if conversion.result is not None:
-            told = f"{words.errno_name(conversion.result)} to a caller that is dying"
-            rows.append(("return", seconds(conversion.returned), told, "", ""))
+            returned = f"{words.errno_name(conversion.result)} to a caller that is dying"
+            rows.append(("return", seconds(conversion.returned), returned, "", ""))
     story.timeline = words.some(rows)
     story.add(
         "Why",

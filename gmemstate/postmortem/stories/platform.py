@@ -32,9 +32,9 @@ class Platform:
         """Those of a record."""
         found = []
         for row in history.reports:
-            told = details(row[DETAIL]) if row[KIND] == KernelWarned.code else {}
-            if told.get("what") == MEMORY_MAP:
-                found.append(Region(told["of"], int(told["first"], 16), int(told["behind"], 16)))
+            returned = details(row[DETAIL]) if row[KIND] == KernelWarned.code else {}
+            if returned.get("what") == MEMORY_MAP:
+                found.append(Region(returned["of"], int(returned["first"], 16), int(returned["behind"], 16)))
         return cls(tuple(found))
 
     def place(self, report: dict[str, str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
         conversion
         for conversion in history.ordered()
         if any(
-            conversion.space in (entry.vm, entry.gmem) and _over(conversion.start, conversion.end, entry, conversion.in_vm)
+            conversion.owner in (entry.vm, entry.gmem) and _over(conversion.start, conversion.end, entry, conversion.in_vm)
             for entry in entries
         )
     ]
@@ -94,8 +94,8 @@ def poison(history: History, seen: Scene, incident: Incident) -> Story:
 
 def _actions(entries: list[MessedUp]) -> list[str]:
     """What the kernel says that it did: the kind of page, and the result (mm/memory-failure.c action_result())."""
-    told = [details(entry.detail) for entry in entries]
-    return sorted({action for facts in told for action in (facts.get("action"), *(facts.get("actions") or ())) if action})
+    returned = [details(entry.detail) for entry in entries]
+    return sorted({action for facts in returned for action in (facts.get("action"), *(facts.get("actions") or ())) if action})
 
 
 def _of_host(entries: list[MessedUp]) -> str:
@@ -111,10 +111,10 @@ def _of_host(entries: list[MessedUp]) -> str:
 
 def _said_of(entries: list[MessedUp], *, in_file: bool) -> str | None:
     """What the kernel's own words mean: with guest_memfd a "Failed" is the normal way."""
-    told = [details(entry.detail) for entry in entries]
+    returned = [details(entry.detail) for entry in entries]
     actions = _actions(entries)
     failed = next((action for action in actions if action.endswith(USUAL)), None)
-    users = next((facts["users"] for facts in told if "users" in facts), None)
+    users = next((facts["users"] for facts in returned if "users" in facts), None)
     refers = f" ({words.count(users, 'reference')} to the page too many)" if users is not None else ""
     if not in_file and failed is None:
         return f"the kernel says: {', '.join(actions)}" if actions else None

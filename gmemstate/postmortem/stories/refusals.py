@@ -14,7 +14,7 @@ EAGAIN, ENOMEM, EFAULT = 11, 12, 14
 SHOWN = 8
 
 
-def told(history: History, seen: Scene, incident: Incident) -> Story:
+def returned(history: History, seen: Scene, incident: Incident) -> Story:
     """A conversion failed, and was repeated with success or not."""
     failed = [conversion for episode in incident.episodes for conversion in episode.failed]
     first = failed[0]
@@ -72,8 +72,8 @@ def _told_to_guest(history: History, failed: list[Conversion]) -> str | None:
         for conversion in failed
         if conversion.request in history.requests
     }
-    told = [f"{request.result}{words.at(request.answered)}" for request in asked.values() if request.result is not None]
-    return f"the guest had asked for it; it was told {', '.join(told[:SHOWN])}" if told else None
+    returned = [f"{request.result}{words.at(request.answered)}" for request in asked.values() if request.result is not None]
+    return f"the guest had asked for it; it was told {', '.join(returned[:SHOWN])}" if returned else None
 
 
 def _timeline(incident: Incident) -> list[tuple[str, ...]]:

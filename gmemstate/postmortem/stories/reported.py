@@ -8,10 +8,10 @@ from gmemstate.model.events import (
     DETAIL,
     KIND,
     LINE,
+    OWNER,
     RESULT,
     SEQ,
     SOURCE,
-    SPACE,
     EventRow,
     GeneralProtection,
     KernelWarned,
@@ -41,7 +41,7 @@ class Reported:
     """Reports of one kind, about one guest or about none that is named."""
 
     kind: Kind
-    space: int | None
+    owner: int | None
     first: int
     """the seq of the first"""
     rows: list[EventRow] = field(default_factory=list)
@@ -56,8 +56,8 @@ def reported(history: History) -> list[Reported]:
             continue
         kind, key = _about(row)
         if kind is not None:
-            owner = history.memory.owner(row[SPACE])
-            groups.setdefault((kind, owner, *key), Reported(kind, row[SPACE], row[SEQ])).rows.append(row)
+            guest_id = history.memory.guest_id(row[OWNER])
+            groups.setdefault((kind, guest_id, *key), Reported(kind, row[OWNER], row[SEQ])).rows.append(row)
     return list(groups.values())
 
 
@@ -89,9 +89,9 @@ Place = tuple[int | None, int | None, int]
 def _marked(history: History) -> set[Place]:
     """Where the warnings may end that the kernel prints right before the line of a failure itself."""
     return {
-        (mark[SOURCE], told["thread"], (mark[LINE] or 0) - back)
+        (mark[SOURCE], returned["thread"], (mark[LINE] or 0) - back)
         for mark in history.marks.values()
-        if (told := details(mark[DETAIL])).get("join") == "time" and "thread" in told
+        if (returned := details(mark[DETAIL])).get("join") == "time" and "thread" in returned
         for back in range(1, BESIDE + 1)
     }
 

@@ -31,7 +31,7 @@ PLACES = 6
 """How many addresses of one incident are listed."""
 
 
-def told(history: History, seen: Scene, incident: Incident) -> Story:
+def returned(history: History, seen: Scene, incident: Incident) -> Story:
     """What kernel or VMM reported, by what is known of such reports; else in their own words."""
     first = incident.reports[0]
     report = Platform.of(history).place(facts(first))

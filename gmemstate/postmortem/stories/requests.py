@@ -91,20 +91,20 @@ def _advise(
 def refused(history: History, seen: Scene, incident: Incident) -> Story:
     """Guests asked for conversions and were answered with an error, without any conversion."""
     own = incident.requests
-    told = own[0].result or 0
+    returned = own[0].result or 0
     reasons: dict[int, tuple[Blame, str, str]] = {
         -KVM_ENOSYS: ("VMM", "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers "
                       "-1000 (KVM_ENOSYS) itself [implied]", "VMM: enable the capability, or do not offer the hypercall to the guest"),
         -KVM_EINVAL: ("guest", "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and "
                       "does not ask the VMM [implied]", "guest: ask for whole pages, at least one"),
     }  # fmt: skip
-    by_kvm = None if own[0].was_exit else reasons.get(told)
+    by_kvm = None if own[0].was_exit else reasons.get(returned)
     blame, why, fix = by_kvm or ("VMM", None, None)
     story = Story(
         blame,
         "request refused by KVM" if by_kvm else "request refused",
         words.guest(history, incident.vm),
-        f"The guest asked {words.count(len(own), 'time')} for a conversion and was told {told}. No conversion followed, and nothing was changed.",
+        f"The guest asked {words.count(len(own), 'time')} for a conversion and was told {returned}. No conversion followed, and nothing was changed.",
     )
     story.timeline = words.some(
         [("asked", seconds(request.asked), _asked(request), "", f"told {request.result}") for request in own]
@@ -142,15 +142,15 @@ def _place(history: History, conversion: Conversion) -> str:
     return words.where(conversion) if place is None else f"gfn {span(*place)}"
 
 
-def _table(history: History, seen: Scene, vm: Vm | None, own: list[Conversion], kind: str, told: int) -> Table:
+def _table(history: History, seen: Scene, vm: Vm | None, own: list[Conversion], kind: str, returned: int) -> Table:
     rows = []
-    answer, expected = ("success", {kind}) if told == 0 else ("failed", None)
+    answer, expected = ("success", {kind}) if returned == 0 else ("failed", None)
     for conversion in own:
         start, end = conversion.start or 0, conversion.end or END
         before = {run.state for run in seen.before.get(conversion.id, [])} or {UNKNOWN}
         now = (
-            {run.state for run in history.memory.runs(conversion.space, start, end)}
-            if conversion.space is not None
+            {run.state for run in history.memory.runs(conversion.owner, start, end)}
+            if conversion.owner is not None
             else {UNKNOWN}
         )
         place = gfns(history, conversion) or (0, 0)
@@ -225,11 +225,11 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
 
 
 def _touches(seen: Scene, history: History, conversion: Conversion) -> list:  # type: ignore[type-arg]
-    space = history.memory.owner(conversion.space)
+    owner = history.memory.guest_id(conversion.owner)
     place = (conversion.start, conversion.end) if conversion.in_vm else history.places.get(conversion.id)
-    if space is None or place is None or place[0] is None or place[1] is None:
+    if owner is None or place is None or place[0] is None or place[1] is None:
         return []
-    return seen.touched(conversion, (Access.GUEST, Access.GUEST_PRIVATE, Access.GUEST_SHARED), {space}, place[0], place[1])
+    return seen.touched(conversion, (Access.GUEST, Access.GUEST_PRIVATE, Access.GUEST_SHARED), {owner}, place[0], place[1])
 
 
 def _host(history: History) -> str:

@@ -139,7 +139,7 @@ def _converted_back(history: History, incident: Incident) -> list[Conversion]:
         if conversion.result == 0
         and conversion.target == SHARED
         and any(
-            conversion.space == fault.space
+            conversion.owner == fault.owner
             and fault.seq < conversion.id
             and (conversion.start or 0) <= (fault.start or 0) < (conversion.end or 0)
             for fault in incident.faults
@@ -149,7 +149,7 @@ def _converted_back(history: History, incident: Incident) -> list[Conversion]:
 
 def _mends(history: History, conversion: Conversion, incident: Incident) -> bool:
     place = gfns(history, conversion)
-    if place is None or not conversion.in_vm or incident.vm is None or conversion.space != incident.vm.id:
+    if place is None or not conversion.in_vm or incident.vm is None or conversion.owner != incident.vm.id:
         return False
     return any(
         made.id < conversion.id and (made.start or 0) < place[1] and place[0] < (made.end or 0) for made in incident.conversions

@@ -44,7 +44,7 @@ def a_warn_excuses_what_was_not_undone(s: Story) -> None:
     s.zapped(c, 0, 16)
     s.tested(c, 0, 16)
     s.stored(c, 0, 16, PRIVATE)
-    s.add(e.FolioMerged(conversion=c, space=s.gmem, start=0, npages=16, result=ENOMEM, order=4))
+    s.add(e.FolioMerged(conversion=c, owner=s.gmem, start=0, npages=16, result=ENOMEM, order=4))
     s.undone(c, 0, 8)
     s.undone(c, 8, 8, result=ENOMEM)
     s.returned(c, ENOMEM)
@@ -160,7 +160,7 @@ def eagain_behind_a_split(s: Story) -> int:
     c = s.ask(0, 8, PRIVATE)
     s.work(c, 0, 8)
     s.zapped(c, 0, 8)
-    s.add(e.FolioSplit(conversion=c, space=s.gmem, start=0, npages=8, result=0, order=3))
+    s.add(e.FolioSplit(conversion=c, owner=s.gmem, start=0, npages=8, result=0, order=3))
     return s.returned(c, EAGAIN, 0)
 
 
@@ -174,7 +174,7 @@ def eagain_costs_the_host_its_mappings(s: Story) -> None:
 
 def _pinned(s: Story) -> None:
     """A conversion is refused for the pin of page 5."""
-    s.add(e.Pinned(space=s.gmem, start=5, npages=1))
+    s.add(e.Pinned(owner=s.gmem, start=5, npages=1))
     _refused(s, 5)
 
 
@@ -205,7 +205,7 @@ def a_retry_names_a_higher_page(s: Story) -> int:
 def a_retry_is_refused_until_the_pin_goes(s: Story) -> None:
     _pinned(s)
     _refused(s, 4)
-    s.add(e.Unpinned(space=s.gmem, start=4, npages=2))
+    s.add(e.Unpinned(owner=s.gmem, start=4, npages=2))
     s.converted(0, 8, PRIVATE)
 
 

@@ -12,7 +12,7 @@ from tests.audit.tales.telling import EHWPOISON, INPLACE, MAINLINE, breaks, hold
 @breaks("INV-22", MAINLINE)
 def a_page_that_did_not_come_off_is_given_away(s: Story) -> int:
     s.unmap_fails(3, pfn=0x77)
-    return s.add(e.PageAdded(space=s.gmem, start=20, npages=16, pfn=0x70))
+    return s.add(e.PageAdded(owner=s.gmem, start=20, npages=16, pfn=0x70))
 
 
 @breaks("INV-22", INPLACE)
@@ -24,23 +24,23 @@ def the_host_maps_a_page_that_did_not_come_off(s: Story) -> int:
 @breaks("INV-22", MAINLINE)
 def a_page_that_did_not_come_off_is_freed_and_given_away(s: Story) -> int:
     s.unmap_fails(3)
-    s.add(e.PageFreed(space=s.gmem, start=0, npages=8, pfn=0x70))
+    s.add(e.PageFreed(owner=s.gmem, start=0, npages=8, pfn=0x70))
     return s.add(e.PrivateMapped(pfn=0x73))
 
 
 @holds("INV-22", MAINLINE)
 def other_pages_and_the_next_boot(s: Story) -> None:
     s.unmap_fails(3, pfn=0x77)
-    s.add(e.PageAdded(space=s.gmem, start=20, npages=7, pfn=0x70))
+    s.add(e.PageAdded(owner=s.gmem, start=20, npages=7, pfn=0x70))
     s.add(e.HostBooted())
-    s.add(e.PageAdded(space=s.gmem, start=30, npages=1, pfn=0x77))
+    s.add(e.PageAdded(owner=s.gmem, start=30, npages=1, pfn=0x77))
 
 
 @holds("INV-22", MAINLINE)
 def a_page_that_is_kept(s: Story) -> None:
     s.unmap_fails(3)
     s.unmap_fails(4, pfn=0x99)
-    s.add(e.PageFreed(space=s.gmem, start=0, npages=4, pfn=0x70, detail=e.detail(kept="its reference is never put")))
+    s.add(e.PageFreed(owner=s.gmem, start=0, npages=4, pfn=0x70, detail=e.detail(kept="its reference is never put")))
     s.add(e.PrivateMapped(pfn=0x73))
 
 
@@ -85,15 +85,15 @@ def the_rmp_is_not_updated(s: Story) -> int:
 @breaks("INV-34", INPLACE)
 def a_guest_is_given_poison(s: Story) -> int:
     s.punched(20, 1)
-    s.add(e.Poisoned(space=s.gmem, start=3, npages=1))
+    s.add(e.Poisoned(owner=s.gmem, start=3, npages=1))
     return s.touched(Access.GUEST, 0, 8)
 
 
 @holds("INV-34", INPLACE)
 def poison_is_refused_until_it_is_punched(s: Story) -> None:
-    s.add(e.Poisoned(space=s.gmem, start=3, npages=1))
+    s.add(e.Poisoned(owner=s.gmem, start=3, npages=1))
     s.touched(Access.GUEST, 3, result=EHWPOISON)
-    s.add(e.MemoryFaultExit(thread=9, space=s.vm, start=GFN + 3, npages=1, flags=8, result=EHWPOISON))
+    s.add(e.MemoryFaultExit(thread=9, owner=s.vm, start=GFN + 3, npages=1, flags=8, result=EHWPOISON))
     s.punched(0, 8)
     s.touched(Access.GUEST, 3)
 

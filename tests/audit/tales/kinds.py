@@ -27,7 +27,7 @@ def the_host_loses_it_first(s: Story) -> None:
 
 @breaks("INV-04", RFC_V2)
 def a_page_of_a_device_becomes_private(s: Story) -> int:
-    s.add(e.DmaMapped(space=s.gmem, start=3, npages=1))
+    s.add(e.DmaMapped(owner=s.gmem, start=3, npages=1))
     c = s.ask(0, 8, PRIVATE)
     s.zapped(c, 0, 8)
     s.tested(c, 0, 8)
@@ -36,7 +36,7 @@ def a_page_of_a_device_becomes_private(s: Story) -> int:
 
 @breaks("INV-04", INPLACE)
 def a_pinned_page_becomes_private_untested(s: Story) -> int:
-    s.add(e.Pinned(space=s.gmem, start=3, npages=1))
+    s.add(e.Pinned(owner=s.gmem, start=3, npages=1))
     c = s.ask(0, 8, PRIVATE)
     s.zapped(c, 0, 8)
     s.answered(c, User.HOST, 0, 8)
@@ -45,9 +45,9 @@ def a_pinned_page_becomes_private_untested(s: Story) -> int:
 
 @holds("INV-04", INPLACE)
 def the_pin_goes_or_is_not_there_any_more(s: Story) -> None:
-    s.add(e.Pinned(space=s.gmem, start=3, npages=1))
-    s.add(e.Pinned(space=s.gmem, start=5, npages=1))
-    s.add(e.Unpinned(space=s.gmem, start=3, npages=1))
+    s.add(e.Pinned(owner=s.gmem, start=3, npages=1))
+    s.add(e.Pinned(owner=s.gmem, start=5, npages=1))
+    s.add(e.Unpinned(owner=s.gmem, start=3, npages=1))
     s.converted(0, 8, PRIVATE)
 
 
@@ -104,7 +104,7 @@ def two_equal_runs_are_one(s: Story) -> None:
 
 @breaks("INV-08", INPLACE)
 def a_page_has_no_attribute(s: Story) -> int:
-    s.add(e.KernelWarned(thread=1, space=s.vm, detail=e.detail(what="WARNING", function="kvm_gmem_get_pfn")))
+    s.add(e.KernelWarned(thread=1, owner=s.vm, detail=e.detail(what="WARNING", function="kvm_gmem_get_pfn")))
     return s.add(e.KernelWarned(thread=1, detail=e.detail(what="WARNING", function="kvm_gmem_get_attributes")))
 
 
@@ -120,7 +120,7 @@ def the_host_may_not_map_a_private_file(s: Story) -> None:
 
 def a_slot_of_huge_ranges(s: Story) -> None:
     """Gfns 0x200 to 0x600: two huge ranges, pages 0x100 and 0x300 of the story."""
-    s.add(e.SlotSet(slot=1, space=s.vm, start=0x200, npages=0x400, flags=0, result=0))
+    s.add(e.SlotSet(slot=1, owner=s.vm, start=0x200, npages=0x400, flags=0, result=0))
 
 
 @breaks("INV-27", MAINLINE)
@@ -202,7 +202,7 @@ def kvm_holds_a_private_page(s: Story) -> int:
 @holds("INV-48", INPLACE, "simulation")
 def somebody_holds_a_private_page(s: Story) -> None:
     s.converted(0, 8, PRIVATE)
-    s.add(e.Pinned(space=s.gmem, start=3, npages=1))
+    s.add(e.Pinned(owner=s.gmem, start=3, npages=1))
     c = s.ask(0, 16, PRIVATE)
     s.zapped(c, 0, 16)
     s.tested(c, 3, 1, EAGAIN, references=2 + PIN, expected=2)

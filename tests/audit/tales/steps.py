@@ -27,7 +27,7 @@ def too_many_references(s: Story) -> None:
 
 def _huge(s: Story, to: str) -> int:
     """16 pages in one folio, or 16 folios of one page; one page is converted, and the folios are not touched yet."""
-    s.add(e.PageAdded(space=s.gmem, start=0, npages=16, pfn=0x1000, order=4))
+    s.add(e.PageAdded(owner=s.gmem, start=0, npages=16, pfn=0x1000, order=4))
     c = s.ask(0, 16, PRIVATE)
     s.work(c, 0, 16)
     s.zapped(c, 0, 16)
@@ -39,7 +39,7 @@ def _huge(s: Story, to: str) -> int:
     s.zapped(c, 3, 1)
     s.stored(c, 3, 1, SHARED)
     if to == PRIVATE:
-        s.add(e.FolioSplit(conversion=c, space=s.gmem, start=0, npages=16, result=0, order=4))
+        s.add(e.FolioSplit(conversion=c, owner=s.gmem, start=0, npages=16, result=0, order=4))
         s.returned(c)
         c = s.ask(3, 1, PRIVATE)
         s.work(c, 3, 1)
@@ -62,7 +62,7 @@ def a_private_range_in_small_folios(s: Story) -> int:
 @holds("INV-10", RFC_V2)
 def split_and_merged(s: Story) -> None:
     c = _huge(s, PRIVATE)
-    s.add(e.FolioMerged(conversion=c, space=s.gmem, start=0, npages=16, result=0, order=4))
+    s.add(e.FolioMerged(conversion=c, owner=s.gmem, start=0, npages=16, result=0, order=4))
     s.returned(c)
 
 
@@ -120,7 +120,7 @@ def a_binding_changes_inside(s: Story) -> int:
     c = s.ask(0, 16, PRIVATE)
     s.held_off(c, 0, 16)
     s.zapped(c, 0, 16)
-    return s.add(e.GmemBound(space=s.vm, start=0x900, npages=4, index=0x900, gmem=s.gmem))
+    return s.add(e.GmemBound(owner=s.vm, start=0x900, npages=4, index=0x900, gmem=s.gmem))
 
 
 @holds("INV-14", RFC_V2, "simulation")
@@ -129,7 +129,7 @@ def a_zap_inside_of_its_invalidation(s: Story) -> None:
     s.held_off(c, 0, 16)
     s.zapped(c, 3, 1)
     s.ended(c)
-    s.add(e.GmemBound(space=s.vm, start=0x900, npages=4, index=0x900, gmem=s.gmem))
+    s.add(e.GmemBound(owner=s.vm, start=0x900, npages=4, index=0x900, gmem=s.gmem))
 
 
 @breaks("INV-19", MAINLINE)
@@ -173,7 +173,7 @@ def two_conversions_in_turn(s: Story) -> None:
 @breaks("INV-36", RFC_V2)
 def a_wait_of_a_minute(s: Story) -> int:
     c = s.ask(0, 8, SHARED)
-    spins = s.add(e.Spinning(conversion=c, space=s.gmem, references=513))
+    spins = s.add(e.Spinning(conversion=c, owner=s.gmem, references=513))
     for _ in range(20):
         s.add(e.KernelWarned())
     return spins
@@ -182,8 +182,8 @@ def a_wait_of_a_minute(s: Story) -> int:
 @breaks("INV-36", CHECK_FIRST)
 def a_hung_task(s: Story) -> int:
     c = s.ask(0, 8, SHARED)
-    spins = s.add(e.Spinning(conversion=c, space=s.gmem, references=513))
-    s.add(e.TaskStuck(thread=1, conversion=c, space=s.gmem))
+    spins = s.add(e.Spinning(conversion=c, owner=s.gmem, references=513))
+    s.add(e.TaskStuck(thread=1, conversion=c, owner=s.gmem))
     return spins
 
 
@@ -191,7 +191,7 @@ def a_hung_task(s: Story) -> int:
 def a_wait_that_ends(s: Story) -> None:
     c = s.ask(0, 8, PRIVATE)
     s.work(c, 0, 8)
-    s.add(e.Spinning(conversion=c, space=s.gmem, references=513))
+    s.add(e.Spinning(conversion=c, owner=s.gmem, references=513))
     s.zapped(c, 0, 8)
     s.tested(c, 0, 8)
     s.stored(c, 0, 8, PRIVATE)

@@ -26,7 +26,7 @@ class Tale(NamedTuple):
     also: tuple[str, ...] = ()
     """other invariants that it breaks as well"""
 
-    def told(self) -> tuple[Story, int | None]:
+    def returned(self) -> tuple[Story, int | None]:
         """The story, and the seq of the event that shows what is wrong."""
         story = Story(self.dialect, self.format)
         return story, self.tell(story)

@@ -6,7 +6,7 @@ host its page table entries, and more where the memslot names the mmap of the sa
 
 from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
 
-from gmemstate.convert.engine.ioctl import Call, Told, misaligned, range_of, wraps
+from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.ioctl import VmType as Type
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Steps, shift
 from gmemstate.model.events import (
@@ -29,94 +29,94 @@ from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 def set_memory_attributes2(kernel: Kernel, call: Call) -> Steps:
     """kvm_gmem_ioctl(), kvm_gmem_set_attributes()."""
     if not kernel.setting.in_place:
-        return Told(ENOTTY)
+        return Returned(ENOTTY)
     if not call.readable:
-        return Told(EFAULT)
+        return Returned(EFAULT)
     if call.flags or call.reserved or not kernel.setting.private_mem:
-        return Told(EINVAL)
+        return Returned(EINVAL)
     if call.attributes & ~PRIVATE_ATTRIBUTE:
-        return Told(EINVAL)
+        return Returned(EINVAL)
     if call.size == 0 or wraps(call) or misaligned(call):
-        return Told(EINVAL)
+        return Returned(EINVAL)
     start, end = range_of(call)
-    size = kernel.gmem(call.space).npages
+    size = kernel.gmem(call.owner).npages
     if size is not None and (start >= size or end > size):
-        return Told(EINVAL)
-    told = yield from _set_attributes(kernel, call, start, end)
-    if told is not None and told.error_offset is not None and not call.writable:
-        return Told(EFAULT)  # the answer could not be written back; what was done is done
-    return told
+        return Returned(EINVAL)
+    returned = yield from _set_attributes(kernel, call, start, end)
+    if returned is not None and returned.error_offset is not None and not call.writable:
+        return Returned(EFAULT)  # the answer could not be written back; what was done is done
+    return returned
 
 
 def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     """__kvm_gmem_set_attributes(), under filemap_invalidate_lock."""
-    space, npages, to_private = call.space, end - start, call.target == PRIVATE
+    owner, npages, to_private = call.owner, end - start, call.target == PRIVATE
     # 2. nothing to do?
-    equal = kernel.all_are(space, start, end, call.target)
-    yield AttrsCompared(conversion=THIS, space=space, start=start, npages=npages, attributes=call.attributes, equal=int(equal))
+    equal = kernel.all_are(owner, start, end, call.target)
+    yield AttrsCompared(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes, equal=int(equal))
     if equal:
-        return Told()
+        return Returned()
     # 3. mas_preallocate()
     error = kernel.fails("reserve", start, end)
-    yield Reserved(conversion=THIS, space=space, result=error)
+    yield Reserved(conversion=THIS, owner=owner, result=error)
     if error:
-        return Told(error, start << PAGE_SHIFT)
+        return Returned(error, start << PAGE_SHIFT)
     if to_private:
         # 4. unmap_mapping_pages() over the whole range, already private pages included
-        yield ZapStarted(conversion=THIS, space=space, start=start, npages=npages, attributes=call.attributes)
-        if (yield from kernel.unmap(space, start, end, User.HOST, User.IOMMU)) is None:
+        yield ZapStarted(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
+        if (yield from kernel.unmap(owner, start, end, User.HOST, User.IOMMU)) is None:
             return None
-        if kernel.setting.mmap_is_hva and (yield from _through_the_mmu_notifier(kernel, space, start, end)) is None:
+        if kernel.setting.mmap_is_hva and (yield from _through_the_mmu_notifier(kernel, owner, start, end)) is None:
             return None
         # 5. is anybody else holding a page?
-        page = yield from _in_use(kernel, space, start, end)
+        page = yield from _in_use(kernel, owner, start, end)
         if page is not None:
-            return Told(EAGAIN, max(start, page) << PAGE_SHIFT)
+            return Returned(EAGAIN, max(start, page) << PAGE_SHIFT)
     # 6. the point of no return: users of the opposite kind lose their mappings
-    overlaps = list(kernel.slots(space, start, end))
+    overlaps = list(kernel.slots(owner, start, end))
     for vm, slot, first, last in overlaps:
-        yield InvalidateAdded(conversion=THIS, space=vm.id, start=first + shift(slot), npages=last - first)
+        yield InvalidateAdded(conversion=THIS, owner=vm.id, start=first + shift(slot), npages=last - first)
         yield ZapStarted(
-            conversion=THIS, space=space, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
+            conversion=THIS, owner=owner, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
-        if (yield from kernel.zap(space, first, last, call.opposite, slot)) is None:
+        if (yield from kernel.zap(owner, first, last, call.opposite, slot)) is None:
             return None
-    yield from kernel.learn(space, start, end)
+    yield from kernel.learn(owner, start, end)
     # 7. kvm_arch_gmem_make_shared(): a failure is a WARN_ONCE, the page counts as shared all the same
     if not to_private and kernel.setting.type is Type.SNP:
-        for page, *_ in kernel.assigned(space, start, end, "rmp_update"):
+        for page, *_ in kernel.assigned(owner, start, end, "rmp_update"):
             if kernel.fault("rmp_update", page, page + 1):
                 yield PrivateUnmapFailed(
-                    step=UnmapStep.RMPUPDATE, space=space, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(space, page)
+                    step=UnmapStep.RMPUPDATE, owner=owner, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(owner, page)
                 )
     # 8. mas_store_prealloc() cannot fail
-    yield AttrsStored(conversion=THIS, space=space, start=start, npages=npages, attributes=call.attributes)
+    yield AttrsStored(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
     # 9. kvm_mmu_invalidate_end(), once for each file with a binding in the range
     for _ in {vm.id for vm, *_ in overlaps}:
-        yield InvalidateEnded(conversion=THIS, space=space)
-    return Told()
+        yield InvalidateEnded(conversion=THIS, owner=owner)
+    return Returned()
 
 
-def _through_the_mmu_notifier(kernel: Kernel, space: int, start: int, end: int) -> Steps:
+def _through_the_mmu_notifier(kernel: Kernel, owner: int, start: int, end: int) -> Steps:
     """kvm_unmap_gfn_range(): where a slot names the mmap of its guest_memfd, the guest's *shared* entries go here already."""
-    for _, slot, first, last in list(kernel.slots(space, start, end)):
-        if (yield from kernel.zap(space, first, last, SHARED, slot)) is None:
+    for _, slot, first, last in list(kernel.slots(owner, start, end)):
+        if (yield from kernel.zap(owner, first, last, SHARED, slot)) is None:
             return None
-    return Told()
+    return Returned()
 
 
-def _in_use(kernel: Kernel, space: int, start: int, end: int) -> Doing[int | None]:
+def _in_use(kernel: Kernel, owner: int, start: int, end: int) -> Doing[int | None]:
     """kvm_gmem_is_safe_for_conversion(): the first folio in index order that somebody else holds, if any."""
-    for head, order in kernel.folios(space, start, end):
+    for head, order in kernel.folios(owner, start, end):
         # __folio_has_outstanding_references(); the lookup itself holds one more
-        found, expected = kernel.references(space, head, order) + 1, (1 << order) + 1
+        found, expected = kernel.references(owner, head, order) + 1, (1 << order) + 1
         if found != expected and not kernel.pinned_or_mapped(head, order, found):
             kernel.drained = True  # lru_cache_drain_for_folio(), at most once per request
-            found = kernel.references(space, head, order) + 1
+            found = kernel.references(owner, head, order) + 1
         if found != expected:
             yield UsersChecked(
-                conversion=THIS, space=space, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
+                conversion=THIS, owner=owner, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
             )
             return head
-    yield UsersChecked(conversion=THIS, space=space, start=start, npages=end - start, result=0)
+    yield UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
     return None

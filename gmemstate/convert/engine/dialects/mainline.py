@@ -7,7 +7,7 @@ fail is done first, so there is nothing to roll back.
 from collections.abc import Iterator
 from errno import EFAULT, EINVAL, EIO
 
-from gmemstate.convert.engine.ioctl import Call, Told, misaligned, range_of, wraps
+from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Kernel, Steps
 from gmemstate.model.events import (
     AttrsCompared,
@@ -27,31 +27,31 @@ HUGE = (512, 512 * 512)
 
 def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
     """kvm_vm_ioctl(), kvm_vm_ioctl_set_mem_attributes(), kvm_vm_set_mem_attributes()."""
-    vm = kernel.vm(call.space)
+    vm = kernel.vm(call.owner)
     # kvm_vm_ioctl
     if vm.gone is not None or not call.same_mm:
-        return Told(EIO)
+        return Returned(EIO)
     if not call.readable:
-        return Told(EFAULT)
+        return Returned(EFAULT)
     # kvm_vm_ioctl_set_mem_attributes
     # Where the attributes live in the guest_memfd the VM has none to offer, but the ioctl is still there.
     in_vm = vm.dialect is Dialect.MAINLINE or not kernel.setting.in_place
     supported = PRIVATE_ATTRIBUTE if kernel.setting.private_mem and in_vm else 0
     if call.flags or call.attributes & ~supported:
-        return Told(EINVAL)
+        return Returned(EINVAL)
     if call.size == 0 or wraps(call) or misaligned(call):
-        return Told(EINVAL)
+        return Returned(EINVAL)
     start, end = range_of(call)
     npages = end - start
     # 1. the tracepoint: an attempt, before the lock and before everything that can fail
     yield ConvertAttempted(
-        conversion=THIS, space=vm.id, start=start, npages=npages, attributes=call.attributes, thread=call.thread
+        conversion=THIS, owner=vm.id, start=start, npages=npages, attributes=call.attributes, thread=call.thread
     )
     # 2., 3. slots_lock; nothing to do?
     equal = kernel.all_are(vm.id, start, end, call.target)
     yield AttrsCompared(
         conversion=THIS,
-        space=vm.id,
+        owner=vm.id,
         start=start,
         npages=npages,
         attributes=call.attributes,
@@ -59,34 +59,34 @@ def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
         thread=call.thread,
     )
     if equal:
-        return Told()
+        return Returned()
     # 4. xa_reserve() for every gfn. Not told here: a failure leaves entries without a value behind, which read as shared, but
     # which 7.2 takes for a difference when it next asks whether a run of them is shared already (later kernels do not)
     error = kernel.fails("reserve", start, end)
-    yield Reserved(conversion=THIS, space=vm.id, result=error)
+    yield Reserved(conversion=THIS, owner=vm.id, result=error)
     if error:
-        return Told(error)
+        return Returned(error)
     # 5. kvm_arch_pre_set_memory_attributes(): the *old* kind is zapped, slot by slot
     overlaps = list(kernel.slots(vm.id, start, end))
     for _, slot, first, last in overlaps:
-        yield InvalidateAdded(conversion=THIS, space=vm.id, start=first, npages=last - first)
+        yield InvalidateAdded(conversion=THIS, owner=vm.id, start=first, npages=last - first)
         for head, size in straddled(kernel, vm.id, slot, first, last):
-            yield InvalidateAdded(conversion=THIS, space=vm.id, start=head, npages=size)
+            yield InvalidateAdded(conversion=THIS, owner=vm.id, start=head, npages=size)
         yield ZapStarted(
-            conversion=THIS, space=vm.id, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
+            conversion=THIS, owner=vm.id, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
         if (yield from kernel.zap(vm.id, first, last, call.opposite)) is None:
             return None
     yield from kernel.learn(vm.id, start, end)
     # 6. xa_store() cannot fail: the entries are reserved
-    yield AttrsStored(conversion=THIS, space=vm.id, start=start, npages=npages, attributes=call.attributes)
+    yield AttrsStored(conversion=THIS, owner=vm.id, start=start, npages=npages, attributes=call.attributes)
     # 7. kvm_arch_post_set_memory_attributes(): the first overlapping slot ends the invalidation
     if overlaps:
-        yield InvalidateEnded(conversion=THIS, space=vm.id)
-    return Told()
+        yield InvalidateEnded(conversion=THIS, owner=vm.id)
+    return Returned()
 
 
-def straddled(kernel: Kernel, space: int, slot: Slot, first: int, last: int) -> Iterator[tuple[int, int]]:
+def straddled(kernel: Kernel, owner: int, slot: Slot, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The huge ranges that head and tail lie in, where KVM could map them as huge now: no fault may do so meanwhile.
 
     They must lie in the slot, and not be flagged as mixed (hugepage_test_mixed()). They are invalidated, not zapped.
@@ -97,5 +97,5 @@ def straddled(kernel: Kernel, space: int, slot: Slot, first: int, last: int) -> 
         ends += [tail] if tail != head and tail + size > last else []
         for start in ends:
             inside = slot.start <= start and start + size <= slot.end
-            if inside and len({kind for *_, kind in kernel.kinds(space, start, start + size)}) == 1:
+            if inside and len({kind for *_, kind in kernel.kinds(owner, start, start + size)}) == 1:
                 yield start, size

@@ -7,7 +7,7 @@ The defects of the posting are facts that can be switched on (:data:`DEFECTS`).
 from collections.abc import Sequence
 from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
 
-from gmemstate.convert.engine.ioctl import Call, Told, misaligned, range_of, wraps
+from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Step, Steps
 from gmemstate.model.events import (
     AttrsStored,
@@ -47,29 +47,29 @@ Errno = Doing[int | None]
 
 def convert(kernel: Kernel, call: Call) -> Steps:
     """kvm_gmem_ioctl_convert_range()."""
-    told = refusal(kernel, call)
-    if told is not None:
-        return told
-    told = yield from _convert_range(kernel, call, *range_of(call))
-    if told is None or not told.errno:
-        return told
-    if told.error_offset is None and "error-offset" in kernel.setting.defects:
-        told = Told(told.errno, RUBBISH)
-    return told if call.writable else Told(EFAULT)
+    returned = refusal(kernel, call)
+    if returned is not None:
+        return returned
+    returned = yield from _convert_range(kernel, call, *range_of(call))
+    if returned is None or not returned.errno:
+        return returned
+    if returned.error_offset is None and "error-offset" in kernel.setting.defects:
+        returned = Returned(returned.errno, RUBBISH)
+    return returned if call.writable else Returned(EFAULT)
 
 
-def refusal(kernel: Kernel, call: Call) -> Told | None:
+def refusal(kernel: Kernel, call: Call) -> Returned | None:
     """What the ioctl answers before it takes a lock: a wrong argument, or success with nothing to do; None: it goes on."""
     if not kernel.setting.in_place:
-        return Told(ENOTTY)
+        return Returned(ENOTTY)
     if not call.readable:
-        return Told(EFAULT)
-    back = Told(EINVAL, call.error_offset) if call.writable else Told(EFAULT)  # the struct is written back as it is
+        return Returned(EFAULT)
+    back = Returned(EINVAL, call.error_offset) if call.writable else Returned(EFAULT)  # the struct is written back as it is
     if call.error_offset:
         return back
     if call.size == 0:
-        return Told()
-    size = kernel.gmem(call.space).npages
+        return Returned()
+    size = kernel.gmem(call.owner).npages
     if wraps(call) or (size is not None and call.address + call.size > size << PAGE_SHIFT) or misaligned(call):
         return back
     return None
@@ -77,117 +77,117 @@ def refusal(kernel: Kernel, call: Call) -> Told | None:
 
 def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     """kvm_gmem_convert_range(), under filemap_invalidate_lock (step 1)."""
-    space, attributes = call.space, call.attributes
-    if kernel.tracked(space, start, end):
-        return Told(EFAULT)
+    owner, attributes = call.owner, call.attributes
+    if kernel.tracked(owner, start, end):
+        return Returned(EFAULT)
     # 2. what differs from the target
     items, error = yield from work_items(kernel, call, start, end)
     if error:
-        return Told(error)
+        return Returned(error)
     if not items:
-        return Told()
+        return Returned()
     # 3. kvm_gmem_invalidate_begin(), rounded out to the allocator's page size
     for first, last in items:
-        yield from invalidate_begin(kernel, space, first, last)
+        yield from invalidate_begin(kernel, owner, first, last)
     # 4. kvm_gmem_convert_should_proceed(): the first failure needs no rollback
-    told: Told | None = Told()
+    returned: Returned | None = Returned()
     for item in items:
-        told = yield from _should_proceed(kernel, call, item)
-        if told is None:
+        returned = yield from _should_proceed(kernel, call, item)
+        if returned is None:
             return None
-        if told.errno:
+        if returned.errno:
             break
     # 5., 6. carry out; on an error undo through the failing item
-    if told is not None and not told.errno:
+    if returned is not None and not returned.errno:
         for n, item in enumerate(items, 1):
-            failed = yield from execute(kernel, space, item, attributes)
+            failed = yield from execute(kernel, owner, item, attributes)
             if failed is None:
                 return None
             if failed:
-                told = Told(failed)
-                if not (yield from _roll_back(kernel, space, items[:n], attributes ^ PRIVATE_ATTRIBUTE)):
+                returned = Returned(failed)
+                if not (yield from _roll_back(kernel, owner, items[:n], attributes ^ PRIVATE_ATTRIBUTE)):
                     return None
                 break
     # 8. kvm_gmem_invalidate_end()
     for first, last in items:
-        yield from invalidate_end(kernel, space, first, last)
-    return told
+        yield from invalidate_end(kernel, owner, first, last)
+    return returned
 
 
-def invalidate_begin(kernel: Kernel, space: int, first: int, last: int) -> Doing[None]:
+def invalidate_begin(kernel: Kernel, owner: int, first: int, last: int) -> Doing[None]:
     """Each file of the inode that has a memslot in the range, rounded out to the allocator's page size."""
     low, high = rounded(kernel, first, last)
-    for _ in _files(kernel, space, low, high):
-        yield InvalidateAdded(conversion=THIS, space=space, start=low, npages=high - low)
+    for _ in _files(kernel, owner, low, high):
+        yield InvalidateAdded(conversion=THIS, owner=owner, start=low, npages=high - low)
 
 
-def invalidate_end(kernel: Kernel, space: int, first: int, last: int) -> Doing[None]:
+def invalidate_end(kernel: Kernel, owner: int, first: int, last: int) -> Doing[None]:
     """The same files: the lock keeps the bindings as they were."""
-    for _ in _files(kernel, space, *rounded(kernel, first, last)):
-        yield InvalidateEnded(conversion=THIS, space=space)
+    for _ in _files(kernel, owner, *rounded(kernel, first, last)):
+        yield InvalidateEnded(conversion=THIS, owner=owner)
 
 
-def _files(kernel: Kernel, space: int, low: int, high: int) -> set[int]:
+def _files(kernel: Kernel, owner: int, low: int, high: int) -> set[int]:
     """The guests whose memslots overlap pages of an inode: each has a file of its own."""
-    return {vm.id for vm, *_ in kernel.slots(space, low, high)}
+    return {vm.id for vm, *_ in kernel.slots(owner, low, high)}
 
 
 def work_items(kernel: Kernel, call: Call, start: int, end: int) -> Doing[tuple[list[Item], int]]:
     """compute_work(): the runs that differ from the target, each a kzalloc'ed item; and an errno."""
     items: list[Item] = []
-    for first, last, kind in list(kernel.kinds(call.space, start, end)):
+    for first, last, kind in list(kernel.kinds(call.owner, start, end)):
         if kind == call.target:
             continue
         error = kernel.fails("work_item", first, last)
         if error:
-            yield Reserved(conversion=THIS, space=call.space, result=error, detail=detail(what="an item of work"))
+            yield Reserved(conversion=THIS, owner=call.owner, result=error, detail=detail(what="an item of work"))
             return items, 0 if "shadowed-ret" in kernel.setting.defects else error
         items.append((first, last))
-        yield WorkItem(conversion=THIS, space=call.space, start=first, npages=last - first)
+        yield WorkItem(conversion=THIS, owner=call.owner, start=first, npages=last - first)
     return items, 0
 
 
 def _should_proceed(kernel: Kernel, call: Call, item: Item) -> Steps:
     first, last = item
-    yield ZapStarted(conversion=THIS, space=call.space, start=first, npages=last - first, attributes=call.attributes)
+    yield ZapStarted(conversion=THIS, owner=call.owner, start=first, npages=last - first, attributes=call.attributes)
     if call.target == SHARED:
         # kvm_gmem_unmap_private() returns void; only a policy lets guest_memfd learn of a failure
-        if (yield from kernel.zap(call.space, first, last, PRIVATE)) is None:
+        if (yield from kernel.zap(call.owner, first, last, PRIVATE)) is None:
             return None
-        return Told((yield from kernel.learn(call.space, first, last)))
-    if (yield from kernel.unmap(call.space, first, last, User.HOST, User.IOMMU)) is None:
+        return Returned((yield from kernel.learn(call.owner, first, last)))
+    if (yield from kernel.unmap(call.owner, first, last, User.HOST, User.IOMMU)) is None:
         return None
     zaps = kernel.setting.mmap_is_hva or "no-zap" not in kernel.setting.defects
-    if zaps and (yield from kernel.zap(call.space, first, last, SHARED)) is None:
+    if zaps and (yield from kernel.zap(call.owner, first, last, SHARED)) is None:
         return None
-    page = yield from _in_use(kernel, call.space, first, last)
-    return Told() if page is None else Told(EAGAIN, page << PAGE_SHIFT)
+    page = yield from _in_use(kernel, call.owner, first, last)
+    return Returned() if page is None else Returned(EAGAIN, page << PAGE_SHIFT)
 
 
-def _in_use(kernel: Kernel, space: int, start: int, end: int) -> Doing[int | None]:
+def _in_use(kernel: Kernel, owner: int, start: int, end: int) -> Doing[int | None]:
     """kvm_gmem_has_safe_refcount(): the batch lookup holds one more reference; too few is as bad as too many."""
-    for head, order in kernel.folios(space, start, end):
-        found, expected = kernel.references(space, head, order) + 1, (1 << order) + 1
+    for head, order in kernel.folios(owner, start, end):
+        found, expected = kernel.references(owner, head, order) + 1, (1 << order) + 1
         if found != expected:
             yield UsersChecked(
-                conversion=THIS, space=space, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
+                conversion=THIS, owner=owner, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
             )
             return head
-    yield UsersChecked(conversion=THIS, space=space, start=start, npages=end - start, result=0)
+    yield UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
     return None
 
 
-def execute(kernel: Kernel, space: int, item: Item, attributes: int) -> Errno:
+def execute(kernel: Kernel, owner: int, item: Item, attributes: int) -> Errno:
     """kvm_gmem_shareability_apply() and kvm_gmem_restructure_folios_in_range() of one item."""
     first, last = item
     error = kernel.fails("store", first, last)
-    yield AttrsStored(conversion=THIS, space=space, start=first, npages=last - first, attributes=attributes, result=error)
+    yield AttrsStored(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=attributes, result=error)
     if error:
         return error
-    return (yield from restructure(kernel, space, item, split=attributes == 0))
+    return (yield from restructure(kernel, owner, item, split=attributes == 0))
 
 
-def restructure(kernel: Kernel, space: int, item: Item, *, split: bool, undoing: bool = False) -> Errno:
+def restructure(kernel: Kernel, owner: int, item: Item, *, split: bool, undoing: bool = False) -> Errno:
     """Split every touched huge folio to 4K, or merge where a huge range has become private throughout."""
     if not kernel.setting.order:
         return 0
@@ -195,48 +195,48 @@ def restructure(kernel: Kernel, space: int, item: Item, *, split: bool, undoing:
     low, high = rounded(kernel, *item)
     done: list[int] = []
     for head in range(low, high, size):
-        if not needs(kernel, space, head, split=split):
+        if not needs(kernel, owner, head, split=split):
             continue
-        if kernel.references(space, head, kernel.setting.order) != size:  # else every folio freezes at once
-            for folio, order in list(kernel.folios(space, head, head + size)):
-                if not (yield from kernel.freeze(space, folio, order)):
+        if kernel.references(owner, head, kernel.setting.order) != size:  # else every folio freezes at once
+            for folio, order in list(kernel.folios(owner, head, head + size)):
+                if not (yield from kernel.freeze(owner, folio, order)):
                     return None
         error = kernel.fails("split" if split else "merge", head, head + size)
         if error and undoing:
-            yield Undone(conversion=THIS, space=space, start=item[0], npages=item[1] - item[0], result=error,
+            yield Undone(conversion=THIS, owner=owner, start=item[0], npages=item[1] - item[0], result=error,
                          attributes=PRIVATE_ATTRIBUTE * (not split), detail=detail(folio=head))  # fmt: skip
         else:
-            yield _restructured(space, head, kernel.setting.order, error, split=split)
+            yield _restructured(owner, head, kernel.setting.order, error, split=split)
         if error:
-            return (yield from _walk_back(kernel, space, done, low, split=split, error=error))
+            return (yield from _walk_back(kernel, owner, done, low, split=split, error=error))
         done.append(head)
     return 0
 
 
-def needs(kernel: Kernel, space: int, head: int, *, split: bool) -> bool:
+def needs(kernel: Kernel, owner: int, head: int, *, split: bool) -> bool:
     """Whether a huge range is to be split or merged; not where there is no folio, or where it has the right size already."""
-    gmem, end = kernel.gmem(space), head + (1 << kernel.setting.order)
+    gmem, end = kernel.gmem(owner), head + (1 << kernel.setting.order)
     if split:
         return gmem.backing.get(head) != HOLE and gmem.orders.get(head) != 0
-    return kernel.is_small(space, head, end) and kernel.all_are(space, head, end, PRIVATE)
+    return kernel.is_small(owner, head, end) and kernel.all_are(owner, head, end, PRIVATE)
 
 
-def _restructured(space: int, head: int, order: int, error: int, *, split: bool) -> Step:
+def _restructured(owner: int, head: int, order: int, error: int, *, split: bool) -> Step:
     kind = FolioSplit if split else FolioMerged
-    return kind(conversion=THIS, space=space, start=head, npages=1 << order, result=error, order=order)
+    return kind(conversion=THIS, owner=owner, start=head, npages=1 << order, result=error, order=order)
 
 
-def _walk_back(kernel: Kernel, space: int, done: Sequence[int], low: int, *, split: bool, error: int) -> Errno:
+def _walk_back(kernel: Kernel, owner: int, done: Sequence[int], low: int, *, split: bool, error: int) -> Errno:
     """The rollback inside of one restructure call: what was split is merged again, and the other way round."""
     for head in reversed(done):
-        yield _restructured(space, head, kernel.setting.order, 0, split=not split)
+        yield _restructured(owner, head, kernel.setting.order, 0, split=not split)
     if low == 0 and "underflow" in kernel.setting.defects:
-        yield TaskStuck(conversion=THIS, space=space, thread=0, detail=detail(loop="index -= H wraps below 0"))
+        yield TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(loop="index -= H wraps below 0"))
         return None
     return error
 
 
-def _roll_back(kernel: Kernel, space: int, items: Sequence[Item], attributes: int) -> Doing[bool]:
+def _roll_back(kernel: Kernel, owner: int, items: Sequence[Item], attributes: int) -> Doing[bool]:
     """Store the old shareability and restructure back, item by item; an error in here is a WARN, never returned.
 
     The failing item is rolled back too, though it may never have been stored. False if it never ends.
@@ -244,11 +244,11 @@ def _roll_back(kernel: Kernel, space: int, items: Sequence[Item], attributes: in
     old = PRIVATE if attributes else SHARED
     for first, last in items:
         error = kernel.fails("undo", first, last)
-        as_before = not error or kernel.all_are(space, first, last, old)
+        as_before = not error or kernel.all_are(owner, first, last, old)
         now = attributes if as_before else attributes ^ PRIVATE_ATTRIBUTE
-        yield Undone(conversion=THIS, space=space, start=first, npages=last - first, result=error, attributes=now)
+        yield Undone(conversion=THIS, owner=owner, start=first, npages=last - first, result=error, attributes=now)
         if not error:
-            stuck = (yield from restructure(kernel, space, (first, last), split=attributes == 0, undoing=True)) is None
+            stuck = (yield from restructure(kernel, owner, (first, last), split=attributes == 0, undoing=True)) is None
             if stuck:
                 return False
     return True

@@ -240,8 +240,8 @@ def test_every_kind_has_a_view_with_the_names_of_its_fields(place: Place) -> Non
     for kind in KINDS.values():
         columns = ("seq", *kind.columns)
         stored_as = {"owner": "space", "holder": "owner"}
-        names = ", ".join(f'"{name}"' for name in columns)
-        rows = place.sql(f'SELECT {names} FROM "{kind.name}" ORDER BY seq')
+        quoted = (f'"{stored_as.get(name, name)}"' for name in columns)
+        rows = place.sql(f'SELECT {", ".join(quoted)} FROM "{kind.name}" ORDER BY seq')
         assert [row[0] for row in rows] == [seq for seq, event in stored.items() if type(event) is kind]
         for row in rows:
             row_of = stored[row[0]].row()

@@ -200,8 +200,8 @@ def ground_truth(case: str) -> list[Truth]:
     """All operations that the program of a case has reported."""
     found = []
     for line in meta(case)["ground_truth"] or ():
-        match = re.match(r"mono=(\d+)\.(\d{6}) tid=(\d+) op=(\S+)(?: (.*))?", line)
+        match = re.match(r"mono=(\d+)\.(\d{6}) (?:tid=(\d+) )?op=(\S+)(?: (.*))?", line)
         assert match, line
         fields = dict(part.split("=", 1) for part in re.sub(r"\([^)]*\)", "", match[5] or "").split() if "=" in part)
-        found.append(Truth(int(match[1] + match[2]) * 1000, int(match[3]), match[4], fields))
+        found.append(Truth(int(match[1] + match[2]) * 1000, int(match[3] or 0), match[4], fields))
     return found

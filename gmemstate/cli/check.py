@@ -23,7 +23,7 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
     lists all that can be found. Exit 1: something is wrong; exit 3: something could not be checked.
     """
     from gmemstate.audit.check.check import Checkpoint
-    from gmemstate.postmortem.words import count
+    from gmemstate.text import count
 
     checkpoint = None if against is None else Checkpoint.parse(_read(against), against)
     with reading(db) as ledger:

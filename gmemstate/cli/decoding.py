@@ -85,7 +85,7 @@ def _piped() -> "Iterator[tuple[int, Reading]]":
 
 def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
     from gmemstate.decode.lines import MAX_LINE, read
-    from gmemstate.ingest.input import printable
+    from gmemstate.text import printable
 
     # Cleaned first, so that nothing that a terminal obeys gets any further; columns count in what is shown.
     clean = printable(_COLOUR.sub("", text).strip())

@@ -26,7 +26,7 @@ def worst(*codes: Exit) -> Exit:
 
 def shown(text: str) -> str:
     """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
-    from gmemstate.ingest.input import printable
+    from gmemstate.text import printable
 
     if "://" in text:  # else nothing of a database is loaded for it
         from gmemstate.store.engine import named

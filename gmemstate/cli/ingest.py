@@ -35,9 +35,9 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
     if follow or (files == ("-",) and following.is_pipe()):
         return _follow(db, files[0], as_json=as_json)
     from gmemstate.audit.history.moment import in_order
-    from gmemstate.ingest.input import printable
     from gmemstate.ledger.ledger import Ledger
     from gmemstate.ledger.source import Ingested, Refused
+    from gmemstate.text import printable
 
     codes, done = [Exit.CLEAN], []
     # A trace can be read again, so only the end has to be durable.
@@ -68,8 +68,8 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
 
 def _follow(db: str, name: str, *, as_json: bool) -> Exit:
     """Follow one source. What it says cannot be waited for, and perhaps not be read again: every commit is durable."""
-    from gmemstate.ingest.input import printable
     from gmemstate.ledger.ledger import Ledger
+    from gmemstate.text import printable
 
     done, code, shown = [], Exit.CLEAN, "standard input" if name == "-" else printable(name)
     with Ledger.open(db) as ledger, following.until_signal() as signals:
@@ -102,7 +102,7 @@ def _size(name: str) -> int | None:
 
 
 def _tell(name: str, result: "Ingested") -> None:
-    from gmemstate.ingest.input import printable
+    from gmemstate.text import printable
 
     account = result.account
     what = "was read before; nothing is new" if result.known else f"{result.events} events"
@@ -132,7 +132,7 @@ def _tell(name: str, result: "Ingested") -> None:
 
 
 def _json(name: str, result: "Ingested") -> dict[str, Any]:
-    from gmemstate.ingest.input import printable
+    from gmemstate.text import printable
 
     return {
         "file": name,

@@ -59,7 +59,7 @@ def demo(db: str) -> Exit:
 def _tell(ledger: "Answers", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
     from gmemstate.postmortem import report as stories
     from gmemstate.postmortem.render import html, text
-    from gmemstate.postmortem.words import count
+    from gmemstate.text import count
 
     history = ledger.history()
     told = stories.tell(ledger.record_, history)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from gmemstate.text import columns
+
 FOLDED = 20
 """How narrow a column may be that is folded."""
 PATIENCE = 0.5
@@ -32,7 +34,7 @@ def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str
         click.echo(empty, err=True)
         return
     if sys.stdout is None or not sys.stdout.isatty():
-        _plain(header, cells)
+        click.echo("\n".join(columns([header, *cells])))
         return
     from rich.console import Console
     from rich.table import Table
@@ -58,12 +60,6 @@ def _that_fit(header: Sequence[str], cells: list[list[str]], folding: Sequence[s
     while shown > 1 and sum(needed[:shown]) + 2 * (shown - 1) > width:
         shown -= 1
     return shown
-
-
-def _plain(header: Sequence[str], cells: list[list[str]]) -> None:
-    widths = [max(len(cell) for cell in column) for column in zip(header, *cells, strict=True)]
-    for row in [list(header), *cells]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _cell(value: Any) -> str:

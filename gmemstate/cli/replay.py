@@ -35,7 +35,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
     from gmemstate.audit.history.corroboration import compared
     from gmemstate.audit.history.history import History
     from gmemstate.audit.invariants import Inspection, Outcome
-    from gmemstate.postmortem.words import count
+    from gmemstate.text import count
 
     with reading(db) as ledger:
         history = History(live=live)
@@ -121,7 +121,7 @@ def _watched(rows: "Iterable[EventRow]", progress: Callable[[int], None]) -> "It
 def rebuild(db: str) -> Exit:
     """Make the tables for SQL readers anew from the record."""
     from gmemstate.ledger.ledger import Ledger
-    from gmemstate.postmortem.words import count
+    from gmemstate.text import count
 
     with Ledger.open(db) as ledger:
         click.echo(f"{count(ledger.rebuild(), 'event')} folded; the tables are those of the record")

@@ -13,6 +13,7 @@ from gmemstate.cli.options import json_option
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.model.errors import UsageError
 from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.text import some
 
 if TYPE_CHECKING:
     from gmemstate.convert.scenario.scenario import Scenario
@@ -133,15 +134,8 @@ def _cells(outcome: "Outcome") -> list[str]:
     lost = [f"{name} {sum(int(run.partition('+')[2]) for run in runs)}" for name, runs in facts["lost"].items()]
     pages = dict.fromkeys(entry.rpartition(" ")[2] for entry in facts["messed_up"])
     verdict = "-" if not outcome.expects else "no" if outcome.differences else "yes"
-    return [verdict, _few([f"{n}x {text}" if n > 1 else text for text, n in repeated], 4), _few(facts["private"], 2),
-            _few(lost, 3), _few(list(pages), 3), facts["vm"]]  # fmt: skip
-
-
-def _few(words: list[str], limit: int) -> str:
-    """Some words for a cell of a table; a longer list by its first one."""
-    if len(words) > limit:
-        return f"{words[0]} and {len(words) - 1} more"
-    return ", ".join(words) or "none"
+    return [verdict, some([f"{n}x {text}" if n > 1 else text for text, n in repeated], 4) or "none", some(facts["private"], 2) or "none",
+            some(lost, 3) or "none", some(pages, 3) or "none", facts["vm"]]  # fmt: skip
 
 
 def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:

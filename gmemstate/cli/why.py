@@ -82,7 +82,7 @@ def _facts(answer: "Why") -> dict[str, object]:
 
 
 def _headline(address: str, answer: "Why") -> str:
-    from gmemstate.postmortem.words import count
+    from gmemstate.text import count
 
     state, backing, marks = answer.facts
     parts = [state or "a page of the host"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gmemstate.model.errors import CannotRead
+from gmemstate.text import printable
 
 HEAD_SIZE = 64 << 10
 MAX_LINE = 16 << 10
@@ -26,15 +27,6 @@ FIRST_LINES = 200
 """By how many lines the format of an input is named."""
 SHOWN = 5
 """How many unparsed lines are kept, with their numbers."""
-
-
-def printable(text: str) -> str:
-    """Text of others as it may be shown and stored: no control characters, nothing that a terminal obeys."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" for char in text
-    )
 
 
 def as_text(line: bytes) -> str:

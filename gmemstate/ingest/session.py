@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from gmemstate.ingest.correlate.handlers import HANDLERS
 from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
-from gmemstate.ingest.input import Account, LineReader, as_text, printable
+from gmemstate.ingest.input import Account, LineReader, as_text
 from gmemstate.ingest.merge.clocks import Calls
 from gmemstate.ingest.readers.detect import FormatDetector, formats, proves
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
+from gmemstate.text import printable
 
 AT_ONCE = 1000
 """About how many events are handed over at once."""

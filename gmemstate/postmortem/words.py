@@ -3,13 +3,15 @@
 import os
 from collections.abc import Sequence
 
-from gmemstate import decode
+from gmemstate import decode, text
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, LINE, SOURCE, EventRow, Through, details
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
 from gmemstate.model.units import PAGE_SHIFT, duration, seconds, span
 from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem.story import Evidence
+
+count = text.count
 
 
 def errno_name(code: int | None) -> str:
@@ -89,11 +91,6 @@ def some(rows: list[tuple[str, ...]], shown: int = 12) -> list[tuple[str, ...]]:
     if len(rows) <= shown:
         return rows
     return [*rows[:shown], ("", "", f"... and {len(rows) - shown} more", "", "")]
-
-
-def count(n: int, thing: str, plural: str | None = None) -> str:
-    """``1 page``, ``3 pages``."""
-    return f"{n} {thing}" if n == 1 else f"{n} {plural or thing + 's'}"
 
 
 def pages_of(conversion: Conversion) -> int:

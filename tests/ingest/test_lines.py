@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmemstate.ingest.input import MAX_LINE, Input, printable
+from gmemstate.ingest.input import MAX_LINE, Input
 from gmemstate.model.errors import CannotRead
+from gmemstate.text import printable
 from tests.cli.running import GMEMSTATE, PLAIN
 from tests.traces import lines_of, read_file, read_lines
 

@@ -8,7 +8,6 @@ from typing import Any
 from gmemstate.decode import errno, rmp_entry, rmpupdate
 from gmemstate.ingest.correlate.stacks import about, entry_path, place
 from gmemstate.ingest.fact import Fact
-from gmemstate.ingest.input import printable
 from gmemstate.model.events import (
     Event,
     GeneralProtection,
@@ -22,6 +21,7 @@ from gmemstate.model.events import (
     detail,
 )
 from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.text import printable
 
 STACK = 64
 """How many frames of a stack are kept."""

@@ -6,7 +6,6 @@ from gmemstate.ingest.correlate.conversions import gmem_here
 from gmemstate.ingest.correlate.trackees import GmemState, Region, SlotState, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
 from gmemstate.ingest.fact import Fact
-from gmemstate.ingest.input import printable
 from gmemstate.model.events import (
     Capability,
     GmemBound,
@@ -22,6 +21,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD
 from gmemstate.model.units import PAGE_SHIFT, pages
+from gmemstate.text import printable
 
 
 def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from gmemstate.ingest.correlate.trackees import GmemState, Run, Thread, VmState
 from gmemstate.ingest.fact import Fact, Marker
-from gmemstate.ingest.input import printable
 from gmemstate.model.events import (
     Capability,
     Dialect,
@@ -22,6 +21,7 @@ from gmemstate.model.events import (
     VmSeen,
     detail,
 )
+from gmemstate.text import printable
 
 if TYPE_CHECKING:
     from gmemstate.ingest.correlate.kernel_report import Report

@@ -5,7 +5,6 @@ from collections import Counter
 from typing import Protocol
 
 from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, ParsedMessage, sound
-from gmemstate.ingest.input import printable
 from gmemstate.ingest.readers.bpftrace import BpftraceReader
 from gmemstate.ingest.readers.envelopes import KERNEL, Clock, LogEnvelope, strip_envelopes
 from gmemstate.ingest.readers.ftrace import FtraceReader
@@ -14,6 +13,7 @@ from gmemstate.ingest.readers.other_vmms import OtherVmm
 from gmemstate.ingest.readers.perf import PerfScriptReader, PerfTraceReader
 from gmemstate.ingest.readers.qemu import Qemu
 from gmemstate.ingest.readers.strace import StraceReader
+from gmemstate.text import printable
 
 _MAY_BE_A_TRACE = re.compile(
     r"-\d+(?: +[(\[]|: )|\d\) |\d\.\d{6,9}: |\dus.?: |\) += |resumed>|<unfinished|^[{#=]|\+\+\+ |--- SIG|ms\)|\( +\): "

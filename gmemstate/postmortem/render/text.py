@@ -3,6 +3,7 @@
 import textwrap
 
 from gmemstate.postmortem.story import Report, Story, Table
+from gmemstate.text import columns
 
 WIDTH = 80
 MARGIN = 8
@@ -54,7 +55,6 @@ def _timeline(rows: list[tuple[str, ...]], width: int) -> list[str]:
 
 def _table(table: Table, width: int) -> list[str]:
     """Rows with two blanks between the columns, or one where they would not fit."""
-    widths = [max(len(cell) for cell in column) for column in zip(table.header, *table.rows, strict=True)]
-    gap = "  " if 2 + sum(widths) + 2 * (len(widths) - 1) <= width else " "
-    rows = [table.header, *table.rows]
-    return ["  " + gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = list(columns([table.header, *table.rows]))
+    fits = max(map(len, lines)) + 2 <= width
+    return ["  " + line for line in (lines if fits else columns([table.header, *table.rows], " "))]

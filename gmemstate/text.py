@@ -1,0 +1,30 @@
+"""Text as all output writes it: counted things, lists, columns, and names of others without control characters."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def printable(text: str) -> str:
+    """A text of others without control characters: each stands as an escape, so that no terminal obeys it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" for char in text
+    )
+
+
+def count(n: int, thing: str, plural: str | None = None) -> str:
+    """A number of things: ``1 page``, ``3 pages``."""
+    return f"{n} {thing}" if n == 1 else f"{n} {plural or thing + 's'}"
+
+
+def columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> Iterator[str]:
+    """Rows of cells as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def some(items: Iterable[str], limit: int) -> str:
+    """At most ``limit`` items, separated by commas; a longer list by its first one and the number of the others."""
+    listed = list(items)
+    return ", ".join(listed) if len(listed) <= limit else f"{listed[0]} and {len(listed) - 1} more"

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import IO, BinaryIO
 
 import pytest
 from capturing import collect, host, qemu
@@ -30,7 +32,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with a kernel log and a journal."""
     monkeypatch.setattr(host, "run", lambda command: DMESG if command[0] == "dmesg" else None)
     monkeypatch.setattr(host, "lines", lambda _command: (json.dumps(record).encode() + b"\n" for record in JOURNAL))
-    monkeypatch.setattr("shutil.which", lambda program: program if program == "journalctl" else None)
+    monkeypatch.setattr("shutil.which", lambda program, path=None: program if program == "journalctl" else None)
 
 
 def contents(archive: Path) -> dict[str, bytes]:
@@ -73,7 +75,7 @@ def test_an_archive_holds_logs_and_what_is_asked_about_the_host(tmp_path: Path) 
 
 def test_what_is_not_there_is_said_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "run", lambda _command: None)
-    monkeypatch.setattr("shutil.which", lambda _program: None)
+    monkeypatch.setattr("shutil.which", lambda _program, path=None: None)
     said: list[str] = []
     collect.collect(tmp_path / "host.tar.gz", [], said.append)
     assert "logs/kernel.log: NOT COLLECTED: dmesg is not allowed; run it as root" in said
@@ -132,3 +134,93 @@ def test_the_trace_events_of_QEMU_are_those_that_are_read() -> None:  # noqa: N8
         assert proves(said), event
     assert "-msg timestamp=on" in qemu.options()
     assert qemu.options().count("-trace ") == len(qemu.EVENTS)
+
+
+# --- what it must not do as root
+
+
+def test_links_are_neither_followed_nor_written_through(tmp_path: Path) -> None:
+    """Whoever may write into the folders given may not have other people's files packed, nor written over."""
+    secret, folder = tmp_path / "secret", tmp_path / "capture"
+    secret.write_text("not for others")
+    folder.mkdir()
+    (folder / "trace.txt").symlink_to(secret)
+    (folder / "logs").symlink_to(tmp_path)
+    said: list[str] = []
+    collect.collect(tmp_path / "host.tar.gz", [folder], said.append)
+    assert not any(b"not for others" in content for content in contents(tmp_path / "host.tar.gz").values())
+    assert any(line.startswith("logs/trace.txt: NOT COLLECTED: ") for line in said)
+    with pytest.raises(Refused, match="is a link; name what it points to"):
+        collect.collect(tmp_path / "other.tar.gz", [folder / "trace.txt"], print)
+    (tmp_path / "planted.tar.gz").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Refused, match="exists already"):
+        collect.collect(tmp_path / "planted.tar.gz", [], print)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_archive_is_for_its_owner_only_and_leaves_no_folder_behind(tmp_path: Path) -> None:
+    collect.collect(tmp_path / "host.tar.gz", [], lambda _line: None)
+    assert (tmp_path / "host.tar.gz").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["host.tar.gz"]
+
+
+def test_a_log_that_is_shortened_while_it_is_copied_is_said_to_be_short_and_the_archive_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "qemu.log"
+    log.write_bytes(b"x" * 3_000_000)
+    whole = collect._copy
+
+    def shortened(file: BinaryIO, to: IO[bytes], size: int) -> int:
+        log.write_bytes(b"")
+        return whole(file, to, size)
+
+    monkeypatch.setattr(collect, "_copy", shortened)
+    said: list[str] = []
+    collect.collect(tmp_path / "host.tar.gz", [log], said.append)
+    assert contents(tmp_path / "host.tar.gz")["host/logs/qemu.log"] == b""
+    assert any("logs/qemu.log: 0 bytes, of 3000000: it was shortened while it was copied" in line for line in said)
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    said: list[str] = []
+    collect.collect(tmp_path / "host.tar.gz", [tmp_path / "log"], said.append)
+    assert f"logs/log: NOT COLLECTED: {tmp_path}/log: is no plain file" in said
+
+
+def test_names_that_are_no_text_or_would_move_the_cursor_are_escaped_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "logs of today"
+    folder.mkdir()
+    for name in (b"escape-\x1b[2J.log", b"latin-\xe4.log"):
+        (Path(os.fsdecode(bytes(folder) + b"/" + name))).write_text("here")
+    said: list[str] = []
+    collect.collect(tmp_path / "host.tar.gz", [folder], said.append)
+    assert all(line.isprintable() for line in said)
+    assert [
+        content for name, content in contents(tmp_path / "host.tar.gz").items() if "/logs/e" in name or "/logs/l" in name
+    ] == [
+        b"here",
+        b"here",
+    ]
+
+
+@pytest.mark.parametrize("name", [".tar.gz", "..tar.gz", "my host.tar.gz"])
+def test_no_name_in_an_archive_is_absolute_and_the_advice_can_be_pasted(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, CAPTURE, "collect", name], cwd=tmp_path, capture_output=True, text=True, check=True, env=PLAIN
+    )
+    with tarfile.open(tmp_path / name) as tar:
+        assert not [one.name for one in tar if one.name.startswith(("/", "."))]
+    command = done.stderr.splitlines()[-1].partition("where gmemstate is: ")[2].partition(" && ")[0]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+
+
+def test_programs_are_taken_from_the_folders_of_the_system_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = tmp_path / "dmesg"
+    planted.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    planted.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    host.run(["dmesg"])
+    assert not (tmp_path / "ran").exists()

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from capturing.probes import PROBES, TRACEPOINTS, Probe
+from capturing.probes import PROBES, RETURN, TRACEPOINTS, Probe
 
 from gmemstate.ingest.fact import NEEDS
 from gmemstate.ingest.readers import ftrace
@@ -14,8 +14,8 @@ OPTIONAL = {"range_has_attrs": {"attrs"}}
 
 
 def listed(kernel: str) -> list[str]:
-    """The definitions as a kernel has listed them while it made the captures."""
-    return (HERE / f"dynamic_events-{kernel}.txt").read_text().splitlines()
+    """The definitions as a kernel has listed them while it made the captures, with more calls at once for those of returns."""
+    return (HERE / f"dynamic_events-{kernel}.txt").read_text().replace("r10:", f"{RETURN}:").splitlines()
 
 
 @pytest.mark.parametrize("kernel", ["7.2", "7.3"])

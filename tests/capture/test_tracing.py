@@ -65,10 +65,8 @@ def test_a_kernel_that_takes_all_has_the_probes_of_the_captures(kernel: Kernel) 
         without = [
             line.replace(" inode=slot->gmem.file->f_inode:x64", "") if line == bound else line for line in kernel.defined()
         ]
-        assert {*without, "e:conv/gmem_store maple_tree.ma_write index=$index:u64 last=$last:u64 val=$val:x64"} == {
-            *listed("7.2"),
-            "e:conv/gmem_store maple_tree.ma_write index=$index:u64 last=$last:u64 val=$val:x64",
-        }
+        noise = ("host_unmap", "lru_drain_all", "gmem_store")
+        assert set(without) == {line for line in listed("7.2") if not any(f"conv/{name} " in line for name in noise)}
         assert instance(kernel, "events/conv/vm_ioctl_ret/filter") == "cmd==0x4020aed2||cmd==0xc080aed2"
         assert instance(kernel, "events/conv/vm_ioctl_ret/enable") == "1"
         assert instance(kernel, "events/kvm/kvm_userspace_exit/enable") == "1"
@@ -82,7 +80,7 @@ def test_without_BTF_probes_name_arguments_by_number_or_register(kernel: Kernel)
     kernel.refuses = by_name  # type: ignore[method-assign]
     with recording(kernel) as one:
         one.begin(per_page=False, pid=None)
-        assert one.used["conv/vm_ioctl_ret"].startswith("r10:conv/vm_ioctl_ret kvm_vm_ioctl cmd=$arg2:x32 ret=$retval:s64")
+        assert one.used["conv/vm_ioctl_ret"].startswith("r4096:conv/vm_ioctl_ret kvm_vm_ioctl cmd=$arg2:x32 ret=$retval:s64")
         assert one.used["conv/inv_end"] == "p:conv/inv_end kvm_mmu_invalidate_end kvm=%di:x64"
         assert one.missing["conv/hc_done"] == "refused (no such argument)"
         assert not any(by_name(definition) for definition in kernel.defined())
@@ -170,7 +168,7 @@ def begun(process: "subprocess.Popen[str]") -> None:
     pytest.fail("it did not begin")
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_leaves_the_kernel_as_it_was(by: signal.Signals, kernel: Kernel, tmp_path: Path) -> None:
     """What was recorded is in a file that the readers read, beside what was placed and the pair of clocks."""
     trace = b"".join(line + b"\n" for line in lines_of("simple") if not line.startswith(b"#"))
@@ -187,7 +185,7 @@ def test_a_signal_ends_it_and_leaves_the_kernel_as_it_was(by: signal.Signals, ke
     pairs = json.loads((out / "clocks.json").read_text())
     assert float(pairs["before"]["mono"]) <= float(pairs["after"]["mono"]) <= time.monotonic()
     assert abs(float(pairs["after"]["real"]) - time.time()) < 3600
-    assert "conv/vm_ioctl_ret: r10:conv/vm_ioctl_ret kvm_vm_ioctl cmd=ioctl:x32" in (out / "probes.txt").read_text()
+    assert "conv/vm_ioctl_ret: r4096:conv/vm_ioctl_ret kvm_vm_ioctl cmd=ioctl:x32" in (out / "probes.txt").read_text()
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(out / "trace.txt")
         assert [one["label"] for one in ledger.conversions()] == ["committed", "noop", "committed"]
@@ -200,6 +198,79 @@ def test_it_records_while_a_command_runs_and_ends_with_it(kernel: Kernel, tmp_pa
     assert process.returncode == 0
     assert said.splitlines()[-1] == f"{tmp_path}/out/trace.txt: 2 bytes"
     assert_clean(kernel)
+
+
+def test_a_command_is_started_when_everything_is_placed_and_its_exit_status_is_passed_on(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    look = f"grep -c conv/vm_ioctl_ret {kernel.root}/dynamic_events > {tmp_path}/seen; exit 3"
+    with capturing(kernel, "trace", "--out", tmp_path / "out", "--", "sh", "-c", look) as process:
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3
+    assert (tmp_path / "seen").read_text() == "1\n"
+    assert_clean(kernel)
+
+
+def test_a_command_that_cannot_be_run_is_one_line_and_leaves_nothing(kernel: Kernel, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("no program")
+    with capturing(kernel, "trace", "--out", tmp_path / "out", "--", program) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said.splitlines()[-1]) == (4, f"capture: {program}: cannot be run: Permission denied")
+    assert_clean(kernel)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_and_the_kernel_is_left_as_it_was(kernel: Kernel, tmp_path: Path) -> None:
+    (kernel.root / "trace_pipe").write_bytes(b"x\n")
+    command = ("sh", "-c", f"ln -s /dev/full {tmp_path}/out/clocks.json")
+    with capturing(kernel, "trace", "--out", tmp_path / "out", "--", *command) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "No space left on device; what was recorded until then is kept" in said) == (4, True)
+    assert (tmp_path / "out" / "trace.txt").read_bytes() == b"x\n"
+    assert_clean(kernel)
+
+
+def test_calls_that_a_probe_has_missed_and_events_that_the_buffers_have_lost_are_told(kernel: Kernel, tmp_path: Path) -> None:
+    (kernel.root / "kprobe_profile").write_text("  vm_ioctl_ret    20    7\n  inv_end   9   0\n  not_ours   1   1\n")
+    stats = f"mkdir -p {kernel.root}/instances/gmemstate/per_cpu/cpu0; printf 'overrun: 40\\ndropped events: 2\\n' > "
+    command = ("sh", "-c", stats + f"{kernel.root}/instances/gmemstate/per_cpu/cpu0/stats")
+    with capturing(kernel, "trace", "--out", tmp_path / "out", "--", *command) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert "conv/vm_ioctl_ret has missed 7 calls: the trace is incomplete where it is silent" in said
+    assert "the buffers have lost 42 events: record again with a larger --buffer, or with --pid" in said
+    assert "not_ours" not in said
+
+
+def test_what_an_instance_inherits_and_readers_cannot_read_is_set_back(kernel: Kernel) -> None:
+    with recording(kernel) as one:
+        one.begin(per_page=False, pid=None)
+        assert {name: instance(kernel, f"options/{name}") for name in tracing.READABLE} == tracing.READABLE
+
+
+def test_the_buffers_of_a_large_host_stay_within_a_gibibyte() -> None:
+    assert tracing.buffer_kb(2) == 16384
+    assert tracing.buffer_kb(384) * 384 <= 1 << 20
+
+
+def test_what_shows_only_noise_without_in_place_conversion_is_not_placed_there(kernel: Kernel) -> None:
+    with recording(kernel) as one:
+        one.begin(per_page=True, pid=None)
+        assert one.missing["conv/gmem_store"] == "not needed: this kernel has no kvm_gmem_ioctl()"
+        assert "conv/host_unmap" not in one.used
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "what"),
+    [
+        ("/sys/kernel/debug/kprobes/enabled", "0", "kprobes are switched off"),
+        ("/proc/sys/kernel/ftrace_enabled", "0", "ftrace is switched off"),
+    ],
+)
+def test_probes_that_would_never_fire_are_refused(file: str, text: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_read", lambda path: text if path == file else "1")
+    with pytest.raises(Refused, match=what):
+        host.switched_off()
 
 
 def test_what_a_killed_capture_has_left_is_said_and_can_be_taken_away(kernel: Kernel, tmp_path: Path) -> None:

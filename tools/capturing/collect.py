@@ -4,13 +4,19 @@
 what people ask about the host; ``collected.txt`` says what is there and what is not, and why.
 """
 
+import contextlib
+import errno
 import io
 import json
+import os
 import shutil
+import stat
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, BinaryIO, NamedTuple
 
 from capturing import host
 from capturing.host import Refused
@@ -33,69 +39,128 @@ CONFIG = ("KVM", "SEV", "TDX", "KPROBE", "PROBE_EVENTS", "FTRACE", "BTF", "MEMOR
 
 
 class Archive:
-    """A .tar.gz that grows; it comes to its name when it is complete."""
+    """A .tar.gz that grows in a folder of its own, readable by nobody else; it comes to its name when it is complete."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            raise Refused(f"{path} exists already; name another file")
+        if os.path.lexists(path):
+            raise Refused(f"{shown(path)} exists already; name another file")
         self.path = path
-        self._top = path.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
-        self._part = path.with_name(f".{path.name}.part")
+        self.top = top_of(path)
         try:
-            self._tar = tarfile.open(self._part, "w:gz")  # noqa: SIM115
+            self._folder = Path(tempfile.mkdtemp(prefix=".collecting-", dir=path.parent))
         except OSError as error:
-            raise Refused(f"{path}: {error.strerror}; name a file in a folder that can be written") from None
+            raise Refused(f"{shown(path)}: {error.strerror}; name a file in a folder that can be written") from None
+        self._part = self._folder / "part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(self._part, flags, 0o600), "wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w:gz")  # noqa: SIM115
         self.said: list[str] = []
 
     def add(self, name: str, content: bytes) -> None:
         """Add a file of our own."""
-        entry = tarfile.TarInfo(f"{self._top}/{name}")
-        entry.size, entry.mtime = len(content), int(time.time())
-        self._tar.addfile(entry, io.BytesIO(content))
+        self._put(name, io.BytesIO(content), len(content), time.time())
         self.said.append(f"{name}: {len(content)} bytes")
 
-    def copy(self, name: str, path: Path) -> None:
-        """Add a file of others as it is now; one that grows meanwhile is taken up to where it was."""
+    def copy(self, name: str, found: "Found") -> None:
+        """Add a file of others as it is now; one that grows meanwhile is taken up to where it was, one that shrinks as far as it goes."""
         try:
-            with path.open("rb") as file:
-                entry = self._tar.gettarinfo(arcname=f"{self._top}/{name}", fileobj=file)
-                self._tar.addfile(entry, file)
+            with found.open() as file, tempfile.TemporaryFile(dir=self._folder) as copied:
+                before = os.fstat(file.fileno())
+                size = _copy(file, copied, before.st_size)
+                copied.seek(0)
+                self._put(name, copied, size, before.st_mtime)
         except OSError as error:
-            self.miss(name, f"{path}: {error.strerror}")
-        else:
-            self.said.append(f"{name}: {entry.size} bytes, from {path}")
+            self.miss(name, f"{shown(found.path)}: {error.strerror}")
+            return
+        short = "" if size == before.st_size else f", of {before.st_size}: it was shortened while it was copied"
+        self.said.append(f"{shown(name)}: {size} bytes{short}, from {shown(found.path)}")
+
+    def _put(self, name: str, content: IO[bytes], size: int, changed: float) -> None:
+        entry = tarfile.TarInfo(f"{self.top}/{name}")
+        entry.size, entry.mtime, entry.mode = size, int(changed), 0o600
+        self._tar.addfile(entry, content)
 
     def miss(self, name: str, why: str) -> None:
         """Say what is not there."""
-        self.said.append(f"{name}: NOT COLLECTED: {why}")
+        self.said.append(f"{shown(name)}: NOT COLLECTED: {why}")
 
     def finish(self) -> None:
-        """Complete it."""
-        self.add("collected.txt", "\n".join([*self.said, ""]).encode())
+        """Complete it. Raises Refused where somebody else has taken its name meanwhile, or the disk is full."""
+        try:
+            self.add("collected.txt", "\n".join([*self.said, ""]).encode())
+            self._close()
+            os.link(self._part, self.path, follow_symlinks=False)
+        except OSError as error:
+            raise Refused(f"{shown(self.path)}: {error.strerror}; nothing was written") from None
+        self.drop()
+
+    def _close(self) -> None:
         self._tar.close()
-        self._part.rename(self.path)
+        self._file.close()
 
     def drop(self) -> None:
-        """Leave nothing behind."""
-        self._tar.close()
-        self._part.unlink(missing_ok=True)
+        """Leave nothing else than the archive."""
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def collect(path: Path, files: list[Path], told: Callable[[str], None]) -> None:
-    """Make the archive. ``files`` are logs and traces of QEMU, strace and others, or the folders of a capture."""
+class Found(NamedTuple):
+    """A file to be copied: its path, and (in a folder) the open folder that it stands in, so that nobody can put a link in between."""
+
+    path: Path
+    folder: int | None = None
+
+    def open(self) -> BinaryIO:
+        """Open it, if it is a plain file and no link. Raises OSError."""
+        name = self.path if self.folder is None else self.path.name
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.folder)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(errno.EINVAL, "is no plain file")
+        return os.fdopen(file, "rb")
+
+
+def shown(name: str | Path) -> str:
+    """A name as it may be printed: whatever is no printable character is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def top_of(path: Path) -> str:
+    """The folder that everything in an archive stands in; never none, which would make its names absolute."""
+    top = path.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+    return top if top.strip(".") else "host"
+
+
+def _copy(file: BinaryIO, to: IO[bytes], size: int) -> int:
+    """Copy so many bytes, or as many as there are; how many that were."""
+    left = size
+    while left and (data := file.read(min(left, 1 << 20))):
+        to.write(data)
+        left -= len(data)
+    return size - left
+
+
+def collect(path: Path, files: list[Path], say: Callable[[str], None]) -> None:
+    """Make the archive. ``files`` are logs and traces of QEMU, strace and others, or the folders of a capture; links are not followed."""
     for file in files:
+        if file.is_symlink():
+            raise Refused(f"{shown(file)}: is a link; name what it points to")
         if not file.exists():
-            raise Refused(f"{file}: no such file")
+            raise Refused(f"{shown(file)}: no such file")
     archive = Archive(path)
     try:
         before = host.clock_pair()
         _kernel_log(archive)
         _journal(archive)
-        named = list(_named(files))
-        for name, file in named:
-            archive.copy(name, file)
+        names: set[str] = set()
+        for given in files:
+            for found in _found(given):
+                archive.copy(_name(found.path, given, names), found)
         for log in sorted(LIBVIRT_LOGS.glob("*.log")) if LIBVIRT_LOGS.is_dir() else ():
-            archive.copy(f"logs/libvirt-{log.name}", log)
+            archive.copy(f"logs/libvirt-{log.name}", Found(log))
         archive.add("about/clocks.json", json.dumps({"before": before, "after": host.clock_pair()}, indent=2).encode())
         archive.add("about/versions.txt", "".join(f"{name}: {text}\n" for name, text in host.facts().items()).encode())
         _configuration(archive)
@@ -104,21 +169,29 @@ def collect(path: Path, files: list[Path], told: Callable[[str], None]) -> None:
         archive.drop()
         raise
     for line in archive.said:
-        told(line)
+        say(line)
 
 
-def _named(files: list[Path]) -> Iterator[tuple[str, Path]]:
-    """Files by the name that they have in the archive, none twice."""
-    taken: set[str] = set()
-    for given in files:
-        for file in sorted(path for path in given.rglob("*") if path.is_file()) if given.is_dir() else [given]:
-            about = file.name in ("probes.txt", "clocks.json", "versions.txt")
-            folder = f"about/{given.name}" if about else "logs"
-            name = f"{folder}/{file.name}"
-            while name in taken:
-                name = f"{folder}/{len(taken)}-{file.name}"
-            taken.add(name)
-            yield name, file
+def _found(given: Path) -> Iterator[Found]:
+    """The files of a folder, in order, links and all (which are refused when they are opened); or the one file."""
+    if not given.is_dir():
+        yield Found(given)
+        return
+    for root, folders, names, folder in os.fwalk(given):
+        folders.sort()
+        for name in sorted(names):
+            yield Found(Path(root, name), folder)
+
+
+def _name(file: Path, given: Path, taken: set[str]) -> str:
+    """The name of a file in the archive, none twice."""
+    about = file.name in ("probes.txt", "clocks.json", "versions.txt")
+    folder = f"about/{given.name}" if about and given != file else "about" if about else "logs"
+    name = f"{folder}/{file.name}"
+    while name in taken:
+        name = f"{folder}/{len(taken)}-{file.name}"
+    taken.add(name)
+    return name
 
 
 def _kernel_log(archive: Archive) -> None:
@@ -133,7 +206,7 @@ def _kernel_log(archive: Archive) -> None:
 
 def _journal(archive: Archive) -> None:
     """What the programs have logged; each record has its time on two clocks."""
-    if shutil.which("journalctl") is None:
+    if shutil.which("journalctl", path=host.PATH) is None:
         archive.miss("logs/journal.json", "journalctl is not installed")
         return
     said = host.lines(["journalctl", "--boot", "--output=json", "--no-pager", "--quiet"])

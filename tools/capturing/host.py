@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for: a capture runs as root, and the caller's PATH may name anybody's folders."""
+
 
 class Refused(Exception):
     """It cannot work here; the text says why and what to do."""
@@ -20,10 +23,27 @@ def tracefs(given: str | None) -> Path:
     if place is None:
         if not given and os.geteuid() != 0:
             raise Refused("only root may see the kernel's traces; run it as root")
+        if not given and "[confidentiality]" in _read("/sys/kernel/security/lockdown"):
+            raise Refused("this kernel is locked down (confidentiality): it lets nobody trace; boot it without to capture")
         raise Refused(f"there is no tracefs at {places[0]}; mount it: mount -t tracefs tracefs {places[0]}")
     if not os.access(place / "instances", os.W_OK):
         raise Refused(f"{place} cannot be written; run it as root (a locked-down kernel lets nobody)")
     return place
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def switched_off() -> None:
+    """Whether the kernel fires probes at all. Raises Refused where somebody has switched them off."""
+    if _read("/sys/kernel/debug/kprobes/enabled") == "0":
+        raise Refused("kprobes are switched off: echo 1 > /sys/kernel/debug/kprobes/enabled")
+    if _read("/proc/sys/kernel/ftrace_enabled") == "0":
+        raise Refused("ftrace is switched off: sysctl kernel.ftrace_enabled=1")
 
 
 def kvm_module() -> str:
@@ -67,9 +87,9 @@ def clock_pair() -> dict[str, str]:
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         real = time.clock_gettime_ns(time.CLOCK_REALTIME)
         boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        behind = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        if best is None or behind - before < best[0]:
-            best = (behind - before, (before + behind) // 2, real, boot)
+        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        if best is None or after - before < best[0]:
+            best = (after - before, (before + after) // 2, real, boot)
     assert best is not None
     return {name: f"{ns // 10**9}.{ns % 10**9:09d}" for name, ns in zip(("mono", "real", "boot"), best[1:], strict=True)}
 
@@ -87,12 +107,10 @@ def facts() -> dict[str, str]:
         "sev_snp": "/sys/module/kvm_amd/parameters/sev_snp",
         "gmem_in_place_conversion": "/sys/module/kvm/parameters/gmem_in_place_conversion",
     }.items():
-        try:
-            found[name] = Path(path).read_text().strip()
-        except OSError:
-            continue
+        if text := _read(path):
+            found[name] = text
     for program in ("qemu-system-x86_64", "libvirtd", "trace-cmd", "bpftrace", "gmemstate"):
-        if (path := shutil.which(program)) is not None:
+        if (path := shutil.which(program, path=PATH)) is not None:
             said = run([path, "--version"])
             found[program] = said.decode(errors="replace").partition("\n")[0] if said else path
     return found
@@ -101,7 +119,9 @@ def facts() -> dict[str, str]:
 def lines(command: list[str]) -> Iterator[bytes]:
     """What a command prints, line by line, however much it is; nothing where it cannot be run."""
     try:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            _fixed(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
             assert process.stdout is not None
             yield from process.stdout
     except OSError:
@@ -111,7 +131,15 @@ def lines(command: list[str]) -> Iterator[bytes]:
 def run(command: list[str]) -> bytes | None:
     """What a command prints; None where it cannot be run or fails."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+        done = subprocess.run(_fixed(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def _fixed(command: list[str]) -> list[str]:
+    """A command whose program is found in the system's own folders only. Raises FileNotFoundError where it is not there."""
+    program = shutil.which(command[0], path=PATH)
+    if program is None:
+        raise FileNotFoundError(command[0])
+    return [program, *command[1:]]

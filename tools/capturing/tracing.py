@@ -6,6 +6,7 @@ whether they are recorded is not: what others trace is left alone.
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -20,8 +21,26 @@ from capturing.probes import GROUP, PROBES, TRACEPOINTS, Probe
 
 INSTANCE = "gmemstate"
 BUFFER_KB = 16384
-"""The ring buffer of each CPU: some seconds of a busy guest."""
+"""The ring buffer of each CPU at most: some seconds of a busy guest."""
+BUFFERS_KB = 1 << 20
+"""All ring buffers together at most, on hosts with many CPUs."""
+READABLE = {
+    "latency-format": "0",
+    "context-info": "1",
+    "fields": "0",
+    "markers": "1",
+    "raw": "0",
+    "hex": "0",
+    "bin": "0",
+    "irq-info": "1",
+}
+"""Options that an instance inherits from the top level, as `gmemstate ingest` needs them."""
 POLL = 0.2
+
+
+def buffer_kb(cpus: int) -> int:
+    """The size (KiB) of the ring buffer of each CPU of a host with so many."""
+    return max(1024, min(BUFFER_KB, BUFFERS_KB // cpus))
 
 
 class Tracefs:
@@ -50,22 +69,26 @@ class Tracefs:
         """Take it away; what is switched on in it is switched off."""
         (self.root / "instances" / INSTANCE).rmdir()
 
-    def complaint(self) -> str:
-        """The kernel's last word on a definition that it has refused."""
+    def read(self, name: str) -> str:
+        """What a control file says; nothing where there is none."""
         try:
-            lines = (self.root / "error_log").read_text(errors="replace").splitlines()
+            return (self.root / name).read_text(errors="replace")
         except OSError:
             return ""
+
+    def complaint(self) -> str:
+        """The kernel's last word on a definition that it has refused."""
+        lines = self.read("error_log").splitlines()
         return next((line.partition("error: ")[2].strip() for line in reversed(lines) if "error: " in line), "")
 
 
 class Recording:
     """What is placed, and what was refused. Leaving it takes everything away again, whatever happened inside."""
 
-    def __init__(self, tracefs: Tracefs, functions: set[str] | None, told: Callable[[str], None]) -> None:
+    def __init__(self, tracefs: Tracefs, functions: set[str] | None, say: Callable[[str], None]) -> None:
         self._tracefs = tracefs
         self._functions = functions
-        self._told = told
+        self._say = say
         self._placed: list[str] = []
         self._made = False
         self.used: dict[str, str] = {}
@@ -88,20 +111,29 @@ class Recording:
     def __exit__(self, *_: Any) -> None:
         left = take_away(self._tracefs, self._placed, instance=self._made)
         if left:
-            self._told(f"could not be taken away: {', '.join(left)}; try `tools/capture clean`")
+            self._say(f"could not be taken away: {', '.join(left)}; try `tools/capture clean`")
 
-    def begin(self, *, per_page: bool, pid: int | None) -> None:
-        """Make the instance, place the probes, and switch on what is there. Raises Refused where nothing is."""
+    def begin(self, *, per_page: bool, pid: int | None, buffer: int | None = None) -> None:
+        """Make the instance, place the probes, and switch on what is there. Raises Refused where nothing is.
+
+        ``buffer`` is the size (KiB) of each CPU's ring buffer; None takes what fits the host.
+        """
         try:
             self._tracefs.make_instance()
         except OSError as error:
             raise Refused(f"{self._tracefs.root}/instances: {error.strerror}; this kernel lets nobody trace") from None
         self._made = True
-        for name, value in (("trace_clock", "mono"), ("buffer_size_kb", str(BUFFER_KB))):
+        wanted = {"trace_clock": "mono", "buffer_size_kb": str(buffer or buffer_kb(os.cpu_count() or 1))}
+        wanted.update({f"options/{name}": value for name, value in READABLE.items()})
+        for name, value in wanted.items():
             try:
                 self._tracefs.write(self._of_instance(name), value)
+            except FileNotFoundError:
+                continue  # this kernel does not have the option
             except OSError as error:
-                self._told(f"{name} cannot be set ({error.strerror}): it stays as it is")
+                self._say(f"{name} cannot be set ({error.strerror}): it stays as it is")
+        if self._tracefs.read("options/record-cmd").strip() == "0":
+            self._say("options/record-cmd is 0: tasks have no names in the trace; echo 1 into it to see them")
         if pid is not None:
             self._switch("set_event_pid", " ".join(host.threads(pid)))
             self._switch("options/event-fork", "1")
@@ -126,6 +158,9 @@ class Recording:
     def _place(self, probe: Probe) -> None:
         """Place a probe by the first definition that the kernel takes."""
         event, why = f"{GROUP}/{probe.name}", "its function is not in this kernel, or was inlined"
+        if probe.needs is not None and self._functions is not None and probe.needs not in self._functions:
+            self.missing[event] = f"not needed: this kernel has no {probe.needs}()"
+            return
         for definition, symbol in zip(probe.definitions, probe.symbols, strict=True):
             if not self._is_there(definition, symbol):
                 continue
@@ -150,7 +185,7 @@ class Recording:
         return self._functions is None or symbol in self._functions
 
     def _enable(self, event: str, condition: str | None) -> bool:
-        """Switch an event on, behind its filter."""
+        """Switch an event on, after its filter."""
         folder = self._of_instance(f"events/{event}")
         try:
             if condition is not None:
@@ -199,6 +234,25 @@ class Recording:
         """Let the kernel record no more."""
         self._tracefs.write(self._of_instance("tracing_on"), "0")
 
+    def missed(self) -> dict[str, int]:
+        """How often each probe could not fire, as there were more calls at once than it can follow; those that missed none are left out.
+
+        The kernel counts them in kprobe_profile (probes_profile_seq_show() of kernel/trace/trace_kprobe.c).
+        """
+        found = {}
+        for line in self._tracefs.read("kprobe_profile").splitlines():
+            words = line.split()
+            if len(words) == 3 and words[0] in self._placed and words[2].isdecimal() and int(words[2]):
+                found[words[0]] = int(words[2])
+        return found
+
+    def lost(self) -> int:
+        """How many events the ring buffers have lost: they were full."""
+        folder = self._tracefs.root / self._of_instance("per_cpu")
+        stats = [self._tracefs.read(str(path.relative_to(self._tracefs.root))) for path in folder.glob("cpu*/stats")]
+        counted = re.findall(r"^(?:overrun|dropped events): (\d+)$", "\n".join(stats), re.MULTILINE)
+        return sum(map(int, counted))
+
 
 def _ready(pipe: int) -> Iterator[bytes]:
     with contextlib.suppress(BlockingIOError):
@@ -238,23 +292,51 @@ def clean(tracefs: Tracefs) -> list[str]:
 # --- how long
 
 
+class Until:
+    """How long to record: while a command runs, or until a signal comes."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._come: list[int] = []
+
+    def start(self) -> None:
+        """Start the command, if there is one: everything is placed by now. Raises Refused where it cannot be run."""
+        if self._command:
+            try:
+                self._process = subprocess.Popen(self._command)
+            except OSError as error:
+                raise Refused(f"{self._command[0]}: cannot be run: {error.strerror}") from None
+
+    def goes_on(self) -> bool:
+        """Whether to record on."""
+        return not self._come and (self._process is None or self._process.poll() is None)
+
+    @property
+    def status(self) -> int:
+        """The exit status of the command as a shell gives it; 0 without one, and where it was ended by us."""
+        code = None if self._process is None or self._come else self._process.returncode
+        return 0 if code is None else 128 - code if code < 0 else code
+
+    def note(self, number: int, _frame: object) -> None:
+        """Take note of a signal."""
+        self._come.append(number)
+
+    def end(self) -> None:
+        """End the command, if it still runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+
 @contextlib.contextmanager
-def until(command: list[str]) -> Iterator[Callable[[], bool]]:
-    """Whether to go on: while a command runs, or until SIGINT or SIGTERM come."""
-    come: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: come.append(number)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    process = None
+def until(command: list[str]) -> Iterator[Until]:
+    """While a command runs once it is started, or until SIGINT, SIGTERM or SIGHUP come."""
+    one = Until(command)
+    before = {number: signal.signal(number, one.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        if command:
-            process = subprocess.Popen(command)
-        yield lambda: not come and (process is None or process.poll() is None)
-    except FileNotFoundError:
-        raise Refused(f"{command[0]}: there is no such program") from None
+        yield one
     finally:
-        if process is not None and process.poll() is None:
-            process.terminate()
-            process.wait()
+        one.end()
         for number, handler in before.items():
             signal.signal(number, handler)

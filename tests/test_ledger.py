@@ -10,7 +10,7 @@ from gmemstate.audit.queries import StateRow
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import ConvertReturned, SourceOpened, SourceRead, VmSeen
-from gmemstate.model.memory import fold
+from gmemstate.model.fold.apply import fold
 from tests import traces
 from tests.store import places
 from tests.store.places import ROOT, Place, assert_chained, conversion, guests, python

@@ -12,7 +12,7 @@ from gmemstate.audit.history.history import CorroboratingReport, History
 from gmemstate.audit.history.moment import Moment
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import Capability, Through, details
-from gmemstate.model.machines.machines import PRIVATE, SHARED, UNKNOWN
+from gmemstate.model.machines.range import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
 from gmemstate.model.rangemap import RangeMap

@@ -7,7 +7,10 @@
 from collections.abc import Iterable, Iterator
 
 from gmemstate.model.events import SEQ, EventRow
-from gmemstate.model.machines.machines import CONVERSION, MESSED_UP, RANGE
+from gmemstate.model.fold.apply import apply
+from gmemstate.model.machines.conversion import CONVERSION
+from gmemstate.model.machines.messed_up import MESSED_UP
+from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp
 from gmemstate.model.units import END, span
@@ -55,7 +58,7 @@ def steps(rows: Iterable[EventRow], first: int = 1, last: int = END) -> Iterator
     for row in rows:
         if row[SEQ] > last:
             return
-        memory.apply(row)
+        apply(memory, row)
         if row[SEQ] >= first:
             yield from ((row[SEQ], note) for note in memory.noted)
             yield from ((row[SEQ], str(finding)) for finding in memory.findings)

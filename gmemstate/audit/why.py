@@ -27,6 +27,7 @@ from gmemstate.model.events import (
     SourceShows,
     event_of,
 )
+from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 from gmemstate.model.units import END, Gfn
@@ -160,7 +161,7 @@ class _Goal:
 def _folded(rows: Sequence[EventRow]) -> Memory:
     memory = Memory()
     for row in rows:
-        memory.apply(row)
+        apply(memory, row)
     return memory
 
 

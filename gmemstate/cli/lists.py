@@ -90,7 +90,7 @@ def state(db: str, range_: str | None, at: str | None, as_json: bool) -> Exit:
     Without it, everything that is known is shown. Exit code 3 if the state of a page that was asked for is not known.
     """
     from gmemstate.audit import queries as views
-    from gmemstate.model.machines.machines import TORN, UNKNOWN
+    from gmemstate.model.machines.range import TORN, UNKNOWN
     from gmemstate.model.units import END, span
 
     place = _place(range_)

@@ -13,16 +13,17 @@ from gmemstate.cli.options import json_option
 @json_option()
 def machine(name: str, form: str, as_json: bool) -> Exit:
     """Show a state machine: range, conversion or messed-up."""
-    from gmemstate.model.machines import machines
+    from gmemstate.model.machines.render import dot, mermaid
+    from gmemstate.model.machines.run import MACHINES
 
-    definition = machines.MACHINES[name]
+    definition = MACHINES[name]
     if as_json:
         render.as_json({"name": name, "states": definition.states, "rows": [row._asdict() for row in definition.rows]})
     elif form == "table":
-        rows = [(row.id, row.trigger, _states(row.sources), row.dest, row.note) for row in machines.table(definition)]
+        rows = [(row.id, row.trigger, _states(row.sources), row.dest, row.note) for row in definition.rows]
         render.as_table(("row", "trigger", "from", "to", "note"), rows, empty="", folding=("from", "to", "note"))
     else:
-        click.echo(machines.dot(definition) if form == "dot" else machines.mermaid(definition))
+        click.echo(dot(definition) if form == "dot" else mermaid(definition))
     return Exit.CLEAN
 
 

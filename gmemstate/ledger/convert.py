@@ -29,7 +29,7 @@ from gmemstate.model.events import (
     detail,
     event_of,
 )
-from gmemstate.model.machines.machines import PRIVATE, SETTLED, SHARED
+from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE

@@ -14,7 +14,8 @@ from gmemstate.audit.history.moment import Moment, moment_at
 from gmemstate.audit.history.when import late_marks, seq_of
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import SEQ, Event, event_of
-from gmemstate.model.machines.machines import RANGE, may
+from gmemstate.model.machines.range import RANGE
+from gmemstate.model.machines.run import may
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
 from gmemstate.model.units import END, Gfn

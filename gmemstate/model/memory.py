@@ -6,39 +6,13 @@ The fold is deterministic and goes in seq order. A bad history makes findings, n
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gmemstate.model.events import (
-    KIND,
-    KINDS,
-    OWNER,
-    SEQ,
-    SOURCE,
-    WORDS,
-    Capability,
-    Dialect,
-    Event,
-    EventRow,
-    T,
-    User,
-    foreign,
-)
+from gmemstate.model.events import SOURCE, Capability, Dialect, EventRow, T, User
 from gmemstate.model.findings import Finding, unexpected
-from gmemstate.model.fold import conversions as conversion_handlers
-from gmemstate.model.fold import pages as page_handlers
-from gmemstate.model.fold import requests as request_handlers
-from gmemstate.model.fold import vms as guest_handlers
-from gmemstate.model.machines.machines import (
-    CONVERSION,
-    MESSED_UP,
-    NO_WAY,
-    PRIVATE,
-    RANGE,
-    SHARED,
-    UNKNOWN,
-    Definition,
-    fire,
-    step_table,
-    ways,
-)
+from gmemstate.model.machines.conversion import CONVERSION
+from gmemstate.model.machines.definition import Definition
+from gmemstate.model.machines.messed_up import MESSED_UP
+from gmemstate.model.machines.range import PRIVATE, RANGE, SHARED, UNKNOWN, is_in_flight
+from gmemstate.model.machines.run import NO_WAY, compiled, fire
 from gmemstate.model.objects import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
     Conversion,
@@ -53,17 +27,7 @@ from gmemstate.model.objects import (
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, Gfn, PageIndex
 
-HANDLERS = {
-    **guest_handlers.HANDLERS,
-    **conversion_handlers.HANDLERS,
-    **request_handlers.HANDLERS,
-    **page_handlers.HANDLERS,
-}
-
-_STATES = RANGE.states
-_CODES = {state: code for code, state in enumerate(_STATES)}
-_TABLES = {trigger: step_table(RANGE, trigger) for trigger in RANGE.triggers()}
-_CONVERSION_WAYS = ways(CONVERSION)
+_CODES = {state: code for code, state in enumerate(RANGE.states)}
 
 
 class StateRun(NamedTuple):
@@ -83,6 +47,8 @@ class Memory:
 
     def __init__(self, *, live: bool = False) -> None:
         self.live = live
+        self._range_tables = compiled(RANGE).codes
+        self._conversion_ways = compiled(CONVERSION).next_state
         self.seq = 0
         self.sources: dict[int, Source] = {}
         self.vms: dict[int, Vm] = {}
@@ -106,7 +72,7 @@ class Memory:
         """what each thread was last told by KVM_RUN; None for an exit that asks for nothing"""
         self.late: set[int] = set()
         """sources that speak of what is past"""
-        self._moving = True
+        self.moving = True
         """pages are moved by the event that is applied: it is not late"""
         # What the events since the last `news` changed, for projections and histories.
         self.corroborations: list[tuple[int, EventRow]] = []
@@ -118,45 +84,7 @@ class Memory:
         self.changed_messed_up: set[int] = set()
         self.dirty: list[tuple[int, int, int]] = []
 
-    # --- applying events
-
-    def apply(self, row: EventRow) -> None:
-        """Fold one event, as its row. What it finds is added to ``findings``."""
-        self.fold((row,))
-
-    def fold(self, rows: Iterable[EventRow]) -> None:
-        """Fold events in order."""
-        handlers, last_of, late = HANDLERS, self.last_of, self.late
-        for row in rows:
-            seq, kind, owner = row[SEQ], row[KIND], row[OWNER]
-            handler = handlers.get(kind)
-            if handler is not None and not (kind in WORDS and foreign(row)):
-                if late and row[SOURCE] in late:
-                    self._moving = not self._is_late(row)
-                handler(self, seq, row)
-                self._moving = True
-            elif kind not in KINDS:
-                self.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
-            elif handler is not None:
-                self.find("UNKNOWN-KIND", seq, f"a {KINDS[kind].name} of a sort that this version does not know")
-            if owner is not None:
-                last_of[owner] = seq
-            self.seq = seq
-
-    def _is_late(self, row: EventRow) -> bool:
-        """Whether an event of a source that speaks of the past does so still."""
-        source, t = self.sources[row[SOURCE] or 0], row[T]
-        if t is not None and source.until is not None and t > source.until:
-            source.until = None
-            self.late.discard(source.id)
-            return False
-        return True
-
-    def record(self, event: Event) -> list[Finding]:
-        """Fold one event as the next of the record; the findings it makes."""
-        before = len(self.findings)
-        self.apply((self.seq + 1, *event.row()[1:]))
-        return self.findings[before:]
+    # --- findings
 
     def find(
         self, code: str, seq: int, text: str, owner: int | None = None, start: int | None = None, end: int | None = None
@@ -168,12 +96,12 @@ class Memory:
 
     def step(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
         """Fire a trigger of the range machine on every run of ``[start, end)``; late evidence moves none."""
-        if not self._moving:
+        if not self.moving:
             return
         ranges = self.ranges.get(owner)
         if ranges is None:
             ranges = self.ranges[owner] = RangeMap()
-        table = _TABLES[trigger] if not self.live else self._fired(ranges.runs(start, end), trigger)
+        table = self._range_tables[trigger] if not self.live else self._fired(ranges.runs(start, end), trigger)
         bad = ranges.step(start, end, table)
         self.dirty.append((owner, start, end))
         if bad:
@@ -183,20 +111,20 @@ class Memory:
         """Fire a trigger of the range machine on every run of an attribute owner."""
         ranges = self.ranges.get(owner)
         if ranges is not None:
-            ranges.step_all(_TABLES[trigger] if not self.live else self._fired(ranges, trigger))
+            ranges.step_all(self._range_tables[trigger] if not self.live else self._fired(ranges, trigger))
             self.dirty.append((owner, 0, END))
 
     def _fired(self, runs: Iterable[tuple[int, int, int]], trigger: str) -> bytes:
         table = bytearray([NO_WAY] * 256)
         for code in {code for _, _, code in runs}:
-            state = fire(RANGE, _STATES[code], trigger)
+            state = fire(RANGE, RANGE.states[code], trigger)
             table[code] = NO_WAY if state is None else _CODES[state]
         return bytes(table)
 
     def _unexpected(self, owner: int, trigger: str, bad: Iterable[tuple[int, int, int]], seq: int) -> None:
         for start, end, code in bad:
-            state = _STATES[code]
-            code_name = "SERIALISATION" if trigger.startswith("zap_to_") and "(" in state else "RANGE-UNEXPECTED"
+            state = RANGE.states[code]
+            code_name = "SERIALISATION" if trigger.startswith("zap_to_") and is_in_flight(state) else "RANGE-UNEXPECTED"
             self.find(code_name, seq, unexpected(trigger, state), owner, start, end)
 
     def runs(self, owner: int, start: int = 0, end: int = END) -> list[StateRun]:
@@ -204,13 +132,13 @@ class Memory:
         ranges = self.ranges.get(owner)
         if ranges is None:
             return [StateRun(start, end, UNKNOWN)] if start < end else []
-        return [StateRun(first, last, _STATES[code]) for first, last, code in ranges.spans(start, end)]
+        return [StateRun(first, last, RANGE.states[code]) for first, last, code in ranges.spans(start, end)]
 
     def only(self, owner: int, start: int, end: int) -> str | None:
         """The state that all pages of ``[start, end)`` of one attribute owner have; None if they differ, or if there are none."""
         ranges = self.ranges.get(owner)
         code = ranges.only(start, end) if ranges is not None else 0 if start < end else None
-        return None if code is None else _STATES[code]
+        return None if code is None else RANGE.states[code]
 
     def attribute(self, vm: int, gfn: Gfn) -> str:
         """The state of a gfn as the guest sees it, whether the VM or a guest_memfd holds the attribute."""
@@ -284,7 +212,7 @@ class Memory:
 
     def map_pages(self, owner: int, user: int, start: int, end: int, mapped: int) -> None:
         """Note that a user maps pages, or no longer does."""
-        if not self._moving:
+        if not self.moving:
             return
         key = (owner, user)
         mappings = self.mappings.get(key)
@@ -299,7 +227,7 @@ class Memory:
 
     def back(self, gmem: int, start: int, end: int, backing: int) -> None:
         """Note what is behind pages of a guest_memfd."""
-        if gmem in self.gmems and self._moving:
+        if gmem in self.gmems and self.moving:
             self.gmems[gmem].backing.set(start, end, backing)
 
     def activate(self, owner: int | None, seq: int) -> None:
@@ -328,7 +256,9 @@ class Memory:
     def move(self, conversion: Conversion, trigger: str, seq: int) -> None:
         """Fire a trigger of the conversion machine on a conversion."""
         state = (
-            _CONVERSION_WAYS[trigger].get(conversion.state) if not self.live else fire(CONVERSION, conversion.state, trigger)
+            self._conversion_ways[trigger].get(conversion.state)
+            if not self.live
+            else fire(CONVERSION, conversion.state, trigger)
         )
         if state is None:
             self.find("CONVERSION-UNEXPECTED", seq, unexpected(trigger, conversion.state), conversion.owner,
@@ -337,7 +267,7 @@ class Memory:
             conversion.state = state
 
     def _next(self, definition: Definition, state: str, trigger: str) -> str | None:
-        return fire(definition, state, trigger) if self.live else ways(definition)[trigger].get(state)
+        return fire(definition, state, trigger) if self.live else compiled(definition).next_state[trigger].get(state)
 
     def end(self, conversion: Conversion, seq: int) -> None:
         """Close a conversion: nothing more will be said of it."""
@@ -416,10 +346,3 @@ class Memory:
         keep.update(self.open_request.values())
         keep.update(request.id for request in self.requests.values() if not request.ended)
         return keep & self.requests.keys()
-
-
-def fold(rows: Iterable[EventRow], memory: Memory | None = None) -> Memory:
-    """Apply rows in order."""
-    memory = memory or Memory()
-    memory.fold(rows)
-    return memory

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gmemstate.model.events import Cause, Dialect, EventRow, RequestPath, Through
-from gmemstate.model.machines.machines import ENDED, NEW
+from gmemstate.model.machines.conversion import ENDED, NEW
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, PAGE_SHIFT, Gfn, PageIndex, Pfn, unsigned
 

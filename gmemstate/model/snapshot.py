@@ -21,7 +21,9 @@ from typing import Any, NamedTuple, get_type_hints
 from gmemstate.model.errors import GmemstateError
 from gmemstate.model.fold.conversions import KIND_OF
 from gmemstate.model.fold.requests import UNSEEN
-from gmemstate.model.machines.machines import CONVERSION, MESSED_UP, RANGE
+from gmemstate.model.machines.conversion import CONVERSION
+from gmemstate.model.machines.messed_up import MESSED_UP
+from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import MAPPED, POISONED_PAGE, Conversion, FaultExit, Gmem, MessedUp, Request, Source, Vm
 from gmemstate.model.plain import plain, reader

@@ -19,7 +19,7 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.findings import Finding
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Slot, Vm, slot_number
 from gmemstate.model.units import END
 from gmemstate.model.verdict import Label

@@ -29,7 +29,8 @@ from gmemstate.model.events import (
     T,
     details,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.fold.apply import apply
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion, Slot
 from gmemstate.model.record import Record
@@ -124,7 +125,7 @@ def scene(record: Record, history: History, found: list[Incident]) -> Scene:
                 for slot in vm.slots.values()
                 if not begun.in_vm and slot.gmem == begun.owner is not None
             ]
-        memory.apply(row)
+        apply(memory, row)
         if row[SEQ] in faults:
             seen.reasons[row[SEQ]] = _no_memory(memory, row)
         if row[SEQ] % 10_000 == 0:

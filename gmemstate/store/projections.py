@@ -20,7 +20,7 @@ from gmemstate.model.events import (
     SourceRead,
     details,
 )
-from gmemstate.model.machines.machines import RANGE
+from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request
 from gmemstate.model.units import END, signed

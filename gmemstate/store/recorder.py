@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from gmemstate.model.encoding import Batch, seal
 from gmemstate.model.errors import CannotWrite, Conflict, UsageError
 from gmemstate.model.events import COLUMNS, EventRow
+from gmemstate.model.fold.apply import apply, fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
 from gmemstate.store import engine as database
@@ -138,7 +139,7 @@ class Recorder:
                 cursor.execute(f"DELETE FROM snapshot WHERE seq = {seq:d}")
         if head.seq != self.memory.seq:
             for row in self.record.events(self.memory.seq + 1, head.seq):
-                self.memory.apply(row)
+                apply(self.memory, row)
                 if self.memory.seq % 100_000 == 0:
                     self.memory.clear_pending()
         self._head = head
@@ -171,7 +172,7 @@ class Recorder:
         cursor.execute(self._insert_batch, (batch.first, batch.size, batch.recorded, batch.previous, batch.hash))
         memory = self.memory
         memory.clear_pending()
-        memory.fold(numbered)
+        fold(numbered, memory)
         if self._projector is not None:
             self._projector.write(cursor, memory, numbered)
             self._keeper.write(cursor, memory, batch.hash)
@@ -202,7 +203,7 @@ class Recorder:
             projector.clear(cursor)
             keeper.clear(cursor)
             for row in self.record.events(1, head_of(cursor).seq):
-                memory.apply(row)
+                apply(memory, row)
                 piece.append(row)
                 if len(piece) == AT_ONCE:
                     projector.write(cursor, memory, piece)

@@ -7,7 +7,7 @@ from gmemstate.convert.engine.ioctl import Fault, Setting, VmType
 from gmemstate.convert.engine.policies import POLICIES
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import Dialect
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 
 PAGES = 32
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from gmemstate.model import events as e
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.fold.apply import apply
+from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.memory import Memory
 
 GFN = 0x100
@@ -53,7 +54,7 @@ class Story:
         seq = len(self.rows) + 1
         event = replace(event, source=seq if self.source is None else self.source, t=seq * SECONDS)
         self.rows.append((seq, *event.row()[1:]))
-        self.memory.apply(self.rows[-1])
+        apply(self.memory, self.rows[-1])
         return seq
 
     def guest(self) -> int:

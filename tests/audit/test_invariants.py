@@ -19,7 +19,7 @@ from gmemstate.convert.simulation import run as outcome
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.events import KIND, NPAGES, RESULT, SEQ, START, VALUE, Dialect, EventRow
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.record import resolve
 from tests.audit.hosts import simulated
 from tests.audit.story import Story

@@ -6,7 +6,7 @@ import pytest
 
 from gmemstate.audit import queries as views
 from gmemstate.audit.history.corroboration import history
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from tests.postmortem.telling import Rows
 from tests.traces import read_case
 

@@ -14,6 +14,7 @@ from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import ACTOR, KIND, SEQ, Dialect, EventRow
+from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from tests.audit.alterations import Kept
 from tests.audit.hosts import simulated
@@ -35,7 +36,7 @@ class Rows:
 def folded(rows: Sequence[EventRow]) -> Memory:
     memory = Memory()
     for row in rows:
-        memory.apply(row)
+        apply(memory, row)
     return memory
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gmemstate.model.machines.machines import MACHINES
+from gmemstate.model.machines.run import MACHINES
 from tests.cli.running import ledger_of, say
 
 NAMES = ("range", "conversion", "messed-up")

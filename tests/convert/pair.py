@@ -9,7 +9,8 @@ from gmemstate.convert.engine.ioctl import Call, Fault, Setting, VmType
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import KIND, RESULT, Undone
-from gmemstate.model.memory import Memory, fold
+from gmemstate.model.fold.apply import fold
+from gmemstate.model.memory import Memory
 from tests.convert.naive import Naive
 from tests.convert.naive_host import PRIVATE, SHARED, Person, Request, Returned, Trouble
 

@@ -33,7 +33,7 @@ from gmemstate.model.events import (
     VmSeen,
     ZapStarted,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.verdict import Label
 from gmemstate.store.recorder import Recorder
 

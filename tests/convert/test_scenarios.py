@@ -19,7 +19,8 @@ from gmemstate.convert.simulation.facts import FACTS, NUMBER, TABLE, VM
 from gmemstate.convert.simulation.run import Outcome, pairs, run
 from gmemstate.convert.simulation.story import tell
 from gmemstate.model.events import KIND, RESULT, SEQ, VALUE, ConvertReturned, DmaFaulted, SourceRead, Undone, UsersChecked
-from gmemstate.model.memory import Memory, fold
+from gmemstate.model.fold.apply import fold
+from gmemstate.model.memory import Memory
 from tests.cli.running import say
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gmemstate.model import events as e
+from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, KVM_MEM_GUEST_MEMFD
 
@@ -99,7 +100,7 @@ class Trace:
 
     def record(self, event: e.Event) -> int:
         self.rows.append((self.memory.seq + 1, *event.row()[1:]))
-        self.memory.apply(self.rows[-1])
+        apply(self.memory, self.rows[-1])
         return self.memory.seq
 
     def number(self, page: int) -> int:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gmemstate.model import events as e
 from gmemstate.model.findings import CATALOGUE, Severity
-from gmemstate.model.memory import Memory, fold
+from gmemstate.model.fold.apply import apply, fold
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD, MAPPED, UNMAPPED
 from gmemstate.model.verdict import Label, label, verdict
 from tests.model.drawn import crowded
@@ -32,6 +33,12 @@ class Story(Memory):
         self.tell(e.SlotSet, slot=0, owner=VM, start=0, npages=64, flags=KVM_MEM_GUEST_MEMFD, result=0)
         for capability in shown:
             self.tell(e.SourceShows, owner=VM, capability=capability)
+
+    def apply(self, row: e.EventRow) -> None:
+        apply(self, row)
+
+    def record(self, event: e.Event) -> None:
+        self.apply((self.seq + 1, *event.row()[1:]))
 
     def tell(self, kind: Callable[..., e.Event], **facts: object) -> int:
         self.record(kind(source=1, **facts))

@@ -6,23 +6,12 @@ from collections.abc import Iterable
 import pytest
 from transitions import Machine, MachineError
 
-from gmemstate.model.machines.machines import (
-    CONVERSION,
-    ENDED,
-    MACHINES,
-    MESSED_UP,
-    NO_WAY,
-    RANGE,
-    Definition,
-    dot,
-    fire,
-    machine,
-    may,
-    mermaid,
-    step_table,
-    table,
-    ways,
-)
+from gmemstate.model.machines.conversion import CONVERSION, ENDED
+from gmemstate.model.machines.definition import Definition
+from gmemstate.model.machines.messed_up import MESSED_UP
+from gmemstate.model.machines.range import RANGE
+from gmemstate.model.machines.render import dot, mermaid
+from gmemstate.model.machines.run import MACHINES, NO_WAY, compiled, fire, machine, may, triggers
 from tests.model import tables
 
 ALL = [pytest.param(definition, id=definition.name) for definition in MACHINES.values()]
@@ -66,16 +55,18 @@ def test_live_machine_and_compiled_tables_agree_on_every_pair(definition: Defini
     live = machine(definition)
     assert set(live.states) == set(definition.states)
     assert set(live.events) == set(definition.triggers())
+    tables_of = compiled(definition)
+    assert set(tables_of.codes) == set(tables_of.next_state) == set(definition.triggers())
     for trigger in definition.triggers():
-        compiled = step_table(definition, trigger)
-        assert len(compiled) == 256
-        assert set(compiled[len(definition.states) :]) <= {NO_WAY}
+        codes = tables_of.codes[trigger]
+        assert len(codes) == 256
+        assert set(codes[len(definition.states) :]) <= {NO_WAY}
         for code, state in enumerate(definition.states):
             after = triggered(live, state, trigger)
             assert fire(definition, state, trigger) == after
-            assert ways(definition)[trigger].get(state) == after
-            assert may(definition, state, trigger) == (after is not None)
-            assert compiled[code] == (NO_WAY if after is None else definition.states.index(after))
+            assert tables_of.next_state[trigger].get(state) == after
+            assert may(definition, state, trigger) == (trigger in triggers(definition, state)) == (after is not None)
+            assert codes[code] == (NO_WAY if after is None else definition.states.index(after))
 
 
 @pytest.mark.parametrize("definition", ALL)
@@ -126,7 +117,7 @@ def test_the_specification_knows_all_states(definition: Definition, text: str) -
 @pytest.mark.parametrize(("definition", "text"), SPECIFIED)
 def test_rows_bear_the_numbers_of_the_specification(definition: Definition, text: str) -> None:
     numbers = {row for row, *_ in tables.ways(text)}
-    assert {row.id for row in table(definition)} == numbers
+    assert {row.id for row in definition.rows} == numbers
 
 
 # --- what no row may do

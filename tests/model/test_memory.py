@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gmemstate.model import events as e
-from gmemstate.model.memory import Memory, fold
+from gmemstate.model.fold.apply import fold
+from gmemstate.model.memory import Memory
 from tests.model.kernel import FIRST_GFN, PAGES, SHOWN, Call, Kernel, Trace
 
 KIND = st.sampled_from(["shared", "private"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.model.events import EventRow
+from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.snapshot import FOLD, BadSnapshot, Snapshot, content_of, decode, encode
 from gmemstate.store.jsonl import JsonlRecord
@@ -33,7 +34,7 @@ def test_the_version_of_the_fold_is_raised_whenever_the_fold_changes(rows: list[
     """Else snapshots of before would still be used. Whoever changes what events fold to raises FOLD and writes the digest here."""
     memory = Memory()
     for row in rows:
-        memory.apply(row)
+        apply(memory, row)
     assert (FOLD, sha256(kept(memory)).hexdigest()) == (6, FOLDED)
 
 
@@ -43,7 +44,7 @@ def test_a_fold_can_go_on_from_a_snapshot_anywhere(rows: list[EventRow]) -> None
     whole, others = Memory(), list[Memory]()
     for row in rows:
         for memory in (whole, *others):
-            memory.apply(row)
+            apply(memory, row)
             if dice.random() < 0.1:
                 memory.clear_pending()
         if whole.seq % 97 == 0:
@@ -63,7 +64,7 @@ def test_what_is_no_snapshot_is_refused_with_what_to_do(data: bytes) -> None:
 def test_a_cut_or_changed_snapshot_is_refused_wherever_it_is_cut_or_changed(rows: list[EventRow]) -> None:
     memory = Memory()
     for row in rows[:600]:
-        memory.apply(row)
+        apply(memory, row)
     whole = encode(Snapshot(memory, HASH, None))
     for at in range(0, len(whole), 29):
         for spoilt in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):

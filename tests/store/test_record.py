@@ -185,7 +185,7 @@ def test_an_exception_in_the_middle_of_a_batch_leaves_nothing_half(
     filled: Place, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Whether it is the fold that breaks or the writing of the projections: the next batch finds everything as before."""
-    from gmemstate.model.memory import Memory
+    from gmemstate.store import recorder
     from gmemstate.store.projections import Projector
 
     tables = [*TABLES, "range", "conversion"]
@@ -197,7 +197,7 @@ def test_an_exception_in_the_middle_of_a_batch_leaves_nothing_half(
             raise BrokenError
 
         with monkeypatch.context() as patch:
-            patch.setattr(*((Memory, "fold") if where == "fold" else (Projector, "write")), break_down)
+            patch.setattr(*((recorder, "fold") if where == "fold" else (Projector, "write")), break_down)
             with pytest.raises(BrokenError):
                 ledger.record(*conversion(2, 0x500))
         assert {table: filled.sql(f'SELECT * FROM "{table}"') for table in tables} == before

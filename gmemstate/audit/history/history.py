@@ -43,6 +43,7 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.findings import Finding
+from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, FaultExit, Request, Trigger
 
@@ -98,7 +99,7 @@ class History(Moment):
 
     def fold(self, rows: Iterable[EventRow]) -> Self:
         """Apply rows in order."""
-        self.memory.fold(self._followed(rows))
+        fold(self._followed(rows), self.memory)
         self._collect()
         for conversion in self.memory.conversions.values():
             self._keep(conversion)

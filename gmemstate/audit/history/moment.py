@@ -23,6 +23,7 @@ from gmemstate.model.events import (
     T,
     details,
 )
+from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 from gmemstate.model.units import seconds
@@ -73,7 +74,7 @@ class Moment:
         """Apply rows in order: so few at once that they, and what comes of them, stay in the processor's cache."""
         memory, rest = self.memory, iter(rows)
         while some := list(islice(rest, AT_ONCE)):
-            memory.fold(some)
+            fold(some, memory)
             memory.clear_pending()
             for row in some:
                 if row[KIND] in ABOUT_SOURCES:

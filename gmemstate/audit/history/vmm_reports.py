@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, KIND, LINE, SEQ, SOURCE, EventRow, T, VmmSaid, details
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import Conversion, FaultExit, Vm
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.verdict import arguments_known

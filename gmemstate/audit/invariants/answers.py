@@ -25,7 +25,7 @@ from gmemstate.model.events import (
     UsersChecked,
 )
 from gmemstate.model.fold.conversions import EAGAIN, ENOMEM, KIND_OF
-from gmemstate.model.machines.machines import PRIVATE, SETTLED, SHARED
+from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, PAGE_SHIFT, PAGE_SIZE, unsigned

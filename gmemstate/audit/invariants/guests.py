@@ -27,7 +27,7 @@ from gmemstate.model.events import (
     VmDestroyed,
 )
 from gmemstate.model.fold.conversions import EINVAL, EIO
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import Request, Vm
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import PAGE_SHIFT, unsigned

@@ -36,6 +36,7 @@ from gmemstate.model.events import (
     foreign,
 )
 from gmemstate.model.findings import Finding, Severity
+from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion
 from gmemstate.model.record import Record
@@ -237,7 +238,7 @@ def evaluate(record: Record | Iterable[EventRow]) -> list[Judged]:
     memory = Memory()
     inspection = Inspection(memory)
     for n, row in enumerate(inspection.watch(rows), 1):
-        memory.apply(row)
+        apply(memory, row)
         if n % AT_ONCE == 0:
             memory.clear_pending()
     return inspection.judged()

@@ -39,7 +39,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import unexpected
 from gmemstate.model.fold.conversions import KIND_OF
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, MAPPED, NO_ANSWER, POISONED_PAGE
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE

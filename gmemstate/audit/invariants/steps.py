@@ -34,7 +34,7 @@ from gmemstate.model.events import (
     WorkItem,
     ZapStarted,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Gmem
 from gmemstate.model.units import NS
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gmemstate.model.events import (
     UnmapStep,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 

@@ -22,7 +22,7 @@ from gmemstate.model.events import (
     VmBugged,
     detail,
 )
-from gmemstate.model.machines.machines import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
+from gmemstate.model.machines.range import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
 from gmemstate.model.units import PageIndex, hexadecimal

@@ -13,7 +13,7 @@ from gmemstate.convert.scenario.scenario import MAPPING, USERS, MemslotSpec, Sce
 from gmemstate.convert.scenario.tables import BadScenario, Table, parse
 from gmemstate.convert.simulation.facts import FACTS
 from gmemstate.model.events import RequestPath, UnmapStep
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 
 FIRST = "the-mail"
 """The scenario that is listed first: what the program was made for."""

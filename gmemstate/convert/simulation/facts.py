@@ -46,7 +46,7 @@ from gmemstate.model.events import (
     details,
     event_of,
 )
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import hexadecimal
 from gmemstate.model.verdict import label

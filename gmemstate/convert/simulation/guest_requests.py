@@ -7,7 +7,7 @@ from gmemstate.convert.simulation.simulation import VCPU, Simulation
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
 from gmemstate.model.fold.requests import KVM_EXIT_HYPERCALL
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.units import Gfn, gpa_of
 
 CHUNK = 512

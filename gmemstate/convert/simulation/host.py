@@ -33,7 +33,8 @@ from gmemstate.model.events import (
     detail,
     details,
 )
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.fold.apply import apply
+from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, HOLE, KVM_MEM_GUEST_MEMFD, Slot
 from gmemstate.model.record import resolve
@@ -85,7 +86,7 @@ class Host:
         (numbered,), new = resolve([replace(event, source=SOURCE, t=seq * TURN).row()], seq, self._known)
         self._known.update(new)
         self.rows.append(numbered)
-        self.memory.apply(numbered)
+        apply(self.memory, numbered)
         if isinstance(event, PageFreed) and event.owner is not None and "kept" in details(event.detail):
             self.give_up(event.owner, range(event.start, event.start + event.npages))
         return seq

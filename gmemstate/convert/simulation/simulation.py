@@ -38,7 +38,7 @@ from gmemstate.model.events import (
     detail,
 )
 from gmemstate.model.fold.pages import EHWPOISON
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE, POISONED_PAGE, Slot
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 from gmemstate.model.units import Gfn

@@ -1,7 +1,5 @@
 """Conversions: each step of an ioctl, and what its pages are by then."""
 
-from typing import TYPE_CHECKING
-
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -43,13 +41,11 @@ from gmemstate.model.events import (
     ZapStarted,
 )
 from gmemstate.model.fold import lock_order, requests
-from gmemstate.model.machines.machines import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
+from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import UNMAPPED, Conversion, Trigger
 from gmemstate.model.units import END, unsigned
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
-
-if TYPE_CHECKING:
-    from gmemstate.model.memory import Memory
 
 EIO, EAGAIN, ENOMEM, EFAULT, EINVAL, ENOTTY = 5, 11, 12, 14, 22, 25
 MAX_ORDER = 63
@@ -88,7 +84,7 @@ RETURNED_OK = {kind: f"returned_ok_{kind}" for kind in (SHARED, PRIVATE)}
 OUTCOME_LOST = {None: f"outcome_lost_{UNKNOWN}", SHARED: f"outcome_lost_{SHARED}", PRIVATE: f"outcome_lost_{PRIVATE}"}
 
 
-def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conversion:
+def _open(memory: Memory, seq: int, row: EventRow, through: Through) -> Conversion:
     """The conversion that the event belongs to; the first event of an unknown one opens it."""
     conversion = memory.conversions.get(row[CONVERSION] or seq)
     if conversion is None:
@@ -115,7 +111,7 @@ def _open(memory: "Memory", seq: int, row: EventRow, through: Through) -> Conver
     return conversion
 
 
-def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
+def _supersede(memory: Memory, seq: int, old: Conversion) -> None:
     """A thread that asks anew has left its last conversion, whose result nobody saw (R18)."""
     if not old.gapped:  # else its pages are torn already, and may have been settled by others since
         _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
@@ -123,7 +119,7 @@ def _supersede(memory: "Memory", seq: int, old: Conversion) -> None:
     memory.end(old, seq)
 
 
-def _apply(memory: "Memory", conversion: Conversion, seq: int, *, certain: bool) -> None:
+def _apply(memory: Memory, conversion: Conversion, seq: int, *, certain: bool) -> None:
     """The pages of a conversion that is over have the new value, or may have it; any page may, if it is not known which."""
     owner, target, asked = conversion.owner, conversion.target, lock_order.asked(conversion)
     if owner is None:
@@ -140,7 +136,7 @@ def _apply(memory: "Memory", conversion: Conversion, seq: int, *, certain: bool)
                 memory.step(owner, "gap", *pages, seq)
 
 
-def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) -> None:
+def _learn(memory: Memory, conversion: Conversion, seq: int, row: EventRow) -> None:
     """What any event of a conversion may tell: its line, its attribute owner."""
     conversion.last = seq
     if row[LINE] is not None:
@@ -149,7 +145,7 @@ def _learn(memory: "Memory", conversion: Conversion, seq: int, row: EventRow) ->
         conversion.owner = owner
 
 
-def _seen_from_outside(memory: "Memory", seq: int, row: EventRow) -> bool:
+def _seen_from_outside(memory: Memory, seq: int, row: EventRow) -> bool:
     """Whether the entry of a call is shown by a second source, to which its first one has nothing to add.
 
     A call that was known from outside only begins anew with what is seen from inside.
@@ -177,17 +173,17 @@ def _seen_from_outside(memory: "Memory", seq: int, row: EventRow) -> bool:
     return False
 
 
-def convert_asked(memory: "Memory", seq: int, row: EventRow) -> None:
+def convert_asked(memory: Memory, seq: int, row: EventRow) -> None:
     if not _seen_from_outside(memory, seq, row):
         _asked(memory, seq, row).entered = True
 
 
-def convert_met(memory: "Memory", seq: int, row: EventRow) -> None:
+def convert_met(memory: Memory, seq: int, row: EventRow) -> None:
     if not _seen_from_outside(memory, seq, row):
         _asked(memory, seq, row)
 
 
-def _asked(memory: "Memory", seq: int, row: EventRow) -> Conversion:
+def _asked(memory: Memory, seq: int, row: EventRow) -> Conversion:
     conversion = _open(memory, seq, row, THROUGH[row[RESULT] or 1])
     if row[DETAIL] is not None:
         conversion.detail = row[DETAIL]
@@ -195,14 +191,14 @@ def _asked(memory: "Memory", seq: int, row: EventRow) -> Conversion:
     return conversion
 
 
-def convert_attempted(memory: "Memory", seq: int, row: EventRow) -> None:
+def convert_attempted(memory: Memory, seq: int, row: EventRow) -> None:
     if _seen_from_outside(memory, seq, row):
         return
     conversion = _open(memory, seq, row, Through.VM_IOCTL)
     memory.move(conversion, "attempted", seq)
 
 
-def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
+def _known(memory: Memory, seq: int, row: EventRow) -> Conversion | None:
     conversion = memory.conversions.get(row[CONVERSION] or 0)
     if conversion is None:
         source = memory.sources.get(row[SOURCE] or 0)
@@ -222,7 +218,7 @@ def _known(memory: "Memory", seq: int, row: EventRow) -> Conversion | None:
     return conversion
 
 
-def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
+def convert_returned(memory: Memory, seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -262,13 +258,13 @@ def convert_returned(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.end(conversion, seq)
 
 
-def _is_followed(memory: "Memory", conversion: Conversion) -> bool:
+def _is_followed(memory: Memory, conversion: Conversion) -> bool:
     """Whether its own source has shown all that happened up to now; else others may have changed its pages behind it, unseen."""
     source = memory.sources.get(conversion.source or 0)
     return not conversion.gapped and source is not None and not source.read
 
 
-def _lose(memory: "Memory", conversion: Conversion, seq: int) -> None:
+def _lose(memory: Memory, conversion: Conversion, seq: int) -> None:
     """Nobody can say what became of the pages that a conversion was at work on."""
     if conversion.owner is not None and conversion.touched is not None:
         for run in memory.runs(conversion.owner, *conversion.touched):
@@ -276,7 +272,7 @@ def _lose(memory: "Memory", conversion: Conversion, seq: int) -> None:
                 memory.step(conversion.owner, "gap", run.start, run.end, seq)
 
 
-def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
+def _return_items(memory: Memory, conversion: Conversion, seq: int) -> None:
     """C19: success counts for the items of work only; less than was needed may have been changed (INV-40)."""
     owner, start, end, target = conversion.owner, conversion.start, conversion.end, conversion.target
     if owner is None or start is None or end is None or target is None:
@@ -290,7 +286,7 @@ def _return_items(memory: "Memory", conversion: Conversion, seq: int) -> None:
     memory.end(conversion, seq)
 
 
-def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
+def _nothing_was_done(memory: Memory, conversion: Conversion) -> bool:
     """Whether a success without a visible step is certain to have been a no-op (INV-19)."""
     if conversion.state not in ("asked", "waiting", "new") or conversion.answers:
         return False
@@ -305,12 +301,12 @@ def _nothing_was_done(memory: "Memory", conversion: Conversion) -> bool:
     return conversion.through is Through.GMEM_IOCTL and _silent(memory, conversion, Capability.ZAP, Capability.STORED)
 
 
-def _silent(memory: "Memory", conversion: Conversion, *steps: Capability) -> bool:
+def _silent(memory: Memory, conversion: Conversion, *steps: Capability) -> bool:
     """Whether one of the steps would have been seen, had there been one (absence is evidence only then)."""
     return conversion.entered and not conversion.gapped and not memory.shows(conversion).isdisjoint(steps)
 
 
-def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
+def attrs_compared(memory: Memory, seq: int, row: EventRow) -> None:
     """C4, C5; and R2: a range that has the attributes shows its value, and so does a single page that has them not."""
     kind = KIND_OF.get(row[VALUE])
     owner, start = row[OWNER], row[START]
@@ -325,21 +321,21 @@ def attrs_compared(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.step(owner, SEEN[kind], start, start + (row[NPAGES] or 1), seq)
 
 
-def work_item(memory: "Memory", seq: int, row: EventRow) -> None:
+def work_item(memory: Memory, seq: int, row: EventRow) -> None:
     conversion, start = _known(memory, seq, row), row[START]
     if conversion is not None and start is not None:
         conversion.items = (*(conversion.items or ()), (start, start + (row[NPAGES] or 1)))
         memory.move(conversion, "work_item", seq)
 
 
-def reserved(memory: "Memory", seq: int, row: EventRow) -> None:
+def reserved(memory: Memory, seq: int, row: EventRow) -> None:
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "reserved", seq)
         if row[RESULT] and conversion.through is Through.GMEM_CONVERT:
             conversion.items = conversion.items or ()
 
 
-def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
+def zap_started(memory: Memory, seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -361,12 +357,12 @@ def zap_started(memory: "Memory", seq: int, row: EventRow) -> None:
     _touch(conversion, start, start + row[NPAGES])
 
 
-def _activate(memory: "Memory", conversion: Conversion, seq: int) -> None:
+def _activate(memory: Memory, conversion: Conversion, seq: int) -> None:
     if not conversion.in_vm:
         memory.activate(conversion.owner, seq)
 
 
-def _step_in_flight(memory: "Memory", conversion: Conversion, trigger: str, seq: int, row: EventRow) -> None:
+def _step_in_flight(memory: Memory, conversion: Conversion, trigger: str, seq: int, row: EventRow) -> None:
     owner, start = conversion.owner if conversion.owner is not None else row[OWNER], row[START]
     if owner is None or start is None:
         return
@@ -382,12 +378,12 @@ def _touch(conversion: Conversion, start: int, end: int) -> None:
         conversion.touched = min(conversion.touched[0], start), max(conversion.touched[1], end)
 
 
-def invalidate_added(memory: "Memory", seq: int, row: EventRow) -> None:
+def invalidate_added(memory: Memory, seq: int, row: EventRow) -> None:
     if row[CONVERSION] is not None:
         _known(memory, seq, row)
 
 
-def invalidate_ended(memory: "Memory", seq: int, row: EventRow) -> None:
+def invalidate_ended(memory: Memory, seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -396,7 +392,7 @@ def invalidate_ended(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.step(conversion.owner, "ended", conversion.start, conversion.end or END, seq)
 
 
-def user_answered(memory: "Memory", seq: int, row: EventRow) -> None:
+def user_answered(memory: Memory, seq: int, row: EventRow) -> None:
     """R4: mappings go, the attribute stays. A refusal is the mail's C (C10)."""
     owner, start, user = row[OWNER], row[START], row[ACTOR]
     end = END if row[NPAGES] is None else (start or 0) + row[NPAGES]
@@ -414,7 +410,7 @@ def user_answered(memory: "Memory", seq: int, row: EventRow) -> None:
             conversion.answers = (*conversion.answers, row)
 
 
-def users_checked(memory: "Memory", seq: int, row: EventRow) -> None:
+def users_checked(memory: Memory, seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -427,7 +423,7 @@ def users_checked(memory: "Memory", seq: int, row: EventRow) -> None:
     _step_in_flight(memory, conversion, "users_checked", seq, row)
 
 
-def attrs_stored(memory: "Memory", seq: int, row: EventRow) -> None:
+def attrs_stored(memory: Memory, seq: int, row: EventRow) -> None:
     """R7. What is stored beyond the request are neighbours that had the value already."""
     kind = KIND_OF.get(row[VALUE])
     conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
@@ -455,7 +451,7 @@ def attrs_stored(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.step(owner, SEEN[kind], max(start, conversion.end), end, seq)
 
 
-def restructured(memory: "Memory", seq: int, row: EventRow) -> None:
+def restructured(memory: Memory, seq: int, row: EventRow) -> None:
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -467,7 +463,7 @@ def restructured(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.gmems[owner].orders.set(start, start + (row[NPAGES] or 1), order)
 
 
-def undone(memory: "Memory", seq: int, row: EventRow) -> None:
+def undone(memory: Memory, seq: int, row: EventRow) -> None:
     """R12, R13: an item of a rollback. Behind a WARN only the kernel can say what the range has."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -480,7 +476,7 @@ def undone(memory: "Memory", seq: int, row: EventRow) -> None:
         _step_in_flight(memory, conversion, SEEN[KIND_OF[row[VALUE]]], seq, row)
 
 
-def interrupted(memory: "Memory", seq: int, row: EventRow) -> None:
+def interrupted(memory: Memory, seq: int, row: EventRow) -> None:
     """C22: nobody will say what became of it; what it had not touched is as before."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "cut", seq)
@@ -488,18 +484,18 @@ def interrupted(memory: "Memory", seq: int, row: EventRow) -> None:
         _lose(memory, conversion, seq)
 
 
-def hva_unmapped(memory: "Memory", seq: int, row: EventRow) -> None:
+def hva_unmapped(memory: Memory, seq: int, row: EventRow) -> None:
     if row[CONVERSION] is not None:
         _known(memory, seq, row)
 
 
-def spinning(memory: "Memory", seq: int, row: EventRow) -> None:
+def spinning(memory: Memory, seq: int, row: EventRow) -> None:
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
         conversion.stuck = True
         memory.move(conversion, "spinning", seq)
 
 
-def task_signalled(memory: "Memory", seq: int, row: EventRow) -> None:
+def task_signalled(memory: Memory, seq: int, row: EventRow) -> None:
     """C21: an ioctl is not interrupted by a signal; it runs to its end and its task dies then."""
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
         if not conversion.dying:
@@ -507,7 +503,7 @@ def task_signalled(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.move(conversion, "signalled", seq)
 
 
-def declared(memory: "Memory", seq: int, row: EventRow) -> None:
+def declared(memory: Memory, seq: int, row: EventRow) -> None:
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "declare", seq)
         owner, start, end, target = conversion.owner, conversion.start, conversion.end, conversion.target

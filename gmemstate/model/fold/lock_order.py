@@ -5,15 +5,13 @@ steps are shown, the order of two conversions that went on at the same time is n
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from gmemstate.model.events import Capability
-from gmemstate.model.machines.machines import FAILING, UNKNOWN
+from gmemstate.model.machines.conversion import FAILING
+from gmemstate.model.machines.range import UNKNOWN
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import END
-
-if TYPE_CHECKING:
-    from gmemstate.model.memory import Memory
 
 Pages = tuple[int, int]
 
@@ -23,7 +21,7 @@ def asked(conversion: Conversion) -> Pages | None:
     return None if conversion.start is None or conversion.end is None else (conversion.start, conversion.end)
 
 
-def contenders(memory: "Memory", conversion: Conversion) -> Sequence[Conversion]:
+def contenders(memory: Memory, conversion: Conversion) -> Sequence[Conversion]:
     """The others that are open in the same attribute owner."""
     owner = conversion.owner
     if owner is None or len(memory.conversions) == 1:
@@ -31,7 +29,7 @@ def contenders(memory: "Memory", conversion: Conversion) -> Sequence[Conversion]
     return [other for other in memory.conversions.values() if other.owner == owner and other is not conversion]
 
 
-def acquire(memory: "Memory", conversion: Conversion, seq: int) -> None:
+def acquire(memory: Memory, conversion: Conversion, seq: int) -> None:
     """A conversion shows its first step under the lock: whoever held it is over, whatever it will return."""
     conversion.locked = True
     conversion.doubtful = ()  # who ended before held the lock before
@@ -43,7 +41,7 @@ def acquire(memory: "Memory", conversion: Conversion, seq: int) -> None:
         other.taken += (asked(conversion) or (0, END),)
 
 
-def _settle(memory: "Memory", over: Conversion, seq: int) -> None:
+def _settle(memory: Memory, over: Conversion, seq: int) -> None:
     """What a conversion that let go of the lock has left behind it, as far as its steps tell."""
     if over.owner is None or over.touched is None:
         return
@@ -55,7 +53,7 @@ def _settle(memory: "Memory", over: Conversion, seq: int) -> None:
         memory.step(over.owner, f"outcome_lost_{over.target or UNKNOWN}", *over.touched, seq)
 
 
-def release(memory: "Memory", conversion: Conversion, seq: int, *, changed: bool) -> list[Pages]:
+def release(memory: Memory, conversion: Conversion, seq: int, *, changed: bool) -> list[Pages]:
     """The pages of a conversion that is over, but for those that others have changed behind it or are changing.
 
     Whether another one that is still open came before or behind it is not known unless both have shown steps.

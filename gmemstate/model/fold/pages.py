@@ -1,7 +1,7 @@
 """Faults, backing pages, poison, and what makes a host page messed up."""
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from gmemstate.model.events import (
     ACTOR,
@@ -36,19 +36,17 @@ from gmemstate.model.events import (
     Unpinned,
     User,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, UNMAPPED, FaultClass, FaultExit, MessedUp
 from gmemstate.model.units import END, Gfn, PageIndex, Pfn
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
-
-if TYPE_CHECKING:
-    from gmemstate.model.memory import Memory
 
 EFAULT, EHWPOISON = 14, 133
 PUNCH_HOLE = 2
 
 
-def fault_served(memory: "Memory", seq: int, row: EventRow) -> None:
+def fault_served(memory: Memory, seq: int, row: EventRow) -> None:
     """R2: the kind of an access that was served is the kind of the page; and the toucher maps it now."""
     owner, start, access = row[OWNER], row[START], row[ACTOR]
     if owner is None or start is None or row[RESULT]:
@@ -72,7 +70,7 @@ def fault_served(memory: "Memory", seq: int, row: EventRow) -> None:
             memory.back(gmem_id, first, last, PRESENT)
 
 
-def memory_fault_exit(memory: "Memory", seq: int, row: EventRow) -> None:
+def memory_fault_exit(memory: Memory, seq: int, row: EventRow) -> None:
     fault = FaultExit(
         seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES],
         None if row[VALUE] is None else bool(row[VALUE] & PRIVATE_ATTRIBUTE),
@@ -83,7 +81,7 @@ def memory_fault_exit(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.exits[(row[SOURCE], fault.thread)] = fault
 
 
-def _classify(memory: "Memory", fault: FaultExit) -> FaultClass:
+def _classify(memory: Memory, fault: FaultExit) -> FaultClass:
     """What the exit was about (kvm_mmu_faultin_pfn and its callers); unknown where the record does not decide."""
     if fault.result == EHWPOISON:
         return FaultClass.POISONED
@@ -113,7 +111,7 @@ def _saw_deletion(ghosts: list, gfn: int) -> bool:  # type: ignore[type-arg]
     return any(ghost.start <= gfn < ghost.end for ghost in ghosts)
 
 
-def punched(memory: "Memory", seq: int, row: EventRow) -> None:
+def punched(memory: Memory, seq: int, row: EventRow) -> None:
     """R20: a punch frees pages and changes no attribute (INV-26)."""
     owner, start = row[OWNER], row[START]
     if owner is None or start is None or row[RESULT]:
@@ -140,7 +138,7 @@ def index_in(row: EventRow) -> PageIndex | None:
     return cast("PageIndex | None", row[START])
 
 
-def poisoned(memory: "Memory", seq: int, row: EventRow) -> None:
+def poisoned(memory: Memory, seq: int, row: EventRow) -> None:
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
         memory.back(owner, start, start + (row[NPAGES] or 1), POISONED_PAGE)
@@ -185,11 +183,11 @@ def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | 
     return index is not None and (entry.gmem, entry.index) == (gmem, index)
 
 
-def private_mapped(memory: "Memory", seq: int, row: EventRow) -> None:
+def private_mapped(memory: Memory, seq: int, row: EventRow) -> None:
     _look_for_reuse(memory, seq, row, tuple(Cause))
 
 
-def _look_for_reuse(memory: "Memory", seq: int, row: EventRow, causes: Container[Cause]) -> None:
+def _look_for_reuse(memory: Memory, seq: int, row: EventRow, causes: Container[Cause]) -> None:
     """INV-22: a messed-up page must not back another user. The pfn of a run is that of its first page."""
     first = row[VALUE]
     if not memory.messed_up or first is None:
@@ -202,7 +200,7 @@ def _look_for_reuse(memory: "Memory", seq: int, row: EventRow, causes: Container
             memory.find("PFN-REUSED", seq, f"host page {entry.pfn:#x} was given away", row[OWNER], row[START])
 
 
-def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
+def private_map_failed(memory: Memory, seq: int, row: EventRow) -> None:
     entry = MessedUp(
         seq,
         Cause.UNUSABLE_PRIVATE,
@@ -218,7 +216,7 @@ def private_map_failed(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
-def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
+def private_unmap_failed(memory: Memory, seq: int, row: EventRow) -> None:
     """R5, C11: the conversion goes on, the page is messed up, and the kernel keeps no record of it."""
     step = UnmapStep(row[ACTOR] or 0)
     cause = Cause.SEPT_STILL_MAPS if step <= UnmapStep.WBINVD else Cause.RMP_STILL_GUEST
@@ -244,7 +242,7 @@ def private_unmap_failed(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.move(conversion, "suspect", seq)
 
 
-def page_leaked(memory: "Memory", seq: int, row: EventRow) -> None:
+def page_leaked(memory: Memory, seq: int, row: EventRow) -> None:
     entry = MessedUp(
         seq,
         Cause.LEAKED_BY_KERNEL,
@@ -259,7 +257,7 @@ def page_leaked(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
-def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
+def reclaim_failed(memory: Memory, seq: int, row: EventRow) -> None:
     count = 1 if row[VALUE] is not None else None
     entry = MessedUp(
         seq,
@@ -275,7 +273,7 @@ def reclaim_failed(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
-def page_added(memory: "Memory", seq: int, row: EventRow) -> None:
+def page_added(memory: Memory, seq: int, row: EventRow) -> None:
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
         end = start + (row[NPAGES] or 1)
@@ -285,28 +283,28 @@ def page_added(memory: "Memory", seq: int, row: EventRow) -> None:
     private_mapped(memory, seq, row)
 
 
-def dma_mapped(memory: "Memory", seq: int, row: EventRow) -> None:
+def dma_mapped(memory: Memory, seq: int, row: EventRow) -> None:
     _hold(memory, row, User.IOMMU, MAPPED)
 
 
-def dma_unmapped(memory: "Memory", seq: int, row: EventRow) -> None:
+def dma_unmapped(memory: Memory, seq: int, row: EventRow) -> None:
     _hold(memory, row, User.IOMMU, UNMAPPED)
 
 
-def pinned(memory: "Memory", seq: int, row: EventRow) -> None:
+def pinned(memory: Memory, seq: int, row: EventRow) -> None:
     _hold(memory, row, User.PIN, MAPPED)
 
 
-def unpinned(memory: "Memory", seq: int, row: EventRow) -> None:
+def unpinned(memory: Memory, seq: int, row: EventRow) -> None:
     _hold(memory, row, User.PIN, UNMAPPED)
 
 
-def _hold(memory: "Memory", row: EventRow, user: User, mapped: int) -> None:
+def _hold(memory: Memory, row: EventRow, user: User, mapped: int) -> None:
     if row[OWNER] is not None and row[START] is not None and not row[RESULT]:
         memory.map_pages(row[OWNER], user, row[START], row[START] + (row[NPAGES] or 1), mapped)
 
 
-def page_freed(memory: "Memory", seq: int, row: EventRow) -> None:
+def page_freed(memory: Memory, seq: int, row: EventRow) -> None:
     if row[OWNER] is not None and row[START] is not None:
         memory.back(row[OWNER], row[START], row[START] + (row[NPAGES] or 1), HOLE)
 

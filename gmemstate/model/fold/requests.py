@@ -1,7 +1,5 @@
 """Requests: what a guest asks for, what it is told, and which conversions were asked because of it."""
 
-from typing import TYPE_CHECKING
-
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -21,18 +19,16 @@ from gmemstate.model.events import (
     T,
     VcpuExited,
 )
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, Request, Source, Trigger
 from gmemstate.model.units import END
-
-if TYPE_CHECKING:
-    from gmemstate.model.memory import Memory
 
 KVM_EXIT_HYPERCALL = 3
 UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
 """What a thread was told by an exit for a hypercall that is not on record."""
 
 
-def guest_asked(memory: "Memory", seq: int, row: EventRow) -> None:
+def guest_asked(memory: Memory, seq: int, row: EventRow) -> None:
     key = (row[SOURCE], row[ACTOR] or 0)
     old = memory.requests.get(memory.open_request.get(key, 0))
     if old is not None and not old.ended:
@@ -46,7 +42,7 @@ def guest_asked(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.changed_requests.add(seq)
 
 
-def vcpu_exited(memory: "Memory", seq: int, row: EventRow) -> None:
+def vcpu_exited(memory: Memory, seq: int, row: EventRow) -> None:
     key = (row[SOURCE], row[ACTOR] or 0)
     request = memory.requests.get(memory.open_request.get(key, 0))
     if row[VALUE] == KVM_EXIT_HYPERCALL and request is not None and not request.ended:
@@ -60,7 +56,7 @@ def vcpu_exited(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.exits[key] = UNSEEN if row[VALUE] == KVM_EXIT_HYPERCALL else None
 
 
-def guest_answered(memory: "Memory", seq: int, row: EventRow) -> None:
+def guest_answered(memory: Memory, seq: int, row: EventRow) -> None:
     request = memory.requests.get(row[CONVERSION] or 0)
     if request is None or request.ended:
         return
@@ -72,7 +68,7 @@ def guest_answered(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.changed_requests.add(request.id)
 
 
-def find_trigger(memory: "Memory", conversion: Conversion, source: Source | None) -> None:
+def find_trigger(memory: Memory, conversion: Conversion, source: Source | None) -> None:
     """Why the conversion is asked: from what its thread, or else any vCPU of its source, was last told by KVM."""
     if source is None:
         return
@@ -99,7 +95,7 @@ def find_trigger(memory: "Memory", conversion: Conversion, source: Source | None
             conversion.trigger = Trigger.VMM
 
 
-def _of_this_guest(memory: "Memory", answered: FaultExit | Request | None, conversion: Conversion) -> bool:
+def _of_this_guest(memory: Memory, answered: FaultExit | Request | None, conversion: Conversion) -> bool:
     """Whether what a thread was last told is of the guest that it now converts; a thread may have made several.
 
     Where a line names no guest it is the only one of its thread.
@@ -114,7 +110,7 @@ def _of_this_guest(memory: "Memory", answered: FaultExit | Request | None, conve
     return len(own | {owner for owner in (answered.owner, guest) if owner is not None}) <= 1
 
 
-def _trigger_of(memory: "Memory", answered: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
+def _trigger_of(memory: Memory, answered: FaultExit | Request | None, conversion: Conversion) -> tuple[Trigger, int | None]:
     if answered is None:
         return Trigger.VMM, None
     if answered.start is None:

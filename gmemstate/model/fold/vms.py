@@ -1,7 +1,5 @@
 """Sources, guests, their slots and their guest_memfds."""
 
-from typing import TYPE_CHECKING
-
 from gmemstate.model.events import (
     ACTOR,
     DETAIL,
@@ -34,32 +32,30 @@ from gmemstate.model.events import (
     VmDestroyed,
     VmSeen,
 )
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.machines.range import PRIVATE
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import HOLE, Gmem, Slot, Source, Vm
 from gmemstate.model.units import END, Gfn, PageIndex, unsigned
 
-if TYPE_CHECKING:
-    from gmemstate.model.memory import Memory
 
-
-def source_opened(memory: "Memory", seq: int, row: EventRow) -> None:
+def source_opened(memory: Memory, seq: int, row: EventRow) -> None:
     memory.sources[seq] = Source(seq)
 
 
-def clock_pair(memory: "Memory", seq: int, row: EventRow) -> None:
+def clock_pair(memory: Memory, seq: int, row: EventRow) -> None:
     source, other = memory.sources.get(row[SOURCE] or 0), memory.sources.get(row[ACTOR] or 0)
     if source is not None and other is not None and row[T] is not None and row[VALUE] is not None:
         source.reference, source.ahead = other.id, row[T] - row[VALUE]
         source.shared = other.shared = True
 
 
-def source_shows(memory: "Memory", seq: int, row: EventRow) -> None:
+def source_shows(memory: Memory, seq: int, row: EventRow) -> None:
     shower = memory.vms.get(row[OWNER] or 0) or memory.sources.get(row[SOURCE] or 0)
     if shower is not None and row[VALUE] is not None:
         shower.shows |= {row[VALUE]}
 
 
-def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
+def source_read(memory: Memory, seq: int, row: EventRow) -> None:
     if source := memory.sources.get(row[SOURCE] or 0):
         source.read, source.last_read = True, seq
         for conversion in memory.open_conversions():
@@ -67,7 +63,7 @@ def source_read(memory: "Memory", seq: int, row: EventRow) -> None:
                 conversion.last, conversion.shown = seq, memory.shows(conversion)
 
 
-def gap(memory: "Memory", seq: int, row: EventRow) -> None:
+def gap(memory: Memory, seq: int, row: EventRow) -> None:
     """Whatever was settled may have changed unseen, and what was going on is torn (R10, C22).
 
     Memslots may be others, guests may have been told anything, and how a guest_memfd was born tells its state no more.
@@ -98,19 +94,19 @@ def gap(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.open_request = {key: request for key, request in memory.open_request.items() if key[0] != row[SOURCE]}
 
 
-def host_booted(memory: "Memory", seq: int, row: EventRow) -> None:
+def host_booted(memory: Memory, seq: int, row: EventRow) -> None:
     """What a reboot clears is clear. A log that has a reboot in it tells nothing of when other logs were written."""
     for entry in list(memory.messed_up.values()):
         if entry.cleared_by == "reboot" and row[SOURCE] in (None, entry.source):
             memory.mark(entry, "rebooted", seq)
 
 
-def vm_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+def vm_seen(memory: Memory, seq: int, row: EventRow) -> None:
     pointer = None if row[VALUE] is None else unsigned(row[VALUE])
     memory.vms[seq] = Vm(seq, len(memory.vms) + 1, row[SOURCE], pointer, row[ACTOR], row[DETAIL], bool(row[RESULT]))
 
 
-def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
+def vm_created(memory: Memory, seq: int, row: EventRow) -> None:
     """R1. The attributes of a new VM are an empty xarray: everything is shared, where the VM's attributes count."""
     vm = memory.vms.get(row[OWNER] or 0)
     if vm is None:
@@ -120,28 +116,28 @@ def vm_created(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.step(vm.id, "born_shared", 0, END, seq)
 
 
-def dialect_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+def dialect_seen(memory: Memory, seq: int, row: EventRow) -> None:
     if vm := memory.vms.get(row[OWNER] or 0):
         vm.dialect = Dialect(row[VALUE] or 0)
 
 
-def vm_destroyed(memory: "Memory", seq: int, row: EventRow) -> None:
+def vm_destroyed(memory: Memory, seq: int, row: EventRow) -> None:
     """R22. What the guest had at its end stays readable: that is what a post-mortem asks for."""
     if vm := memory.vms.get(row[OWNER] or 0):
         vm.gone = "destroyed"
 
 
-def vm_bugged(memory: "Memory", seq: int, row: EventRow) -> None:
+def vm_bugged(memory: Memory, seq: int, row: EventRow) -> None:
     if vm := memory.vms.get(row[OWNER] or 0):
         vm.gone = "bugged"
 
 
-def vm_dead(memory: "Memory", seq: int, row: EventRow) -> None:
+def vm_dead(memory: Memory, seq: int, row: EventRow) -> None:
     if vm := memory.vms.get(row[OWNER] or 0):
         vm.gone = vm.gone or "dead"
 
 
-def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
+def slot_set(memory: Memory, seq: int, row: EventRow) -> None:
     """R19. A slot never changes an attribute; on in-place kernels it may change which attribute counts."""
     vm = memory.vms.get(row[OWNER] or 0)
     if row[RESULT] or row[ACTOR] is None:
@@ -164,7 +160,7 @@ def slot_set(memory: "Memory", seq: int, row: EventRow) -> None:
     vm.ghosts = [ghost for ghost in vm.ghosts if ghost.end <= slot.start or slot.end <= ghost.start]
 
 
-def _look_for_a_swap(memory: "Memory", seq: int, vm: Vm, slot: Slot) -> None:
+def _look_for_a_swap(memory: Memory, seq: int, vm: Vm, slot: Slot) -> None:
     """Find private gfns that a plain slot takes over from a deleted slot with a guest_memfd (SC-44, IP-33)."""
     for ghost in vm.ghosts:
         start, end = max(ghost.start, slot.start), min(ghost.end, slot.end)
@@ -186,7 +182,7 @@ def _look_for_a_swap(memory: "Memory", seq: int, vm: Vm, slot: Slot) -> None:
                 )
 
 
-def gmem_created(memory: "Memory", seq: int, row: EventRow) -> None:
+def gmem_created(memory: Memory, seq: int, row: EventRow) -> None:
     if row[OWNER] is None or row[RESULT]:
         return
     gmem = Gmem(row[OWNER], row[ACTOR], row[NPAGES], row[VALUE])
@@ -197,7 +193,7 @@ def gmem_created(memory: "Memory", seq: int, row: EventRow) -> None:
         memory.activate(gmem.id, seq)
 
 
-def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:
+def gmem_seen(memory: Memory, seq: int, row: EventRow) -> None:
     if known := memory.gmems.get(row[OWNER] or 0):
         known.vm = known.vm if known.vm is not None else row[ACTOR]
         return
@@ -205,7 +201,7 @@ def gmem_seen(memory: "Memory", seq: int, row: EventRow) -> None:
     memory.gmems[seq] = Gmem(seq, row[ACTOR], pointer=pointer)
 
 
-def gmem_bound(memory: "Memory", seq: int, row: EventRow) -> None:
+def gmem_bound(memory: Memory, seq: int, row: EventRow) -> None:
     vm = memory.vms.get(row[OWNER] or 0)
     if vm is None or row[RESULT] or row[START] is None:
         return
@@ -217,14 +213,14 @@ def gmem_bound(memory: "Memory", seq: int, row: EventRow) -> None:
         gmem.vm = vm.id
 
 
-def gmem_unbound(memory: "Memory", seq: int, row: EventRow) -> None:
+def gmem_unbound(memory: Memory, seq: int, row: EventRow) -> None:
     vm = memory.vms.get(row[OWNER] or 0)
     for slot in vm.slots.values() if vm else ():
         if slot.start == row[START] and slot.npages == row[NPAGES]:
             slot.gmem = slot.index = None
 
 
-def gmem_released(memory: "Memory", seq: int, row: EventRow) -> None:
+def gmem_released(memory: Memory, seq: int, row: EventRow) -> None:
     if gmem := memory.gmems.get(row[OWNER] or 0):
         gmem.released = True
 

@@ -4,7 +4,7 @@ from gmemstate.audit.history.history import History
 from gmemstate.audit.queries import gfns, served
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import ACTOR, VALUE, Access, T, User, details
-from gmemstate.model.machines.machines import PRIVATE, SHARED, UNKNOWN
+from gmemstate.model.machines.range import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.objects import Conversion, Request, Vm, slot_number
 from gmemstate.model.units import END, Gfn, duration, gpa_of, seconds, span
 from gmemstate.postmortem import words

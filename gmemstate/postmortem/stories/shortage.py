@@ -2,7 +2,7 @@
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import ACTOR, DETAIL, KIND, Dialect, KernelWarned, T, details
-from gmemstate.model.machines.machines import SHARED
+from gmemstate.model.machines.range import SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Vm
 from gmemstate.model.units import seconds
 from gmemstate.postmortem import words

@@ -3,7 +3,7 @@
 from gmemstate.audit.history.history import History
 from gmemstate.audit.queries import gfns
 from gmemstate.model.events import Dialect, details
-from gmemstate.model.machines.machines import SHARED
+from gmemstate.model.machines.range import SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import size_in_words, span
 from gmemstate.model.verdict import arguments_known

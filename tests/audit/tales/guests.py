@@ -4,7 +4,7 @@ from errno import EFAULT, EINVAL, EIO
 
 from gmemstate.model import events as e
 from gmemstate.model.events import RequestPath
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from tests.audit.story import GFN, Story
 from tests.audit.tales.telling import INPLACE, MAINLINE, breaks, holds
 

@@ -4,7 +4,7 @@ from errno import EAGAIN, EINVAL
 
 from gmemstate.model import events as e
 from gmemstate.model.events import Access, UnmapStep
-from gmemstate.model.machines.machines import PRIVATE
+from gmemstate.model.machines.range import PRIVATE
 from tests.audit.story import GFN, Story
 from tests.audit.tales.telling import EHWPOISON, INPLACE, MAINLINE, breaks, holds
 

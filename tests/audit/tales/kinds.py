@@ -4,7 +4,7 @@ from errno import EAGAIN, EFAULT
 
 from gmemstate.model import events as e
 from gmemstate.model.events import Access, User
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from tests.audit.story import Story
 from tests.audit.tales.telling import EACCES, INPLACE, MAINLINE, PIN, RFC_V2, breaks, holds
 

@@ -4,7 +4,7 @@ from errno import EAGAIN, ENOMEM
 
 from gmemstate.model import events as e
 from gmemstate.model.events import User
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from tests.audit.story import Story
 from tests.audit.tales.telling import CHECK_FIRST, INPLACE, MAINLINE, RFC_V2, breaks, holds
 

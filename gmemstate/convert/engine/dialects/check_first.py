@@ -19,7 +19,7 @@ from gmemstate.model.events import (
     ZapStarted,
     detail,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.units import PAGE_SHIFT
 
 

@@ -21,7 +21,7 @@ from gmemstate.model.events import (
     UsersChecked,
     ZapStarted,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 

@@ -24,7 +24,7 @@ from gmemstate.model.events import (
     ZapStarted,
     detail,
 )
-from gmemstate.model.machines.machines import PRIVATE, SHARED
+from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE

@@ -1,0 +1,16 @@
+"""The messed-up machine: one per host page that can no longer be trusted."""
+
+from gmemstate.model.machines.definition import STAY, Definition, Row
+
+MESSED_UP = Definition(
+    name="messed-up",
+    states=("trusted", "messed_up", "reused", "cleared"),
+    rows=(
+        Row("M1", "marked", ("trusted", "messed_up"), "messed_up", "a page can no longer be trusted"),
+        Row("M1", "marked", ("reused",), STAY, "once more"),
+        Row("M2", "seen_reused", ("messed_up", "reused"), "reused", "somebody else was given the page (INV-22)"),
+        Row("M3", "fixed", ("messed_up", "reused"), "cleared", "what was wrong was put right"),
+        Row("M4", "rebooted", ("messed_up", "reused"), "cleared", "the host was started anew"),
+    ),
+    final=("cleared",),
+)

@@ -24,15 +24,6 @@ class Fact(NamedTuple):
     words: Mapping[str, str] = NOTHING
 
 
-class ParsedMessage(NamedTuple):
-    """The part of a fact behind its thread and its time."""
-
-    name: str
-    args: Mapping[str, int]
-    text: str = ""
-    words: Mapping[str, str] = NOTHING
-
-
 class Marker(NamedTuple):
     """A line about the trace itself: a gap (``text`` says of what), or the header's count of entries."""
 

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from gmemstate.ingest.fact import ParsedMessage
+NO_WORDS: Mapping[str, str] = MappingProxyType({})
 
 _PARTS = {
     "h": r"(?:0x)?+[0-9a-fA-F]{1,16}+(?![0-9a-zA-Z])",
@@ -14,6 +15,15 @@ _PARTS = {
 """Hexadecimal with or without 0x, decimal, a word."""
 
 _PLACEHOLDER = re.compile(r"<(\w+):([hdw])>")
+
+
+class ParsedMessage(NamedTuple):
+    """What a message says, without its time and its thread: ``args`` its numbers, ``words`` its named texts, ``text`` all of it."""
+
+    name: str
+    args: Mapping[str, int]
+    text: str = ""
+    words: Mapping[str, str] = NO_WORDS
 
 
 class Form(NamedTuple):

@@ -20,6 +20,7 @@ from gmemstate.model.events import (
     UnmapStep,
     detail,
 )
+from gmemstate.model.reports import KernelReportCode
 from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.text import printable
 
@@ -178,7 +179,7 @@ class Report:
         return RmpViolation(
             pfn=pfn,
             detail=self.detail(
-                what="page fault of the host", thread=self.thread, address=_hex(self.args.get("address")), error_code=hex(self.args["error_code"]),
+                what=KernelReportCode.HOST_PAGE_FAULT, thread=self.thread, address=_hex(self.args.get("address")), error_code=hex(self.args["error_code"]),
                 **self._rmp(),
             ),
             **at,
@@ -199,7 +200,7 @@ class Report:
     def _aborted(self, at: dict[str, Any]) -> Event:
         """An abort of Arm's; a granule protection fault is there what an RMP violation is on AMD."""
         if "Granule Protection Fault" in self.words.get("text", ""):
-            return RmpViolation(detail=self.detail(what="granule protection fault of the host", thread=self.thread), **at)
+            return RmpViolation(detail=self.detail(what=KernelReportCode.GRANULE_FAULT, thread=self.thread), **at)
         return self._warned(at)
 
     def _stack_alone(self, at: dict[str, Any]) -> Event:
@@ -215,7 +216,7 @@ class Report:
         said = None if code is None else rmpupdate(code)
         level = self.args.get("level")
         facts = {
-            "what": "RMPUPDATE", "ret": code, "code": said.name if said else None, "level": level, "to": to, "basis": basis,
+            "what": KernelReportCode.RMPUPDATE, "ret": code, "code": said.name if said else None, "level": level, "to": to, "basis": basis,
             "error": _errno(self.args.get("error")), "index": _hex(self.args.get("index")), **self._rmp(),
         }  # fmt: skip
         status = code if code is not None else abs(self.args["error"]) if "error" in self.args else None
@@ -278,8 +279,12 @@ def _errno(value: int | None) -> str | None:
     return None if found is None else found.name
 
 
-_WHAT = {"warning": "WARN", "warning_text": "WARN", "fault": "page fault", "fault_code": "page fault", "abort": "abort", "frame": "stack",
-         "frames": "stack", "task": "stack", "place": "stack"}  # fmt: skip
+_WHAT = {
+    **dict.fromkeys(("warning", "warning_text"), KernelReportCode.WARNING),
+    **dict.fromkeys(("fault", "fault_code"), KernelReportCode.PAGE_FAULT),
+    **dict.fromkeys(("frame", "frames", "task", "place"), KernelReportCode.STACK),
+    "abort": KernelReportCode.ABORT,
+}
 
 _EVENTS = {
     "stuck": Report._stuck,

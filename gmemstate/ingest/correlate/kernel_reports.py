@@ -13,6 +13,7 @@ from gmemstate.ingest.correlate.tracker import Handler, Tracker
 from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.merge.clocks import own_time
 from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
+from gmemstate.model.reports import KernelReportCode
 from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 
 SIGBUS, SIGKILL, FROM_KERNEL = 7, 9, 128
@@ -136,7 +137,9 @@ def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 def guest_kernel(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The log is that of a protected guest's kernel: what it does not say is not said of the host."""
-    return put(tracker, fact, KernelWarned(detail=detail(what="kernel of a guest", **beside(fact)), **at(tracker, fact)))
+    return put(
+        tracker, fact, KernelWarned(detail=detail(what=KernelReportCode.GUEST_KERNEL, **beside(fact)), **at(tracker, fact))
+    )
 
 
 def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
@@ -150,7 +153,7 @@ def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     first = fact.args["first_byte"]
     behind = fact.args.get("last_byte", first + (2 << 20) - 1) + 1
     facts = {
-        "what": "memory map",
+        "what": KernelReportCode.MEMORY_MAP,
         "of": fact.words["of"],
         "first": hex(-(-first >> PAGE_SHIFT)),
         "behind": hex(behind >> PAGE_SHIFT),

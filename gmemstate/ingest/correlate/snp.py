@@ -11,6 +11,7 @@ from gmemstate.ingest.correlate.trackees import Run, Thread
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import Event, PageLeaked, ReclaimFailed, RmpViolation, VmDead, detail
+from gmemstate.model.reports import KernelReportCode
 from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of
 
 
@@ -83,7 +84,7 @@ def rmp_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     split = psmash(code) if code is not None else None
     facts = numbers({name: value for name, value in fact.args.items() if name != "pfn"}, "ret", "error")
     facts |= {
-        "what": "RMP fault of the guest",
+        "what": KernelReportCode.GUEST_RMP_FAULT,
         "why": fact.words.get("what"),
         "code": split.name if split else None,
         **beside(fact),
@@ -98,7 +99,7 @@ def rmp_split(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if code == 0:
         return False
     facts = {
-        "what": "RMP fault of the guest",
+        "what": KernelReportCode.GUEST_RMP_FAULT,
         "why": "PSMASH",
         "ret": code,
         "code": psmash(code).name,
@@ -143,7 +144,7 @@ def terminated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A guest ended itself."""
     reason_set, code = fact.args["set"], fact.args["code"]
     facts = {
-        "what": "guest requested termination",
+        "what": KernelReportCode.TERMINATION,
         "set": hex(reason_set),
         "code": hex(code),
         "why": sev_termination(reason_set, code),

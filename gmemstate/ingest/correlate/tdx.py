@@ -24,6 +24,7 @@ from gmemstate.model.events import (
     VmDead,
     detail,
 )
+from gmemstate.model.reports import KernelReportCode
 from gmemstate.model.units import Gpa, gfn_of
 
 REMOVE = 29
@@ -78,7 +79,7 @@ def _seamcall_event(tracker: Tracker, fact: Fact, leaf: SeamcallLeaf | None, sta
         return PrivateMapFailed(status=code, detail=detail(**facts), **here)
     if number == RECLAIM:
         return ReclaimFailed(status=code, detail=detail(**facts), **here)
-    return KernelWarned(thread=fact.thread or None, detail=detail(what="SEAMCALL", **facts), **here)
+    return KernelWarned(thread=fact.thread or None, detail=detail(what=KernelReportCode.SEAMCALL, **facts), **here)
 
 
 def _of_status(fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> tuple[dict[str, Any], int | None]:
@@ -116,7 +117,7 @@ def td_exit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A TD left with a status that KVM does not expect; a fatal one is its end."""
     status = tdx_status(fact.args["status"])
     facts: dict[str, Any] = {
-        "what": "TD exit",
+        "what": KernelReportCode.TD_EXIT,
         "status": hex(status.word),
         "name": status.name,
         "fatal": status.fatal or None,
@@ -132,7 +133,7 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The guest touched a private page that it had not accepted, with #VE off: kvm_vm_dead."""
     gpa = fact.args["gpa"]
     facts = {
-        "what": "access before accept",
+        "what": KernelReportCode.UNACCEPTED,
         "gpa": hex(gpa),
         "gfn": hex(gfn_of(Gpa(gpa))),
         "vcpu": fact.args.get("vcpu"),

@@ -25,6 +25,7 @@ from gmemstate.model.events import (
     VmmSaid,
     detail,
 )
+from gmemstate.model.reports import VmmReportCode
 from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of, pages
 
 EFAULT = 14
@@ -77,19 +78,19 @@ def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def convert_wish(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """QEMU is asked to convert; it has checked nothing yet."""
     to = "private" if fact.words["to"] == "shared_to_private" else "shared"
-    return vmm_said(tracker, fact._replace(words={**fact.words, "code": "convert wish", "to": to}), thread)
+    return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.CONVERT_REQUEST, "to": to}), thread)
 
 
 def convert_refused(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """QEMU refuses what has no guest_memfd behind it: no ioctl was made."""
-    return vmm_said(tracker, fact._replace(words={**fact.words, "code": "convert refused"}), thread)
+    return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.CONVERT_REFUSED}), thread)
 
 
 def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """KVM_SET_MEMORY_ATTRIBUTES failed: a conversion with its arguments and its errno."""
     code, run = _errno(fact), pages(fact.args["gpa"], fact.args["size"])
     if code is None or run is None:
-        return vmm_said(tracker, fact._replace(words={**fact.words, "code": "failed to set memory"}), thread)
+        return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.SET_MEMORY_FAILED}), thread)
     here, handle = at(tracker, fact), tracker.handle()
     tracker.emit(
         ConvertMet(conversion=handle, through=Through.VM_IOCTL, thread=thread.tid or None, start=run[0], npages=run[1],
@@ -117,7 +118,7 @@ def map_gpa_range(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A guest's KVM_HC_MAP_GPA_RANGE, whichever way it came. Without a thread nobody can say which answer belongs to it."""
     run = pages(fact.args["gpa"], fact.args["size"])
     if not fact.thread:
-        return vmm_said(tracker, fact._replace(words={**fact.words, "code": "KVM_HC_MAP_GPA_RANGE"}), thread)
+        return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.MAP_GPA_RANGE}), thread)
     handle = tracker.handle()
     odd = {} if run else {"gpa": hex(fact.args["gpa"]), "pages": hex(fact.args["size"] >> PAGE_SHIFT)}
     facts = {"via": "KVM_EXIT_HYPERCALL", "at": fact.words.get("at"), "host": fact.words.get("host"), **odd}

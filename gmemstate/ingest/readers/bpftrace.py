@@ -22,6 +22,7 @@ from typing import Any, TypeGuard
 
 from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, sound
 from gmemstate.ingest.readers.ftrace import PROBES, read_event
+from gmemstate.model.reports import SourceFormat
 
 _NUMBER = re.compile(r"-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20})").fullmatch
 _OWN = frozenset(("t", "tid", "comm", "kind", "at", "text"))
@@ -36,7 +37,7 @@ _TYPES = frozenset(
 class BpftraceReader:
     """Reads JSON lines; keeps nothing."""
 
-    format = "bpftrace"
+    format = SourceFormat.BPFTRACE
 
     def parse(self, number: int, text: str) -> Parsed:
         """What a line says: the fact of a probe, a gap, context, or None for what is neither."""
@@ -84,4 +85,4 @@ def _of_bpftrace(number: int, record: dict[str, Any]) -> Marker | Context | None
         return Marker(number, "lost", lost=lost if _whole(lost, _TIME_LIMIT) else None)
     if kind == "printf" or not isinstance(kind, str) or kind not in _TYPES:
         return None  # what was printed is a line of its own
-    return Context("bpftrace", proof=True)
+    return Context(SourceFormat.BPFTRACE, proof=True)

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import Protocol
 
-from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, ParsedMessage, sound
+from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, sound
 from gmemstate.ingest.readers.bpftrace import BpftraceReader
 from gmemstate.ingest.readers.envelopes import KERNEL, Clock, LogEnvelope, strip_envelopes
 from gmemstate.ingest.readers.ftrace import FtraceReader
@@ -13,6 +13,8 @@ from gmemstate.ingest.readers.other_vmms import OtherVmm
 from gmemstate.ingest.readers.perf import PerfScriptReader, PerfTraceReader
 from gmemstate.ingest.readers.qemu import Qemu
 from gmemstate.ingest.readers.strace import StraceReader
+from gmemstate.messages.form import ParsedMessage
+from gmemstate.model.reports import SourceFormat
 from gmemstate.text import printable
 
 _MAY_BE_A_TRACE = re.compile(
@@ -24,7 +26,7 @@ _MAY_BE_A_TRACE = re.compile(
 class Reader(Protocol):
     """Reads one format line by line. It must know a line by its text alone: what follows may be of another format."""
 
-    format: str
+    format: SourceFormat
     """how people call the format"""
 
     def parse(self, number: int, text: str) -> Parsed:
@@ -35,7 +37,7 @@ class Reader(Protocol):
 class MessageParser(Protocol):
     """Reads messages, whatever frame stood before them."""
 
-    format: str
+    format: SourceFormat
 
     def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None if it is none of this speaker's."""
@@ -159,7 +161,7 @@ def formats(lines: list[str]) -> tuple[str, str | None]:
         if proves(said) and not isinstance(said, Marker):
             by_program = isinstance(said, Context) and said.kind in _PROGRAMS.values()
             found[said.kind if by_program and isinstance(said, Context) else chooser.format] += 1
-    return ", ".join(name for name, _ in found.most_common()) or "unknown", chooser.clock.name
+    return ", ".join(name for name, _ in found.most_common()) or SourceFormat.UNKNOWN, chooser.clock.name
 
 
 def proves(said: Parsed) -> bool:

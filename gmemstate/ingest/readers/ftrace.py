@@ -8,8 +8,10 @@ of a probe are read by name, in any order.
 import re
 from collections.abc import Callable, Mapping
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, ParsedMessage, nanoseconds, sound
+from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.function_graph import Graph
+from gmemstate.messages.form import ParsedMessage
+from gmemstate.model.reports import SourceFormat
 
 # No number is longer than 64 bits; what is longer is none, and its line is damaged. Possessive quantifiers (``*+``) keep the
 # time for a hostile line in proportion to its length.
@@ -248,7 +250,7 @@ _TRACEPOINTS: dict[str, tuple[str, Callable[[str], Mapping[str, int] | None]]] =
 class FtraceReader:
     """Reads one trace line by line; keeps only the stacks of the function graph."""
 
-    format = "ftrace"
+    format = SourceFormat.FTRACE
 
     def __init__(self) -> None:
         self._graph = Graph()

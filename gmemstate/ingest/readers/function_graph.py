@@ -7,7 +7,8 @@ without them are context, but the result of a conversion is known by its tracepo
 import re
 from typing import NamedTuple
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, ParsedMessage, nanoseconds, sound
+from gmemstate.ingest.fact import SECONDS, Context, Fact, nanoseconds, sound
+from gmemstate.messages.form import ParsedMessage
 
 _LINE = re.compile(
     rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?(?:\d+\) +)?(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|"

@@ -7,10 +7,11 @@ mm/oom_kill.c; virt/kvm/guest_memfd.c; IOMMUs: drivers/iommu. Numbers: ``PFN 567
 
 import re
 
-from gmemstate.ingest.fact import LAST_PAGE, Context, Marker, ParsedMessage
+from gmemstate.ingest.fact import LAST_PAGE, Context, Marker
 from gmemstate.ingest.readers import oops as splats
 from gmemstate.ingest.readers.envelopes import LogEnvelope
-from gmemstate.messages.form import first, form
+from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.model.reports import KernelReportCode, SourceFormat
 
 _STATUS = "<status:h>"
 _ENTRY = r"(?:, entry <entry:h>, level_state <level_state:h>|, rcx <rcx:h>(?:, rdx,? <rdx:h>)?(?:, r8 <r8:h>)?)?"
@@ -28,7 +29,7 @@ _TDX = (
     form(
         "kernel_said",
         r"(?P<text>(?:SEAMCALL\b.{0,60}|\bTDH_[A-Z0-9_]{1,60}\)? )\bfailed\b.{0,120})",
-        what="SEAMCALL of another form",
+        what=KernelReportCode.SEAMCALL_OTHER,
     ),
     form("hkid_leaked", r"(?P<call>tdh_\w{1,60})\(\) failed\. HKID <hkid:d> is leaked"),
 )
@@ -41,7 +42,7 @@ _SNP = (
     form(
         "kernel_said",
         r"(?:rmpupdate|RMPUPDATE) for pfn <pfn:h> succeeded after <retries:d> retries",
-        what="RMPUPDATE succeeded",
+        what=KernelReportCode.RMPUPDATE_SUCCEEDED,
     ),
     form("rmp_entry", r"PFN <pfn:h>, RMP entry: \[<lo:h> - <hi:h>\]"),
     form("rmp_entry", r"PFN: <pfn:h>, \[<lo:h> - <hi:h>\]"),
@@ -66,23 +67,33 @@ _SNP = (
     form("rmp_fault", r"Unexpected RMP fault,? (?P<what>[A-Za-z -]{1,60}?) ?GPA <gpa:h>(?: PFN <pfn:h>)?(?: error <error:d>)?"),
     form("rmp_fault", r"Unable to split RMP entry for GPA <gpa:h> PFN <pfn:h> ret <ret:d>", what="PSMASH"),
     form("reclaim_failed", r"Failed to reclaim PFN <pfn:h>, rc <rc:d> fw_err <fw_error:d>"),
-    form("kernel_said", r"Failed to split direct map for PFN <pfn:h>, ret: <ret:d>", what="direct map"),
-    form("kernel_said", r"Failed to read RMP entry for PFN <pfn:h>, error <error:d>", what="RMP entry"),
-    form("kernel_said", r"(?P<text>(?:RMPUPDATE|rmpupdate) failed\b.{0,120})", what="RMPUPDATE of another form"),
+    form("kernel_said", r"Failed to split direct map for PFN <pfn:h>, ret: <ret:d>", what=KernelReportCode.DIRECT_MAP),
+    form("kernel_said", r"Failed to read RMP entry for PFN <pfn:h>, error <error:d>", what=KernelReportCode.RMP_ENTRY),
+    form("kernel_said", r"(?P<text>(?:RMPUPDATE|rmpupdate) failed\b.{0,120})", what=KernelReportCode.RMPUPDATE_OTHER),
     form("terminated", r"SEV-ES guest requested termination: <set:h>:<code:h>"),
-    form("kernel_said", r"vcpu<vcpu:d>, guest rIP: <rip:h> (?P<text>vmgexit: .{1,200})", what="vmgexit"),
-    form("kernel_said", r"Unsupported exit-code <exit_code:h> in #VC exception", what="#VC"),
-    form("kernel_said", r"Wrong/unhandled opcode bytes: \S{1,60}, exit_code: <exit_code:h>", what="#VC"),
-    form("kernel_said", r"(?P<text>swiotlb buffer is full.{0,120})", what="swiotlb"),
-    form("kernel_said", r"(?P<text>SEV(?:-SNP|-ES)? requires .{1,100})", what="configuration"),
-    form("kernel_said", r"\bccp \S{1,40}: (?P<text>.{1,200}?),? rc <rc:d>", what="security processor"),
+    form("kernel_said", r"vcpu<vcpu:d>, guest rIP: <rip:h> (?P<text>vmgexit: .{1,200})", what=KernelReportCode.VMGEXIT),
+    form("kernel_said", r"Unsupported exit-code <exit_code:h> in #VC exception", what=KernelReportCode.VC_EXCEPTION),
+    form(
+        "kernel_said", r"Wrong/unhandled opcode bytes: \S{1,60}, exit_code: <exit_code:h>", what=KernelReportCode.VC_EXCEPTION
+    ),
+    form("kernel_said", r"(?P<text>swiotlb buffer is full.{0,120})", what=KernelReportCode.SWIOTLB),
+    form("kernel_said", r"(?P<text>SEV(?:-SNP|-ES)? requires .{1,100})", what=KernelReportCode.CONFIGURATION),
+    form("kernel_said", r"\bccp \S{1,40}: (?P<text>.{1,200}?),? rc <rc:d>", what=KernelReportCode.SECURITY_PROCESSOR),
     form(
         "kernel_said",
         r"\bccp \S{1,40}: (?P<text>SEV(?:-SNP)?: failed to \w{1,40} error <fw_error:h>)",
-        what="security processor",
+        what=KernelReportCode.SECURITY_PROCESSOR,
     ),
-    form("kernel_said", r"\bccp \S{1,40}: (?P<text>SEV: too many firmware commands.{0,100})", what="security processor"),
-    form("kernel_said", r"\bccp \S{1,40}: (?P<text>sev command <command:h> timed out.{0,100})", what="security processor"),
+    form(
+        "kernel_said",
+        r"\bccp \S{1,40}: (?P<text>SEV: too many firmware commands.{0,100})",
+        what=KernelReportCode.SECURITY_PROCESSOR,
+    ),
+    form(
+        "kernel_said",
+        r"\bccp \S{1,40}: (?P<text>sev command <command:h> timed out.{0,100})",
+        what=KernelReportCode.SECURITY_PROCESSOR,
+    ),
 )
 _MEMORY = (
     form("bad_memory", r"Memory failure: <pfn:h>: recovery action for (?P<action>.{1,80}: \w{1,20})"),
@@ -95,8 +106,8 @@ _MEMORY = (
     ),
     form("machine_check", r"Uncorrected hardware memory error in user-access at <address:h>"),
     form("machine_check", r"mce: \[Hardware Error\]: .{0,80}\bADDR <address:h>"),
-    form("kernel_said", r"(?P<text>\S{1,64}: page allocation failure: order:<order:d>)", what="page allocation failure"),
-    form("kernel_said", r"unexpected emulation request on private memory", what="emulation of private memory"),
+    form("kernel_said", r"(?P<text>\S{1,64}: page allocation failure: order:<order:d>)", what=KernelReportCode.PAGE_ALLOCATION),
+    form("kernel_said", r"unexpected emulation request on private memory", what=KernelReportCode.EMULATION),
     form("out_of_memory", r"[Oo]ut of memory: Kill(?:ed)? process <pid:d> \((?P<comm>.{1,32}?)\)"),
     form(
         "dma_fault",
@@ -121,9 +132,9 @@ _GUEST = (
     form(
         "kernel_said",
         r"(?P<text>CPA VMM failure to convert memory \(addr=\S{1,40}, numpages=<pages:d>\) to (?P<to>private|shared): <error:d>)",
-        what="VMM did not convert",
+        what=KernelReportCode.CPA_NOT_CONVERTED,
     ),
-    form("kernel_said", r"(?P<text>leaking DMA memory that can't be re-encrypted)", what="DMA memory leaked by a guest"),
+    form("kernel_said", r"(?P<text>leaking DMA memory that can't be re-encrypted)", what=KernelReportCode.DMA_LEAKED),
 )
 """What only the kernel of a protected guest says: arch/x86/coco/tdx, arch/x86/mm (mem_encrypt.c, pat/set_memory.c), kernel/dma."""
 _FORMS = (*_TDX, *_SNP, *_MEMORY, *_START, *_GUEST)
@@ -150,7 +161,7 @@ _TEXT_LINES = 3
 class KernelLog:
     """Reads messages of a kernel; remembers where key ids stand in addresses, and that a warning's text is due."""
 
-    format = "kernel log"
+    format = SourceFormat.KERNEL_LOG
 
     def __init__(self) -> None:
         self._key_bits = 0

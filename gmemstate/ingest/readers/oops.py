@@ -6,8 +6,9 @@ arch/arm64/kernel/traps.c, lib/ubsan.c, mm/kasan/report.c, lib/fault-inject.c, k
 
 import re
 
-from gmemstate.ingest.fact import Context, ParsedMessage
-from gmemstate.messages.form import first, form
+from gmemstate.ingest.fact import Context
+from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.model.reports import KernelReportCode
 
 _FUNCTION = r"(?P<function>[A-Za-z_][\w.]{0,127})"
 _SITE = r"(?P<site>\S{1,200}:\d{1,7})"
@@ -15,11 +16,11 @@ _SITE = r"(?P<site>\S{1,200}:\d{1,7})"
 HEADERS = (
     form("warning", rf"WARNING: CPU: <cpu:d> PID: <pid:d> at {_SITE} {_FUNCTION}\+0x"),
     form("warning", rf"WARNING: {_SITE} at {_FUNCTION}\+0x[^#]{{0,300}}, CPU#<cpu:d>: (?P<comm>.{{1,64}})/<pid:d>$"),
-    form("warning", rf"kernel BUG at {_SITE}!", what="BUG"),
-    form("warning", rf"UBSAN: (?P<text>[\w -]{{1,80}}) in {_SITE}", what="UBSAN"),
+    form("warning", rf"kernel BUG at {_SITE}!", what=KernelReportCode.BUG),
+    form("warning", rf"UBSAN: (?P<text>[\w -]{{1,80}}) in {_SITE}", what=KernelReportCode.UBSAN),
     form("warning", rf"BUG: (?P<what>K[A-Z]{{2,4}}SAN|KFENCE): (?P<text>.{{1,120}}?) in {_FUNCTION}(?:\+0x|\s|$)"),
-    form("warning", r"Kernel panic - not syncing: (?P<text>.{1,200})", what="panic"),
-    form("warning", r"FAULT_INJECTION: forcing a failure", what="fault injection"),
+    form("warning", r"Kernel panic - not syncing: (?P<text>.{1,200})", what=KernelReportCode.PANIC),
+    form("warning", r"FAULT_INJECTION: forcing a failure", what=KernelReportCode.FAULT_INJECTION),
     form("fault", r"BUG: unable to handle (?:page fault for address:|kernel paging request at) <address:h>"),
     form("fault", r"BUG: kernel NULL pointer dereference, address: <address:h>"),
     form("protection", r"general protection fault, (?:probably |maybe )?for (?:non-canonical )?address <address:h>"),

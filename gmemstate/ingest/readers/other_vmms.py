@@ -6,30 +6,31 @@ Formats: the messages of these programs of 2024 to 2026. libkrun prints decimal 
 
 import re
 
-from gmemstate.ingest.fact import Context, ParsedMessage
+from gmemstate.ingest.fact import Context
 from gmemstate.ingest.readers.envelopes import LogEnvelope
-from gmemstate.messages.form import first, form
+from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.model.reports import SourceFormat, VmmReportCode
 
 _FORMS = (
     # libkrun
     form("vmm_said", r"Unable to convert memory with properties: gpa: <gpa:h>,? size: <size:h>,? to_private: (?P<to_private>true|false)",
-         code="convert refused"),
-    form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?!0x)<flags:d>", code="unknown fault flag"),
-    form("vmm_said", r"(?P<what>CreateGuestMemfd|SetMemoryAttributes|SetUserMemoryRegion2?)\(Error\(<errno:d>\)\)", code="call failed"),
-    form("vmm_said", r"DmaMap\((?:\w{1,40}\()?Error\(<errno:d>\)", code="DMA", what="MAP"),
+         code=VmmReportCode.CONVERT_REFUSED),
+    form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?!0x)<flags:d>", code=VmmReportCode.UNKNOWN_FAULT_FLAG),
+    form("vmm_said", r"(?P<what>CreateGuestMemfd|SetMemoryAttributes|SetUserMemoryRegion2?)\(Error\(<errno:d>\)\)", code=VmmReportCode.CALL_FAILED),
+    form("vmm_said", r"DmaMap\((?:\w{1,40}\()?Error\(<errno:d>\)", code=VmmReportCode.DMA, what="MAP"),
     # OpenVMM, OpenHCL
-    form("vmm_said", r"KVM_HC_MAP_GPA_RANGE set memory attributes", code="KVM_HC_MAP_GPA_RANGE"),
+    form("vmm_said", r"KVM_HC_MAP_GPA_RANGE set memory attributes", code=VmmReportCode.MAP_GPA_RANGE),
     form("vmm_said", r"failed to modify gpa visibility, elements successfully processed <processed:d>: (?P<error>[^.(]{1,80})",
-         code="visibility change failed"),
+         code=VmmReportCode.VISIBILITY),
     form("vmm_said", r"guest accessed inaccessible gpa.{0,60}?\bgpa=<gpa:h>(?: is_shared=(?P<is_shared>true|false))?",
-         code="inaccessible gpa"),
-    form("vmm_said", r"Guest has reported system crash", code="guest crash"),
+         code=VmmReportCode.INACCESSIBLE_GPA),
+    form("vmm_said", r"Guest has reported system crash", code=VmmReportCode.GUEST_CRASH),
     # guest firmware
     form("vmm_said", r"SetMemorySharedOrPrivate: Cr3Base=0x[0-9a-fA-F]{1,16} Physical=<gpa:h> Length=<size:h> Mode=(?P<to>Shared|Private)",
-         code="firmware asks", by="edk2"),
-    form("vmm_said", r"TdVmcall\(MAPGPA\) Retry PhysicalAddress is <gpa:h>, MapGpaRetryaddr is <next:h>", code="MapGPA retry", by="edk2"),
-    form("vmm_said", r"\[SVSM\] Validating <gpa:h>-<behind:h>", code="validates", by="SVSM"),
-    form("vmm_said", r"^VmPin:\s+<kilobytes:d> kB$", code="pinned memory"),
+         code=VmmReportCode.FIRMWARE_REQUEST, by="edk2"),
+    form("vmm_said", r"TdVmcall\(MAPGPA\) Retry PhysicalAddress is <gpa:h>, MapGpaRetryaddr is <next:h>", code=VmmReportCode.MAP_GPA_RETRY, by="edk2"),
+    form("vmm_said", r"\[SVSM\] Validating <gpa:h>-<behind:h>", code=VmmReportCode.VALIDATES, by="SVSM"),
+    form("vmm_said", r"^VmPin:\s+<kilobytes:d> kB$", code=VmmReportCode.PINNED_MEMORY),
 )  # fmt: skip
 SHARED_BITS = (1 << 51, 1 << 47)
 """Where a TD has the bit that makes an address shared, with 52 and 48 bits of addresses."""
@@ -46,7 +47,7 @@ _KNOWN = re.compile(r"\[SVSM\] |Vm(?:RSS|HWM|Size|Lck|Peak):\s+\d+ kB$").match
 class OtherVmm:
     """Reads messages of other VMMs and of guest firmware; keeps nothing."""
 
-    format = "VMM log"
+    format = SourceFormat.VMM_LOG
 
     def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of theirs."""
@@ -60,7 +61,7 @@ class OtherVmm:
                 if "Unexpected exit" not in text or "gpa" not in numbers:
                     return seen
                 to = "private" if numbers.get("flags", 0) & PRIVATE else "shared"
-                return [seen, ParsedMessage("vmm_said", numbers, text, {"code": "unhandled exit", "to": to})]
+                return [seen, ParsedMessage("vmm_said", numbers, text, {"code": VmmReportCode.UNHANDLED_EXIT, "to": to})]
             found = first(_FORMS, text)
             if found is not None:
                 return (

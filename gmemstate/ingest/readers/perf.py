@@ -7,10 +7,12 @@ and builtin-trace.c (``ms (duration): comm/TID group:event(field: value)``). per
 import re
 from collections.abc import Mapping
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, ParsedMessage, nanoseconds, sound
+from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.envelopes import PROCESS, Clock, LogEnvelope
 from gmemstate.ingest.readers.ftrace import read_event
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, told
+from gmemstate.messages.form import ParsedMessage
+from gmemstate.model.reports import SourceFormat
 
 _SCRIPT = re.compile(
     r" *+(?!> )(?P<comm>\S.{0,14}?) +(?:\d{1,9}/)?(?P<thread>\d{1,9}) +(?:\[\d{1,5}\] +)?(?:[^ \d][^ ]{1,8} +)?"
@@ -55,7 +57,7 @@ _NEEDED = {"attempt": ("start", "end", "attrs"), "hypercall": ("number", "a0", "
 class PerfScriptReader:
     """Reads ``perf script``; keeps nothing."""
 
-    format = "perf script"
+    format = SourceFormat.PERF_SCRIPT
 
     def parse(self, number: int, text: str) -> Parsed:
         """What a line says: the fact of its tracepoint, context, or None for what is no line of perf script."""
@@ -73,7 +75,7 @@ class PerfScriptReader:
 class PerfTraceReader:
     """Reads ``perf trace``; keeps the arguments of calls that are continued on a later line."""
 
-    format = "perf trace"
+    format = SourceFormat.PERF_TRACE
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -8,9 +8,10 @@ Formats: trace-events and error messages of accel/kvm, hw/vfio, backends/iommufd
 import re
 
 from gmemstate.decode.errnos import TEXTS
-from gmemstate.ingest.fact import Context, ParsedMessage
+from gmemstate.ingest.fact import Context
 from gmemstate.ingest.readers.envelopes import LogEnvelope
-from gmemstate.messages.form import first, form
+from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.model.reports import SourceFormat, VmmReportCode
 
 _RANGE = r"\(<gpa:h> ?,?\+ ?<size:h>\)"
 _ERROR = rf"(?P<error>{'|'.join(map(re.escape, TEXTS.values()))}|[A-Z][a-z]{{1,20}}(?: [a-z]{{1,20}}){{0,6}})"
@@ -36,24 +37,28 @@ TRACES = (
     form(
         "vmm_said",
         r"ram_block_attributes_state_change offset <offset:h> size <size:h> from '(?P<from>\w{1,20})' to '(?P<to>\w{1,20})'",
-        code="ram block state change",
+        code=VmmReportCode.RAM_BLOCK,
     ),
     form(
         "vmm_said",
         r"ram_block_discard_(?:shared_)?range (?P<block>.{1,64})@\S{1,20} \+ <offset:h>: madvise: <madvise:d> fallocate: <fallocate:d> ret: <ret:d>",
-        code="discard",
+        code=VmmReportCode.DISCARD,
     ),
     form(
         "vmm_said",
         r"(?:kvm_sev_)?snp_launch_update (?:src|addr) \S{1,20} gpa <gpa:h> len <size:h> \((?P<type>\w{1,20}) page\)",
-        code="launch update",
+        code=VmmReportCode.LAUNCH_UPDATE,
     ),
     form("system_event", r"kvm_run_exit_system_event cpu_index <vcpu:d>, system_even(?:t)?_type <event:d>"),
-    form("vmm_said", r"(?P<text>(?:tdx_handle_reset|sev_handle_reset|kvm_arch_on_vmfd_change)\b.{0,80})", code="new VM"),
+    form(
+        "vmm_said",
+        r"(?P<text>(?:tdx_handle_reset|sev_handle_reset|kvm_arch_on_vmfd_change)\b.{0,80})",
+        code=VmmReportCode.NEW_VM,
+    ),
     form(
         "vmm_said",
         r"runstate_set current_run_state \d+ \(\S+\) new_state \d+ \((?P<state>internal-error|guest-panicked)\)",
-        code="run state",
+        code=VmmReportCode.RUN_STATE,
     ),
 )
 """Lines of trace events; several may stand in one line of a log."""
@@ -68,38 +73,44 @@ ERRORS = (
     ),
     form("dma_mapped", r"vfio_(?:container_)?dma_map\([^,]{1,20}, <iova:h>, <size:h>, [^)]{1,20}\) = <ret:d>"),
     form("dma_unmapped", r"vfio_(?:container_)?dma_unmap\([^,]{1,20}, <iova:h>, <size:h>\) = <ret:d>"),
-    form("vmm_said", rf"dma_unmap\(\) failed: {_ERROR}", code="DMA still mapped"),
-    form("vmm_said", rf"VFIO_(?P<what>MAP|UNMAP)_DMA failed: {_ERROR}", code="DMA"),
+    form("vmm_said", rf"dma_unmap\(\) failed: {_ERROR}", code=VmmReportCode.DMA_STILL_MAPPED),
+    form("vmm_said", rf"VFIO_(?P<what>MAP|UNMAP)_DMA failed: {_ERROR}", code=VmmReportCode.DMA),
     form(
         "vmm_said",
         rf"Failed to notify the listener the state change of {_RANGE} to (?P<to>\w{{1,20}})",
-        code="listener refused",
+        code=VmmReportCode.LISTENER_REFUSED,
     ),
-    form("vmm_said", rf"Failed to notify RAM discard listener: {_ERROR}", code="listener refused"),
+    form("vmm_said", rf"Failed to notify RAM discard listener: {_ERROR}", code=VmmReportCode.LISTENER_REFUSED),
     form(
-        "vmm_said", r"ram_block_attributes_state_change, invalid range: offset <offset:h>, size <size:h>", code="invalid range"
+        "vmm_said",
+        r"ram_block_attributes_state_change, invalid range: offset <offset:h>, size <size:h>",
+        code=VmmReportCode.INVALID_RANGE,
     ),
-    form("vmm_said", r"possibly running out of DMA mappings.{0,400}?DMA mappings: <mappings:d>", code="DMA mappings run out"),
-    form("vmm_said", rf"Cannot set discarding of RAM broken: {_ERROR}", code="discarding of RAM"),
-    form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?=0x)<flags:h>", code="unknown fault flag"),
-    form("vmm_said", rf"kvm run failed {_ERROR}", code="kvm run failed"),
+    form(
+        "vmm_said", r"possibly running out of DMA mappings.{0,400}?DMA mappings: <mappings:d>", code=VmmReportCode.DMA_MAPPINGS
+    ),
+    form("vmm_said", rf"Cannot set discarding of RAM broken: {_ERROR}", code=VmmReportCode.DISCARDING),
+    form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?=0x)<flags:h>", code=VmmReportCode.UNKNOWN_FAULT_FLAG),
+    form("vmm_said", rf"kvm run failed {_ERROR}", code=VmmReportCode.RUN_FAILED),
     form(
         "vmm_said",
         r"TDX guest reports fatal error\.?(?: Error code: <error_code:h>)?(?:,? ?(?:Error )?[Mm]essage: (?P<message>.{1,160}))?",
-        code="guest ended itself",
+        code=VmmReportCode.GUEST_ENDED_ITSELF,
     ),
-    form("vmm_said", r"KVM: unknown exit reason <exit:d>", code="unknown exit"),
-    form("vmm_said", r"KVM internal error\. Suberror: <suberror:d>", code="KVM internal error"),
-    form("vmm_said", r"extra data\[<index:d>\]: <data:h>", code="KVM internal error"),
-    form("vmm_said", rf"KVM_TDX_INIT_MEM_REGION failed {_ERROR}", code="KVM_TDX_INIT_MEM_REGION"),
-    form("vmm_said", rf"error creating kvm guest memfd(?:\s*: {_ERROR})?", code="guest_memfd refused"),
-    form("vmm_said", rf"(?P<what>KVM_TDX_[A-Z_]{{1,40}}) failed:? {_ERROR}", code="launch call failed"),
+    form("vmm_said", r"KVM: unknown exit reason <exit:d>", code=VmmReportCode.UNKNOWN_EXIT),
+    form("vmm_said", r"KVM internal error\. Suberror: <suberror:d>", code=VmmReportCode.INTERNAL_ERROR),
+    form("vmm_said", r"extra data\[<index:d>\]: <data:h>", code=VmmReportCode.INTERNAL_ERROR),
+    form("vmm_said", rf"KVM_TDX_INIT_MEM_REGION failed {_ERROR}", code=VmmReportCode.INIT_MEM_REGION),
+    form("vmm_said", rf"error creating kvm guest memfd(?:\s*: {_ERROR})?", code=VmmReportCode.GUEST_MEMFD_REFUSED),
+    form("vmm_said", rf"(?P<what>KVM_TDX_[A-Z_]{{1,40}}) failed:? {_ERROR}", code=VmmReportCode.LAUNCH_CALL),
     form(
-        "vmm_said", r"(?P<what>(?:SNP_)?LAUNCH_(?:START|FINISH)) ret=<ret:d> fw_error=<fw_error:d>", code="launch call failed"
+        "vmm_said",
+        r"(?P<what>(?:SNP_)?LAUNCH_(?:START|FINISH)) ret=<ret:d> fw_error=<fw_error:d>",
+        code=VmmReportCode.LAUNCH_CALL,
     ),
-    form("vmm_said", r"SNP_LAUNCH_UPDATE ret=<ret:d> fw_error=<fw_error:d>", code="SNP_LAUNCH_UPDATE"),
-    form("vmm_said", r"failed to configure initial ?private guest memory", code="launch failed"),
-    form("vmm_said", rf"Failed to (?:get|put|set) registers: {_ERROR}", code="registers"),
+    form("vmm_said", r"SNP_LAUNCH_UPDATE ret=<ret:d> fw_error=<fw_error:d>", code=VmmReportCode.SNP_LAUNCH_UPDATE),
+    form("vmm_said", r"failed to configure initial ?private guest memory", code=VmmReportCode.LAUNCH_FAILED),
+    form("vmm_said", rf"Failed to (?:get|put|set) registers: {_ERROR}", code=VmmReportCode.REGISTERS),
 )
 """Lines of errors; what follows one in its line belongs to it."""
 
@@ -123,7 +134,7 @@ _REGISTERS = re.compile(
 class Qemu:
     """Reads messages of QEMU; keeps nothing."""
 
-    format = "QEMU"
+    format = SourceFormat.QEMU
 
     def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of QEMU."""
@@ -156,5 +167,5 @@ class Qemu:
     def _error(text: str) -> ParsedMessage:
         """An error is put on record whatever it is about; a warning only if its form is known."""
         error = _ERRNO_AT_END(text)
-        words = {"code": "error"} if error is None else {"code": "error", "error": error["error"]}
+        words = {"code": VmmReportCode.ERROR} if error is None else {"code": VmmReportCode.ERROR, "error": error["error"]}
         return ParsedMessage("vmm_said", {}, text, words)

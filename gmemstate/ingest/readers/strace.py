@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gmemstate.decode import errno_of, ioctl, ioctls
 from gmemstate.ingest.fact import SECONDS, Context, Fact, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.envelopes import REALTIME, Clock, LogEnvelope
+from gmemstate.model.reports import SourceFormat
 
 DAY = "time of day"
 UNFINISHED = 4096
@@ -121,7 +122,7 @@ def ioctl_of(text: str, file: str | None, *, by_number: bool = False) -> tuple[i
 class StraceReader:
     """Reads one line at a time; keeps the calls that threads are inside of."""
 
-    format = "strace"
+    format = SourceFormat.STRACE
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -460,7 +460,7 @@ def test_an_unassigned_page_was_to_become_private(tmp_path: Path) -> None:
     log = said([UPDATE.format(ret=2), *dump], tmp_path)
     (failed,) = log.events
     assert isinstance(failed, PrivateMapFailed)
-    assert shows(failed, basis="implied", guest_id="the host's (unassigned)", region=["0x2a3a00", "0x2a3c00"])
+    assert shows(failed, basis="implied", owner="the host's (unassigned)", region=["0x2a3a00", "0x2a3c00"])
     firmware, guest = details(failed)["near"]
     assert firmware[:2] == ["0x2a3a00", "0x2a3a08"]
     assert guest[:2] == ["0x2a3a09", "0x2a3a0a"]
@@ -471,9 +471,7 @@ def test_an_assigned_page_leaves_the_direction_open(tmp_path: Path) -> None:
     entry = "SEV-SNP: PFN 0x2a3b4c, RMP entry: [0x6008000001f00001 - 0x000000000000001f]"
     (warned,) = said([UPDATE.format(ret=2), entry], tmp_path).events
     assert isinstance(warned, KernelWarned)
-    assert shows(
-        warned, what="RMPUPDATE", guest_id="guest-owned, ASID 1, gpa 0x1f00000, a VMSA (a vCPU's register page)", to=None
-    )
+    assert shows(warned, what="RMPUPDATE", owner="guest-owned, ASID 1, gpa 0x1f00000, a VMSA (a vCPU's register page)", to=None)
 
 
 def test_a_stack_whose_header_is_cut_off_tells_what_it_can(tmp_path: Path) -> None:
@@ -506,7 +504,7 @@ def test_a_host_that_touches_a_guests_page_is_told_with_the_page(tmp_path: Path)
     assert shows(bare, pfn=0x2A3B4, thread=4711, function="copy_page", address="0xff1276cbfdf36000", error_code="0x80000003")
     entry = "SEV-SNP: PFN 0x2a3b5, RMP entry: [0x6010000000f00001 - 0x000000000000001f]\n"
     (told,) = said(FAULT.format(code="0x80000003", why="RMP violation", entry=entry), tmp_path).events
-    assert shows(told, pfn=0x2A3B5, guest_id="guest-owned, ASID 2, gpa 0xf00000, a VMSA (a vCPU's register page)")
+    assert shows(told, pfn=0x2A3B5, owner="guest-owned, ASID 2, gpa 0xf00000, a VMSA (a vCPU's register page)")
 
 
 def test_another_page_fault_is_a_warning_with_the_errors_in_its_registers(tmp_path: Path) -> None:

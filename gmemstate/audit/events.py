@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, START, Event, EventRow, SourceOpened, details
 from gmemstate.model.memory import Memory
-from gmemstate.model.units import END, Address, seconds, span
+from gmemstate.model.units import END, PageRange, seconds, span
 
 _HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "address", "iova")
 
@@ -68,7 +68,7 @@ class Filter(NamedTuple):
 
     @classmethod
     def of(
-        cls, memory: Memory | None, kind: int | None, guest: str | None, conversion: int | None, place: Address | None
+        cls, memory: Memory | None, kind: int | None, guest: str | None, conversion: int | None, place: PageRange | None
     ) -> Self:
         """A filter in the words of a person; ``memory`` knows the guests. Raises UsageError for a guest that is not there."""
         owners: frozenset[int] | None = None

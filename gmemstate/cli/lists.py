@@ -11,7 +11,7 @@ from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
     from gmemstate.audit.queries import StateRow
-    from gmemstate.model.units import Address
+    from gmemstate.model.units import PageRange
 
 
 @click.command()
@@ -115,7 +115,7 @@ def state(db: str, range_: str | None, at: str | None, as_json: bool) -> Exit:
         return finish(moment, also=not rows or any(row.state in (UNKNOWN, TORN) for row in rows))
 
 
-def _place(text: str | None) -> "Address | None":
+def _place(text: str | None) -> "PageRange | None":
     from gmemstate.model.units import parse_range
 
     if text is None:

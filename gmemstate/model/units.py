@@ -6,12 +6,29 @@ event's column that holds the one or the other by its attribute owner is a plain
 """
 
 import re
+from enum import StrEnum
 from typing import NamedTuple, NewType
 
 Gfn = NewType("Gfn", int)
 Gpa = NewType("Gpa", int)
 Pfn = NewType("Pfn", int)
 PageIndex = NewType("PageIndex", int)
+Page = NewType("Page", int)
+"""A gfn, a page index or a pfn: the unit stands beside it."""
+U64 = NewType("U64", int)
+"""A size in bytes, an offset, a set of flags: what the kernel keeps in a u64."""
+Ns = NewType("Ns", int)
+"""A time or a duration in ns."""
+
+
+class Unit(StrEnum):
+    """What a page is numbered in."""
+
+    GFN = "gfn"
+    INDEX = "idx"
+    """pages of a guest_memfd"""
+    PFN = "pfn"
+
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -52,6 +69,21 @@ def signed(u64: int) -> int:
 def unsigned(i64: int) -> int:
     """The u64 behind a stored integer."""
     return i64 & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def u64(value: int | None) -> U64 | None:
+    """A u64 of a column, which holds it as a signed integer."""
+    return None if value is None else U64(unsigned(value))
+
+
+def ns(t: int | None) -> Ns | None:
+    """A time (ns) of a column."""
+    return None if t is None else Ns(t)
+
+
+def bounded(end: int | None) -> Page | None:
+    """The end of a range as results have it: None where it has none."""
+    return None if end is None or end >= END else Page(end)
 
 
 def hexadecimal(value: int | None) -> str | None:
@@ -99,15 +131,19 @@ def _number(text: str) -> int:
     return int(text, 16 if text.startswith("0x") else 10)
 
 
-class Address(NamedTuple):
-    """A range as a person typed it: in gfns or, for ``idx:``, in page indices."""
+class PageRange(NamedTuple):
+    """Pages ``[start, end)`` in gfns, or in page indices of a guest_memfd."""
 
-    unit: str
+    unit: Unit
     start: int
-    end: int
+    end: int = END
+
+    def meets(self, unit: Unit, start: int | None, end: int | None) -> bool:
+        """Whether pages ``[start, end)`` are among these; what is not known (``start`` None) is not, ``end`` None has no end."""
+        return unit is self.unit and start is not None and start < self.end and self.start < (END if end is None else end)
 
 
-def parse_range(text: str) -> Address | None:
+def parse_range(text: str) -> PageRange | None:
     """Read ``0x100-0x200``, ``gfn:0x100``, ``gpa:0x100000+0x1000`` or ``idx:5``; None if it is none of these.
 
     A bare number is a gfn. ``a-b`` is half-open, ``a+n`` counts pages (bytes with ``gpa:``).
@@ -124,4 +160,4 @@ def parse_range(text: str) -> Address | None:
         end = start + (_number(count) if count is not None else PAGE_SIZE if unit == "gpa" else 1)
     if unit == "gpa":
         start, end = start >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT
-    return Address("idx" if unit == "idx" else "gfn", start, end) if start < end <= END else None
+    return PageRange(Unit.INDEX if unit == "idx" else Unit.GFN, start, end) if start < end <= END else None

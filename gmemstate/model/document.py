@@ -1,0 +1,112 @@
+"""Results as JSON: the annotations of a frozen dataclass say how each of its fields is written.
+
+A u64 (gfn, page index, pfn, gpa, size in bytes, flags) is a hex string, a time in ns a decimal string, an enumeration its word;
+what is not known is null, and so is the end of a range that has none.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+from types import NoneType, UnionType
+from typing import Generic, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+
+from gmemstate.model.units import U64, Gfn, Gpa, Ns, Page, PageIndex, Pfn
+
+SCHEMA = 1
+"""The version of all documents: it grows when a field is renamed, removed, or gets another meaning."""
+HEXADECIMAL = (Gfn, Gpa, Page, PageIndex, Pfn, U64)
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+R_co = TypeVar("R_co", bound="Document", covariant=True)
+
+
+class Document:
+    """A frozen dataclass that can be written as JSON."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """The fields by their names."""
+        return {name: write(getattr(self, name)) for name, write in _writers(type(self))}
+
+
+class Answer(Document):
+    """What a verb answers: a whole document, with the version of its schema."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """The fields by their names, after the version of the schema."""
+        return {"schema": SCHEMA, **super().to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Answer, Sequence[R_co], Generic[R_co]):
+    """An answer of many rows of one kind; it is a sequence of them."""
+
+    rows: tuple[R_co, ...]
+    missing: tuple[str, ...] = ()
+    """why the answer may be incomplete; empty if nothing is known to be missing"""
+
+    @overload
+    def __getitem__(self, index: int) -> R_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[R_co, ...]: ...
+    def __getitem__(self, index: int | slice) -> R_co | tuple[R_co, ...]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[R_co]:
+        return iter(self.rows)
+
+
+_Writer = Callable[[object], Json]
+
+
+_WRITERS: dict[type[Document], list[tuple[str, _Writer]]] = {}
+
+
+def _writers(kind: type[Document]) -> list[tuple[str, _Writer]]:
+    if kind not in _WRITERS:
+        hints = get_type_hints(kind)
+        _WRITERS[kind] = [(field.name, _writer(hints[field.name])) for field in fields(kind)]  # type: ignore[arg-type]
+    return _WRITERS[kind]
+
+
+def _writer(hint: object) -> _Writer:
+    """What writes a value of an annotated type."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in HEXADECIMAL:
+        return lambda value: f"{value:#x}"
+    if hint is Ns:
+        return str
+    if origin in (Union, UnionType):
+        only = _writer(next(arg for arg in args if arg is not NoneType))
+        return lambda value: None if value is None else only(value)
+    if origin is tuple:
+        parts = [_writer(arg) for arg in args if arg is not ...]
+        return lambda value: _listed(value, parts)
+    return _as_it_is
+
+
+def _listed(value: object, parts: list[_Writer]) -> Json:
+    assert isinstance(value, tuple)
+    return [parts[n % len(parts)](item) for n, item in enumerate(value)]
+
+
+def _as_it_is(value: object) -> Json:
+    """A value that says itself how it is written."""
+    if isinstance(value, Document):
+        return value.to_json()
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _as_it_is(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_it_is(item) for item in value]
+    assert value is None or isinstance(value, bool | int | str)
+    return value

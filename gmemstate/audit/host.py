@@ -24,8 +24,8 @@ from gmemstate.model.events import (
     VmmSaid,
     details,
 )
+from gmemstate.model.linux import PAGE_SIZE
 from gmemstate.model.objects import MessedUp
-from gmemstate.model.units import PAGE_SIZE
 
 KERNEL_LOG = "kernel log"
 """The format of a source that would show what is messed up; without one nothing can be said to be well."""

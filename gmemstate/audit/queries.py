@@ -12,11 +12,12 @@ from gmemstate.audit.history.history import CorroboratingReport, History
 from gmemstate.audit.history.moment import Moment
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import Capability, Through, details
+from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request, Vm
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END, PAGE_SHIFT, Gfn, gpa_of, hexadecimal
+from gmemstate.model.units import END, Gfn, gpa_of, hexadecimal
 from gmemstate.model.verdict import Label, Verdict, arguments_known, error_offset_counts, verdict
 
 Json = dict[str, Any]

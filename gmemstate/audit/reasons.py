@@ -6,9 +6,10 @@ from typing import Any
 from gmemstate.decode import errno_name
 from gmemstate.model import events as e
 from gmemstate.model.events import Event, details
+from gmemstate.model.linux import PRIVATE_ATTRIBUTE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import slot_number
-from gmemstate.model.units import END, PRIVATE, span
+from gmemstate.model.units import END, span
 
 Words = Callable[[Any, "Teller"], str]
 
@@ -55,7 +56,7 @@ def returned(errno: int | None) -> str:
 
 def kind_of(attributes: int | None) -> str:
     """Where a conversion leads."""
-    return "another attribute" if attributes is None else "private" if attributes & PRIVATE else "shared"
+    return "another attribute" if attributes is None else "private" if attributes & PRIVATE_ATTRIBUTE else "shared"
 
 
 def host_page(event: Any) -> str:

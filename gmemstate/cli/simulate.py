@@ -12,7 +12,7 @@ from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.model.errors import UsageError
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.text import some
 
 if TYPE_CHECKING:

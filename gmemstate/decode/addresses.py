@@ -7,12 +7,12 @@ prints a raw gpa may show it. Error values of pfns: include/linux/kvm_host.h (KV
 from collections.abc import Iterator
 
 from gmemstate.decode.meaning import Meaning, number_of
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, Gfn, gpa_of, parse_range, size_in_words, span
+from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, PFN_ERROR
+from gmemstate.model.units import Gfn, gpa_of, parse_range, size_in_words, span
 
 SOURCE = "arithmetic of 4 KiB pages"
 _HUGE = ((9, "2M"), (18, "1G"))
 _SHARED_BITS = (51, 47)
-_PFN_ERROR = 0x7FF << 52
 
 
 def gpa(address: int) -> Meaning:
@@ -36,7 +36,7 @@ def gfn(number: int) -> Meaning:
 
 def pfn(number: int) -> Meaning:
     """A host page frame number; values from 0x7ff0000000000000 are errors of KVM, no pages."""
-    if number & _PFN_ERROR:
+    if number & PFN_ERROR:
         return Meaning("host page", f"{number:#x} is an error value of KVM, no page", (), "Linux include/linux/kvm_host.h")
     return Meaning("host page", f"pfn {number:#x} = host address {number << PAGE_SHIFT:#x}", (), SOURCE)
 

@@ -16,6 +16,7 @@ from gmemstate.decode.tdx import (
     RCX,
     TdxStatus,
 )
+from gmemstate.model.linux import SPTE_HUGE, SPTE_MMU_PRESENT, SPTE_PFN
 
 SEPT_SOURCE = "Linux kvm/vmx/tdx_arch.h, TDX module sept_manager.h"
 SPTE_SOURCE = "Linux kvm/mmu/spte.h"
@@ -49,9 +50,6 @@ FREE, PRESENT, REMOVED = 0, 4, 5
 REPORTING = (EPT_WALK_FAILED, GPA_RANGE_NOT_BLOCKED, EPT_ENTRY_STATE_INCORRECT)
 """The statuses with which the module reports an entry; OPERAND_BUSY does so where the operand is RCX, the entry itself."""
 
-_PFN = 0x000F_FFFF_FFFF_F000
-_LEAF = 1 << 7
-_MMU_PRESENT = 1 << 11
 _SUPPRESS_VE = 1 << 63
 _FROZEN = (0x1A0, 0x5A0)
 """FROZEN_SPTE (REMOVED_SPTE before 6.10) is 0x5a0; traces of 7.2 show 0x1a0. With TDX compiled in, bit 63 is set as well."""
@@ -130,8 +128,8 @@ def sept_entry(entry: int, level_state_word: int, status: TdxStatus | None = Non
     """
     where = level_state(level_state_word)
     reported = bool(entry or level_state_word) and (status is None or reports_entry(status))
-    leaf = reported and where.state not in (FREE, REMOVED) and (where.level == 0 or bool(entry & _LEAF))
-    return SeptEntry(entry, where, reported, leaf, (entry & _PFN) >> 12 if leaf else None)
+    leaf = reported and where.state not in (FREE, REMOVED) and (where.level == 0 or bool(entry & SPTE_HUGE))
+    return SeptEntry(entry, where, reported, leaf, (entry & SPTE_PFN) >> 12 if leaf else None)
 
 
 def reports_entry(status: TdxStatus) -> bool:
@@ -169,10 +167,10 @@ def spte(word: int, level: int | None = None) -> Spte:
         return Spte(word, "none", None, None)
     if plain in _FROZEN:
         return Spte(word, "frozen", None, None)
-    if not word & _MMU_PRESENT:
+    if not word & SPTE_MMU_PRESENT:
         return Spte(word, "other", None, None)
-    leaf = True if level == 1 or word & _LEAF else None if level is None else False
-    return Spte(word, "present", leaf, (word & _PFN) >> 12)
+    leaf = True if level == 1 or word & SPTE_HUGE else None if level is None else False
+    return Spte(word, "present", leaf, (word & SPTE_PFN) >> 12)
 
 
 _VIOLATION = {0: "read", 1: "write", 2: "fetch", 3: "entry readable", 4: "entry writable", 5: "entry executable",

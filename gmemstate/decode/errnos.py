@@ -1,7 +1,6 @@
-"""Errnos of Linux: numbers and names, and what each means for the calls that a conversion goes through.
+"""Errnos of Linux: what each means for the calls that a conversion goes through; numbers and names are in `model.linux`.
 
-Numbers: include/uapi/asm-generic/errno-base.h and errno.h (x86 has no others), 512 and up include/linux/errno.h. Texts: what
-glibc prints, as QEMU and strace pass it on. Meanings: virt/kvm/kvm_main.c, virt/kvm/guest_memfd.c, arch/x86/kvm of Linux 7.2, and
+Texts: what glibc prints, as QEMU and strace pass it on. Meanings: virt/kvm/kvm_main.c, virt/kvm/guest_memfd.c, arch/x86/kvm of Linux 7.2, and
 for KVM_SET_MEMORY_ATTRIBUTES2 the in-place conversion series of September 2026.
 """
 
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from gmemstate.decode.meaning import Meaning, number_of
+from gmemstate.model.linux import ERRNO_NAMES, ERRNO_NUMBERS
 
 SOURCE = "Linux include/uapi/asm-generic/errno.h"
 
@@ -25,26 +25,6 @@ RMP = "RMP update"
 DMA_MAP = "VFIO_MAP_DMA"
 
 _ALIASES = {"KVM_GMEM_CONVERT_SHARED": CONVERT}
-
-_NAMES = """
-EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV ENODEV
-ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG
-ENOLCK ENOSYS ENOTEMPTY ELOOP - ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI EL2HLT EBADE EBADR EXFULL
-ENOANO EBADRQC EBADSLT - EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP
-EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ ERESTART ESTRPIPE EUSERS
-ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT
-EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN ETOOMANYREFS
-ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL EISNAM EREMOTEIO EDQUOT
-ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD ENOTRECOVERABLE ERFKILL EHWPOISON
-"""
-NAMES = {number: name for number, name in enumerate(_NAMES.split(), 1) if name != "-"} | {
-    512: "ERESTARTSYS",
-    513: "ERESTARTNOINTR",
-    514: "ERESTARTNOHAND",
-    516: "ERESTART_RESTARTBLOCK",
-}
-"""Number to name; 512 and up never leave the kernel, traces show them."""
-_NUMBERS = {name: number for number, name in NAMES.items()} | {"EWOULDBLOCK": 11, "EDEADLOCK": 35, "ENOTSUP": 95}
 
 TEXTS = {
     1: "Operation not permitted",
@@ -177,7 +157,7 @@ class Errno:
 
 def errno_name(number: int) -> str:
     """``ENOMEM`` for 12, ``0`` for success; what is no errno stays a number."""
-    return NAMES.get(number, str(number))
+    return ERRNO_NAMES.get(number, str(number))
 
 
 @cache
@@ -186,18 +166,18 @@ def errno(number: int) -> Errno | None:
     if number >= 1 << 63:
         number -= 1 << 64
     number = abs(number)
-    if number not in NAMES:
+    if number not in ERRNO_NAMES:
         return None
     calls = tuple((call, table[number]) for call, table in MEANINGS.items() if number in table)
-    return Errno(number, NAMES[number], TEXTS.get(number), calls)
+    return Errno(number, ERRNO_NAMES[number], TEXTS.get(number), calls)
 
 
 def errno_of(text: str) -> Errno | None:
     """Read ``EAGAIN``, ``-EAGAIN``, ``11``, ``-11``, ``0xfffffffffffffff5`` or ``Resource temporarily unavailable``."""
     word = text.strip()
     name = word.removeprefix("-").upper()
-    if name in _NUMBERS:
-        return errno(_NUMBERS[name])
+    if name in ERRNO_NUMBERS:
+        return errno(ERRNO_NUMBERS[name])
     if word.lower() in _BY_TEXT:
         return errno(_BY_TEXT[word.lower()])
     number = number_of(word)

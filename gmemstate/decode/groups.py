@@ -8,7 +8,8 @@ from typing import NamedTuple
 from gmemstate.decode import addresses, ept, errnos, hypercalls, kvm, snp, tdx, words
 from gmemstate.decode.ioctls import Ioctl, ioctls, is_kvm
 from gmemstate.decode.meaning import Explained, Meaning, number_of, said
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, size_in_words, span
+from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE
+from gmemstate.model.units import size_in_words, span
 
 
 class Piece(NamedTuple):

@@ -7,7 +7,7 @@ Exit reasons, flags, system events: include/uapi/linux/kvm.h of Linux 7.x. Hardw
 from dataclasses import dataclass
 
 from gmemstate.decode.meaning import Meaning, bits, listed, number_of
-from gmemstate.model.units import PRIVATE
+from gmemstate.model.linux import PRIVATE_ATTRIBUTE
 
 SOURCE = "Linux include/uapi/linux/kvm.h"
 VMX_SOURCE = "Linux uapi/asm/vmx.h"
@@ -77,7 +77,7 @@ class MemoryAttributes:
 
 def memory_attributes(word: int) -> MemoryAttributes:
     """Take memory attributes apart: bit 3 is private, nothing else is defined."""
-    return MemoryAttributes(word, bool(word & PRIVATE), word & ~PRIVATE)
+    return MemoryAttributes(word, bool(word & PRIVATE_ATTRIBUTE), word & ~PRIVATE_ATTRIBUTE)
 
 
 def memory_fault_flags(word: int) -> Meaning:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from gmemstate.model.linux import LAST_PAGE
+
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -80,8 +82,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """The numbers without which a fact says nothing."""
 
-LAST_PAGE = 1 << 52
-"""Behind the last page that 64 bits can address."""
 FOREVER = (1 << 64) - 1
 """The end of an invalidation that has none."""
 

@@ -4,7 +4,6 @@ Every WITHIN seconds it says that what was read is due, so that it is on record 
 followed ends where another file takes its name, or where it is emptied; a pipe where its writer closes it.
 """
 
-import errno
 import os
 import select
 import stat
@@ -17,6 +16,7 @@ from gmemstate.ingest.fact import Marker
 from gmemstate.ingest.input import GZIP, HEAD_SIZE, TRACE_DAT, LineReader, as_text
 from gmemstate.ingest.readers.detect import FormatDetector, proves
 from gmemstate.model.errors import CannotRead
+from gmemstate.model.linux import EACCES, ENOENT, ENOTDIR
 
 WITHIN = 0.5
 """After how many seconds a line that was read is due; with POLL it makes less than the one second that is promised."""
@@ -211,7 +211,7 @@ class FollowedFile(LineReader):
         try:
             now = self._path.stat()
         except OSError as error:
-            return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+            return error.errno not in (ENOENT, ENOTDIR, EACCES)
         # The writer may go on in the old file until it opens the new one: the first byte there says that it has.
         if (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino) or (now.st_size == 0 and stat.S_ISREG(now.st_mode)):
             return False

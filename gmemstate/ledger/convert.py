@@ -29,10 +29,9 @@ from gmemstate.model.events import (
     detail,
     event_of,
 )
+from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
 from gmemstate.model.objects import Conversion
-from gmemstate.model.units import PAGE_SHIFT
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 from gmemstate.model.verdict import Verdict, verdict
 from gmemstate.store.locks import owner_lock
 from gmemstate.store.recorder import Recorder

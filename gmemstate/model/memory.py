@@ -8,22 +8,13 @@ from typing import NamedTuple
 
 from gmemstate.model.events import SOURCE, Capability, Dialect, EventRow, T, User
 from gmemstate.model.findings import Finding, unexpected
+from gmemstate.model.linux import GUEST_MEMFD_FLAG_INIT_SHARED
 from gmemstate.model.machines.conversion import CONVERSION
 from gmemstate.model.machines.definition import Definition
 from gmemstate.model.machines.messed_up import MESSED_UP
 from gmemstate.model.machines.range import PRIVATE, RANGE, SHARED, UNKNOWN, is_in_flight
 from gmemstate.model.machines.run import NO_WAY, compiled, fire
-from gmemstate.model.objects import (
-    GUEST_MEMFD_FLAG_INIT_SHARED,
-    Conversion,
-    FaultExit,
-    Gmem,
-    MessedUp,
-    Request,
-    Slot,
-    Source,
-    Vm,
-)
+from gmemstate.model.objects import Conversion, FaultExit, Gmem, MessedUp, Request, Slot, Source, Vm
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, Gfn, PageIndex
 

@@ -4,13 +4,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gmemstate.model.events import Cause, Dialect, EventRow, RequestPath, Through
+from gmemstate.model.linux import KVM_MEM_GUEST_MEMFD, PAGE_SHIFT
 from gmemstate.model.machines.conversion import ENDED, NEW
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END, PAGE_SHIFT, Gfn, PageIndex, Pfn, unsigned
-
-KVM_MEM_GUEST_MEMFD = 4
-GUEST_MEMFD_FLAG_MMAP = 1
-GUEST_MEMFD_FLAG_INIT_SHARED = 2
+from gmemstate.model.units import END, Gfn, PageIndex, Pfn, unsigned
 
 UNKNOWN_PAGES, HOLE, PRESENT, POISONED_PAGE = range(4)
 """What is behind a page of a guest_memfd."""

@@ -9,6 +9,8 @@ import re
 from enum import StrEnum
 from typing import NamedTuple, NewType
 
+from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE
+
 Gfn = NewType("Gfn", int)
 Gpa = NewType("Gpa", int)
 Pfn = NewType("Pfn", int)
@@ -30,13 +32,8 @@ class Unit(StrEnum):
     PFN = "pfn"
 
 
-PAGE_SHIFT = 12
-PAGE_SIZE = 1 << PAGE_SHIFT
 END = 1 << 64
 """The end of a range that has none: "to the end"."""
-
-PRIVATE = 0x8
-"""KVM_MEMORY_ATTRIBUTE_PRIVATE (include/uapi/linux/kvm.h)."""
 
 NS = 1_000_000_000
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gmemstate.model.events import ACTOR, NPAGES, OWNER, START, VALUE, Capability, Through, User
-from gmemstate.model.fold.conversions import EAGAIN, EFAULT, EIO, ENOMEM, ENOTTY
+from gmemstate.model.linux import EAGAIN, EFAULT, EIO, ENOMEM, ENOTTY
 from gmemstate.model.objects import Conversion, Source
 from gmemstate.model.units import END
 

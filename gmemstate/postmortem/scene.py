@@ -30,16 +30,15 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.fold.apply import apply
+from gmemstate.model.linux import FALLOC_FL_PUNCH_HOLE, GUEST_MEMFD_FLAG_INIT_SHARED, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.memory import Memory, StateRun
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, Conversion, Slot
+from gmemstate.model.objects import Conversion, Slot
 from gmemstate.model.record import Record
-from gmemstate.model.units import END, PAGE_SHIFT, Gfn
+from gmemstate.model.units import END, Gfn
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.kinds import Kind
 
-PUNCH_HOLE = 2
-"""FALLOC_FL_PUNCH_HOLE (include/uapi/linux/falloc.h)."""
 NO_SLOT, NO_GMEM, CLOSED = "no memslot", "no guest_memfd", "guest_memfd closed"
 _BEFORE_THE_LOCK = (ConvertAsked.code, ConvertAttempted.code)
 
@@ -162,7 +161,7 @@ def _look(seen: Scene, row: EventRow, invalidation_range: dict[int, tuple[int, i
         if low < end and start < high:
             access = Access(row[ACTOR] or Access.GUEST)
             seen.touches.append(Touch(row[SEQ], row[T], row[LINE], owner, access, start, end, row[VALUE]))
-    elif kind == Punched.code and owner in invalidation_range and not row[RESULT] and (row[VALUE] or 0) & PUNCH_HOLE:
+    elif kind == Punched.code and owner in invalidation_range and not row[RESULT] and (row[VALUE] or 0) & FALLOC_FL_PUNCH_HOLE:
         seen.punches.append(row)
     elif kind == HvaUnmapped.code:
         seen.unmaps.append(row)

@@ -1,13 +1,13 @@
 """Words for numbers: ranges, moments, errnos, as every story uses them."""
 
-import os
 from collections.abc import Sequence
 
 from gmemstate import decode, text
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, LINE, SOURCE, EventRow, Through, details
+from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
-from gmemstate.model.units import PAGE_SHIFT, duration, seconds, span
+from gmemstate.model.units import duration, seconds, span
 from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem.story import Evidence
 
@@ -20,8 +20,9 @@ def errno_name(code: int | None) -> str:
 
 
 def errno_text(code: int) -> str:
-    """What the C library says of an errno."""
-    return os.strerror(code).lower()
+    """What glibc says of an errno, in lower case; its name where that is not known."""
+    error = decode.errno(code)
+    return decode.errno_name(code) if error is None or error.text is None else error.text.lower()
 
 
 def guest(history: History, vm: Vm | None) -> str:

@@ -14,7 +14,8 @@ from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Fault, Returned, Setting
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model import events as e
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, POISONED_PAGE, Conversion
+from gmemstate.model.linux import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP
+from gmemstate.model.objects import POISONED_PAGE, Conversion
 from tests.convert.replayed_vm import PRIVATE, SHARED, call_of, last_exit
 from tests.convert.reports import Report, reports
 from tests.traces import read_case

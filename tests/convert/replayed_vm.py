@@ -11,7 +11,8 @@ from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model import events as e
-from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD, Conversion
+from gmemstate.model.linux import KVM_MEM_GUEST_MEMFD
+from gmemstate.model.objects import Conversion
 from tests.convert.reports import Report, reports
 from tests.traces import coalesced, lines_of, read_case
 

@@ -5,7 +5,8 @@ import errno as system
 import pytest
 
 from gmemstate.decode import errno, errno_name, errno_of
-from gmemstate.decode.errnos import CONVERT, MEANINGS, NAMES, RUN, SET_ATTRIBUTES, SET_ATTRIBUTES2
+from gmemstate.decode.errnos import CONVERT, MEANINGS, RUN, SET_ATTRIBUTES, SET_ATTRIBUTES2
+from gmemstate.model.linux import ERRNO_NAMES
 
 
 @pytest.mark.parametrize("name", [name for name in dir(system) if name.startswith("E")])
@@ -68,7 +69,7 @@ def test_an_errno_says_nothing_of_a_call_that_is_not_known_to_give_it():
 def test_the_dialects_agree_where_they_are_the_same():
     for call in (SET_ATTRIBUTES, SET_ATTRIBUTES2, CONVERT):
         assert {12, 14, 22, 25} <= set(MEANINGS[call])
-    assert all(number in NAMES for table in MEANINGS.values() for number in table)
+    assert all(number in ERRNO_NAMES for table in MEANINGS.values() for number in table)
 
 
 def test_errnos_have_the_kernels_names_where_the_c_library_has_others():

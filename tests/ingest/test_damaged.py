@@ -11,11 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gmemstate.audit import queries as views
-from gmemstate.ingest.fact import LAST_PAGE, NEEDS, Marker
+from gmemstate.ingest.fact import NEEDS, Marker
 from gmemstate.ingest.readers.detect import FormatDetector
 from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import GmemstateError
+from gmemstate.model.linux import LAST_PAGE
 from tests.traces import CASES, Read, lines_of, read_lines
 
 SMALL = [

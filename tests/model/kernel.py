@@ -10,8 +10,8 @@ from typing import Any
 
 from gmemstate.model import events as e
 from gmemstate.model.fold.apply import apply
+from gmemstate.model.linux import GUEST_MEMFD_FLAG_INIT_SHARED, KVM_MEM_GUEST_MEMFD
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, KVM_MEM_GUEST_MEMFD
 
 PAGES = 12
 FIRST_GFN = 0x100

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from gmemstate.model import events as e
 from gmemstate.model.findings import CATALOGUE, Severity
 from gmemstate.model.fold.apply import apply, fold
+from gmemstate.model.linux import KVM_MEM_GUEST_MEMFD
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD, MAPPED, UNMAPPED
+from gmemstate.model.objects import MAPPED, UNMAPPED
 from gmemstate.model.verdict import Label, label, verdict
 from tests.model.drawn import crowded
 

@@ -44,6 +44,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import Finding
 from gmemstate.model.fold.apply import fold
+from gmemstate.model.linux import KVM_EXIT_INTERNAL_ERROR
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, FaultExit, Request, Trigger
 
@@ -212,7 +213,6 @@ def _remarkable(row: EventRow) -> bool:
     return row[KIND] in _CALLS_OF_VMMS and row[OWNER] is None and bool(row[RESULT])
 
 
-KVM_EXIT_INTERNAL_ERROR = 17
 _CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
 _KEPT = frozenset(
     (*ABOUT_SOURCES, *REPORTS, *MARKS, *_CALLS_OF_VMMS, VcpuExited.code, FaultServed.code, HostBooted.code, TaskSignalled.code)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, KIND, LINE, SEQ, SOURCE, EventRow, T, VmmSaid, details
+from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import Conversion, FaultExit, Vm
-from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.model.verdict import arguments_known
 
 CLOCKS = 10_000_000

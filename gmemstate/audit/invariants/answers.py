@@ -24,11 +24,12 @@ from gmemstate.model.events import (
     User,
     UsersChecked,
 )
-from gmemstate.model.fold.conversions import EAGAIN, ENOMEM, KIND_OF
+from gmemstate.model.fold.conversions import KIND_OF
+from gmemstate.model.linux import EAGAIN, ENOMEM, PAGE_SHIFT, PAGE_SIZE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import END, PAGE_SHIFT, PAGE_SIZE, unsigned
+from gmemstate.model.units import END, unsigned
 
 LONG_TERM = 1024
 """What one pin adds to the references of a folio (GUP_PIN_COUNTING_BIAS): such a reference does not go away by itself."""

@@ -26,11 +26,11 @@ from gmemstate.model.events import (
     VmDead,
     VmDestroyed,
 )
-from gmemstate.model.fold.conversions import EINVAL, EIO
+from gmemstate.model.linux import EINVAL, EIO, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import Request, Vm
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import PAGE_SHIFT, unsigned
+from gmemstate.model.units import unsigned
 
 RETRY = 1
 """TDVMCALL_STATUS_RETRY"""

@@ -36,13 +36,11 @@ from gmemstate.model.events import (
     VmDestroyed,
     details,
 )
-from gmemstate.model.fold.pages import EHWPOISON
+from gmemstate.model.linux import EHWPOISON, PUNCH
 from gmemstate.model.objects import POISONED_PAGE
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, unsigned
 
-PUNCH = 3
-"""FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE"""
 MOST = 4096
 """How many pages are remembered with their host pages, the youngest ones."""
 

@@ -39,14 +39,13 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.findings import unexpected
 from gmemstate.model.fold.conversions import KIND_OF
+from gmemstate.model.linux import EACCES, GUEST_MEMFD_FLAG_INIT_SHARED, PAGES_1G, PAGES_2M, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, MAPPED, NO_ANSWER, POISONED_PAGE
+from gmemstate.model.objects import MAPPED, NO_ANSWER, POISONED_PAGE
 from gmemstate.model.rangemap import RangeMap
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 from gmemstate.model.units import PageIndex
 
-EACCES = 13
-HUGE = (512, 512 * 512)
+HUGE = (PAGES_2M, PAGES_1G)
 _KIND_OF_ACCESS: dict[int | None, str] = {Access.GUEST_PRIVATE: PRIVATE, Access.GUEST_SHARED: SHARED}
 
 

@@ -13,8 +13,8 @@ from gmemstate.model.events import (
     Through,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT, hexadecimal, pages
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
+from gmemstate.model.units import hexadecimal, pages
 
 Dialect = Callable[[Kernel, Call], Steps]
 

@@ -1,6 +1,5 @@
 """A conversion ioctl: in which setting it is called, with what arguments, what goes wrong meanwhile, and what it returns."""
 
-import errno
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -8,9 +7,8 @@ from typing import NamedTuple
 from gmemstate.model.events import (
     UnmapStep,
 )
+from gmemstate.model.linux import ENOMEM, PAGE_SHIFT, PAGE_SIZE, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 
 class VmType(StrEnum):
@@ -58,7 +56,7 @@ class Fault:
     at: str
     page: int | None = None
     nth: int | None = None
-    errno: int = errno.ENOMEM
+    errno: int = ENOMEM
     step: UnmapStep = UnmapStep.REMOVE
     times: int = 1
     seen: int = 0

@@ -1,6 +1,5 @@
 """What a dialect sees of a host, and what it may do to it: the steps that are the same in all kernels."""
 
-import errno
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -22,6 +21,7 @@ from gmemstate.model.events import (
     VmBugged,
     detail,
 )
+from gmemstate.model.linux import EFAULT
 from gmemstate.model.machines.range import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
@@ -251,8 +251,8 @@ class Kernel:
                     yield PageFreed(owner=owner, start=head, npages=1 << order, order=order, detail=detail(kept="for ever"))
             elif self.policy is Policy.HWPOISON:
                 yield Poisoned(owner=owner, start=page, npages=1, pfn=self.pfn(owner, page))
-        yield UserAnswered(user=User.GUEST, start=bad[0], npages=1, owner=owner, conversion=THIS, result=errno.EFAULT)
-        return errno.EFAULT
+        yield UserAnswered(user=User.GUEST, start=bad[0], npages=1, owner=owner, conversion=THIS, result=EFAULT)
+        return EFAULT
 
     def _flagged(self, owner: int, start: int, end: int) -> list[int]:
         """kvm_gmem_has_invalid_folio(): pages of a range that are marked as poisoned, where the policy looks for them."""

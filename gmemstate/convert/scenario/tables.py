@@ -9,7 +9,7 @@ from typing import Any
 
 from gmemstate.decode.errnos import errno_of
 from gmemstate.model.errors import CannotRead
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.linux import PAGE_SHIFT
 
 Run = tuple[int, int]
 """Pages ``[start, end)``."""

@@ -1,7 +1,6 @@
 """The facts that a scenario can expect: each is read off the record of a simulation, or off what it folds to."""
 
 from collections.abc import Iterable, Iterator
-from errno import EFAULT
 from typing import Any
 
 from gmemstate.convert.engine.ioctl import Returned
@@ -46,6 +45,7 @@ from gmemstate.model.events import (
     details,
     event_of,
 )
+from gmemstate.model.linux import EFAULT
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.units import hexadecimal

@@ -1,12 +1,11 @@
 """What a guest asks for in a simulation, and how KVM cuts it into exits that a VMM answers."""
 
 from collections.abc import Iterator, Sequence
-from errno import EAGAIN, EINVAL
 
 from gmemstate.convert.simulation.simulation import VCPU, Simulation
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
-from gmemstate.model.fold.requests import KVM_EXIT_HYPERCALL
+from gmemstate.model.linux import EAGAIN, EINVAL, KVM_EXIT_HYPERCALL
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.units import Gfn, gpa_of
 

@@ -34,12 +34,17 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.fold.apply import apply
+from gmemstate.model.linux import (
+    GUEST_MEMFD_FLAG_INIT_SHARED,
+    GUEST_MEMFD_FLAG_MMAP,
+    KVM_MEM_GUEST_MEMFD,
+    PAGE_SHIFT,
+    PRIVATE_ATTRIBUTE,
+)
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, HOLE, KVM_MEM_GUEST_MEMFD, Slot
+from gmemstate.model.objects import HOLE, Slot
 from gmemstate.model.record import resolve
-from gmemstate.model.units import PAGE_SHIFT
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 VMM = 1
 """The thread that converts, unless a guest has asked for it."""

@@ -15,9 +15,8 @@ from gmemstate.convert.simulation.host import VMM
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.decode import errno_name
 from gmemstate.model.events import Dialect, RequestPath
+from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
-from gmemstate.model.units import PAGE_SHIFT
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 
 class Difference(NamedTuple):

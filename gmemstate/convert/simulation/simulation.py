@@ -1,6 +1,5 @@
 """What happens on a simulated host besides conversions: pages are touched, let go, punched out, poisoned, measured."""
 
-import errno as errnos
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -37,14 +36,11 @@ from gmemstate.model.events import (
     VmmSaid,
     detail,
 )
-from gmemstate.model.fold.pages import EHWPOISON
+from gmemstate.model.linux import EFAULT, EHWPOISON, EINVAL, EIO, FALLOC_FL_KEEP_SIZE, KVM_EXIT_MMIO, PRIVATE_ATTRIBUTE, PUNCH
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE, POISONED_PAGE, Slot
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 from gmemstate.model.units import Gfn
 
-PUNCH_HOLE, ALLOCATE = 3, 1
-KVM_EXIT_MMIO = 6
 VCPU = 2
 
 
@@ -76,7 +72,7 @@ class Simulation(Host):
         kind = next(self.kernel().kinds(owner, page, page + 1))[2]
         what = self.memory.gmems[owner].backing.get(page)
         if kind == PRIVATE or what == POISONED_PAGE:
-            result = EHWPOISON if kind == SHARED else errnos.EFAULT
+            result = EHWPOISON if kind == SHARED else EFAULT
             self.record(FaultServed(owner=owner, access=Access.HOST, start=page, npages=1, result=result,
                                     detail=detail(user=user.name, signal="SIGBUS")))  # fmt: skip
             return False
@@ -97,7 +93,7 @@ class Simulation(Host):
     def _guest_touches(self, user: PageUser, page: int, private: bool | None, *, accept: bool) -> bool:
         """KVM_RUN and kvm_mmu_faultin_pfn(), up to the mapping."""
         if self.memory.vms[self.vm].gone is not None:
-            self.record(VcpuExited(thread=VCPU, owner=self.vm, result=errnos.EIO, detail=detail(user=user.name)))
+            self.record(VcpuExited(thread=VCPU, owner=self.vm, result=EIO, detail=detail(user=user.name)))
             return False
         gfn, slot = self._slot_of(user, page)
         gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
@@ -108,7 +104,7 @@ class Simulation(Host):
         if private is None:
             private = kind == PRIVATE
         if (kind == PRIVATE) != private:
-            return self._memory_fault(user, gfn, errnos.EFAULT, private=private)
+            return self._memory_fault(user, gfn, EFAULT, private=private)
         if slot is None and not private:
             self.record(VcpuExited(thread=VCPU, owner=self.vm, reason=KVM_EXIT_MMIO, detail=detail(user=user.name)))
             return False
@@ -136,7 +132,7 @@ class Simulation(Host):
         """kvm_gmem_get_pfn(): gets the page, and what keeps the guest from it; the errno, or 0."""
         gmem = None if slot is None else self.memory.gmems.get(slot.gmem or 0)
         if slot is None or gmem is None or gmem.released:
-            return errnos.EFAULT
+            return EFAULT
         if gmem.backing.get(index) == POISONED_PAGE:
             return EHWPOISON
         self.allocate(index, index + 1, gmem.id)
@@ -182,7 +178,7 @@ class Simulation(Host):
         for user in self._users(owner):
             if user.kind is not User.GUEST and not self.in_vm and hasattr(user, "pages"):
                 user.pages -= set(range(start, end))  # what it has is an orphan now, not this page
-        self.record(Punched(mode=PUNCH_HOLE, result=0, owner=owner, start=start, npages=end - start))
+        self.record(Punched(mode=PUNCH, result=0, owner=owner, start=start, npages=end - start))
 
     def _truncated(self, owner: int, start: int, end: int, held: set[int]) -> Iterator[tuple[int, int, bool]]:
         """The pages that leave the file as runs, and whether their host pages stay out of the allocator."""
@@ -236,7 +232,7 @@ class Simulation(Host):
         """Holes get memory, as fallocate does without PUNCH_HOLE."""
         owner = self.gmem if gmem is None else gmem
         self.allocate(start, end, owner)
-        self.record(Punched(mode=ALLOCATE, result=0, owner=owner, start=start, npages=end - start))
+        self.record(Punched(mode=FALLOC_FL_KEEP_SIZE, result=0, owner=owner, start=start, npages=end - start))
 
     def poison(self, page: int, gmem: int | None = None) -> None:
         """memory_failure(), kvm_gmem_error_folio(): zapped, not truncated; the attribute stays."""
@@ -266,8 +262,8 @@ class Simulation(Host):
         """
         owner = self.gmem if gmem is None else gmem
         if not self.kernel().all_are(self.vm if self.in_vm else owner, start, end, PRIVATE):
-            self.record(VmmSaid(owner=self.vm, result=errnos.EINVAL, detail=detail(text="populate: a page is not private")))
-            return errnos.EINVAL
+            self.record(VmmSaid(owner=self.vm, result=EINVAL, detail=detail(text="populate: a page is not private")))
+            return EINVAL
         self.allocate(start, end, owner)
         kernel, error = self.kernel(), 0
         if self.setting.type is VmType.SNP:

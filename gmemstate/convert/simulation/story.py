@@ -7,7 +7,6 @@ from gmemstate.convert.engine.users import FOLL_PIN
 from gmemstate.convert.simulation.guest_requests import GENERIC_ERROR, INVALID_OPERAND, RETRY
 from gmemstate.convert.simulation.residue import left, run
 from gmemstate.convert.simulation.run import Outcome
-from gmemstate.convert.simulation.simulation import KVM_EXIT_MMIO, PUNCH_HOLE
 from gmemstate.decode import errno_name
 from gmemstate.model.events import (
     Access,
@@ -58,9 +57,7 @@ from gmemstate.model.events import (
     details,
     event_of,
 )
-from gmemstate.model.objects import KVM_MEM_GUEST_MEMFD
-from gmemstate.model.units import PAGE_SHIFT
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
+from gmemstate.model.linux import KVM_EXIT_MMIO, KVM_MEM_GUEST_MEMFD, PAGE_SHIFT, PRIVATE_ATTRIBUTE, PUNCH
 
 IOCTLS = {
     (Through.VM_IOCTL, "private"): "KVM_SET_MEMORY_ATTRIBUTES",
@@ -320,7 +317,7 @@ _TELL: dict[type[Event], Callable[[Any, dict[str, Any]], str | None]] = {
     PageFreed: _freed,
     PageAdded: _added,
     Poisoned: lambda e, _: f"{run(e.start, e.npages)} {_be(e)} marked as poisoned",
-    Punched: lambda e, _: f"{run(e.start, e.npages)}: {'a hole is punched' if e.mode == PUNCH_HOLE else 'fallocate is done'}",
+    Punched: lambda e, _: f"{run(e.start, e.npages)}: {'a hole is punched' if e.mode == PUNCH else 'fallocate is done'}",
     GmemReleased: lambda _e, _: "the guest_memfd is closed",
     GmemBound: lambda e, _: f"behind it lies the guest_memfd, from page {e.index} on",
     SlotSet: _slot,

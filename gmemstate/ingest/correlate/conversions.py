@@ -9,7 +9,7 @@ from typing import Any
 from gmemstate.ingest.correlate.syscalls import whole_call
 from gmemstate.ingest.correlate.trackees import Call, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
-from gmemstate.ingest.fact import FOREVER, LAST_PAGE, Fact
+from gmemstate.ingest.fact import FOREVER, Fact
 from gmemstate.model.events import (
     AttrsCompared,
     AttrsStored,
@@ -29,10 +29,10 @@ from gmemstate.model.events import (
     ZapStarted,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT, PRIVATE, pages
+from gmemstate.model.linux import EAGAIN, EFAULT, EIO, ENOMEM, ENOTTY, LAST_PAGE, PAGE_SHIFT, PRIVATE_ATTRIBUTE
+from gmemstate.model.units import pages
 
 SET_ATTRIBUTES, SET_ATTRIBUTES2, SET_REGION, RUN = 0x4020AED2, 0xC080AED2, 0x40A0AE49, 0xAE80
-EIO, EAGAIN, ENOMEM, EFAULT, ENOTTY = 5, 11, 12, 14, 25
 MAX_ERRNO = 4095
 UNREAD = (-EIO, -EFAULT, -ENOTTY)
 """Results with which the kernel has not read the arguments; a probe may have read rubbish."""
@@ -342,9 +342,9 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if call is None or call.through is not Through.GMEM_IOCTL:
         thread.bracket = (start, end, [])
         return False
-    if not call.zapped or call.attributes != PRIVATE:
+    if not call.zapped or call.attributes != PRIVATE_ATTRIBUTE:
         _zap(tracker, fact, call, start, end - start)
-    if call.attributes == PRIVATE and not call.checked:
+    if call.attributes == PRIVATE_ATTRIBUTE and not call.checked:
         call.checked = True
         first, last, _, _, count = call.tested or [fact.line, fact.line, 0, 0, 0]
         tracker.emit(
@@ -357,7 +357,7 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """maple_tree:ma_write, once or twice for a store; the range is merged with equal neighbours."""
     call = thread.call
-    value = {0x1: 0, 0x11: PRIVATE}.get(fact.args["val"])
+    value = {0x1: 0, 0x11: PRIVATE_ATTRIBUTE}.get(fact.args["val"])
     start, last = fact.args["index"], fact.args["last"]
     if call is None or call.through is not Through.GMEM_IOCTL or value is None or not start <= last < LAST_PAGE:
         return False
@@ -391,7 +391,7 @@ def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call = _returning(tracker, fact, thread, Through.GMEM_IOCTL)
     result = fact.args["ret"]
     error_offset = fact.args.get("error_offset") if result in (-EAGAIN, -ENOMEM) else None
-    if result == -EAGAIN and call.zapped and call.attributes == PRIVATE and error_offset is not None:
+    if result == -EAGAIN and call.zapped and call.attributes == PRIVATE_ATTRIBUTE and error_offset is not None:
         _tell_bad_page(tracker, fact, call, error_offset >> PAGE_SHIFT)
     _return(tracker, fact, thread, call, result, error_offset)
     return True

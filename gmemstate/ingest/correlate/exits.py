@@ -5,14 +5,24 @@ from typing import Any
 from gmemstate.ingest.correlate.conversions import RUN
 from gmemstate.ingest.correlate.trackees import Call, Thread
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
-from gmemstate.ingest.fact import LAST_PAGE, Fact
+from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, TaskSignalled, Through, VcpuExited, detail
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, Gpa, gfn_of
+from gmemstate.model.linux import (
+    EFAULT,
+    EHWPOISON,
+    EINTR,
+    KVM_EXIT_HYPERCALL,
+    KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_MEMORY_FAULT,
+    KVM_HC_MAP_GPA_RANGE,
+    LAST_PAGE,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    SIGBUS,
+    SIGKILL,
+)
+from gmemstate.model.units import Gpa, gfn_of
 
-KVM_HC_MAP_GPA_RANGE = 12
-KVM_EXIT_HYPERCALL, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_MEMORY_FAULT = 3, 17, 39
-EINTR, EFAULT, EHWPOISON = 4, 14, 133
-SIGBUS, SIGKILL = 7, 9
 FROM_KERNEL = 128
 
 

@@ -16,17 +16,20 @@ from gmemstate.model.events import (
     UserAnswered,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.linux import (
+    EACCES,
+    EHWPOISON,
+    PAGE_SHIFT,
+    PFN_ERROR,
+    SPTE_HUGE,
+    SPTE_MMU_PRESENT,
+    SPTE_PFN,
+    VM_FAULT_HWPOISON,
+    VM_FAULT_SIGBUS,
+)
 
-SPTE_PRESENT = 1 << 11
-"""SPTE_MMU_PRESENT_MASK (arch/x86/kvm/mmu/spte.h)"""
-SPTE_HUGE = 1 << 7
 RUNS = 32
 """How many runs of pages that a large entry has replaced are named."""
-SPTE_PFN = ((1 << 52) - 1) & ~0xFFF
-PFN_ERROR = 0x7FF0000000000000
-VM_FAULT_SIGBUS, VM_FAULT_HWPOISON = 0x2, 0x10 | 0x20
-EACCES, EHWPOISON = 13, 133
 
 
 def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
@@ -87,7 +90,7 @@ def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     vm = tracker.vm_of(thread)
     gfn, pfn = fact.args["gfn"], (new & SPTE_PFN) >> PAGE_SHIFT
-    if level > 1 and old & SPTE_PRESENT and not was:
+    if level > 1 and old & SPTE_MMU_PRESENT and not was:
         thread.over = Overlay(gfn, gfn + npages, pfn)
     _served(tracker, fact, thread, vm, Access.GUEST, gfn, npages, pfn)
     return True
@@ -114,7 +117,7 @@ def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _leaf(entry: int, level: int) -> bool:
-    return bool(entry & SPTE_PRESENT) and (level == 1 or bool(entry & SPTE_HUGE))
+    return bool(entry & SPTE_MMU_PRESENT) and (level == 1 or bool(entry & SPTE_HUGE))
 
 
 def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:

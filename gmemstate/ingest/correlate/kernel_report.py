@@ -20,8 +20,8 @@ from gmemstate.model.events import (
     UnmapStep,
     detail,
 )
+from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.reports import KernelReportCode
-from gmemstate.model.units import PAGE_SHIFT
 from gmemstate.text import printable
 
 STACK = 64

@@ -13,10 +13,10 @@ from gmemstate.ingest.correlate.tracker import Handler, Tracker
 from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.merge.clocks import own_time
 from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
+from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, SIGBUS, SIGKILL
 from gmemstate.model.reports import KernelReportCode
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE
 
-SIGBUS, SIGKILL, FROM_KERNEL = 7, 9, 128
+FROM_KERNEL = 128
 RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept", "frame", "task")
 """Reports that a dump of RMP entries and a line of the caller may belong to."""
 

@@ -19,8 +19,8 @@ from gmemstate.model.events import (
     VmDestroyed,
     detail,
 )
-from gmemstate.model.objects import GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD
-from gmemstate.model.units import PAGE_SHIFT, pages
+from gmemstate.model.linux import GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SHIFT
+from gmemstate.model.units import pages
 from gmemstate.text import printable
 
 

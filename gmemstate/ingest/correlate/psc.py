@@ -10,7 +10,7 @@ from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, detail
-from gmemstate.model.units import PAGE_SHIFT
+from gmemstate.model.linux import PAGE_SHIFT
 
 PAGE_STATE_CHANGE = 0x8000_0010
 INFO, GFN, OPERATION = 0xFFF, (1 << 40) - 1, 52

@@ -11,8 +11,9 @@ from gmemstate.ingest.correlate.trackees import Run, Thread
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import Event, PageLeaked, ReclaimFailed, RmpViolation, VmDead, detail
+from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.reports import KernelReportCode
-from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of
+from gmemstate.model.units import Gpa, gfn_of
 
 
 def rmpupdate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from gmemstate.decode import errno, ioctl
 from gmemstate.ingest.correlate.trackees import Call, Thread
 from gmemstate.ingest.correlate.tracker import Handler, Tracker
-from gmemstate.ingest.fact import LAST_PAGE, Fact
+from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of
 from gmemstate.model.events import (
     ConvertAsked,
@@ -22,9 +22,9 @@ from gmemstate.model.events import (
     VmmSaid,
     detail,
 )
-from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of, pages
+from gmemstate.model.linux import EAGAIN, EFAULT, EHWPOISON, EINTR, ENOTTY, LAST_PAGE, PAGE_SHIFT
+from gmemstate.model.units import Gpa, gfn_of, pages
 
-EINTR, EAGAIN, EFAULT, ENOTTY, EHWPOISON = 4, 11, 14, 25, 133
 SET_ATTRIBUTES = "KVM_SET_MEMORY_ATTRIBUTES"
 SET_ATTRIBUTES2 = "KVM_SET_MEMORY_ATTRIBUTES2"
 CREATE = "KVM_CREATE_GUEST_MEMFD"

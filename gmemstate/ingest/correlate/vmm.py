@@ -25,10 +25,10 @@ from gmemstate.model.events import (
     VmmSaid,
     detail,
 )
+from gmemstate.model.linux import EFAULT, PAGE_SHIFT
 from gmemstate.model.reports import VmmReportCode
-from gmemstate.model.units import PAGE_SHIFT, Gpa, gfn_of, pages
+from gmemstate.model.units import Gpa, gfn_of, pages
 
-EFAULT = 14
 SEV_TERM, TDX_FATAL = 6, 7
 DECIMAL = (
     "ret",

@@ -7,10 +7,11 @@ mm/oom_kill.c; virt/kvm/guest_memfd.c; IOMMUs: drivers/iommu. Numbers: ``PFN 567
 
 import re
 
-from gmemstate.ingest.fact import LAST_PAGE, Context, Marker
+from gmemstate.ingest.fact import Context, Marker
 from gmemstate.ingest.readers import oops as splats
 from gmemstate.ingest.readers.envelopes import LogEnvelope
 from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.model.linux import LAST_PAGE
 from gmemstate.model.reports import KernelReportCode, SourceFormat
 
 _STATUS = "<status:h>"

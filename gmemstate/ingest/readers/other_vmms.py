@@ -9,6 +9,7 @@ import re
 from gmemstate.ingest.fact import Context
 from gmemstate.ingest.readers.envelopes import LogEnvelope
 from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.model.linux import PRIVATE_ATTRIBUTE
 from gmemstate.model.reports import SourceFormat, VmmReportCode
 
 _FORMS = (
@@ -34,8 +35,6 @@ _FORMS = (
 )  # fmt: skip
 SHARED_BITS = (1 << 51, 1 << 47)
 """Where a TD has the bit that makes an address shared, with 52 and 48 bits of addresses."""
-PRIVATE = 1 << 3
-"""KVM_MEMORY_EXIT_FLAG_PRIVATE: the access was private."""
 _HINT = re.compile(r"MemoryFault|convert memory|KVM_|Error\(|visibility|inaccessible|crash|SetMemory|MAPGPA|SVSM|VmPin").search
 _FAULT = re.compile(r"MemoryFault \{ ?(?P<fields>[a-z]+: \d{1,20}(?:, [a-z]+: \d{1,20}){0,5}) ?\}").search
 _FIELDS = re.compile(
@@ -60,7 +59,7 @@ class OtherVmm:
                 seen = ParsedMessage("fault_seen", numbers, text)
                 if "Unexpected exit" not in text or "gpa" not in numbers:
                     return seen
-                to = "private" if numbers.get("flags", 0) & PRIVATE else "shared"
+                to = "private" if numbers.get("flags", 0) & PRIVATE_ATTRIBUTE else "shared"
                 return [seen, ParsedMessage("vmm_said", numbers, text, {"code": VmmReportCode.UNHANDLED_EXIT, "to": to})]
             found = first(_FORMS, text)
             if found is not None:

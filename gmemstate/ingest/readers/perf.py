@@ -12,6 +12,13 @@ from gmemstate.ingest.readers.envelopes import PROCESS, Clock, LogEnvelope
 from gmemstate.ingest.readers.ftrace import read_event
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, told
 from gmemstate.messages.form import ParsedMessage
+from gmemstate.model.linux import (
+    FALLOC_FL_COLLAPSE_RANGE,
+    FALLOC_FL_INSERT_RANGE,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+)
 from gmemstate.model.reports import SourceFormat
 
 _SCRIPT = re.compile(
@@ -34,7 +41,13 @@ _RESULT = re.compile(r"\) += (?P<ret>-?\d{1,19}|0x[0-9a-f]{1,16}|\?)(?: (?P<erro
 _FIELD = re.compile(r"\b(\w{1,40}): (-?\d{1,20}|0x[0-9a-f]{1,16})\b").findall
 _CMD = re.compile(r"\bcmd: (?P<cmd>\((?:0x[0-9a-f]+|0), (?:0x[0-9a-f]+|0), (?:0x[0-9a-f]+|0)\)|[A-Z][A-Z0-9_]+)").search
 _MODE = re.compile(r"\bmode: (?P<mode>[A-Z_|]{1,100}|0x[0-9a-f]{1,8}|\d{1,10})").search
-_FALLOCATE_FLAGS = {"KEEP_SIZE": 1, "PUNCH_HOLE": 2, "COLLAPSE_RANGE": 8, "ZERO_RANGE": 16, "INSERT_RANGE": 32}
+_FALLOCATE_FLAGS = {
+    "KEEP_SIZE": FALLOC_FL_KEEP_SIZE,
+    "PUNCH_HOLE": FALLOC_FL_PUNCH_HOLE,
+    "COLLAPSE_RANGE": FALLOC_FL_COLLAPSE_RANGE,
+    "ZERO_RANGE": FALLOC_FL_ZERO_RANGE,
+    "INSERT_RANGE": FALLOC_FL_INSERT_RANGE,
+}
 MICROSECOND = 1000
 
 _TRACEPOINTS = {

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gmemstate.decode import errno_of, ioctl, ioctls
 from gmemstate.ingest.fact import SECONDS, Context, Fact, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.envelopes import REALTIME, Clock, LogEnvelope
+from gmemstate.model.linux import KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 from gmemstate.model.reports import SourceFormat
 
 DAY = "time of day"
@@ -68,7 +69,11 @@ _SLOT = re.compile(
     r"\{slot=(?P<slot>\d{1,10}), flags=(?P<flags>[\w|]{1,100}), guest_phys_addr=(?P<gpa>0x[0-9a-f]{1,16}|\d{1,20}), "
     r"memory_size=(?P<size>0x[0-9a-f]{1,16}|\d{1,20}), userspace_addr=(?P<hva>0x[0-9a-f]{1,16}|\d{1,20})"
 ).search
-_SLOT_FLAGS = {"KVM_MEM_LOG_DIRTY_PAGES": 1, "KVM_MEM_READONLY": 2, "KVM_MEM_GUEST_MEMFD": 4}
+_SLOT_FLAGS = {
+    "KVM_MEM_LOG_DIRTY_PAGES": KVM_MEM_LOG_DIRTY_PAGES,
+    "KVM_MEM_READONLY": KVM_MEM_READONLY,
+    "KVM_MEM_GUEST_MEMFD": KVM_MEM_GUEST_MEMFD,
+}
 _FALLOCATE = re.compile(
     r", (?P<mode>0x[0-9a-f]{1,8}|[A-Z_0-9|]{1,200})(?: /\* .{1,200}? \*/)?, (?P<offset>\d{1,19}), (?P<len>\d{1,19})"
 ).match

@@ -41,13 +41,12 @@ from gmemstate.model.events import (
     ZapStarted,
 )
 from gmemstate.model.fold import lock_order, requests
+from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, EIO, ENOMEM, ENOTTY, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import UNMAPPED, Conversion, Trigger
 from gmemstate.model.units import END, unsigned
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
-EIO, EAGAIN, ENOMEM, EFAULT, EINVAL, ENOTTY = 5, 11, 12, 14, 22, 25
 MAX_ORDER = 63
 """No folio is larger: what an event says beyond it is no order."""
 RETURNED = {

@@ -36,14 +36,11 @@ from gmemstate.model.events import (
     Unpinned,
     User,
 )
+from gmemstate.model.linux import EFAULT, EHWPOISON, FALLOC_FL_PUNCH_HOLE, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, UNMAPPED, FaultClass, FaultExit, MessedUp
 from gmemstate.model.units import END, Gfn, PageIndex, Pfn
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
-
-EFAULT, EHWPOISON = 14, 133
-PUNCH_HOLE = 2
 
 
 def fault_served(memory: Memory, seq: int, row: EventRow) -> None:
@@ -117,7 +114,7 @@ def punched(memory: Memory, seq: int, row: EventRow) -> None:
     if owner is None or start is None or row[RESULT]:
         return
     end = END if row[NPAGES] is None else start + row[NPAGES]
-    if (row[VALUE] or 0) & PUNCH_HOLE:
+    if (row[VALUE] or 0) & FALLOC_FL_PUNCH_HOLE:
         memory.back(owner, start, end, HOLE)
     else:
         memory.back(owner, start, end, PRESENT)

@@ -19,11 +19,11 @@ from gmemstate.model.events import (
     T,
     VcpuExited,
 )
+from gmemstate.model.linux import KVM_EXIT_HYPERCALL
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, Request, Source, Trigger
 from gmemstate.model.units import END
 
-KVM_EXIT_HYPERCALL = 3
 UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
 """What a thread was told by an exit for a hypercall that is not on record."""
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from gmemstate.audit.history.history import History
 from gmemstate.decode import tdx_status
 from gmemstate.model.events import Cause, details
+from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE
 from gmemstate.model.objects import MessedUp
-from gmemstate.model.units import PAGE_SHIFT, PAGE_SIZE, seconds
+from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.known.patterns import facts as words_of

@@ -2,14 +2,13 @@
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, KIND, SEQ, SOURCE, Capability, VmmSaid, details
+from gmemstate.model.linux import ENOMEM
 from gmemstate.model.objects import FaultExit
 from gmemstate.model.units import duration, seconds
 from gmemstate.postmortem import words
 from gmemstate.postmortem.incidents import Incident
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.story import Story
-
-ENOMEM = 12
 
 
 def lost_race(history: History, seen: Scene, incident: Incident) -> Story:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import DETAIL, KIND, KernelWarned, details
+from gmemstate.model.linux import PAGES_2M
 from gmemstate.postmortem.stories.reported import MEMORY_MAP
-
-PAGES_2M = 512
 
 
 class Region(NamedTuple):

@@ -2,6 +2,7 @@
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import Capability
+from gmemstate.model.linux import EAGAIN, EFAULT, ENOMEM
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import END, duration
 from gmemstate.postmortem import words
@@ -10,7 +11,6 @@ from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.stories import in_use, shortage
 from gmemstate.postmortem.story import Story
 
-EAGAIN, ENOMEM, EFAULT = 11, 12, 14
 SHOWN = 8
 
 

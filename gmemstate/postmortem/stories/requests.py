@@ -4,6 +4,7 @@ from gmemstate.audit.history.history import History
 from gmemstate.audit.queries import gfns, served
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import ACTOR, VALUE, Access, T, User, details
+from gmemstate.model.linux import EAGAIN, ENOMEM, KVM_EINVAL, KVM_ENOSYS
 from gmemstate.model.machines.range import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.objects import Conversion, Request, Vm, slot_number
 from gmemstate.model.units import END, Gfn, duration, gpa_of, seconds, span
@@ -13,8 +14,6 @@ from gmemstate.postmortem.scene import Scene, first_unmap, hva_range
 from gmemstate.postmortem.stories import shortage
 from gmemstate.postmortem.story import Blame, Story, Table
 
-EAGAIN, ENOMEM = 11, 12
-KVM_EINVAL, KVM_ENOSYS = 22, 1000
 """What KVM itself answers to a hypercall (include/uapi/linux/kvm_para.h)."""
 
 

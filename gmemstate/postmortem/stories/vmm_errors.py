@@ -3,6 +3,7 @@
 from gmemstate.audit.history.history import History
 from gmemstate.audit.queries import gfns
 from gmemstate.model.events import Dialect, details
+from gmemstate.model.linux import EFAULT, EINVAL, EIO, ENOTTY
 from gmemstate.model.machines.range import SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import size_in_words, span
@@ -13,7 +14,6 @@ from gmemstate.postmortem.known.meanings import TEXTS
 from gmemstate.postmortem.scene import CLOSED, Scene
 from gmemstate.postmortem.story import Story, Table
 
-EIO, EFAULT, EINVAL, ENOTTY = 5, 14, 22, 25
 REASONS = {
     EINVAL: "flags, an unknown attribute, size 0, a wrap, a misalignment, or an attribute that this VM type does not have",
     EFAULT: "the arguments could not be read",

@@ -4,8 +4,6 @@ Every user is asked first whether it would let go; tree nodes, work items and sp
 return. Behind it only a bug of KVM or of the TDX module can fail, and that calls back into guest_memfd.
 """
 
-from errno import EAGAIN, EFAULT
-
 from gmemstate.convert.engine.dialects import rfc_v2
 from gmemstate.convert.engine.ioctl import Call, Returned, range_of
 from gmemstate.convert.engine.kernel import THIS, Ask, Doing, Kernel, Steps
@@ -19,8 +17,8 @@ from gmemstate.model.events import (
     ZapStarted,
     detail,
 )
+from gmemstate.model.linux import EAGAIN, EFAULT, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
-from gmemstate.model.units import PAGE_SHIFT
 
 
 def convert(kernel: Kernel, call: Call) -> Steps:

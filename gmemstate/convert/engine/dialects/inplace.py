@@ -4,8 +4,6 @@ One work unit, no rollback: what can fail is done before the point of no return.
 host its page table entries, and more where the memslot names the mmap of the same guest_memfd.
 """
 
-from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
-
 from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.ioctl import VmType as Type
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Steps, shift
@@ -21,9 +19,8 @@ from gmemstate.model.events import (
     UsersChecked,
     ZapStarted,
 )
+from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
-from gmemstate.model.units import PAGE_SHIFT
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 
 def set_memory_attributes2(kernel: Kernel, call: Call) -> Steps:

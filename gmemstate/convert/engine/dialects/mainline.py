@@ -5,7 +5,6 @@ fail is done first, so there is nothing to roll back.
 """
 
 from collections.abc import Iterator
-from errno import EFAULT, EINVAL, EIO
 
 from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Kernel, Steps
@@ -19,10 +18,10 @@ from gmemstate.model.events import (
     Reserved,
     ZapStarted,
 )
+from gmemstate.model.linux import EFAULT, EINVAL, EIO, PAGES_1G, PAGES_2M, PRIVATE_ATTRIBUTE
 from gmemstate.model.objects import Slot
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
-HUGE = (512, 512 * 512)
+HUGE = (PAGES_2M, PAGES_1G)
 
 
 def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:

@@ -5,7 +5,6 @@ The defects of the posting are facts that can be switched on (:data:`DEFECTS`).
 """
 
 from collections.abc import Sequence
-from errno import EAGAIN, EFAULT, EINVAL, ENOTTY
 
 from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Step, Steps
@@ -24,10 +23,9 @@ from gmemstate.model.events import (
     ZapStarted,
     detail,
 )
+from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE
-from gmemstate.model.units import PAGE_SHIFT
-from gmemstate.model.units import PRIVATE as PRIVATE_ATTRIBUTE
 
 DEFECTS = {
     "shadowed-ret": "compute_work: an inner `ret` hides -ENOMEM; a truncated list is converted and success is returned",

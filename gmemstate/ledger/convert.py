@@ -1,19 +1,23 @@
-"""Conversions carried out on a ledger: every step is durable before the next one is taken."""
+"""Conversions carried out on a ledger: every step is durable before the next one is taken.
+
+The phase of a conversion is the state of its machine, as the recorder steps it; nothing here keeps another.
+"""
 
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
+from gmemstate.audit.events import event_facts
 from gmemstate.audit.history.moment import moment_at
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
 from gmemstate.convert.engine.engine import carry_out, drive
-from gmemstate.convert.engine.ioctl import Call, Fault, Setting
+from gmemstate.convert.engine.ioctl import Call, Direction, Fault, Setting
 from gmemstate.convert.engine.kernel import THIS, Kernel
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.engine.users import PageUser
-from gmemstate.model.errors import UsageError
+from gmemstate.convert.engine.users import CheckedUser, PageUser
+from gmemstate.model.errors import PageUserFailed, UsageError
 from gmemstate.model.events import (
     SEQ,
     SOURCE,
@@ -29,9 +33,10 @@ from gmemstate.model.events import (
     detail,
     event_of,
 )
-from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
-from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
+from gmemstate.model.linux import LAST_PAGE, PAGE_SHIFT, PRIVATE_ATTRIBUTE
+from gmemstate.model.machines.range import PRIVATE, SETTLED
 from gmemstate.model.objects import Conversion
+from gmemstate.model.units import hexadecimal
 from gmemstate.model.verdict import Verdict, verdict
 from gmemstate.store.locks import owner_lock
 from gmemstate.store.recorder import Recorder
@@ -39,13 +44,17 @@ from gmemstate.store.recorder import Recorder
 FORMAT = "engine"
 """The format of a source whose events this module has recorded."""
 
-ROLL_BACK, DECLARE = "roll-back", "declare"
-OUTCOMES = {"new": 0, "old": 1, "unknown": 2}
-"""What an operator can declare: the range has its new attribute, its old one, or nobody knows."""
+Resolution = Literal["roll-back", "declare"]
+"""How an open conversion is closed: its old attributes are written back, or an operator says what became of it."""
+Outcome = Literal["new", "old", "unknown"]
+"""What an operator declares: the range has its new attribute, its old one, or nobody knows."""
+OUTCOMES: dict[Outcome | None, int] = {"new": 0, "old": 1, "unknown": 2, None: 1}
+"""The number that the record has for each; a roll-back gives the old attribute back."""
 
 
-class Converted(NamedTuple):
-    """What came of a conversion: its id, the verdict on three axes, and the events of its steps."""
+@dataclass(frozen=True, slots=True)
+class ConversionResult:
+    """What came of a conversion: its id (the seq of its first event), the verdict on three axes, and its events with their seqs."""
 
     id: int
     verdict: Verdict
@@ -53,8 +62,36 @@ class Converted(NamedTuple):
 
     @property
     def result(self) -> int | None:
-        """The errno, 0 for success, None if it is stuck."""
+        """The errno, 0 for success, None if it did not return."""
         return self.verdict.result
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data: pages as hexadecimal strings, times as decimal strings in ns."""
+        applied, residue = self.verdict.applied, self.verdict.residue
+        return {
+            "id": self.id,
+            "errno": self.result,
+            "label": self.verdict.label.value,
+            "applied": {
+                "extent": applied.extent,
+                "ranges": [[hexadecimal(start), hexadecimal(end)] for start, end in applied.ranges],
+                "basis": applied.basis,
+            },
+            "residue": None
+            if residue is None
+            else [
+                {
+                    "what": left.what,
+                    "owner": left.owner,
+                    "start": hexadecimal(left.start),
+                    "end": hexadecimal(left.end),
+                    "entries": left.entries,
+                    "basis": left.basis,
+                }
+                for left in residue
+            ],
+            "events": [event_facts(seq, event) for seq, event in self.events],
+        }
 
 
 class ConversionRunner:
@@ -70,30 +107,35 @@ class ConversionRunner:
         owner: int,
         start: int,
         end: int,
-        to: str,
+        to: Direction,
         *,
         users: Sequence[PageUser] = (),
-        dialect: str | None = None,
-        policy: str | None = None,
+        dialect: Dialect | None = None,
+        policy: Policy = Policy.BUG_VM,
         setting: Setting | None = None,
         faults: Sequence[Fault] = (),
-        **how: Any,
-    ) -> Converted:
-        """Convert pages ``[start, end)`` of an attribute owner (gfns of a VM, indices of a guest_memfd) to "private" or "shared".
+    ) -> ConversionResult:
+        """Convert pages ``[start, end)`` of an attribute owner (gfns of a VM, page indices of a guest_memfd).
 
-        ``how`` are further arguments of :class:`gmemstate.convert.engine.ioctl.Call`. Raises UsageError where the record does not
-        say what the pages are now.
+        Raises UsageError where an argument has no meaning, or the record does not say what the pages are now; PageUserFailed
+        where a user fails, which leaves the conversion interrupted.
         """
-        if to not in (SHARED, PRIVATE):
-            raise UsageError(f"{to!r} is no kind: say {SHARED} or {PRIVATE}")
+        if to not in get_args(Direction):
+            raise UsageError(f"cannot convert to {to!r}: say {' or '.join(get_args(Direction))}")
+        if not 0 <= start <= end <= LAST_PAGE:
+            raise UsageError(
+                f"invalid range [{start:#x},{end:#x}): pages are numbered from 0, and the end comes after the start"
+            )
         attributes = PRIVATE_ATTRIBUTE if to == PRIVATE else 0
-        call = Call(owner, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes, **how)
+        call = Call(owner, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes)
         recorder = self._recorder
         with owner_lock(recorder.engine, recorder.where, owner):
             memory = recorder.current()
             self._record_interrupted(owner)
             kind = self._dialect(owner, dialect)
-            chosen = _policy(kind, policy)
+            if policy not in POLICIES[kind]:
+                possible = ", ".join(POLICIES[kind])
+                raise UsageError(f"the dialect {kind.word} cannot have the policy {policy}; it can have {possible}")
             unsure = [run for run in memory.runs(owner, start, end) if run.state not in SETTLED[1:]]
             if unsure:
                 raise UsageError(
@@ -103,25 +145,35 @@ class ConversionRunner:
             self._open(owner)
             first = memory.seq + 1
             function, through = CONVERT[kind]
-            kernel = Kernel(memory, users, setting or Setting(), chosen, faults)
+            checked = [CheckedUser(user, n) for n, user in enumerate(users, 1)]
+            kernel = Kernel(memory, checked, setting or Setting(), Policy(policy), faults)
             known: dict[int, int] = {}
-            drive(carry_out(function, kernel, call, through), lambda event: self._append(event, known))
+            try:
+                drive(carry_out(function, kernel, call, through), lambda event: self._append(event, known))
+            except PageUserFailed as error:
+                conversion = known[THIS]
+                self._append(Interrupted(conversion=conversion, owner=owner))
+                raise PageUserFailed(
+                    f'{error}; conversion {conversion} is left interrupted: ledger.resolve({conversion}, "roll-back") closes it',
+                    **error.data,
+                    conversion=conversion,
+                ) from error.__cause__
             return self._result(known[THIS], first)
 
-    def resolve(self, conversion: int, how: str, outcome: str | None = None) -> Converted:
+    def resolve(self, conversion: int, how: Resolution, outcome: Outcome | None = None) -> ConversionResult:
         """Close a conversion that was left open.
 
-        ``roll-back`` writes back what its range had before it was asked (engine conversions only); ``declare`` states an
-        ``outcome``: new, old or unknown. Raises UsageError where there is nothing to resolve.
+        ``roll-back`` writes back what its range had before it was asked (conversions of :meth:`convert` only); ``declare`` states
+        an ``outcome``. Raises UsageError where there is nothing to resolve.
         """
-        if how not in (ROLL_BACK, DECLARE) or (how == DECLARE) != (outcome is not None) or outcome not in (None, *OUTCOMES):
-            raise UsageError(f"resolve with {ROLL_BACK!r}, or with {DECLARE!r} and an outcome: {', '.join(OUTCOMES)}")
+        if how not in get_args(Resolution) or (how == "declare") != (outcome is not None) or outcome not in OUTCOMES:
+            raise UsageError(f'resolve with "roll-back", or with "declare" and an outcome: {", ".join(get_args(Outcome))}')
         recorder = self._recorder
         open_one = recorder.current().conversions.get(conversion)
         if open_one is None:
             raise UsageError(f"conversion {conversion} is not open; `gmemstate conversions` lists them")
         owner = open_one.owner
-        if how == ROLL_BACK and (owner is None or not self._ours(open_one.source)):
+        if how == "roll-back" and (owner is None or not self._ours(open_one.source)):
             raise UsageError(f"conversion {conversion} was observed: nobody can roll it back here, it can only be declared")
         with owner_lock(recorder.engine, recorder.where, owner or 0):
             memory = recorder.current()
@@ -131,12 +183,11 @@ class ConversionRunner:
             if owner is not None:
                 self._record_interrupted(owner)
                 self._open(owner)
-            number = 1 if outcome is None else OUTCOMES[outcome]
-            self._append(Declared(conversion=conversion, how=number, owner=owner))
+            self._append(Declared(conversion=conversion, how=OUTCOMES[outcome], owner=owner))
             found = self._result(conversion, first)
-            if number == 1 and owner is not None:
+            if outcome in (None, "old") and owner is not None:
                 self._restate(open_one, owner)
-            return found._replace(events=self._events(first))
+            return replace(found, events=self._events(first))
 
     def _restate(self, conversion: Conversion, owner: int) -> None:
         """Record the attributes that the range had before: what was torn is known again."""
@@ -181,11 +232,12 @@ class ConversionRunner:
             if conversion.owner == owner and not conversion.gapped and self._ours(conversion.source):
                 self._append(Interrupted(conversion=conversion.id, owner=owner))
 
-    def _dialect(self, owner: int, name: str | None) -> Dialect:
+    def _dialect(self, owner: int, named: Dialect | None) -> Dialect:
         memory = self._recorder.memory
-        if memory.guest_id(owner) is None or memory.guest_id(owner) not in memory.vms:
-            raise UsageError(f"{owner} is no guest and no guest_memfd of a guest; `gmemstate status` lists them")
-        kind = memory.vms[memory.guest_id(owner) or 0].dialect if name is None else DIALECT_NAMES.get(name, Dialect.UNKNOWN)
+        vm = memory.vms.get(memory.guest_id(owner) or 0)
+        if vm is None:
+            raise UsageError(f"{owner} is neither a guest nor a guest_memfd of a guest; `gmemstate status` lists them")
+        kind = vm.dialect if named is None else named
         if kind not in SOURCES:
             raise UsageError(f"the record does not say how guest {owner} converts; name a dialect: {', '.join(DIALECT_NAMES)}")
         if (kind is Dialect.MAINLINE) != (owner in memory.vms):
@@ -193,18 +245,11 @@ class ConversionRunner:
             raise UsageError(f"in this dialect {what} holds the attribute; convert its pages")
         return kind
 
-    def _result(self, conversion: int, first: int) -> Converted:
+    def _result(self, conversion: int, first: int) -> ConversionResult:
         memory = self._recorder.memory
         made = memory.conversions.get(conversion) or next(one for one in memory.ended if one.id == conversion)
-        return Converted(conversion, verdict(made, memory.sources.get(made.source or 0)), self._events(first))
+        return ConversionResult(conversion, verdict(made, memory.sources.get(made.source or 0)), self._events(first))
 
     def _events(self, first: int) -> tuple[tuple[int, Event], ...]:
         rows = self._recorder.record.events(first)
         return tuple((row[SEQ], event_of(row)) for row in rows if row[SOURCE] == self._source)
-
-
-def _policy(dialect: Dialect, name: str | None) -> Policy:
-    policy = Policy.BUG_VM if name is None else Policy(name)
-    if policy not in POLICIES[dialect]:
-        raise UsageError(f"this dialect cannot have the policy {policy}; it can have {', '.join(POLICIES[dialect])}")
-    return policy

@@ -1,15 +1,18 @@
 """The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from gmemstate.audit.check.check import Checked, Checkpoint, check
 from gmemstate.audit.history.history import History
+from gmemstate.convert.engine.ioctl import Direction, Fault, Setting
+from gmemstate.convert.engine.policies import Policy
+from gmemstate.convert.engine.users import PageUser
 from gmemstate.ingest.follow import FollowedFile
-from gmemstate.ledger.convert import ConversionRunner, Converted
+from gmemstate.ledger.convert import ConversionResult, ConversionRunner, Outcome, Resolution
 from gmemstate.ledger.ingest import Intake
 from gmemstate.ledger.queries import Answers
 from gmemstate.ledger.source import Ingested, Refused
@@ -23,6 +26,7 @@ from gmemstate.model.events import (
     OWNER,
     SOURCE,
     START,
+    Dialect,
     Event,
     EventRow,
     T,
@@ -134,16 +138,37 @@ class Ledger(Answers):
                 return
             say(f"{source.name}: was read to its end; another file has its name now and is followed")
 
-    def convert(self, owner: int, start: int, end: int, to: str, **how: Any) -> Converted:
-        """Carry out a conversion of pages ``[start, end)`` of a guest or a guest_memfd, as its kernel would.
+    def convert(
+        self,
+        owner: int,
+        start: int,
+        end: int,
+        to: Direction,
+        *,
+        users: Sequence[PageUser] = (),
+        dialect: Dialect | None = None,
+        policy: Policy = Policy.BUG_VM,
+        setting: Setting | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> ConversionResult:
+        """Carry out a conversion of pages ``[start, end)`` as the kernel of a dialect would, each step stored before the next.
 
-        Every step is stored before the next one; ``users``, ``dialect``, ``policy``, ``setting`` and ``faults`` are those of
-        :meth:`gmemstate.ledger.convert.Live.convert`. Conversions of one attribute owner take turns, over threads and processes.
+        ``owner`` is a VM (pages are gfns) or a guest_memfd (pages are its page indices), by its seq; ``users`` map or hold the
+        pages. ``dialect`` None is what the record says of the guest; ``policy`` says what follows a private page that cannot be
+        unmapped, ``setting`` how the guest was made, ``faults`` what goes wrong. Conversions of one attribute owner wait for one
+        another, over threads and processes.
+
+        Raises UsageError where an argument has no meaning or the pages are not known; PageUserFailed where a user fails.
         """
-        return self._conversion_runner().convert(owner, start, end, to, **how)
+        return self._conversion_runner().convert(
+            owner, start, end, to, users=users, dialect=dialect, policy=policy, setting=setting, faults=faults
+        )
 
-    def resolve(self, conversion: int, how: str, outcome: str | None = None) -> Converted:
-        """Close a conversion that was left open: ``how`` is "roll-back", or "declare" with an outcome (new, old, unknown)."""
+    def resolve(self, conversion: int, how: Resolution, outcome: Outcome | None = None) -> ConversionResult:
+        """Close the conversion with this seq that was left open: roll it back, or declare its outcome.
+
+        Raises UsageError where it is not open, or was observed and is to be rolled back.
+        """
         return self._conversion_runner().resolve(conversion, how, outcome)
 
     def rebuild(self) -> int:

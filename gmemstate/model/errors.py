@@ -65,3 +65,12 @@ class BadEvent(GmemstateError):
     """An event does not fit its kind: a column out of range, an unknown kind or version."""
 
     code = "bad-event"
+
+
+class PageUserFailed(GmemstateError):
+    """A user of pages raised in a conversion, lacks an attribute, or gave an answer that no kernel could see.
+
+    ``data`` holds ``user``, ``method`` and ``conversion`` (its seq), which is left interrupted.
+    """
+
+    code = "page-user-failed"

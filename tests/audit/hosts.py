@@ -39,7 +39,7 @@ def _some(dice: random.Random) -> tuple[int, int]:
     return start, dice.randint(start + 1, min(PAGES, start + 12))
 
 
-def _users(host: Simulation, dice: random.Random) -> list[users.PageUser]:
+def _users(host: Simulation, dice: random.Random) -> list[users.Mapper | users.Holder]:
     """The host maps and holds shared pages only."""
     shared = {page for start, end, kind in host.kernel().kinds(host.owner, 0, PAGES) for page in range(start, end)
               if host.in_vm or kind == SHARED}  # fmt: skip

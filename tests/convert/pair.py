@@ -173,7 +173,7 @@ class Pair:
         assert s.memory.vms[s.vm].gone == ("bugged" if naive.bugged else None)
         assert {finding.code for finding in s.memory.findings} == ({"PFN-REUSED"} if naive.reused else set())
         if not self.stuck:
-            mapping = {user.name: user.pages for user in s.users if isinstance(user, users.Mapping)}
+            mapping = {user.name: user.pages for user in s.users if isinstance(user, users.Mapper)}
             assert mapping == {person.name: person.pages for person in naive.people if person.kind in MAKE}
 
     def laws(self) -> None:
@@ -183,7 +183,7 @@ class Pair:
         if self.world.dialect == "mainline" or self.stuck:
             return
         for user in s.users:
-            if isinstance(user, users.Mapping) and user.name.startswith("host"):
+            if isinstance(user, users.Mapper) and user.name.startswith("host"):
                 assert not user.pages & private, "private, and in a host page table"
         for head, order in s.kernel().folios(s.gmem, 0, PAGES):
             assert not order or set(range(head, head + (1 << order))) <= private, "a huge page with a shared page in it"

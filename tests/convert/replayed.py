@@ -33,8 +33,8 @@ class File:
     """A guest_memfd, on a host of its own."""
 
     s: Simulation
-    host: users.Mapping
-    guest: users.Mapping
+    host: users.Mapper
+    guest: users.Mapper
     reported: dict[int, str]
     """what its pages are by the results that the program has reported"""
     seen_as: int | None = None

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Returned
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.engine.users import Answer
+from gmemstate.convert.engine.users import UnmapAnswer
 from gmemstate.model.events import KIND, User, UserAnswered, event_of
 from tests.convert.naive_host import PRIVATE, SHARED, Person, Request
 from tests.convert.pair import GMEM_DIALECTS, ORDER, PAGE, PAGES, POINTS, SPAN, Pair, World, requests, worlds
@@ -216,14 +216,15 @@ def test_what_is_messed_up_is_a_host_page_and_no_index(policy: str) -> None:
 
 
 class Stranger:
-    """A user as somebody else would write one: no subclass, no set of pages, just what is asked for."""
+    """A user as somebody else would write one: no subclass, just what is asked for."""
 
-    def __init__(self, name: str, kind: User, answers: Iterable[Answer], held: int = 0) -> None:
+    def __init__(self, name: str, kind: User, answers: Iterable[UnmapAnswer], held: int = 0) -> None:
         self.name, self.kind, self.held = name, kind, held
         self.answers = iter(answers)
+        self.pages: set[int] = set()
         self.asked: list[tuple[int, int, bool]] = []
 
-    def unmap(self, start: int, end: int, *, ask: bool) -> Answer:
+    def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
         self.asked.append((start, end, ask))
         return next(self.answers)
 
@@ -234,10 +235,10 @@ class Stranger:
         return True
 
 
-YES, NO, SLOW, SILENCE = Answer(), Answer(errno.EBUSY, 1), Answer(0, 24, turns=7), Answer(None)
+YES, NO, COUNTING, SILENCE = UnmapAnswer(), UnmapAnswer(errno.EBUSY, 1), UnmapAnswer(0, 24), UnmapAnswer(None)
 
 
-def stranger(dialect: str, answer: Answer, held: int, kind: User = User.HOST) -> tuple[Pair, Stranger]:
+def stranger(dialect: str, answer: UnmapAnswer, held: int, kind: User = User.HOST) -> tuple[Pair, Stranger]:
     pair = Pair(World(dialect))
     user = Stranger("stranger", kind, [answer] * 9, held)
     pair.simulation.add_user(user)
@@ -245,8 +246,8 @@ def stranger(dialect: str, answer: Answer, held: int, kind: User = User.HOST) ->
 
 
 @pytest.mark.parametrize("dialect", GMEM_DIALECTS)
-@pytest.mark.parametrize("answer", [YES, NO, SLOW])
-def test_a_user_needs_three_methods_and_no_base(dialect: str, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [YES, NO, COUNTING])
+def test_a_user_needs_two_methods_and_no_base(dialect: str, answer: UnmapAnswer) -> None:
     """What a user answers is on record; what counts is what it holds, but check-first takes a no for a no."""
     pair, user = stranger(dialect, answer, held=0)
     returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
@@ -260,7 +261,7 @@ def test_a_user_needs_three_methods_and_no_base(dialect: str, answer: Answer) ->
 
 @pytest.mark.parametrize("dialect", GMEM_DIALECTS)
 @pytest.mark.parametrize("answer", [YES, NO])
-def test_a_reference_counts_whatever_was_answered(dialect: str, answer: Answer) -> None:
+def test_a_reference_counts_whatever_was_answered(dialect: str, answer: UnmapAnswer) -> None:
     """Page 3 stays in use, so nothing becomes private; check-first asks before it counts, and takes mappers at their word."""
     pair, _ = stranger(dialect, answer, held=1)
     returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
@@ -293,7 +294,7 @@ def test_pins_are_counted_and_never_asked(dialect: str) -> None:
 def test_a_transient_reference_is_in_use_or_gone(dialect: str, looks: int) -> None:
     """How often the kernel looks is its own affair: EAGAIN at the page, or success; and success once it has gone."""
     pair = Pair(World(dialect))
-    pair.simulation.add_user(users.reference("io", [3], turns=looks))
+    pair.simulation.add_user(users.reference("io", [3], checks=looks))
     returned = pair.simulation.convert_pages(0, PAGES, PRIVATE)
     assert returned == Returned(errno.EAGAIN, 3 << 12) or (returned == Returned() and set(pair.kinds().values()) == {PRIVATE})
     assert looks or returned == Returned()

@@ -16,7 +16,7 @@ import pytest
 
 import gmemstate
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.users import Answer
+from gmemstate.convert.engine.users import UnmapAnswer
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import (
@@ -116,11 +116,11 @@ def test_every_step_is_stored_before_the_next_one(ledger: Ledger, where: Path) -
     class Looks:
         name, kind = "L", User.HOST
 
-        def unmap(self, start: int, end: int, *, ask: bool) -> Answer:
+        def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
             with gmemstate.open(where, readonly=True) as other:
                 seen.append([event.name for _, event in other.events(other.head().seq)])
                 assert other.conversions()[-1]["label"] == "in_flight"
-            return Answer(0, 0)
+            return UnmapAnswer(0, 0)
 
         def references(self, start: int, end: int, *, drained: bool) -> int:
             return 0

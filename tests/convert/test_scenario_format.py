@@ -227,7 +227,7 @@ BAD = [
     ('pages = "0+16"', 'pages = "0+16"\nrefuses = "NO"', 16, "refuses", "'NO' is no errno: write one like EAGAIN"),
     ('pages = "0+16"', 'pages = "0+16"\nweight = 2', 16, "weight", "is not known here; known are name, is, pages"),
     ("pages = 5", 'pages = 5\nrefuses = "EBUSY"', 25, "refuses", "a pin is never told to unmap"),
-    ("pages = 5", "pages = 5\nturns = 3", 25, "turns", "a pin has no time"),
+    ("pages = 5", "pages = 5\nchecks = 3", 25, "checks", "a pin does not go by itself"),
     ('at = "reserve"', 'at = "boot"', 27, "at", "'boot' is none of reserve"),
     ('at = "reserve"', 'at = "reserve"\nerrno = 12', 28, "errno", "12 is no errno"),
     ('at = "reserve"', 'at = "private_unmap"\nstep = "PSMASH"', 28, "step", "'PSMASH' is none of BLOCK, TRACK"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gmemstate.convert.engine.ioctl import Call, Returned
 from gmemstate.convert.engine.kernel import THIS, Ask, Kernel, Steps
-from gmemstate.convert.engine.users import Answer
+from gmemstate.convert.engine.users import UnmapAnswer
 from gmemstate.model.events import (
     ConvertAsked,
     ConvertReturned,
@@ -54,7 +54,7 @@ def _odd(call: Call) -> dict[str, str]:
 
 def drive(steps: Steps, append: Callable[[Event], None]) -> Returned | None:
     """Carry steps out: each event is appended (and stored) before the next step, each question is put to its user."""
-    answer: Answer | None = None
+    answer: UnmapAnswer | None = None
     while True:
         try:
             step = steps.send(answer)

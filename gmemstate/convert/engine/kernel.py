@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from gmemstate.convert.engine.ioctl import Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.policies import Policy
-from gmemstate.convert.engine.users import FOLL_PIN, Answer, PageUser
+from gmemstate.convert.engine.users import FOLL_PIN, PageUser, UnmapAnswer
 from gmemstate.model.events import (
     Cause,
     Event,
@@ -46,14 +46,14 @@ class Ask(NamedTuple):
     end: int
     ask: bool = False
 
-    def put(self) -> Answer:
+    def put(self) -> UnmapAnswer:
         """Ask the user."""
         return self.user.unmap(self.start, self.end, ask=self.ask)
 
 
 T = TypeVar("T")
 Step = Event | Ask
-Doing = Generator[Step, Answer | None, T]
+Doing = Generator[Step, UnmapAnswer | None, T]
 """Steps that end with a result."""
 Steps = Doing[Returned | None]
 """The steps of an ioctl; it ends with what the caller is told, or with None if it never returns."""
@@ -165,13 +165,15 @@ class Kernel:
                 continue
             answer = yield Ask(user, start, end)
             if answer is None or answer.result is None:
-                yield from self._answered(owner, user, start, end, Answer(None), slot)
+                yield from self._answered(owner, user, start, end, UnmapAnswer(None), slot)
                 yield TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(waits_for=user.name))
                 return None
             yield from self._answered(owner, user, start, end, answer, slot)
         return Returned()
 
-    def _answered(self, owner: int, user: PageUser, start: int, end: int, answer: Answer, only: Slot | None) -> Iterator[Event]:
+    def _answered(
+        self, owner: int, user: PageUser, start: int, end: int, answer: UnmapAnswer, only: Slot | None
+    ) -> Iterator[Event]:
         """The answer as events; the guest's page tables are those of a VM, so its pages are gfns."""
         places = [(owner, start, end)]
         if user.kind is User.GUEST and owner in self.memory.gmems:
@@ -188,7 +190,7 @@ class Kernel:
                 conversion=THIS,
                 result=answer.result,
                 entries=answer.entries if n == 0 else None,
-                detail=detail(user=user.name, turns=answer.turns or None),
+                detail=detail(user=user.name),
             )
 
     def zap(self, owner: int, start: int, end: int, kind: str | None, slot: Slot | None = None) -> Steps:

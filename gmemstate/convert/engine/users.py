@@ -1,46 +1,126 @@
-"""The users of pages: the mail's A, B and C. Callers supply their own; those here are what a kernel meets every day."""
+"""The users of pages: the mail's A, B and C. Callers supply their own; those here are what a kernel meets every day.
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+Pages are numbered as the attribute owner that is converted numbers them: gfns of a VM, page indices of a guest_memfd.
+"""
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+from gmemstate.model.errors import PageUserFailed
 from gmemstate.model.events import User
 
 FOLL_PIN = 1024
 """GUP_PIN_COUNTING_BIAS: what one pin adds to the reference count of a small folio (include/linux/mm.h)."""
+MAX_ERRNO = 4095
+"""The largest errno that a kernel returns (include/linux/err.h)."""
+MAX_REFERENCES = (1 << 31) - 1
+"""The largest reference count: folio_ref_count() is an int."""
+MAX_ENTRIES = (1 << 63) - 1
+"""The largest number of mappings that can be recorded."""
 
 
-class Answer(NamedTuple):
-    """What a user answers to a notification: ``result`` 0, an errno, or None for silence."""
+class UnmapAnswer(NamedTuple):
+    """What a user answers to a notification: ``result`` 0, a positive errno, or None for silence."""
 
     result: int | None = 0
     entries: int | None = None
-    """how many mappings it gave up, where it counts them"""
-    turns: int = 0
-    """how long it took"""
+    """how many mappings it gave up (or, with an errno, still has), where it counts them"""
 
 
 class PageUser(Protocol):
-    """Somebody who maps or holds pages ``[start, end)``, numbered as the attribute owner that is converted numbers them."""
+    """Somebody who maps or holds pages ``[start, end)`` of the attribute owner that is converted."""
 
-    name: str
-    kind: User
+    @property
+    def name(self) -> str:
+        """How the record calls it."""
 
-    def unmap(self, start: int, end: int, *, ask: bool) -> Answer:
-        """Let go of the pages; with ``ask`` only say whether it would."""
+    @property
+    def kind(self) -> User:
+        """Host, guest and IOMMU are notified; pins and references are only counted."""
+
+    def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
+        """Unmap the pages; with ``ask`` only say whether it would."""
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
         """What it adds to the reference counts of the pages; ``drained``: the LRU batches are empty."""
 
-    def touch(self, page: int) -> bool:
-        """Access a page; False if it does not map it and cannot fault it in."""
+
+class CheckedUser:
+    """The ``number``-th user that a caller supplied: what it raises, lacks or answers wrongly is an error that names it.
+
+    Raises PageUserFailed.
+    """
+
+    def __init__(self, user: PageUser, number: int) -> None:
+        self._user = user
+        self._called = f"user {number} ({type(user).__name__})"
+
+    @cached_property
+    def name(self) -> str:
+        """Its name."""
+        name = self._get("name")
+        if not isinstance(name, str) or not name.isprintable():
+            raise self._wrong("name", f"is {name!r}, not a printable string")
+        self._called = f"user {name!r}"
+        return name
+
+    @cached_property
+    def kind(self) -> User:
+        """Its kind."""
+        kind = self._get("kind")
+        if not _is_count(kind) or kind not in set(User):
+            raise self._wrong("kind", f"is {kind!r}, not a gmemstate.model.events.User")
+        return User(kind)
+
+    def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
+        """Its answer, with an errno and a number of entries that a kernel could see."""
+        answer = self._call("unmap", start, end, ask=ask)
+        if not isinstance(answer, UnmapAnswer):
+            raise self._wrong("unmap()", f"answered {answer!r}, not an UnmapAnswer")
+        for field, largest in (("result", MAX_ERRNO), ("entries", MAX_ENTRIES)):
+            value = getattr(answer, field)
+            if value is not None and not (_is_count(value) and value <= largest):
+                raise self._wrong("unmap()", f"answered {field} {value!r}, neither None nor a number from 0 to {largest}")
+        return answer
+
+    def references(self, start: int, end: int, *, drained: bool) -> int:
+        """Its references, a number that a folio can have."""
+        count = self._call("references", start, end, drained=drained)
+        if not _is_count(count) or count > MAX_REFERENCES:
+            raise self._wrong("references()", f"answered {count!r}, not a number from 0 to {MAX_REFERENCES}")
+        return int(count)
+
+    def _get(self, attribute: str) -> Any:
+        return self._attempt(attribute, lambda: getattr(self._user, attribute))
+
+    def _call(self, method: str, start: int, end: int, **how: bool) -> Any:
+        name = self.name  # an error in the method names it
+        bound = self._get(method)
+        if not callable(bound):
+            raise self._wrong(method, f"of {name!r} is {bound!r}, not a method")
+        return self._attempt(f"{method}()", lambda: bound(start, end, **how))
+
+    def _attempt(self, what: str, attempt: Callable[[], Any]) -> Any:
+        try:
+            return attempt()
+        except Exception as error:
+            raise self._wrong(what, f"raised {type(error).__name__}: {error}") from error
+
+    def _wrong(self, what: str, how: str) -> PageUserFailed:
+        return PageUserFailed(f"{self._called}: {what} {how}", user=self._called, method=what.rstrip("()"))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(slots=True)
-class Mapping:
+class Mapper:
     """A user that maps pages: host page tables, the guest's, an IOMMU.
 
-    ``refuses`` is the errno (or None: silence) of its answer about pages of ``refused``. What it does not let go, it maps.
+    ``refuses`` is the errno (or None: silence) of its answer about pages of ``refused``. What it does not unmap, it maps.
     """
 
     name: str
@@ -48,20 +128,17 @@ class Mapping:
     pages: set[int]
     refuses: int | None = 0
     refused: frozenset[int] = frozenset()
-    turns: int = 0
     faults_in: bool = True
     weight: int = 1
     """references for each page that it maps"""
 
-    def unmap(self, start: int, end: int, *, ask: bool) -> Answer:
-        """Let go of what it maps, but for what it refuses."""
+    def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
+        """Unmap what it maps, but for what it refuses."""
         mine = {page for page in self.pages if start <= page < end}
         kept = mine & self.refused
         if not ask:
             self.pages -= mine - kept
-        if kept:
-            return Answer(self.refuses, len(mine - kept), self.turns)
-        return Answer(0, len(mine), self.turns)
+        return UnmapAnswer(self.refuses, len(mine - kept)) if kept else UnmapAnswer(0, len(mine))
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
         """One for each mapping."""
@@ -74,27 +151,12 @@ class Mapping:
         return page in self.pages
 
 
-def host(name: str, pages: Iterable[int] = (), **how: object) -> Mapping:
-    """Host page tables: each entry holds a reference; the next access faults a lost one in."""
-    return Mapping(name, User.HOST, set(pages), **how)  # type: ignore[arg-type]
-
-
-def guest(name: str, pages: Iterable[int] = (), **how: object) -> Mapping:
-    """The guest's page tables: KVM holds no reference for an entry."""
-    return Mapping(name, User.GUEST, set(pages), weight=0, **how)  # type: ignore[arg-type]
-
-
-def iommu(name: str, pages: Iterable[int] = (), **how: object) -> Mapping:
-    """An IOMMU that follows notifications: it cannot fault a lost mapping in."""
-    return Mapping(name, User.IOMMU, set(pages), faults_in=False, **how)  # type: ignore[arg-type]
-
-
 @dataclass(slots=True)
 class Holder:
     """A user that holds references and is not notified: a pin, an I/O, an LRU batch.
 
-    ``transient`` references go away when the LRU batches are drained; ``turns`` counts how often they are still seen
-    before they go by themselves (None: never).
+    ``transient`` references go away when the LRU batches are drained; ``checks`` counts how many reference counts of the
+    kernel still find them before they go by themselves (None: always).
     """
 
     name: str
@@ -102,22 +164,22 @@ class Holder:
     pages: set[int]
     weight: int = 1
     transient: bool = False
-    turns: int | None = None
-    dma: bool = field(default=False)
+    checks: int | None = None
+    dma: bool = False
     """a device reads and writes the pages through it"""
 
-    def unmap(self, start: int, end: int, *, ask: bool) -> Answer:
-        """Nobody asks it; it would not hear."""
-        return Answer(None)
+    def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
+        """It is not notified, so it does not answer."""
+        return UnmapAnswer(None)
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
         """What it holds, as long as it holds it."""
         held = _within(self.pages, start, end)
         if not held or (self.transient and drained):
             return 0
-        if self.turns is not None:
-            self.turns -= 1
-            if self.turns < 0:
+        if self.checks is not None:
+            self.checks -= 1
+            if self.checks < 0:
                 self.pages.clear()
                 return 0
         return self.weight * held
@@ -127,7 +189,7 @@ class Holder:
         return page in self.pages
 
     def release(self) -> None:
-        """Let go of everything."""
+        """Put all references."""
         self.pages.clear()
 
 
@@ -137,14 +199,29 @@ def _within(pages: set[int], start: int, end: int) -> int:
     return sum(start <= page < end for page in pages)
 
 
+def host(name: str, pages: Iterable[int] = (), *, refuses: int | None = 0, refused: Iterable[int] = ()) -> Mapper:
+    """Host page tables: each entry holds a reference; the next access faults a lost one in."""
+    return Mapper(name, User.HOST, set(pages), refuses, frozenset(refused))
+
+
+def guest(name: str, pages: Iterable[int] = (), *, refuses: int | None = 0, refused: Iterable[int] = ()) -> Mapper:
+    """The guest's page tables: KVM holds no reference for an entry."""
+    return Mapper(name, User.GUEST, set(pages), refuses, frozenset(refused), weight=0)
+
+
+def iommu(name: str, pages: Iterable[int] = (), *, refuses: int | None = 0, refused: Iterable[int] = ()) -> Mapper:
+    """An IOMMU that follows notifications: it cannot fault a lost mapping in."""
+    return Mapper(name, User.IOMMU, set(pages), refuses, frozenset(refused), faults_in=False)
+
+
 def pin(name: str, pages: Iterable[int]) -> Holder:
     """A long-term pin of VFIO or iommufd: DMA goes on, whatever becomes of the page."""
     return Holder(name, User.PIN, set(pages), FOLL_PIN, dma=True)
 
 
-def reference(name: str, pages: Iterable[int], turns: int | None = None) -> Holder:
+def reference(name: str, pages: Iterable[int], checks: int | None = None) -> Holder:
     """A plain reference (get_page, a pipe): it cannot be told from a transient one."""
-    return Holder(name, User.REFERENCE, set(pages), turns=turns)
+    return Holder(name, User.REFERENCE, set(pages), checks=checks)
 
 
 def lru_batch(name: str, pages: Iterable[int]) -> Holder:

@@ -24,7 +24,7 @@ GUEST = (
     "private_mem", "defects",
 )  # fmt: skip
 MEMSLOT = ("slot", "gfn", "count", "page", "vm", "gmem", "plain")
-USER = ("name", "is", "pages", "gmem", "refuses", "refuses_pages", "turns")
+USER = ("name", "is", "pages", "gmem", "refuses", "refuses_pages", "checks")
 FAULT = ("at", "page", "nth", "times", "errno", "step")
 STEPS: dict[str, tuple[str, ...]] = {
     "convert": (
@@ -184,8 +184,8 @@ def _user(user: Table, limit: int) -> UserSpec:
     for key in ("refuses", "refuses_pages"):
         if key in user and kind not in MAPPING:
             raise user.bad(key, f"a {kind} is never told to unmap; only {', '.join(MAPPING)} can refuse")
-    if "turns" in user and kind in ("pin", "lru batch"):
-        raise user.bad("turns", f"a {kind} has no time; it is let go by a step, or drained")
+    if "checks" in user and kind != "reference":
+        raise user.bad("checks", f"a {kind} does not go by itself; only a reference does")
     silent = user.content.get("refuses") == SILENCE
     return UserSpec(
         name=user.text("name"),
@@ -194,7 +194,7 @@ def _user(user: Table, limit: int) -> UserSpec:
         gmem=user.one_or_two("gmem"),
         refuses=None if silent else user.errno("refuses") if "refuses" in user else 0,
         refused=user.runs("refuses_pages", limit),
-        turns=user.number("turns") if "turns" in user else None,
+        checks=user.number("checks") if "checks" in user else None,
     )
 
 

@@ -10,7 +10,7 @@ from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.scenario.tables import Run
 from gmemstate.model.events import Dialect
 
-USERS: dict[str, Callable[..., users.PageUser]] = {
+USERS: dict[str, Callable[..., users.Mapper | users.Holder]] = {
     "host": users.host,
     "guest": users.guest,
     "iommu": users.iommu,
@@ -32,15 +32,15 @@ class UserSpec:
     gmem: int = 1
     refuses: int | None = 0
     refused: tuple[Run, ...] = ()
-    turns: int | None = None
+    checks: int | None = None
 
-    def make(self) -> users.PageUser:
+    def make(self) -> users.Mapper | users.Holder:
         """A fresh user."""
         pages = _pages(self.pages)
         if self.kind in MAPPING:
             refused = frozenset(_pages(self.refused or self.pages)) if self.refuses != 0 else frozenset()
-            return USERS[self.kind](self.name, pages, refuses=self.refuses, refused=refused, turns=self.turns or 0)
-        return USERS[self.kind](self.name, pages, *([self.turns] if self.kind == "reference" else []))
+            return USERS[self.kind](self.name, pages, refuses=self.refuses, refused=refused)
+        return USERS[self.kind](self.name, pages, *([self.checks] if self.kind == "reference" else []))
 
 
 class MemslotSpec(NamedTuple):

@@ -108,7 +108,7 @@ def facts(
         "lost": {
             user.name: words(runs_of(gone))
             for user in simulation.users
-            if not isinstance(user, Holder) and (gone := mapped[user.name] - set(getattr(user, "pages", ())))
+            if not isinstance(user, Holder) and (gone := mapped[user.name] - user.pages)
         },
         "references": [_references(event_of(row)) for row in rows if _counts(row)],
         "invalidated": [_run(row) for row in rows if row[KIND] == InvalidateAdded.code and row[CONVERSION] is not None],
@@ -197,8 +197,8 @@ def _huge(simulation: Simulation) -> list[tuple[int, int]]:
 
 def _reached(simulation: Simulation) -> set[int]:
     """What devices can reach: through a pin, or an IOMMU that follows notifications."""
-    users = [user for user in simulation.users if getattr(user, "dma", False) or user.kind is User.IOMMU]
-    return {page for user in users if simulation.owner_of(user) == simulation.owner for page in getattr(user, "pages", ())}
+    users = [user for user in simulation.users if (isinstance(user, Holder) and user.dma) or user.kind is User.IOMMU]
+    return {page for user in users if simulation.owner_of(user) == simulation.owner for page in user.pages}
 
 
 def refusal(row: EventRow | None) -> str:

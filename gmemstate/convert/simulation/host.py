@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
+from typing import Protocol
 
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
 from gmemstate.convert.engine.engine import carry_out, drive
@@ -46,6 +47,17 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.objects import HOLE, Slot
 from gmemstate.model.record import resolve
 
+
+class SimulatedUser(PageUser, Protocol):
+    """A user that a simulation can also make access its pages."""
+
+    pages: set[int]
+    """what it maps or holds"""
+
+    def touch(self, page: int) -> bool:
+        """Access a page; False if it does not map it and cannot fault it in."""
+
+
 VMM = 1
 """The thread that converts, unless a guest has asked for it."""
 TURN = 1_000
@@ -68,7 +80,7 @@ class Host:
     policy: Policy = Policy.BUG_VM
     setting: Setting = field(default_factory=Setting)
     faults: Sequence[Fault] = ()
-    users: list[PageUser] = field(default_factory=list)
+    users: list[SimulatedUser] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     rows: list[EventRow] = field(default_factory=list)
     returned: list[Returned | None] = field(default_factory=list)
@@ -114,7 +126,7 @@ class Host:
         """Where the attribute of the first guest lives."""
         return self.vm if self.in_vm else self.gmem
 
-    def owner_of(self, user: PageUser) -> int:
+    def owner_of(self, user: SimulatedUser) -> int:
         """The space whose pages a user maps or holds."""
         return self.vm if self.in_vm else self._gmem_of.get(user.name, self.gmem)
 
@@ -192,15 +204,15 @@ class Host:
 
     # --- users
 
-    def add_user(self, user: PageUser, gmem: int | None = None) -> None:
+    def add_user(self, user: SimulatedUser, gmem: int | None = None) -> None:
         """A user begins to map or hold pages, of the first guest_memfd unless another is named."""
         self.users.append(user)
         if gmem is not None:
             self._gmem_of[user.name] = gmem
-        for start, end in runs_of(getattr(user, "pages", ())):
+        for start, end in runs_of(user.pages):
             self.record_use(user, start, end)
 
-    def record_use(self, user: PageUser, start: int, end: int) -> None:
+    def record_use(self, user: SimulatedUser, start: int, end: int) -> None:
         """Record that a user maps or holds pages."""
         owner, facts = self.owner_of(user), detail(user=user.name)
         if user.kind is User.IOMMU:
@@ -254,5 +266,5 @@ class Host:
             return set()
         runs = [(start, end) for start, end, kind in self.kernel().kinds(owner, 0, 1 << 64) if kind == PRIVATE]
         mapped = {page for user in self.users if user.kind is User.GUEST and self.owner_of(user) == owner
-                  for page in getattr(user, "pages", ())}  # fmt: skip
+                  for page in user.pages}  # fmt: skip
         return {(owner, page) for page in mapped if any(start <= page < end for start, end in runs)}

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from gmemstate.convert.engine.ioctl import VmType
 from gmemstate.convert.engine.kernel import joined
-from gmemstate.convert.engine.users import PageUser
 from gmemstate.convert.simulation.facts import messed_up_page, private_runs
+from gmemstate.convert.simulation.host import SimulatedUser
 from gmemstate.convert.simulation.run import Outcome
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import Cause, User
@@ -55,7 +55,7 @@ Reasons = list[tuple[list[tuple[int, int]], str]]
 """Pages, and what it means to have lost their mapping; what comes first counts."""
 
 
-def _reasons(simulation: Simulation, user: PageUser) -> Reasons:
+def _reasons(simulation: Simulation, user: SimulatedUser) -> Reasons:
     """What becomes of the next access of a user to pages that it no longer maps."""
     owner = simulation.owner_of(user)
     private = list(private_runs(simulation, owner))

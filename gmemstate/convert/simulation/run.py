@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from gmemstate.convert.engine.ioctl import Call, Fault
 from gmemstate.convert.engine.policies import POLICIES, Policy
-from gmemstate.convert.engine.users import Holder, PageUser
+from gmemstate.convert.engine.users import Holder
 from gmemstate.convert.scenario.scenario import MemslotSpec, Scenario
 from gmemstate.convert.scenario.tables import Run
 from gmemstate.convert.simulation import guest_requests as requests
 from gmemstate.convert.simulation.facts import answer, facts, plain, refusal, shown_by
-from gmemstate.convert.simulation.host import VMM
+from gmemstate.convert.simulation.host import VMM, SimulatedUser
 from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.decode import errno_name
 from gmemstate.model.events import Dialect, RequestPath
@@ -111,13 +111,13 @@ class _Play:
         simulation.returned.clear()
         for user in scenario.users:
             simulation.add_user(user.make(), self.gmems[user.gmem - 1])
-        self.mapped = {user.name: set(getattr(user, "pages", ())) for user in simulation.users}
+        self.mapped = {user.name: set(user.pages) for user in simulation.users}
 
     def _set(self, slot: MemslotSpec) -> None:
         gmem = self.gmems[slot.gmem - 1] if slot.gmem else None
         self.simulation.set_slot(self.vms[slot.vm - 1], slot.slot, slot.gfn, slot.npages, gmem, slot.page)
 
-    def user(self, name: str) -> PageUser:
+    def user(self, name: str) -> SimulatedUser:
         return next(user for user in self.simulation.users if user.name == name)
 
     # --- the steps
@@ -159,7 +159,7 @@ class _Play:
             else:
                 for page in range(start, end):
                     self.simulation.touch(user, page)
-        self.mapped[what] |= set(getattr(user, "pages", ()))
+        self.mapped[what] |= user.pages
 
     def do_release(self, what: str) -> None:
         user = self.user(what)

@@ -1,6 +1,6 @@
 """What happens on a simulated host besides conversions: pages are touched, let go, punched out, poisoned, measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,8 +8,8 @@ from gmemstate.convert.engine.engine import drive
 from gmemstate.convert.engine.ioctl import VmType
 from gmemstate.convert.engine.kernel import runs_of, shift
 from gmemstate.convert.engine.policies import Policy
-from gmemstate.convert.engine.users import Holder, PageUser
-from gmemstate.convert.simulation.host import Host
+from gmemstate.convert.engine.users import Holder
+from gmemstate.convert.simulation.host import Host, SimulatedUser
 from gmemstate.model.events import (
     Access,
     Cause,
@@ -49,7 +49,7 @@ class Simulation(Host):
 
     # --- somebody touches a page
 
-    def touch(self, user: PageUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
+    def touch(self, user: SimulatedUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
         """A user accesses a page: it has it or faults it in, or cannot.
 
         A guest touches it as ``private`` or not (None: as what it is); ``accept``: a TD accepts what it has not mapped.
@@ -64,7 +64,7 @@ class Simulation(Host):
         self.record_use(user, page, page + 1)
         return True
 
-    def _host_touches(self, user: PageUser, page: int) -> bool:
+    def _host_touches(self, user: SimulatedUser, page: int) -> bool:
         """kvm_gmem_fault_user_mapping(): SIGBUS for what is private; for what is poisoned by the generic code."""
         owner = self.owner_of(user)
         if not self.setting.mmap:
@@ -90,7 +90,7 @@ class Simulation(Host):
         entries = self.memory.messed_up.values()
         return any(entry.cause is Cause.RMP_STILL_GUEST and entry.pfn == self.pfn(owner, page) for entry in entries)
 
-    def _guest_touches(self, user: PageUser, page: int, private: bool | None, *, accept: bool) -> bool:
+    def _guest_touches(self, user: SimulatedUser, page: int, private: bool | None, *, accept: bool) -> bool:
         """KVM_RUN and kvm_mmu_faultin_pfn(), up to the mapping."""
         if self.memory.vms[self.vm].gone is not None:
             self.record(VcpuExited(thread=VCPU, owner=self.vm, result=EIO, detail=detail(user=user.name)))
@@ -111,7 +111,7 @@ class Simulation(Host):
         if private or (not self.in_vm and slot is not None and slot.has_gmem):
             if error := self._no_memory(slot, index, private=private):
                 return self._memory_fault(user, gfn, error, private=private)
-            if private and self.setting.type is VmType.TDX and not accept and page not in getattr(user, "pages", ()):
+            if private and self.setting.type is VmType.TDX and not accept and page not in user.pages:
                 self.record(VmDead(owner=self.vm, detail=detail(user=user.name, page=page, why="access before accept")))
                 return False
         user.touch(page)
@@ -119,7 +119,7 @@ class Simulation(Host):
         self.record(FaultServed(owner=self.vm, access=access, start=gfn, npages=1, detail=detail(user=user.name)))
         return True
 
-    def _slot_of(self, user: PageUser, page: int) -> tuple[int, Slot | None]:
+    def _slot_of(self, user: SimulatedUser, page: int) -> tuple[int, Slot | None]:
         """The gfn behind a page, and its slot. A page that no slot maps keeps its number: another slot may lie there now."""
         vm = self.memory.vms[self.vm]
         if not self.in_vm:
@@ -142,7 +142,7 @@ class Simulation(Host):
             self.record(PrivateMapFailed(pfn=self.pfn(gmem.id, index), owner=self.vm, start=gfn, npages=1, status=error))
         return error
 
-    def _memory_fault(self, user: PageUser, gfn: int, error: int, *, private: bool) -> bool:
+    def _memory_fault(self, user: SimulatedUser, gfn: int, error: int, *, private: bool) -> bool:
         flags = PRIVATE_ATTRIBUTE if private else 0
         self.record(MemoryFaultExit(thread=VCPU, owner=self.vm, start=gfn, npages=1, flags=flags, result=error,
                                     detail=detail(user=user.name)))  # fmt: skip
@@ -176,7 +176,7 @@ class Simulation(Host):
                                   detail=detail(kept=why)))  # fmt: skip
             self.emptied |= {(self.owner if self.in_vm else owner, page) for page in range(first, last)}
         for user in self._users(owner):
-            if user.kind is not User.GUEST and not self.in_vm and hasattr(user, "pages"):
+            if user.kind is not User.GUEST and not self.in_vm:
                 user.pages -= set(range(start, end))  # what it has is an orphan now, not this page
         self.record(Punched(mode=PUNCH, result=0, owner=owner, start=start, npages=end - start))
 
@@ -225,8 +225,8 @@ class Simulation(Host):
                 pfn = self.pfn(owner, page)
                 self.record(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, owner=owner, start=page, npages=1, pfn=pfn))
 
-    def _users(self, owner: int) -> Sequence[PageUser]:
-        return self.kernel(self.vm if self.in_vm else owner).users
+    def _users(self, owner: int) -> list[SimulatedUser]:
+        return [user for user in self.users if self.in_vm or self.owner_of(user) == owner]
 
     def fallocate(self, start: int, end: int, gmem: int | None = None) -> None:
         """Holes get memory, as fallocate does without PUNCH_HOLE."""

@@ -1,20 +1,14 @@
-"""Events one by one, for people and for other programs."""
+"""Events as JSON, and which of them are wanted."""
 
-import json
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, START, Event, EventRow, SourceOpened, details
+from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, START, Event, EventRow, details
 from gmemstate.model.memory import Memory
-from gmemstate.model.units import END, PageRange, seconds, span
+from gmemstate.model.units import END, PageRange
 
 _HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "address", "iova")
-
-
-def event_json(seq: int, event: Event) -> str:
-    """One event as one line of JSON."""
-    return json.dumps(event_facts(seq, event), ensure_ascii=False)
 
 
 def event_facts(seq: int, event: Event) -> dict[str, Any]:
@@ -34,27 +28,6 @@ def event_facts(seq: int, event: Event) -> dict[str, Any]:
     if event.detail is not None:
         facts["detail"] = details(event.detail)
     return facts
-
-
-def event_line(seq: int, event: Event) -> str:
-    """One event as a person reads it."""
-    parts = [f"{seq:>6} {seconds(event.t):>14} {event.name:20}"]
-    start, npages = getattr(event, "start", None), getattr(event, "npages", None)
-    if start is not None:
-        parts.append(span(start, END if npages is None else start + npages))
-    for field in event.columns:
-        value = getattr(event, field)
-        if value is None or field in ("t", "source", "line", "detail", "start", "npages"):
-            continue
-        if isinstance(value, IntEnum):
-            value = value.name.lower()
-        parts.append(f"{field}={value:#x}" if field in _HEX else f"{field}={value}")
-    if isinstance(event, SourceOpened):
-        facts = details(event.detail)
-        parts.append(f"name={facts.get('name', '?')} format={facts.get('format', '?')}")
-    if event.line is not None:
-        parts.append(f"line={event.line}")
-    return " ".join(parts).rstrip()
 
 
 class Filter(NamedTuple):

@@ -12,6 +12,7 @@ from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
     from gmemstate.audit.diff import Change, Divergence
+    from gmemstate.audit.history.moment import Moment
 
 
 @click.command()
@@ -33,18 +34,25 @@ def diff(db: str, other: str | None, first: str | None, last: str | None, as_jso
     with reading(db) as ledger:
         if other is None:
             found = list(differ.changes(ledger.memory(0 if first is None else first), ledger.memory(last)))
-            _show(found, None, as_json=as_json)
+            _show(found, as_json=as_json)
             return Exit.CLEAN
         if not Path(other).exists() and "://" not in other:  # an export is compared where no database is installed
             raise UsageError(f"{other}: no ledger and no export here")
         with reading(other) as second:
             parted = differ.divergence(ledger.record_, second.record_)
-            found = [] if parted is None else list(differ.changes(ledger.memory(), second.memory()))
-            _show(found, parted, as_json=as_json)
+            moments = (ledger.moment(), second.moment()) if parted is not None else None
+            found = [] if moments is None else list(differ.changes(moments[0].memory, moments[1].memory))
+            _show(found, parted, moments, as_json=as_json)
             return Exit.CLEAN if parted is None else Exit.FINDINGS
 
 
-def _show(found: "list[Change]", parted: "Divergence | None", *, as_json: bool) -> None:
+def _show(
+    found: "list[Change]",
+    parted: "Divergence | None" = None,
+    moments: "tuple[Moment, Moment] | None" = None,
+    *,
+    as_json: bool,
+) -> None:
     from gmemstate.model.units import hexadecimal, span
 
     if as_json:
@@ -55,10 +63,10 @@ def _show(found: "list[Change]", parted: "Divergence | None", *, as_json: bool) 
         difference = None if parted is None else {"seq": parted.seq, "this": _facts(parted.one), "other": _facts(parted.other)}
         render.as_json({"first_difference": difference, "changes": changes})
         return
-    if parted is not None:
+    if parted is not None and moments is not None:
         click.echo(f"the records differ from event {parted.seq} on")
-        click.echo(f"  this:  {_event(parted.one)}")
-        click.echo(f"  other: {_event(parted.other)}")
+        click.echo(f"  this:  {_event(parted.one, moments[0])}")
+        click.echo(f"  other: {_event(parted.other, moments[1])}")
     render.as_table(
         ("guest", "range", "before", "after"),
         [(c.guest, "" if c.start is None or c.end is None else span(c.start, c.end), c.before, c.after) for c in found],
@@ -73,8 +81,8 @@ def _facts(row: Any) -> dict[str, Any] | None:
     return None if row is None else event_facts(row[SEQ], event_of(row))
 
 
-def _event(row: Any) -> str:
-    from gmemstate.audit.events import event_line
+def _event(row: Any, moment: "Moment") -> str:
     from gmemstate.model.events import SEQ, event_of
+    from gmemstate.narrate import Narrator
 
-    return "has ended" if row is None else event_line(row[SEQ], event_of(row)).strip()
+    return "has ended" if row is None else Narrator(moment.memory, moment.labels()).line(row[SEQ], event_of(row)).strip()

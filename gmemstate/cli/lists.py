@@ -1,5 +1,6 @@
 """The verbs that list what is on record."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -185,19 +186,25 @@ def events(
 
     RANGE is 0x100000-0x100080 (gfns) or idx:0x5 (pages of guest_memfds). With --json, each event is one line of JSON.
     """
-    from gmemstate.audit.events import Filter, event_json, event_line
+    from gmemstate.audit.events import Filter, event_facts
     from gmemstate.audit.history.when import seq_of, since
     from gmemstate.model.events import BY_NAME, SEQ, event_of
+    from gmemstate.narrate import Narrator
 
     if kind is not None and kind not in BY_NAME:
         raise UsageError(f"{kind!r} is no kind of event; kinds are {', '.join(sorted(BY_NAME))}")
     with reading(db) as ledger:
         beginning, last = since(ledger.record_, first), seq_of(ledger.record_, at)
-        memory = ledger.memory() if guest is not None or range_ is not None else None
-        wanted = Filter.of(memory, BY_NAME[kind].code if kind else None, guest, conversion, _place(range_))
+        moment = ledger.moment()
+        narrator = Narrator(moment.memory, moment.labels())
+        about = moment.memory if guest is not None or range_ is not None else None
+        wanted = Filter.of(about, BY_NAME[kind].code if kind else None, guest, conversion, _place(range_))
         for row in ledger.record_.events(beginning, last):
             if wanted.lets(row):
-                click.echo(event_json(row[SEQ], event_of(row)) if as_json else event_line(row[SEQ], event_of(row)))
+                event = event_of(row)
+                click.echo(
+                    json.dumps(event_facts(row[SEQ], event), ensure_ascii=False) if as_json else narrator.line(row[SEQ], event)
+                )
     return Exit.CLEAN
 
 

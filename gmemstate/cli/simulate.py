@@ -156,8 +156,8 @@ def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:
 
 def _judge(outcomes: "list[Outcome]") -> Exit:
     """Say of each outcome that is not as expected where it first is not."""
-    from gmemstate.audit.events import event_line
     from gmemstate.model.events import event_of
+    from gmemstate.narrate import Narrator
 
     code = Exit.CLEAN
     for outcome in outcomes:
@@ -169,7 +169,8 @@ def _judge(outcomes: "list[Outcome]") -> Exit:
             )
             if difference.seq is not None:
                 row = outcome.simulation.rows[difference.seq - 1]
-                talk(f"  first at {event_line(difference.seq, event_of(row)).strip()}")
+                narrator = Narrator(outcome.simulation.memory, simulated=True)
+                talk(f"  first at {narrator.line(difference.seq, event_of(row)).strip()}")
     return code
 
 

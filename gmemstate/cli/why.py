@@ -30,10 +30,9 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
     the events give the same state, backing and marks; none of them can be left out.
     """
     from gmemstate.audit.history.when import seq_of
-    from gmemstate.audit.reasons import Teller
     from gmemstate.audit.why import find_spot
     from gmemstate.audit.why import why as explain
-    from gmemstate.model.units import seconds
+    from gmemstate.narrate import Narrator
 
     unit, page = _address(address)
     with reading(db) as ledger:
@@ -41,20 +40,19 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
         then = ledger.moment(last)
         spot = find_spot(then.memory, unit, page, guest)
         answer = explain(ledger.record_, spot, last)
-        teller = Teller(then.memory, then.labels())
+        narrator = Narrator(then.memory, then.labels())
         if as_json:
             from gmemstate.audit.events import event_facts
 
-            told = [
-                {**event_facts(seq, event), "text": teller.tell(event), "evidence": teller.evidence(event) or None}
+            events = [
+                {**event_facts(seq, event), "text": narrator.sentence(event), "evidence": narrator.evidence(event) or None}
                 for seq, event in answer.events
             ]
-            render.as_json({**_facts(answer), "events": told})
+            render.as_json({**_facts(answer), "events": events})
         else:
             click.echo(_headline(address, answer))
             for seq, event in answer.events:
-                shown_by = teller.evidence(event)
-                click.echo(f"{seq:>6} {seconds(event.t):>14}  {teller.tell(event)}{f'  [{shown_by}]' if shown_by else ''}")
+                click.echo(narrator.line(seq, event))
     return finish(then, also=answer.facts.state in ("unknown", "torn"))
 
 

@@ -33,6 +33,8 @@ SPTE_PFN = 0x000F_FFFF_FFFF_F000
 """The bits of an SPTE that hold the address of the host page (its pfn << 12)."""
 PFN_ERROR = 0x7FF0_0000_0000_0000
 """KVM_PFN_ERR_MASK: a kvm_pfn_t from here on is no page (include/linux/kvm_host.h)."""
+GUP_PIN_COUNTING_BIAS = 1024
+"""What one pin of pin_user_pages() adds to the references of a folio (include/linux/mm.h)."""
 VM_FAULT_SIGBUS, VM_FAULT_HWPOISON = 0x2, 0x10 | 0x20
 SIGBUS, SIGKILL = 7, 9
 

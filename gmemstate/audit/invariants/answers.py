@@ -25,14 +25,11 @@ from gmemstate.model.events import (
     UsersChecked,
 )
 from gmemstate.model.fold.conversions import KIND_OF
-from gmemstate.model.linux import EAGAIN, ENOMEM, PAGE_SHIFT, PAGE_SIZE
+from gmemstate.model.linux import EAGAIN, ENOMEM, GUP_PIN_COUNTING_BIAS, PAGE_SHIFT, PAGE_SIZE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, unsigned
-
-LONG_TERM = 1024
-"""What one pin adds to the references of a folio (GUP_PIN_COUNTING_BIAS): such a reference does not go away by itself."""
 
 
 def _asked(conversion: Conversion) -> Pages | None:
@@ -257,7 +254,7 @@ class _Pinned:
 @before("INV-35", UsersChecked)
 def a_pin_is_in_the_way(at: Moment) -> Evaluations:
     beyond = (at.row[VALUE] or 0) - (at.row[ACTOR] or 0)
-    if at.row[RESULT] and at.row[START] is not None and at.row[NPAGES] == 1 and beyond >= LONG_TERM:
+    if at.row[RESULT] and at.row[START] is not None and at.row[NPAGES] == 1 and beyond >= GUP_PIN_COUNTING_BIAS:
         at.note(_Pinned).pages[at.owner] = at.row[START]
     return ()
 

@@ -11,6 +11,7 @@ from gmemstate.convert.simulation.simulation import Simulation
 from gmemstate.model.events import Cause, User
 from gmemstate.model.objects import POISONED_PAGE
 from gmemstate.model.units import END
+from gmemstate.narrate import decimal_pages
 
 EVERYTHING = [(0, END)]
 FAULTED_IN = "no issue, faulted in by its next access"
@@ -40,7 +41,7 @@ def left(outcome: Outcome) -> Iterator[str]:
         reasons = [(lost, "its next access waits for the lock")] if stuck else _reasons(simulation, user)
         for pages, why in reasons:
             if gone := _cut(lost, pages):
-                where = ", ".join(run(start, end - start, unit) for start, end in gone)
+                where = ", ".join(decimal_pages(start, end - start, unit) for start, end in gone)
                 yield f"{user.name} no longer maps {where}: {why}"
             lost = _cut(lost, _rest(pages))
     if facts["dma_at_risk"]:
@@ -96,7 +97,9 @@ def _words(runs: list[str], unit: str) -> str:
     for text in runs:
         mark, _, pages = text.rpartition(": ")
         start, _, size = pages.partition("+")
-        texts.append(run(int(start), int(size), unit) + (f" of guest_memfd {mark.removeprefix('gmem ')}" if mark else ""))
+        texts.append(
+            decimal_pages(int(start), int(size), unit) + (f" of guest_memfd {mark.removeprefix('gmem ')}" if mark else "")
+        )
     return ", ".join(texts)
 
 
@@ -110,12 +113,3 @@ def _rest(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The pages that are in none of the runs."""
     edges = [0, *(edge for start_end in _cut(runs, EVERYTHING) for edge in start_end), END]
     return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-
-
-def run(start: int | None, npages: int | None, unit: str = "page") -> str:
-    """Pages as a person writes them: ``page 5``, ``pages 0 to 15``."""
-    if start is None or npages == 0:
-        return f"no {unit}s"
-    if npages == 1:
-        return f"{unit} {start}"
-    return f"{unit}s {start} to {'the end' if npages is None else start + npages - 1}"

@@ -26,8 +26,8 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.linux import PAGE_SIZE
 from gmemstate.model.objects import MessedUp
+from gmemstate.model.reports import SourceFormat, formats_of
 
-KERNEL_LOG = "kernel log"
 """The format of a source that would show what is messed up; without one nothing can be said to be well."""
 
 
@@ -133,7 +133,9 @@ def host(history: History) -> Host:
     entries = tuple(entry for entry in history.memory.messed_up.values() if entry.state != "cleared")
     doubts = tuple(_doubts(history))
     guests = set(_of_guests(history))
-    looked = any(KERNEL_LOG in source.format and source.id not in guests for source in history.sources.values())
+    looked = any(
+        SourceFormat.KERNEL_LOG in formats_of(source.format) and source.id not in guests for source in history.sources.values()
+    )
     answers = tuple(_answer(guests, entries, doubts, looked=looked) for guests in Guests)
     return Host(answers, entries, doubts, _more(history, entries), looked)
 
@@ -154,7 +156,7 @@ def _more(history: History, entries: tuple[MessedUp, ...]) -> str | None:
         return "some lines name no page"
     if causes & {Cause.RMP_STILL_GUEST, Cause.RECLAIM_REFUSED, Cause.UNUSABLE_PRIVATE}:
         return "the kernel limits the rate of such lines"
-    if any(KERNEL_LOG in source.format and source.gaps for source in history.sources.values()):
+    if any(SourceFormat.KERNEL_LOG in formats_of(source.format) and source.gaps for source in history.sources.values()):
         return "lines of the kernel log are missing"
     return None
 

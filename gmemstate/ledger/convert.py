@@ -36,13 +36,11 @@ from gmemstate.model.events import (
 from gmemstate.model.linux import LAST_PAGE, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED
 from gmemstate.model.objects import Conversion
+from gmemstate.model.reports import SourceFormat
 from gmemstate.model.units import hexadecimal
 from gmemstate.model.verdict import Verdict, verdict
 from gmemstate.store.locks import owner_lock
 from gmemstate.store.recorder import Recorder
-
-FORMAT = "engine"
-"""The format of a source whose events this module has recorded."""
 
 Resolution = Literal["roll-back", "declare"]
 """How an open conversion is closed: its old attributes are written back, or an operator says what became of it."""
@@ -210,8 +208,8 @@ class ConversionRunner:
         memory = self._recorder.memory
         if self._source is None:
             opened: dict[int, int] = {}
-            name = f"{FORMAT} {os.getpid()}"
-            self._append(SourceOpened(source=-1, detail=detail(name=name, format=FORMAT)), opened)
+            name = f"{SourceFormat.ENGINE} {os.getpid()}"
+            self._append(SourceOpened(source=-1, detail=detail(name=name, format=SourceFormat.ENGINE)), opened)
             self._source = opened[-1]
         vm = memory.vms.get(memory.guest_id(owner) or 0)
         for capability in Capability:
@@ -224,7 +222,7 @@ class ConversionRunner:
         self._recorder.append([row], {} if known is None else known)
 
     def _ours(self, source: int | None) -> bool:
-        return any(info.id == source and info.format == FORMAT for info in self._recorder.record.sources())
+        return any(info.id == source and info.format == SourceFormat.ENGINE for info in self._recorder.record.sources())
 
     def _record_interrupted(self, owner: int) -> None:
         """Whoever held the lock before and has left a conversion open is dead: say so."""

@@ -39,11 +39,12 @@ from gmemstate.model.events import (
     details,
 )
 from gmemstate.model.record import SourceInfo
+from gmemstate.model.reports import SourceFormat, formats_of
 from gmemstate.store.record import StoredRecord
 
 AHEAD = 50_000
 """How many events of a source may wait until its clock is compared with those of the others."""
-FROM_OUTSIDE = ("strace", "perf trace")
+FROM_OUTSIDE = frozenset((SourceFormat.STRACE, SourceFormat.PERF_TRACE))
 """Formats that see calls from outside."""
 CONVERSIONS = frozenset(kind.code for kind in (ConvertAsked, ConvertMet, ConvertAttempted, ConvertReturned))
 TELLING = {
@@ -111,7 +112,7 @@ class Stored:
         self.id = self.reference = info.id
         self.calls = Calls()
         self._record = record
-        self._outside = any(name in info.format for name in FROM_OUTSIDE)
+        self._outside = not FROM_OUTSIDE.isdisjoint(formats_of(info.format))
         self._begun: dict[int | None, int | None] = {}
 
     def note(self, row: EventRow) -> None:

@@ -112,3 +112,8 @@ class SourceFormat(StrEnum):
     STRACE = "strace"
     UNKNOWN = "unknown"
     VMM_LOG = "VMM log"
+
+
+def formats_of(stored: str) -> frozenset[SourceFormat]:
+    """The formats that ``source_opened`` names; one that this version does not know is left out."""
+    return frozenset(known for known in SourceFormat if known in stored.split(", "))

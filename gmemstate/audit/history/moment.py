@@ -26,6 +26,7 @@ from gmemstate.model.events import (
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
+from gmemstate.model.reports import SourceFormat, formats_of
 from gmemstate.model.units import seconds
 
 AT_ONCE = 256
@@ -174,7 +175,7 @@ def moment_at(record: Record, last: int | None = None) -> Moment:
 
 def _should_show_conversions(format_: str) -> bool:
     """Whether people expect conversions in a source of some formats: traces, and what has no entry to know it by."""
-    return "ftrace" in format_ or format_ == "unknown"
+    return not formats_of(format_).isdisjoint((SourceFormat.FTRACE, SourceFormat.BPFTRACE, SourceFormat.UNKNOWN))
 
 
 _CALLS = frozenset((Capability.ASKED, Capability.RETURNED, Capability.ATTEMPTED))

@@ -24,9 +24,10 @@ from gmemstate.model.events import (
     WorkItem,
 )
 from gmemstate.model.findings import Severity
+from gmemstate.model.reports import SourceFormat
 
-SIMULATION, ENGINE = "simulation", "engine"
-"""Formats of sources that are no logs: a whole simulated host, conversions on a ledger."""
+NOT_LOGS = frozenset((SourceFormat.SIMULATION, SourceFormat.ENGINE))
+"""Formats of sources that hold each step of a conversion: a whole simulated host, conversions on a ledger."""
 
 
 @dataclass
@@ -75,17 +76,17 @@ def hardware(*names: str) -> Need:
 
 def steps_complete(why: str) -> Need:
     """Each step of a conversion is on record, as it is in simulations and with conversions on a ledger."""
-    return lambda record: None if record.formats & {SIMULATION, ENGINE} else f"no simulated conversion is on record: {why}"
+    return lambda record: None if record.formats & NOT_LOGS else f"no simulated conversion is on record: {why}"
 
 
 def host_complete(why: str) -> Need:
     """Everything that happens on the host is on record, as it is in simulations."""
-    return lambda record: None if SIMULATION in record.formats else f"no simulation is on record: {why}"
+    return lambda record: None if SourceFormat.SIMULATION in record.formats else f"no simulation is on record: {why}"
 
 
 def traced(why: str) -> Need:
     """A real kernel was traced."""
-    return lambda record: None if record.formats - {SIMULATION, ENGINE} else f"no trace of a kernel is on record: {why}"
+    return lambda record: None if record.formats - NOT_LOGS else f"no trace of a kernel is on record: {why}"
 
 
 def never(why: str) -> Need:

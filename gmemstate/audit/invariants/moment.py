@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
-from gmemstate.audit.invariants.catalogue import CATALOGUE, ENGINE, SIMULATION
+from gmemstate.audit.invariants.catalogue import CATALOGUE, NOT_LOGS
 from gmemstate.model.events import (
     ACTOR,
     CONVERSION,
@@ -41,6 +41,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import Conversion
+from gmemstate.model.reports import SourceFormat
 from gmemstate.model.units import END, NS
 
 RACE = NS
@@ -62,7 +63,6 @@ OK: Final = None
 """A look that found nothing wrong."""
 
 Evaluations = Iterable[Violation | None]
-_COMPLETE = frozenset((SIMULATION, ENGINE))
 Pages = tuple[int, int]
 Note = TypeVar("Note")
 
@@ -225,12 +225,12 @@ class Moment:
     @property
     def simulated(self) -> bool:
         """Whether everything that happens on the host is on record."""
-        return self.format == SIMULATION
+        return self.format == SourceFormat.SIMULATION
 
     @property
     def complete(self) -> bool:
         """Whether each step of a conversion is on record."""
-        return self.formats.get(self.row[SOURCE] or 0) in _COMPLETE
+        return self.formats.get(self.row[SOURCE] or 0) in NOT_LOGS
 
     def shows(self, *capabilities: Capability) -> bool:
         """Whether some steps of the conversion would have been seen, so that their absence says something."""

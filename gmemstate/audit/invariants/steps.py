@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.catalogue import SIMULATION
 from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, at_the_end, before, behind
 from gmemstate.model.events import (
     ACTOR,
@@ -36,6 +35,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Gmem
+from gmemstate.model.reports import SourceFormat
 from gmemstate.model.units import NS
 
 HANG = 30 * NS
@@ -307,6 +307,6 @@ def nobody_waits_for_ever(at: Moment) -> Evaluations:
     seq, since = waits
     now = at.row[T] if at.row[SOURCE] == conversion.source else None
     long = since is not None and now is not None and now - since >= HANG
-    if at.steps.stuck or long or at.formats.get(conversion.source or 0) == SIMULATION:
+    if at.steps.stuck or long or at.formats.get(conversion.source or 0) == SourceFormat.SIMULATION:
         where = conversion.owner, conversion.start, conversion.end
         yield Violation("a conversion waits for a reference, and does not return", *where, seq)

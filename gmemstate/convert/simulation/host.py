@@ -46,6 +46,7 @@ from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import HOLE, Slot
 from gmemstate.model.record import resolve
+from gmemstate.model.reports import SourceFormat
 
 
 class SimulatedUser(PageUser, Protocol):
@@ -135,7 +136,7 @@ class Host:
     def open(self, name: str) -> None:
         """Begin the record: a source that shows everything."""
         self.record(SourceOpened(detail=detail(
-            name=name, format="simulation", dialect=self.dialect.word, follows=SOURCES[self.dialect], policy=self.policy.value,
+            name=name, format=SourceFormat.SIMULATION, dialect=self.dialect.word, follows=SOURCES[self.dialect], policy=self.policy.value,
         )))  # fmt: skip
         for capability in Capability:
             self.record(SourceShows(capability=capability))

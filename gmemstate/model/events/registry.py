@@ -53,6 +53,7 @@ _COLUMN_OF = {"owner": "space"}
 
 KINDS: dict[int, type[Event]] = {}
 BY_NAME: dict[str, type[Event]] = {}
+_MAKERS: dict[int, Callable[[EventRow], Event]] = {}
 WORDS: dict[int, tuple[tuple[int, frozenset[int]], ...]] = {}
 """for each kind with enumerations: their columns, and the words that they have"""
 
@@ -80,6 +81,7 @@ def kind(
         }
         made.row = _row_maker(made.code, made.columns, enums)
         made.enums = enums
+        _MAKERS[made.code] = _event_maker(made, enums)
         if enums:
             WORDS[made.code] = tuple(
                 (COLUMNS.index(made.columns[name]), frozenset(map(int, enum))) for name, enum in enums.items()
@@ -117,22 +119,34 @@ def foreign(row: EventRow) -> bool:
     return any(row[column] not in words for column, words in WORDS.get(row[KIND], ()))
 
 
+def _event_maker(made: type[Any], enums: dict[str, Any]) -> Callable[[EventRow], Event]:
+    """A function from a row to its event: it fills the slots in, as it runs once for each event that a check looks at."""
+    names: dict[str, Any] = {"new": made.__new__, "made": made, "unsigned": unsigned, **enums}
+    lines = ["def event(row):", " e = new(made)"]
+    for field, column in made.columns.items():
+        at = f"row[{COLUMNS.index(column)}]"
+        names[f"set_{field}"] = getattr(made, field).__set__
+        if field in enums:
+            names[f"enum_{field}"] = enums[field]._value2member_map_
+            value = f"enum_{field}[{at}]"
+        else:
+            value = f"{at} if {at} is None or {at} >= 0 else unsigned({at})" if column in ("value", "start") else at
+        lines.append(f" set_{field}(e, {value})")
+    exec("\n".join([*lines, " return e"]), names)
+    maker: Callable[[EventRow], Event] = names["event"]
+    return maker
+
+
 def event_of(row: EventRow) -> Event:
     """The typed event behind a row. Raises BadEvent for an unknown kind, and for a word that its enumeration does not have."""
-    kind = KINDS.get(row[KIND])
-    if kind is None:
-        raise BadEvent(f"event kind {row[KIND]} is unknown to this version; it was written by a newer one", kind=row[KIND])
-    values: dict[str, Any] = {}
-    for field, column in kind.columns.items():
-        value: Any = row[COLUMNS.index(column)]
-        if value is not None and column in ("value", "start"):
-            value = unsigned(value)
-        values[field] = value
     try:
-        values.update({field: enum(values[field]) for field, enum in kind.enums.items()})
-    except ValueError as error:
-        raise BadEvent(f"{kind.name}: {error} in this version; it was written by a newer one", kind=row[KIND]) from None
-    return kind(**values)
+        return _MAKERS[row[KIND]](row)
+    except KeyError as error:
+        kind, word = KINDS.get(row[KIND]), error.args[0]
+    if kind is None:
+        raise BadEvent(f"event kind {word} is unknown to this version; it was written by a newer one", kind=row[KIND])
+    wrong = next(name for name, enum in kind.enums.items() if row[COLUMNS.index(kind.columns[name])] not in set(enum))
+    raise BadEvent(f"{kind.name}: {wrong} {word!r} is no word of this version; it was written by a newer one", kind=row[KIND])
 
 
 def kinds() -> Iterator[type[Event]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from gmemstate.model.events import Capability
 from gmemstate.model.linux import LAST_PAGE
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -56,31 +57,83 @@ def nanoseconds(whole: str | None, part: str) -> int | None:
     return None if whole is None else int(whole + part.ljust(9, "0")[:9])
 
 
-NEEDS: dict[str, tuple[str, ...]] = {
-    "range_has_attrs": ("kvm", "start", "end", "attrs", "ret"),
-    "pre_set": ("kvm",),
-    "post_set": ("kvm",),
-    "unmap_gfn": ("kvm",),
-    "inv_add": ("kvm", "start", "end"),
-    "host_unmap": ("start", "nr"),
-    "gmem_arguments": ("start", "nr", "attrs"),
-    "gmem_inv": ("start", "end"),
-    "gmem_store": ("index", "last", "val"),
-    "gmem_create": ("kvm", "size", "fd"),
-    "gmem_bind": ("kvm",),
-    "gmem_prepare": ("kvm",),
-    "gmem_commit": ("kvm",),
-    "gmem_unbind": ("base_gfn", "npages"),
-    "gmem_release": ("inode",),
-    "gmem_fallocate": ("mode", "offset", "len", "ret"),
-    "gmem_error": ("inode", "index"),
-    "gmem_get_pfn": ("kvm", "gfn", "ret"),
-    "gmem_ufault": ("pgoff", "addr", "ret"),
-    "memslots_updated": ("kvm",),
-    "vm_destroyed": ("kvm",),
-    "page_remove": ("gpa", "status"),
+class FactKind(NamedTuple):
+    """A kind of fact of a trace: the numbers without which it says nothing, and what a line of it proves."""
+
+    needs: tuple[str, ...] = ()
+    shows: Capability | None = None
+    outside: bool = False
+    """its thread is not, or no longer, inside of a conversion, whether or not the return of that was seen"""
+
+
+PROBES = {
+    "vm_ioctl": FactKind(shows=Capability.ASKED),
+    "vm_ioctl_ret": FactKind(shows=Capability.RETURNED),
+    "gmem_ioctl": FactKind(shows=Capability.ASKED),
+    "gmem_ioctl_ret": FactKind(shows=Capability.RETURNED),
+    "vcpu_ioctl_ret": FactKind(),
+    "uexit": FactKind(shows=Capability.EXITS, outside=True),
+    "run_ret": FactKind(shows=Capability.FAULT_EXITS, outside=True),
+    "hc_done": FactKind(outside=True),
+    "range_has_attrs": FactKind(("kvm", "start", "end", "attrs", "ret"), Capability.COMPARED),
+    "pre_set": FactKind(("kvm",)),
+    "post_set": FactKind(("kvm",)),
+    "unmap_gfn": FactKind(("kvm",), Capability.GUEST_UNMAP),
+    "inv_start": FactKind(),
+    "inv_add": FactKind(("kvm", "start", "end")),
+    "inv_end": FactKind(),
+    "tlb_flush": FactKind(),
+    "gmem_create": FactKind(("kvm", "size", "fd"), outside=True),
+    "gmem_bind": FactKind(("kvm",), outside=True),
+    "gmem_prepare": FactKind(("kvm",), outside=True),
+    "gmem_commit": FactKind(("kvm",), outside=True),
+    "gmem_unbind": FactKind(("base_gfn", "npages")),
+    "gmem_fallocate": FactKind(("mode", "offset", "len", "ret"), outside=True),
+    "gmem_release": FactKind(("inode",), outside=True),
+    "gmem_error": FactKind(("inode", "index")),
+    "gmem_get_pfn": FactKind(("kvm", "gfn", "ret"), Capability.PRIVATE_FAULTS, outside=True),
+    "gmem_ufault": FactKind(("pgoff", "addr", "ret"), Capability.HOST_FAULTS, outside=True),
+    "gmem_inv": FactKind(("start", "end"), Capability.ZAP),
+    "gmem_store": FactKind(("index", "last", "val"), Capability.STORED),
+    "set_region": FactKind(outside=True),
+    "set_region_ret": FactKind(shows=Capability.SLOTS, outside=True),
+    "vm_destroyed": FactKind(("kvm",)),
+    "page_remove": FactKind(("gpa", "status")),
+    "host_unmap": FactKind(("start", "nr"), Capability.HOST_UNMAP),
+    "lru_folio": FactKind(shows=Capability.REFERENCES),
+    "lru_drain_all": FactKind(),
 }
-"""The numbers without which a fact says nothing."""
+"""The probes of tools/capture, whose numbers are printed as ``name=value``: that is how each fact is called."""
+
+KINDS = PROBES | {
+    "attempt": FactKind(("start", "end", "attrs"), Capability.ATTEMPTED),
+    "gmem_arguments": FactKind(("start", "nr", "attrs")),
+    "memslots_updated": FactKind(("kvm",)),
+    "unmap_hva": FactKind(("hva", "behind")),
+    "spte": FactKind(("gfn", "level", "old", "new"), Capability.GUEST_ENTRIES),
+    "set_spte": FactKind(("gfn", "level", "new")),
+    "page_fault": FactKind(("address",), outside=True),
+    "hypercall": FactKind(("number", "a0", "a1", "a2"), Capability.HYPERCALLS, outside=True),
+    "exit": FactKind(shows=Capability.EXITS, outside=True),
+    "psc_msr": FactKind(("ghcb",)),
+    "psc_msr_done": FactKind(("ghcb",)),
+    "psc_ghcb": FactKind(("reason",)),
+    "psc_ghcb_done": FactKind(("reason", "info2")),
+    "rmp_split": FactKind(("gpa", "pfn", "ret")),
+    "memory_failure": FactKind(("pfn",)),
+    "signal": FactKind(shows=Capability.SIGNALS),
+    "oom": FactKind(),
+    "clock_pair": FactKind(("mono", "real")),
+    "enter_ioctl": FactKind(outside=True),
+    "leave_ioctl": FactKind(("returned",)),
+    "enter_fallocate": FactKind(outside=True),
+    "leave_fallocate": FactKind(),
+    "enter_madvise": FactKind(outside=True),
+    "leave_madvise": FactKind(),
+    "convert_call": FactKind(shows=Capability.RETURNED),
+}
+"""All kinds of facts of traces; those of logs are the messages of their catalogue."""
+_NONE = FactKind()
 
 FOREVER = (1 << 64) - 1
 """The end of an invalidation that has none."""
@@ -103,7 +156,7 @@ _LIMITS = {
 
 def sound(name: str, args: Mapping[str, int]) -> bool:
     """Whether a fact has the numbers that it needs, and none that the kernel cannot have meant: else its line is damaged."""
-    for field in NEEDS.get(name, ()):
+    for field in KINDS.get(name, _NONE).needs:
         if field not in args:
             return False
     for field, value in args.items():

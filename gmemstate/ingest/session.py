@@ -6,7 +6,6 @@ is continued.
 
 from collections.abc import Iterator
 
-from gmemstate.ingest.correlate.handlers import HANDLERS
 from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
 from gmemstate.ingest.input import Account, LineReader, as_text
@@ -32,7 +31,7 @@ class Reading:
     def __init__(self, source: LineReader, pauses: tuple[int, ...] = ()) -> None:
         self.input = source
         self.account = Account()
-        self.tracker = Tracker(HANDLERS)
+        self.tracker = Tracker()
         self.calls: Calls | None = None
         """where the calls that it shows are noted, if somebody wants to compare its clock"""
         self.gaps = 0
@@ -64,7 +63,7 @@ class Reading:
             source=self.tracker.source,
             detail=detail(name=name, format=known, clock=clock, head=self.input.head(), head_size=self.input.head_size),
         )
-        self.tracker.emit(opened)
+        self.tracker.made.append(opened)
         if self.input.offset in self._pauses:
             yield self._pause()
         number = 0

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmemstate.ingest.correlate.handlers import HANDLERS
 from gmemstate.ingest.correlate.kernel_report import NEIGHBOURS, STACK, TEXT
 from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
@@ -169,7 +168,7 @@ def test_calls_that_never_end_are_not_remembered_for_ever() -> None:
 
 
 def test_a_report_without_an_end_does_not_grow_for_ever() -> None:
-    chooser, tracker = FormatDetector(), Tracker(HANDLERS)
+    chooser, tracker = FormatDetector(), Tracker()
     tell = ["SEV-SNP: RMPUPDATE failed for PFN 2a3b4c, pg_level: 1, ret: 2"]
     tell += [f" frame_{n}+0x1/0x2 [kvm]" for n in range(1000)]
     tell += [f"SEV-SNP: PFN: {n:#x}, [{1 | n << 12 | (n % 1000) << 51:#018x} - 0x0]" for n in range(1000)]

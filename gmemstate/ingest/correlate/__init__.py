@@ -1,1 +1,14 @@
-"""From facts to events: which guest, conversion, page and thread each is about."""
+"""From facts to events: who is who in a log, and what its lines amount to. Each module registers the handlers of its facts."""
+
+from gmemstate.ingest.correlate import (  # noqa: F401
+    conversions,
+    exits,
+    faults,
+    kernel_reports,
+    memslots,
+    psc,
+    snp,
+    syscalls,
+    tdx,
+    vmm,
+)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gmemstate.ingest.correlate.syscalls import whole_call
 from gmemstate.ingest.correlate.trackees import Call, Thread, VmState
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, Fact
 from gmemstate.model.events import (
     AttrsCompared,
@@ -40,10 +40,6 @@ IDLE_REFERENCES = 2
 """Of an order-0 folio during the in-use test: the page cache's and the test's own."""
 
 
-def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
-    return {"t": fact.t, "line": fact.line, "source": tracker.source}
-
-
 # --- beginning ------------------------------------------------------------------------------------------------------
 
 
@@ -54,9 +50,15 @@ def begin(tracker: Tracker, fact: Fact, thread: Thread, through: Through, *, ent
         told = thread.exit
         vm = tracker.vm_of(thread)
         tracker.emit(
-            VcpuExited(thread=thread.tid, owner=vm.handle if vm else None, reason=told.args.get("reason"),
-                       result=-told.args.get("err", 0), t=told.t, line=told.line, source=tracker.source)
-        )  # fmt: skip
+            VcpuExited(
+                thread=thread.tid,
+                owner=vm.handle if vm else None,
+                reason=told.args.get("reason"),
+                result=-told.args.get("err", 0),
+                t=told.t,
+                line=told.line,
+            )
+        )
         thread.exit = None
     call = Call(tracker.handle(), through, fact.line, entered=entered)
     tracker.sees_inside = True
@@ -89,12 +91,20 @@ def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
         odd["ioctl"] = hex(SET_ATTRIBUTES2)
     kind = ConvertAsked if call.entered else ConvertMet
     tracker.emit(
-        kind(conversion=call.handle, through=call.through, owner=call.vm if call.through is Through.VM_IOCTL else call.gmem,
-             thread=thread.tid, start=call.start, npages=call.npages, attributes=call.attributes, detail=detail(**odd),
-             **_at(tracker, fact))
-    )  # fmt: skip
+        kind(
+            conversion=call.handle,
+            through=call.through,
+            owner=call.vm if call.through is Through.VM_IOCTL else call.gmem,
+            thread=thread.tid,
+            start=call.start,
+            npages=call.npages,
+            attributes=call.attributes,
+            detail=detail(**odd),
+        )
+    )
 
 
+@handles("vm_ioctl")
 def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") not in (SET_ATTRIBUTES, SET_ATTRIBUTES2):
         return False
@@ -106,6 +116,7 @@ def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("gmem_ioctl")
 def gmem_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") != SET_ATTRIBUTES2:
         return False
@@ -136,10 +147,11 @@ def gmem_here(tracker: Tracker, fact: Fact, thread: Thread, vm: int | None) -> A
         return created
     if known is not None and known.vm is None and vm is not None:
         known.vm = vm
-        tracker.emit(GmemSeen(owner=known.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=tracker.source))
+        tracker.emit(GmemSeen(owner=known.handle, pointer=pointer, vm=vm))
     return known or tracker.gmem_at(pointer, fact, vm)
 
 
+@handles("gmem_arguments")
 def gmem_arguments(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The function graph shows the arguments one call further in."""
     call = thread.call
@@ -151,6 +163,7 @@ def gmem_arguments(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("attempt")
 def attempt(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The tracepoint fires before the lock, before the no-op test and before any failure: an attempt, no more."""
     start, end, attributes = fact.args["start"], fact.args["end"], fact.args["attrs"]
@@ -163,9 +176,8 @@ def attempt(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call.start, call.npages, call.attributes, call.attempted, call.known = start, end - start, attributes, True, True
     call.mainline = fact.text.startswith("kvm_vm_set")
     tracker.emit(
-        ConvertAttempted(conversion=call.handle, thread=thread.tid, start=start, npages=end - start, attributes=attributes,
-                         **_at(tracker, fact))
-    )  # fmt: skip
+        ConvertAttempted(conversion=call.handle, thread=thread.tid, start=start, npages=end - start, attributes=attributes)
+    )
     return True
 
 
@@ -181,6 +193,7 @@ def inside(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Ca
     return call
 
 
+@handles("range_has_attrs")
 def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The first comparison of a call, by the ioctl itself, tells a no-op; others come from memslots and post_set."""
     args = fact.args
@@ -199,15 +212,21 @@ def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             _meet(tracker, fact, thread, call, vm)
             call.compared = True
             tracker.emit(
-                AttrsCompared(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=args["attrs"],
-                              equal=args["ret"], thread=thread.tid, **_at(tracker, fact))
-            )  # fmt: skip
+                AttrsCompared(
+                    conversion=call.handle,
+                    owner=vm.handle,
+                    start=start,
+                    npages=npages,
+                    attributes=args["attrs"],
+                    equal=args["ret"],
+                    thread=thread.tid,
+                )
+            )
             return True
     if args["ret"] == 1 and args.get("mask", -1) in (-1, (1 << 64) - 1):
         tracker.emit(
-            AttrsCompared(owner=vm.handle, start=start, npages=npages, attributes=args["attrs"], equal=1, thread=thread.tid,
-                          **_at(tracker, fact))
-        )  # fmt: skip
+            AttrsCompared(owner=vm.handle, start=start, npages=npages, attributes=args["attrs"], equal=1, thread=thread.tid)
+        )
         return True
     return False
 
@@ -229,11 +248,11 @@ def _meet(tracker: Tracker, fact: Fact, thread: Thread, call: Call, vm: VmState)
     line = None if call.fd is None else vm.returned.get(call.fd)
     if line is not None:
         tracker.emit(
-            VmCreated(owner=vm.handle, dialect=vm.dialect, line=line, source=tracker.source,
-                      detail=detail(basis="implied", join="thread", fd=call.fd))
-        )  # fmt: skip
+            VmCreated(owner=vm.handle, dialect=vm.dialect, line=line, detail=detail(basis="implied", join="thread", fd=call.fd))
+        )
 
 
+@handles("pre_set")
 def pre_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call = inside(tracker, fact, thread, Through.VM_IOCTL)
     vm = tracker.vm(fact.args["kvm"], fact, thread)
@@ -243,9 +262,15 @@ def pre_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     call.zapped = True
     tracker.emit(
-        ZapStarted(conversion=call.handle, owner=vm.handle, start=start, npages=npages,
-                   attributes=fact.args.get("attrs", call.attributes), slot=fact.args.get("slot"), **_at(tracker, fact))
-    )  # fmt: skip
+        ZapStarted(
+            conversion=call.handle,
+            owner=vm.handle,
+            start=start,
+            npages=npages,
+            attributes=fact.args.get("attrs", call.attributes),
+            slot=fact.args.get("slot"),
+        )
+    )
     return True
 
 
@@ -256,6 +281,7 @@ def _clip(fact: Fact, call: Call) -> tuple[int | None, int | None]:
     return call.start, call.npages
 
 
+@handles("post_set")
 def post_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Comes behind the store loop of the whole range, once for each slot."""
     call = inside(tracker, fact, thread, Through.VM_IOCTL)
@@ -265,34 +291,35 @@ def post_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     attributes = fact.args.get("attrs", call.attributes)
     if start is None or npages is None or attributes is None:
         return False
-    tracker.emit(
-        AttrsStored(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=attributes,
-                    **_at(tracker, fact))
-    )  # fmt: skip
+    tracker.emit(AttrsStored(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=attributes))
     return True
 
 
+@handles("inv_add")
 def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call = thread.call
     if call is None or "start" not in fact.args:
         return False
     vm = tracker.vm(fact.args["kvm"], fact, thread)
     tracker.emit(
-        InvalidateAdded(conversion=call.handle, owner=vm.handle, start=fact.args["start"],
-                        npages=fact.args["end"] - fact.args["start"], **_at(tracker, fact))
-    )  # fmt: skip
+        InvalidateAdded(
+            conversion=call.handle, owner=vm.handle, start=fact.args["start"], npages=fact.args["end"] - fact.args["start"]
+        )
+    )
     return True
 
 
+@handles("inv_end")
 def inv_end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """On mainline it comes before the store is seen; in-place behind it, and once more from the mmu notifier before."""
     call = thread.call
     if call is None or not call.zapped or (call.through is Through.GMEM_IOCTL and call.stored is None):
         return False
-    tracker.emit(InvalidateEnded(conversion=call.handle, **_at(tracker, fact)))
+    tracker.emit(InvalidateEnded(conversion=call.handle))
     return True
 
 
+@handles("host_unmap")
 def host_unmap(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Step 4 to private: host page tables of the whole request, whatever the result will be."""
     call = thread.call
@@ -302,10 +329,7 @@ def host_unmap(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     start, npages = fact.args["start"], fact.args["nr"]
     _zap(tracker, fact, call, start, npages)
-    tracker.emit(
-        UserAnswered(user=User.HOST, conversion=call.handle, owner=call.gmem, start=start, npages=npages, result=0,
-                     **_at(tracker, fact))
-    )  # fmt: skip
+    tracker.emit(UserAnswered(user=User.HOST, conversion=call.handle, owner=call.gmem, start=start, npages=npages, result=0))
     return True
 
 
@@ -315,12 +339,10 @@ def _pointer(tracker: Tracker, handle: int) -> int | None:
 
 def _zap(tracker: Tracker, fact: Fact, call: Call, start: int, npages: int) -> None:
     call.zapped = True
-    tracker.emit(
-        ZapStarted(conversion=call.handle, owner=call.gmem, start=start, npages=npages, attributes=call.attributes,
-                   **_at(tracker, fact))
-    )  # fmt: skip
+    tracker.emit(ZapStarted(conversion=call.handle, owner=call.gmem, start=start, npages=npages, attributes=call.attributes))
 
 
+@handles("lru_folio")
 def lru_folio(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """One line for each folio that is neither pinned nor mapped: its references are counted."""
     call = thread.call
@@ -332,6 +354,7 @@ def lru_folio(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("gmem_inv")
 def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The point of no return of a conversion; or the beginning of a punch, a poisoning or a release."""
     start, end = fact.args["start"], fact.args["end"]
@@ -348,12 +371,21 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         call.checked = True
         first, last, _, _, count = call.tested or [fact.line, fact.line, 0, 0, 0]
         tracker.emit(
-            UsersChecked(conversion=call.handle, owner=call.gmem, start=start, npages=end - start, result=0, t=fact.t, line=first,
-                         source=tracker.source, detail=detail(last=last, pages=count) if count else None)
-        )  # fmt: skip
+            UsersChecked(
+                conversion=call.handle,
+                owner=call.gmem,
+                start=start,
+                npages=end - start,
+                result=0,
+                t=fact.t,
+                line=first,
+                detail=detail(last=last, pages=count) if count else None,
+            )
+        )
     return True
 
 
+@handles("gmem_store")
 def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """maple_tree:ma_write, once or twice for a store; the range is merged with equal neighbours."""
     call = thread.call
@@ -365,15 +397,15 @@ def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call.stored = (start, last, value)
     if not again:
         tracker.emit(
-            AttrsStored(conversion=call.handle, owner=call.gmem, start=start, npages=last - start + 1, attributes=value,
-                        **_at(tracker, fact))
-        )  # fmt: skip
+            AttrsStored(conversion=call.handle, owner=call.gmem, start=start, npages=last - start + 1, attributes=value)
+        )
     return True
 
 
 # --- returning --------------------------------------------------------------------------------------------------------
 
 
+@handles("vm_ioctl_ret")
 def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     own = thread.call is not None and thread.call.through is Through.VM_IOCTL and thread.call.attempted
     if fact.args.get("cmd", SET_ATTRIBUTES if own else None) not in (SET_ATTRIBUTES, SET_ATTRIBUTES2) or "ret" not in fact.args:
@@ -385,6 +417,7 @@ def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("gmem_ioctl_ret")
 def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") != SET_ATTRIBUTES2 or "ret" not in fact.args:
         return False
@@ -419,20 +452,35 @@ def _tell_bad_page(tracker: Tracker, fact: Fact, call: Call, index: int) -> None
     """The page that was in use, with its references if they were counted: a pinned or mapped page is refused before."""
     first, last, tested, references, count = call.tested or [fact.line, fact.line, -1, -1, 0]
     tracker.emit(
-        UsersChecked(conversion=call.handle, owner=call.gmem, start=index, npages=1, result=EAGAIN,
-                     references=references if tested == index and references >= 0 else None, expected=IDLE_REFERENCES,
-                     t=fact.t, line=first, source=tracker.source, detail=detail(last=last, pages=count) if count else None)
-    )  # fmt: skip
+        UsersChecked(
+            conversion=call.handle,
+            owner=call.gmem,
+            start=index,
+            npages=1,
+            result=EAGAIN,
+            references=references if tested == index and references >= 0 else None,
+            expected=IDLE_REFERENCES,
+            t=fact.t,
+            line=first,
+            detail=detail(last=last, pages=count) if count else None,
+        )
+    )
 
 
 def _return(tracker: Tracker, fact: Fact, thread: Thread, call: Call, result: int, error_offset: int | None) -> None:
     given = _range(fact)
     again = None if given is None else pages(*given)
     tracker.emit(
-        ConvertReturned(conversion=call.handle, owner=call.vm if call.through is Through.VM_IOCTL else call.gmem,
-                        result=-min(result, 0), start=again[0] if again else None, npages=again[1] if again else None,
-                        error_offset=error_offset, thread=thread.tid, **_at(tracker, fact))
-    )  # fmt: skip
+        ConvertReturned(
+            conversion=call.handle,
+            owner=call.vm if call.through is Through.VM_IOCTL else call.gmem,
+            result=-min(result, 0),
+            start=again[0] if again else None,
+            npages=again[1] if again else None,
+            error_offset=error_offset,
+            thread=thread.tid,
+        )
+    )
     _remember(tracker, fact, call)
     tracker.leave(thread)
 
@@ -452,6 +500,7 @@ def _remember(tracker: Tracker, fact: Fact, call: Call) -> None:
                 vm.recent.append((call.handle, call.start + shift, call.end + shift, fact.line))
 
 
+@handles("leave_ioctl")
 def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The return of the syscall: the result of a call whose own return is not traced; and perhaps the fd of a VM."""
     entered, thread.syscall = thread.syscall, None
@@ -473,23 +522,3 @@ def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if 2 < result < 1 << 16:
         thread.returned[result] = fact.line
     return False
-
-
-HANDLERS: dict[str, Handler] = {
-    "vm_ioctl": vm_ioctl,
-    "gmem_ioctl": gmem_ioctl,
-    "gmem_arguments": gmem_arguments,
-    "attempt": attempt,
-    "range_has_attrs": range_has_attrs,
-    "pre_set": pre_set,
-    "post_set": post_set,
-    "inv_add": inv_add,
-    "inv_end": inv_end,
-    "host_unmap": host_unmap,
-    "lru_folio": lru_folio,
-    "gmem_inv": gmem_inv,
-    "gmem_store": gmem_store,
-    "vm_ioctl_ret": vm_ioctl_ret,
-    "gmem_ioctl_ret": gmem_ioctl_ret,
-    "leave_ioctl": leave_ioctl,
-}

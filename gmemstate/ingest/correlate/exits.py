@@ -1,10 +1,8 @@
 """Facts about the guest: what it asks, what it is told, why KVM_RUN returns, which signals fall."""
 
-from typing import Any
-
 from gmemstate.ingest.correlate.conversions import RUN
 from gmemstate.ingest.correlate.trackees import Call, Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import GuestAnswered, GuestAsked, MemoryFaultExit, TaskSignalled, Through, VcpuExited, detail
 from gmemstate.model.linux import (
@@ -26,15 +24,12 @@ from gmemstate.model.units import Gpa, gfn_of
 FROM_KERNEL = 128
 
 
-def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
-    return {"t": fact.t, "line": fact.line, "source": tracker.source}
-
-
 def _owner(tracker: Tracker, thread: Thread) -> int | None:
     vm = tracker.vm_of(thread)
     return vm.handle if vm is not None else None
 
 
+@handles("hypercall")
 def hypercall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A guest asks. Only KVM_HC_MAP_GPA_RANGE is about conversions."""
     thread.other_hypercall = fact.args["number"] != KVM_HC_MAP_GPA_RANGE
@@ -45,26 +40,33 @@ def hypercall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.request = tracker.handle()
     thread.exit = None
     tracker.emit(
-        GuestAsked(request=thread.request, thread=thread.tid, owner=_owner(tracker, thread), start=gfn_of(Gpa(gpa)) if whole else None,
-                   npages=npages if whole else None, flags=fact.args["a2"], **_at(tracker, fact),
-                   detail=None if whole else detail(gpa=hex(gpa), pages=hex(npages)))
-    )  # fmt: skip
+        GuestAsked(
+            request=thread.request,
+            thread=thread.tid,
+            owner=_owner(tracker, thread),
+            start=gfn_of(Gpa(gpa)) if whole else None,
+            npages=npages if whole else None,
+            flags=fact.args["a2"],
+            detail=None if whole else detail(gpa=hex(gpa), pages=hex(npages)),
+        )
+    )
     return True
 
 
+@handles("hc_done")
 def hc_done(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The guest is answered: by the VMM if the hypercall was an exit, by KVM itself if it was none."""
     if thread.request is None or thread.other_hypercall or "ret" not in fact.args:
         return False
     tracker.emit(
-        GuestAnswered(request=thread.request, result=fact.args["ret"], owner=_owner(tracker, thread), thread=thread.tid,
-                      **_at(tracker, fact))
-    )  # fmt: skip
+        GuestAnswered(request=thread.request, result=fact.args["ret"], owner=_owner(tracker, thread), thread=thread.tid)
+    )
     tracker.closed.append(thread.request)
     thread.request = None
     return True
 
 
+@handles("run_ret")
 def run_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """KVM_RUN returns; flags, gpa and size are those of a memory fault only with exit 39, else they alias other members."""
     reason, result = fact.args.get("exit"), fact.args.get("ret", 0)
@@ -90,9 +92,16 @@ def _memory_fault(
     vm = tracker.vm_of(thread)
     thread.exit = None
     tracker.emit(
-        MemoryFaultExit(thread=thread.tid, owner=vm.handle if vm else None, start=gfn, npages=npages, flags=flags, result=errno,
-                        raced=_raced(tracker, thread, gfn) if errno == EFAULT else None, **_at(tracker, fact))
-    )  # fmt: skip
+        MemoryFaultExit(
+            thread=thread.tid,
+            owner=vm.handle if vm else None,
+            start=gfn,
+            npages=npages,
+            flags=flags,
+            result=errno,
+            raced=_raced(tracker, thread, gfn) if errno == EFAULT else None,
+        )
+    )
 
 
 def _raced(tracker: Tracker, thread: Thread, gfn: int | None) -> int | None:
@@ -123,11 +132,10 @@ def _covers(call: Call, gfn: int) -> bool:
 
 def _hypercall_exit(tracker: Tracker, fact: Fact, thread: Thread) -> None:
     thread.exit = None
-    tracker.emit(
-        VcpuExited(thread=thread.tid, owner=_owner(tracker, thread), reason=KVM_EXIT_HYPERCALL, result=0, **_at(tracker, fact))
-    )  # fmt: skip
+    tracker.emit(VcpuExited(thread=thread.tid, owner=_owner(tracker, thread), reason=KVM_EXIT_HYPERCALL, result=0))
 
 
+@handles("exit", "uexit")
 def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The tracepoint of the same return: what counts is what ``run_ret`` has not told already."""
     error, reason = fact.args.get("err", 0), fact.args.get("reason")
@@ -149,12 +157,11 @@ def exit_(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         thread.exit = fact._replace(args={"reason": reason if reason is not None else -1, "err": error})
     again, thread.failed = thread.failed, reason == KVM_EXIT_INTERNAL_ERROR and error == 0
     if thread.failed and not again:  # a VMM that runs the vCPU again gets the same exit for ever
-        tracker.emit(
-            VcpuExited(thread=thread.tid, owner=_owner(tracker, thread), reason=reason, result=0, **_at(tracker, fact))
-        )
+        tracker.emit(VcpuExited(thread=thread.tid, owner=_owner(tracker, thread), reason=reason, result=0))
     return thread.failed
 
 
+@handles("enter_ioctl")
 def enter_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.syscall, thread.syscall_at = ("ioctl", dict(fact.args), fact.line), fact.t
     thread.file = thread.bracket = None
@@ -164,17 +171,20 @@ def enter_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return False
 
 
+@handles("enter_fallocate", "enter_madvise")
 def enter_other(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.syscall = (fact.name.removeprefix("enter_"), dict(fact.args), fact.line)
     thread.file = thread.bracket = None
     return False
 
 
+@handles("leave_fallocate", "leave_madvise")
 def leave_other(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.syscall = None
     return False
 
 
+@handles("signal")
 def signal(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A signal to a thread that was met; one that is inside of a conversion finishes it first."""
     number = fact.args.get("sig")
@@ -183,6 +193,7 @@ def signal(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return _struck(tracker, fact, number, fact.args.get("code"), None)
 
 
+@handles("oom")
 def oom(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel chose a victim for want of memory."""
     return _struck(tracker, fact, SIGKILL, FROM_KERNEL, detail(cause="oom"))
@@ -210,23 +221,8 @@ def _struck(tracker: Tracker, fact: Fact, number: int, reason: int | None, why: 
     inside: list[int | None] = [call.handle for call in calls if call is not None]
     for handle in inside or [None]:
         tracker.emit(
-            TaskSignalled(thread=target.tid, signal=number, reason=reason, owner=_owner(tracker, target), detail=why,
-                          conversion=handle, **_at(tracker, fact))
-        )  # fmt: skip
+            TaskSignalled(
+                thread=target.tid, signal=number, reason=reason, owner=_owner(tracker, target), detail=why, conversion=handle
+            )
+        )
     return True
-
-
-HANDLERS: dict[str, Handler] = {
-    "hypercall": hypercall,
-    "hc_done": hc_done,
-    "run_ret": run_ret,
-    "exit": exit_,
-    "uexit": exit_,
-    "enter_ioctl": enter_ioctl,
-    "enter_fallocate": enter_other,
-    "leave_fallocate": leave_other,
-    "enter_madvise": enter_other,
-    "leave_madvise": leave_other,
-    "signal": signal,
-    "oom": oom,
-}

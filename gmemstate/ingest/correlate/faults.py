@@ -2,7 +2,7 @@
 
 from gmemstate.ingest.correlate.memslots import link
 from gmemstate.ingest.correlate.trackees import Overlay, Run, Thread, VmState
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import (
     Access,
@@ -32,11 +32,13 @@ RUNS = 32
 """How many runs of pages that a large entry has replaced are named."""
 
 
+@handles("page_fault")
 def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.fault = fact.args["address"] >> PAGE_SHIFT
     return False
 
 
+@handles("gmem_get_pfn")
 def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
     args = fact.args
@@ -44,10 +46,7 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
     access = Access.GUEST_PRIVATE if private else Access.GUEST
     if args["ret"]:
-        tracker.emit(
-            FaultServed(access=access, owner=vm.handle, start=args["gfn"], npages=1, result=-args["ret"], t=fact.t, line=fact.line,
-                        source=tracker.source)
-        )  # fmt: skip
+        tracker.emit(FaultServed(access=access, owner=vm.handle, start=args["gfn"], npages=1, result=-args["ret"]))
         return True
     pfn = args.get("pfn")
     _served(tracker, fact, thread, vm, access, args["gfn"], 1, None if pfn is None or pfn >= PFN_ERROR else pfn)
@@ -57,7 +56,7 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def _served(
     tracker: Tracker, fact: Fact, thread: Thread, vm: VmState | None, access: Access, gfn: int, npages: int, pfn: int | None
 ) -> None:
-    source, owner = tracker.source, vm.handle if vm is not None else None
+    owner = vm.handle if vm is not None else None
     for other in (Access.GUEST, Access.GUEST_PRIVATE):
         run = thread.runs.get(other.name)
         if other is not access and run is not None and run.start <= gfn < run.end:
@@ -69,12 +68,21 @@ def _served(
         replaced = (
             {"replaced": [[hex(first), hex(behind)] for first, behind in lost[:RUNS]], "replaced_pages": pages} if lost else {}
         )
-        return FaultServed(access=access, owner=owner, start=run.start, npages=run.end - run.start, pfn=run.value, t=run.t,
-                           line=run.first_line, source=source, detail=run.detail(**replaced))  # fmt: skip
+        return FaultServed(
+            access=access,
+            owner=owner,
+            start=run.start,
+            npages=run.end - run.start,
+            pfn=run.value,
+            t=run.t,
+            line=run.first_line,
+            detail=run.detail(**replaced),
+        )
 
     tracker.extend(thread, "touch", access.name, gfn, fact, pfn, make, npages)
 
 
+@handles("spte")
 def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """An entry of the guest's page tables comes or goes. No tag says private or shared: one table holds both."""
     level, old, new = fact.args["level"], fact.args["old"], fact.args["new"]
@@ -106,6 +114,7 @@ def _lost_below(over: Overlay, gfn: int, npages: int, pfn: int) -> None:
         over.lost.append([gfn, gfn + npages])
 
 
+@handles("set_spte")
 def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The same entry as the fault path tells it; where both are traced, one run holds it once."""
     level, new = fact.args["level"], fact.args["new"]
@@ -120,6 +129,7 @@ def _leaf(entry: int, level: int) -> bool:
     return bool(entry & SPTE_MMU_PRESENT) and (level == 1 or bool(entry & SPTE_HUGE))
 
 
+@handles("unmap_gfn")
 def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The guest's page tables answer an invalidation: of a conversion, of a punch, or of the host's own page tables."""
     args = fact.args
@@ -140,10 +150,19 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             link(tracker, fact, thread, thread.file)
     if call is not None:
         tracker.emit(
-            UserAnswered(user=User.GUEST, conversion=call.handle, owner=vm.handle, start=start, npages=end - start, result=0,
-                         entries=entries, t=fact.t, line=first, source=tracker.source,
-                         detail=detail(flush=args.get("flush"), last=fact.line if first != fact.line else None))
-        )  # fmt: skip
+            UserAnswered(
+                user=User.GUEST,
+                conversion=call.handle,
+                owner=vm.handle,
+                start=start,
+                npages=end - start,
+                result=0,
+                entries=entries,
+                t=fact.t,
+                line=first,
+                detail=detail(flush=args.get("flush"), last=fact.line if first != fact.line else None),
+            )
+        )
         return True
     _unmapped(tracker, fact, thread, vm, start, end, entries)
     return True
@@ -158,12 +177,20 @@ def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
 
 
 def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:
-    source, owner = tracker.source, vm.handle
+    owner = vm.handle
 
     def make(run: Run) -> Event:
-        return UserAnswered(user=User.GUEST, owner=owner, start=run.start, npages=run.end - run.start, result=0,
-                            entries=None if entries is None else run.count, t=run.t, line=run.first_line, source=source,
-                            detail=run.detail())  # fmt: skip
+        return UserAnswered(
+            user=User.GUEST,
+            owner=owner,
+            start=run.start,
+            npages=run.end - run.start,
+            result=0,
+            entries=None if entries is None else run.count,
+            t=run.t,
+            line=run.first_line,
+            detail=run.detail(),
+        )
 
     if end - start > 1:
         tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line, count=entries or 0)))
@@ -171,19 +198,27 @@ def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: 
     tracker.extend(thread, "unmap", "unmap", start, fact, None, make).count += entries or 0
 
 
+@handles("unmap_hva")
 def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
     start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["behind"] >> PAGE_SHIFT)
     if thread.call is not None and thread.call.through is Through.VM_IOCTL:
         tracker.leave(thread)  # that ioctl never touches host page tables: the thread has gone on
-    source, call = tracker.source, thread.call
+    call = thread.call
     vm = tracker.vm_of(thread)
     owner = vm.handle if vm is not None else None
     conversion = call.handle if call is not None else None
 
     def make(run: Run) -> Event:
-        return HvaUnmapped(start=run.start, npages=run.end - run.start, owner=owner, conversion=conversion, t=run.t,
-                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+        return HvaUnmapped(
+            start=run.start,
+            npages=run.end - run.start,
+            owner=owner,
+            conversion=conversion,
+            t=run.t,
+            line=run.first_line,
+            detail=run.detail(),
+        )
 
     if end - start != 1 or conversion is not None:
         tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line)))
@@ -192,16 +227,25 @@ def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("gmem_ufault")
 def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The host touches the mmap of a guest_memfd; the file is that of the memslot whose hva and offset both fit."""
     args = fact.args
     owner = _file_at(tracker, thread, args["addr"], args["pgoff"])
-    source, ret = tracker.source, args["ret"]
+    ret = args["ret"]
     result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0
 
     def make(run: Run) -> Event:
-        return FaultServed(access=Access.HOST, owner=owner, start=run.start, npages=run.end - run.start, result=result, t=run.t,
-                           line=run.first_line, source=source, detail=run.detail())  # fmt: skip
+        return FaultServed(
+            access=Access.HOST,
+            owner=owner,
+            start=run.start,
+            npages=run.end - run.start,
+            result=result,
+            t=run.t,
+            line=run.first_line,
+            detail=run.detail(),
+        )
 
     tracker.extend(thread, "host", f"host {owner} {result}", args["pgoff"], fact, None, make)
     return True
@@ -214,19 +258,10 @@ def _file_at(tracker: Tracker, thread: Thread, address: int, index: int) -> int 
         slot.gmem
         for vm in candidates
         for slot in vm.slots.values()
-        if slot.gmem is not None and slot.hva is not None and slot.index is not None
+        if slot.gmem is not None
+        and slot.hva is not None
+        and slot.index is not None
         and slot.hva <= address < slot.hva + (slot.npages << PAGE_SHIFT)
         and slot.index + ((address - slot.hva) >> PAGE_SHIFT) == index
-    }  # fmt: skip
+    }
     return found.pop() if len(found) == 1 else None
-
-
-HANDLERS: dict[str, Handler] = {
-    "page_fault": page_fault,
-    "gmem_get_pfn": gmem_get_pfn,
-    "spte": spte,
-    "set_spte": set_spte,
-    "unmap_gfn": unmap_gfn,
-    "unmap_hva": unmap_hva,
-    "gmem_ufault": gmem_ufault,
-}

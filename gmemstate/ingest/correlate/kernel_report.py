@@ -134,9 +134,9 @@ class Report:
 
     # --- the event
 
-    def event(self, source: int) -> Event:
+    def event(self) -> Event:
         """What the report amounts to."""
-        at: dict[str, Any] = {"t": self.t, "line": self.line, "source": source}
+        at: dict[str, Any] = {"t": self.t, "line": self.line}
         make = _EVENTS.get(self.kind, Report._warned)
         return make(self, at)
 
@@ -145,12 +145,18 @@ class Report:
         where, site = place(self.words.get("function"), self.frames), self.words.get("site")
         return detail(
             **{
-                "at": self.words.get("at"), "host": self.words.get("host"), "comm": self.words.get("comm"),
-                "site": site and normpath(site), "function": where, "path": entry_path(self.frames, where),
-                "about": about(where, self.frames), "text": self.words.get("text"), "last": self.last if self.last > self.line else None,
+                "at": self.words.get("at"),
+                "host": self.words.get("host"),
+                "comm": self.words.get("comm"),
+                "site": site and normpath(site),
+                "function": where,
+                "path": entry_path(self.frames, where),
+                "about": about(where, self.frames),
+                "text": self.words.get("text"),
+                "last": self.last if self.last > self.line else None,
                 **facts,
             }
-        )  # fmt: skip
+        )
 
     def _warned(self, at: dict[str, Any]) -> Event:
         what = self.words.get("what", _WHAT.get(self.kind, self.kind))
@@ -179,19 +185,25 @@ class Report:
         return RmpViolation(
             pfn=pfn,
             detail=self.detail(
-                what=KernelReportCode.HOST_PAGE_FAULT, thread=self.thread, address=_hex(self.args.get("address")), error_code=hex(self.args["error_code"]),
+                what=KernelReportCode.HOST_PAGE_FAULT,
+                thread=self.thread,
+                address=_hex(self.args.get("address")),
+                error_code=hex(self.args["error_code"]),
                 **self._rmp(),
             ),
             **at,
-        )  # fmt: skip
+        )
 
     def _rmp(self) -> dict[str, Any]:
         near = [[hex(run.start), hex(run.end), run.owner] for run in self.neighbours]
         region = None if "first" not in self.args else [hex(self.args["first"]), hex(self.args["behind"])]
         return {
-            "owner": self.words.get("owner"), "entry": self.words.get("entry"), "region": region, "near": near or None,
+            "owner": self.words.get("owner"),
+            "entry": self.words.get("entry"),
+            "region": region,
+            "near": near or None,
             "near_more": self.more or None,
-        }  # fmt: skip
+        }
 
     def _protected(self, at: dict[str, Any]) -> Event:
         facts = self.detail(thread=self.thread, errors=self._errors())
@@ -216,9 +228,16 @@ class Report:
         said = None if code is None else rmpupdate(code)
         level = self.args.get("level")
         facts = {
-            "what": KernelReportCode.RMPUPDATE, "ret": code, "code": said.name if said else None, "level": level, "to": to, "basis": basis,
-            "error": _errno(self.args.get("error")), "index": _hex(self.args.get("index")), **self._rmp(),
-        }  # fmt: skip
+            "what": KernelReportCode.RMPUPDATE,
+            "ret": code,
+            "code": said.name if said else None,
+            "level": level,
+            "to": to,
+            "basis": basis,
+            "error": _errno(self.args.get("error")),
+            "index": _hex(self.args.get("index")),
+            **self._rmp(),
+        }
         status = code if code is not None else abs(self.args["error"]) if "error" in self.args else None
         if "retry" in self.words:
             return KernelWarned(
@@ -259,15 +278,22 @@ class Report:
         count = self.end - self.args["pfn"]
         actions = [action for action, _ in self.actions.most_common(4)]
         return Poisoned(
-            pfn=self.args["pfn"], npages=count,
+            pfn=self.args["pfn"],
+            npages=count,
             detail=detail(
-                action=actions[0] if len(actions) == 1 else None, actions=actions if len(actions) > 1 else None,
-                text=self.words.get("text") if not actions else None, users=self.args.get("users"), punched=self.args.get("punched"),
-                injected=self.words.get("injected"), at=self.words.get("at"), host=self.words.get("host"),
-                lines=self.lines if self.lines > 1 else None, last=self.last if self.lines > 1 else None,
+                action=actions[0] if len(actions) == 1 else None,
+                actions=actions if len(actions) > 1 else None,
+                text=self.words.get("text") if not actions else None,
+                users=self.args.get("users"),
+                punched=self.args.get("punched"),
+                injected=self.words.get("injected"),
+                at=self.words.get("at"),
+                host=self.words.get("host"),
+                lines=self.lines if self.lines > 1 else None,
+                last=self.last if self.lines > 1 else None,
             ),
             **at,
-        )  # fmt: skip
+        )
 
 
 def _hex(value: int | None) -> str | None:

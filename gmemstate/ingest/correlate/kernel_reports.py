@@ -9,7 +9,7 @@ from typing import Any
 
 from gmemstate.ingest.correlate.kernel_report import Report, shown
 from gmemstate.ingest.correlate.trackees import Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.merge.clocks import own_time
 from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
@@ -19,11 +19,6 @@ from gmemstate.model.reports import KernelReportCode
 FROM_KERNEL = 128
 RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept", "frame", "task")
 """Reports that a dump of RMP entries and a line of the caller may belong to."""
-
-
-def at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
-    """The place of an event that one line tells."""
-    return {"t": fact.t, "line": fact.line, "source": tracker.source}
 
 
 def beside(fact: Fact) -> dict[str, Any]:
@@ -51,7 +46,7 @@ def begin(tracker: Tracker, fact: Fact) -> Report:
 def put(tracker: Tracker, fact: Fact, event: Event) -> bool:
     """Add an event of a single line: another CPU may have printed it into the middle of a report, which goes on."""
     if tracker.report is not None and tracker.report.near(fact):
-        tracker.made.append(event)
+        tracker.add(event)
     else:
         tracker.emit(event)
     return True
@@ -60,6 +55,7 @@ def put(tracker: Tracker, fact: Fact, event: Event) -> bool:
 # --- memory, devices, tasks ---------------------------------------------------------------------------------------------
 
 
+@handles("bad_memory")
 def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Lines about a poisoned page. Pages that follow one another are one: leaked SNP pages were once put away so, one by one."""
     pfn, report = fact.args["pfn"], tracker.report
@@ -75,6 +71,7 @@ def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("killed")
 def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A task is sent SIGBUS for a poisoned page, or killed because that could not be done."""
     forcibly = "forcibly" in fact.text
@@ -83,27 +80,28 @@ def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(
         tracker,
         fact,
-        TaskSignalled(
-            thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts), **at(tracker, fact)
-        ),
+        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts)),
     )
 
 
+@handles("out_of_memory")
 def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {"cause": "oom", "comm": shown(fact.words["comm"]), "at": fact.words.get("at"), "host": fact.words.get("host")}
     return put(
         tracker,
         fact,
-        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=FROM_KERNEL, detail=detail(**facts), **at(tracker, fact)),
+        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=FROM_KERNEL, detail=detail(**facts)),
     )
 
 
+@handles("machine_check")
 def machine_check(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The address may carry the key id of a TD above the page; then the page is known only if the log has told where."""
     facts = {"address": hex(fact.args["address"]), **beside(fact)}
-    return put(tracker, fact, MachineCheck(pfn=fact.args.get("pfn"), detail=detail(**facts), **at(tracker, fact)))
+    return put(tracker, fact, MachineCheck(pfn=fact.args.get("pfn"), detail=detail(**facts)))
 
 
+@handles("dma_fault")
 def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A device touched what its IOMMU does not map; the address is one of the device."""
     address = fact.args["address"]
@@ -115,12 +113,11 @@ def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(
         tracker,
         fact,
-        DmaFaulted(
-            owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact)), **at(tracker, fact)
-        ),
+        DmaFaulted(owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact))),
     )
 
 
+@handles("kernel_said")
 def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Something beside: it explains what failed, or is a warning of its own."""
     facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level", "pages"), **beside(fact)}
@@ -129,25 +126,24 @@ def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(
         tracker,
         fact,
-        KernelWarned(
-            thread=fact.thread or None, detail=detail(what=fact.words["what"], text=shown(text), **facts), **at(tracker, fact)
-        ),
+        KernelWarned(thread=fact.thread or None, detail=detail(what=fact.words["what"], text=shown(text), **facts)),
     )
 
 
+@handles("guest_kernel")
 def guest_kernel(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The log is that of a protected guest's kernel: what it does not say is not said of the host."""
-    return put(
-        tracker, fact, KernelWarned(detail=detail(what=KernelReportCode.GUEST_KERNEL, **beside(fact)), **at(tracker, fact))
-    )
+    return put(tracker, fact, KernelWarned(detail=detail(what=KernelReportCode.GUEST_KERNEL, **beside(fact))))
 
 
+@handles("booted")
 def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The journal goes on with the next boot of the host. What a guest's console says of its own boot is no such line."""
-    tracker.emit(HostBooted(**at(tracker, fact)))
+    tracker.emit(HostBooted())
     return True
 
 
+@handles("memory_map")
 def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """What the kernel says of a range of host memory when it starts: whole pages, without the edges that are none."""
     first = fact.args["first_byte"]
@@ -158,12 +154,13 @@ def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "first": hex(-(-first >> PAGE_SHIFT)),
         "behind": hex(behind >> PAGE_SHIFT),
     }
-    return put(tracker, fact, KernelWarned(detail=detail(**facts, **beside(fact)), **at(tracker, fact)))
+    return put(tracker, fact, KernelWarned(detail=detail(**facts, **beside(fact))))
 
 
 # --- warnings and stacks ------------------------------------------------------------------------------------------------
 
 
+@handles("warning", "fault", "protection", "abort", "stuck")
 def header(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A warning, an oops or a stuck task; the text of a warning, and that of a bad address, may stand before it."""
     report = tracker.report
@@ -174,6 +171,7 @@ def header(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("warning_text")
 def warning_text(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """What a warning says stands between its first line and its header."""
     fact = fact._replace(words={**fact.words, "text": fact.text})
@@ -185,6 +183,7 @@ def warning_text(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("fault_code", "fault_entry", "injected", "task", "place", "frame", "frames")
 def part(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A line inside of a report; without one, a stack whose header is cut off."""
     report = tracker.report
@@ -203,6 +202,7 @@ def part(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return report.go_on(fact)
 
 
+@handles("registers")
 def registers(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Registers that hold an errno tell of an error pointer, where the kernel has followed one."""
     report = tracker.report
@@ -212,6 +212,7 @@ def registers(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return report.go_on(fact)
 
 
+@handles("end")
 def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     report = tracker.report
     if report is None or report.kind == "bad_memory" or not report.near(fact):
@@ -222,40 +223,10 @@ def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("clock_pair")
 def clock_pair(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A source says what CLOCK_REALTIME showed at a time of its own clock, which is CLOCK_MONOTONIC or another one."""
     if fact.t is None:
         return False
-    tracker.emit(
-        ClockPair(other=fact.args["real"], t=own_time(fact.t, fact.args["mono"]), line=fact.line, source=tracker.source)
-    )
+    tracker.emit(ClockPair(other=fact.args["real"], t=own_time(fact.t, fact.args["mono"]), line=fact.line))
     return True
-
-
-HANDLERS: dict[str, Handler] = {
-    "guest_kernel": guest_kernel,
-    "clock_pair": clock_pair,
-    "kernel_said": kernel_said,
-    "booted": booted,
-    "memory_map": memory_map,
-    "bad_memory": bad_memory,
-    "killed": killed,
-    "out_of_memory": out_of_memory,
-    "machine_check": machine_check,
-    "dma_fault": dma_fault,
-    "warning": header,
-    "fault": header,
-    "protection": header,
-    "abort": header,
-    "stuck": header,
-    "warning_text": warning_text,
-    "fault_code": part,
-    "fault_entry": part,
-    "injected": part,
-    "task": part,
-    "place": part,
-    "frame": part,
-    "frames": part,
-    "registers": registers,
-    "end": end,
-}

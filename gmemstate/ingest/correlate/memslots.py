@@ -1,10 +1,8 @@
 """Facts about memslots and guest_memfds: what backs which gfns, and when a pointer is somebody new."""
 
-from typing import Any
-
 from gmemstate.ingest.correlate.conversions import gmem_here
 from gmemstate.ingest.correlate.trackees import GmemState, Region, SlotState, Thread, VmState
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import (
     Capability,
@@ -24,15 +22,13 @@ from gmemstate.model.units import pages
 from gmemstate.text import printable
 
 
-def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
-    return {"t": fact.t, "line": fact.line, "source": tracker.source}
-
-
+@handles("set_region")
 def set_region(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.region = Region(fact.line, dict(fact.args))
     return True
 
 
+@handles("set_region_ret")
 def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The memslot as the kernel took it, with the binding that was made inside of the call."""
     region, thread.region = thread.region, None
@@ -48,17 +44,23 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             region.gmem = tracker.gmem_at(region.inode, fact, vm.handle).handle  # it is not of the guest that was there before
     first = region.line if region is not None else fact.line
     tracker.emit(
-        SlotSet(slot=args["slot"], owner=vm.handle if vm else None, start=start, npages=npages, flags=args.get("flags"),
-                result=-args["ret"], t=fact.t, line=first, source=tracker.source,
-                detail=detail(hva=None if wanted.hva is None else hex(wanted.hva), last=fact.line if first != fact.line else None))
-    )  # fmt: skip
+        SlotSet(
+            slot=args["slot"],
+            owner=vm.handle if vm else None,
+            start=start,
+            npages=npages,
+            flags=args.get("flags"),
+            result=-args["ret"],
+            t=fact.t,
+            line=first,
+            detail=detail(hva=None if wanted.hva is None else hex(wanted.hva), last=fact.line if first != fact.line else None),
+        )
+    )
     if vm is None or args["ret"] or region is None or not npages or not args.get("flags", 0) & KVM_MEM_GUEST_MEMFD:
         return True
     base, count, index = region.bound or (start, npages, args.get("gmem_offset", 0) >> PAGE_SHIFT)
     vm.slots[args["slot"]].gmem, vm.slots[args["slot"]].index = region.gmem, index
-    tracker.emit(
-        GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem, **_at(tracker, fact))
-    )  # fmt: skip
+    tracker.emit(GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem))
     return True
 
 
@@ -87,24 +89,25 @@ def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int
     return vm
 
 
+@handles("gmem_create")
 def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args = fact.args
     vm = tracker.vm(args["kvm"], fact, thread, makes=True)
     flags, npages = args.get("flags", 0), args["size"] >> PAGE_SHIFT
     if args["fd"] < 0:
-        tracker.emit(GmemCreated(vm=vm.handle, npages=npages, flags=flags, result=-args["fd"], **_at(tracker, fact)))
+        tracker.emit(GmemCreated(vm=vm.handle, npages=npages, flags=flags, result=-args["fd"]))
         return True
     gmem = GmemState(tracker.handle(), vm.handle, args["fd"], npages)
     tracker.gmems.append(gmem)
     vm.gmems += 1
     vm.mmap = vm.mmap or bool(flags & GUEST_MEMFD_FLAG_MMAP)
     tracker.emit(
-        GmemCreated(owner=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]),
-                    **_at(tracker, fact))
-    )  # fmt: skip
+        GmemCreated(owner=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]))
+    )
     return True
 
 
+@handles("gmem_bind", "gmem_prepare")
 def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_gmem_bind() of mainline, kvm_gmem_prepare_memory_region() of in-place kernels; the latter names the inode."""
     args = fact.args
@@ -135,6 +138,7 @@ def _bound_gmem(tracker: Tracker, fact: Fact, vm: VmState) -> GmemState:
     return known or tracker.gmem_at(pointer, fact, vm.handle)
 
 
+@handles("gmem_commit")
 def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args = fact.args
     vm = tracker.vm(args["kvm"], fact, thread, makes=True)
@@ -147,6 +151,7 @@ def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("gmem_unbind")
 def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Outside of a change of memslots it is the end of its guest (kvm_destroy_vm): its pointer may be somebody else's next."""
     args = fact.args
@@ -163,25 +168,26 @@ def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if vm is not None and Capability.SLOTS in vm.shown:
         if not vm.torn_down:
             vm.torn_down = True
-            tracker.emit(VmDestroyed(owner=vm.handle, detail=detail(basis="implied", join="thread"), **_at(tracker, fact)))
+            tracker.emit(VmDestroyed(owner=vm.handle, detail=detail(basis="implied", join="thread")))
         return True
     tracker.emit(
-        GmemUnbound(owner=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"),
-                    **_at(tracker, fact))
-    )  # fmt: skip
+        GmemUnbound(owner=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"))
+    )
     return True
 
 
+@handles("gmem_release")
 def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm_of(thread)
     gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None)
     gmem.released = True
     thread.file, thread.bracket = gmem, None
     npages = fact.args["size"] >> PAGE_SHIFT if "size" in fact.args else None
-    tracker.emit(GmemReleased(owner=gmem.handle, npages=npages, **_at(tracker, fact)))
+    tracker.emit(GmemReleased(owner=gmem.handle, npages=npages))
     return True
 
 
+@handles("gmem_fallocate")
 def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A punch or an allocation; the gfns that were unmapped inside of it tell which memslot holds the file."""
     args = fact.args
@@ -192,10 +198,16 @@ def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         link(tracker, fact, thread, gmem)
     thread.bracket = None
     tracker.emit(
-        Punched(owner=gmem.handle if gmem else None, mode=args["mode"], result=-args["ret"], start=run[0] if run else None,
-                npages=run[1] if run else None, thread=thread.tid,
-                detail=None if run else detail(offset=hex(args["offset"]), len=hex(args["len"])), **_at(tracker, fact))
-    )  # fmt: skip
+        Punched(
+            owner=gmem.handle if gmem else None,
+            mode=args["mode"],
+            result=-args["ret"],
+            start=run[0] if run else None,
+            npages=run[1] if run else None,
+            thread=thread.tid,
+            detail=None if run else detail(offset=hex(args["offset"]), len=hex(args["len"])),
+        )
+    )
     return True
 
 
@@ -212,63 +224,59 @@ def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
             continue
         slot.gmem, slot.index = gmem.handle, first
         tracker.emit(
-            GmemBound(owner=vm.handle, start=slot.start, npages=slot.npages, index=first, gmem=gmem.handle,
-                      detail=detail(join="thread"), **_at(tracker, fact))
-        )  # fmt: skip
+            GmemBound(
+                owner=vm.handle,
+                start=slot.start,
+                npages=slot.npages,
+                index=first,
+                gmem=gmem.handle,
+                detail=detail(join="thread"),
+            )
+        )
     unmaps.clear()
 
 
+@handles("gmem_error")
 def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm_of(thread)
     thread.file = gmem_here(tracker, fact, thread, vm.handle if vm else None)
     thread.error, thread.bracket = fact.args["index"], None
-    tracker.emit(Poisoned(owner=thread.file.handle, start=fact.args["index"], npages=1, **_at(tracker, fact)))
+    tracker.emit(Poisoned(owner=thread.file.handle, start=fact.args["index"], npages=1))
     return True
 
 
+@handles("memory_failure")
 def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel's last word on a poisoned page; behind kvm_gmem_error_folio() on the same thread it is that page."""
     gmem, index = (thread.file, thread.error) if thread.error is not None else (None, None)
     thread.file = thread.error = thread.bracket = None
     words = printable(fact.text.partition("recovery action for ")[2])
     tracker.emit(
-        Poisoned(owner=gmem.handle if gmem else None, start=index, npages=1, pfn=fact.args["pfn"],
-                 detail=detail(action=words, join="thread" if gmem is not None else None), **_at(tracker, fact))
-    )  # fmt: skip
+        Poisoned(
+            owner=gmem.handle if gmem else None,
+            start=index,
+            npages=1,
+            pfn=fact.args["pfn"],
+            detail=detail(action=words, join="thread" if gmem is not None else None),
+        )
+    )
     return True
 
 
+@handles("memslots_updated")
 def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Memslot generation 1: the first memslot of a guest, whose birth is therefore on record or just before it."""
     vm = tracker.vm(fact.args["kvm"], fact, thread, makes=True)
     if fact.args.get("gen") == 1 and not vm.birth_told and tracker.whole:
         vm.birth_told = True
-        tracker.emit(
-            VmCreated(owner=vm.handle, dialect=vm.dialect, detail=detail(basis="implied"), **_at(tracker, fact))
-        )  # fmt: skip
+        tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect, detail=detail(basis="implied")))
         return True
     return False
 
 
+@handles("vm_destroyed")
 def vm_destroyed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm(fact.args["kvm"], fact, thread)
     vm.torn_down = True
-    tracker.emit(VmDestroyed(owner=vm.handle, **_at(tracker, fact)))
+    tracker.emit(VmDestroyed(owner=vm.handle))
     return True
-
-
-HANDLERS: dict[str, Handler] = {
-    "set_region": set_region,
-    "set_region_ret": set_region_ret,
-    "gmem_create": gmem_create,
-    "gmem_bind": gmem_bind,
-    "gmem_prepare": gmem_bind,
-    "gmem_commit": gmem_commit,
-    "gmem_unbind": gmem_unbind,
-    "gmem_release": gmem_release,
-    "gmem_fallocate": gmem_fallocate,
-    "gmem_error": gmem_error,
-    "memory_failure": memory_failure,
-    "memslots_updated": memslots_updated,
-    "vm_destroyed": vm_destroyed,
-}

@@ -7,7 +7,7 @@ behind a VMGEXIT are in memory that no tracepoint prints.
 from typing import Any
 
 from gmemstate.ingest.correlate.trackees import Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, detail
 from gmemstate.model.linux import PAGE_SHIFT
@@ -27,25 +27,20 @@ def _owner(tracker: Tracker, thread: Thread) -> int | None:
 def _ask(tracker: Tracker, fact: Fact, thread: Thread, path: RequestPath, **page: Any) -> bool:
     thread.request, thread.other_hypercall = tracker.handle(), False
     thread.exit = None
-    tracker.emit(
-        GuestAsked(request=thread.request, thread=thread.tid, owner=_owner(tracker, thread), path=path, t=fact.t, line=fact.line,
-                   source=tracker.source, **page)
-    )  # fmt: skip
+    tracker.emit(GuestAsked(request=thread.request, thread=thread.tid, owner=_owner(tracker, thread), path=path, **page))
     return True
 
 
 def _answer(tracker: Tracker, fact: Fact, thread: Thread, result: int) -> bool:
     if thread.request is None or not 0 <= result < 1 << 63:
         return False
-    tracker.emit(
-        GuestAnswered(request=thread.request, result=result, owner=_owner(tracker, thread), thread=thread.tid, t=fact.t,
-                      line=fact.line, source=tracker.source)
-    )  # fmt: skip
+    tracker.emit(GuestAnswered(request=thread.request, result=result, owner=_owner(tracker, thread), thread=thread.tid))
     tracker.closed.append(thread.request)
     thread.request = None
     return True
 
 
+@handles("psc_msr")
 def psc_msr(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """One page, and to which kind."""
     word = fact.args["ghcb"]
@@ -61,22 +56,17 @@ def psc_msr(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return _ask(tracker, fact, thread, RequestPath.PSC_MSR, **page)
 
 
+@handles("psc_msr_done")
 def psc_msr_done(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return fact.args["ghcb"] & INFO == RESPONSE and _answer(tracker, fact, thread, fact.args["ghcb"] >> 32)
 
 
+@handles("psc_ghcb")
 def psc_ghcb(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Up to 253 entries; KVM hands them to the VMM range by range, as KVM_HC_MAP_GPA_RANGE."""
     return fact.args["reason"] == PAGE_STATE_CHANGE and _ask(tracker, fact, thread, RequestPath.PSC_GHCB)
 
 
+@handles("psc_ghcb_done")
 def psc_ghcb_done(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return fact.args["reason"] == PAGE_STATE_CHANGE and _answer(tracker, fact, thread, fact.args["info2"])
-
-
-HANDLERS: dict[str, Handler] = {
-    "psc_msr": psc_msr,
-    "psc_msr_done": psc_msr_done,
-    "psc_ghcb": psc_ghcb,
-    "psc_ghcb_done": psc_ghcb_done,
-}

@@ -6,9 +6,9 @@ both.
 
 from gmemstate.decode import psmash, rmp_entry
 from gmemstate.decode.snp import sev_termination
-from gmemstate.ingest.correlate.kernel_reports import RMP_REPORTS, at, begin, beside, numbers, put
+from gmemstate.ingest.correlate.kernel_reports import RMP_REPORTS, begin, beside, numbers, put
 from gmemstate.ingest.correlate.trackees import Run, Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import Event, PageLeaked, ReclaimFailed, RmpViolation, VmDead, detail
 from gmemstate.model.linux import PAGE_SHIFT
@@ -16,17 +16,20 @@ from gmemstate.model.reports import KernelReportCode
 from gmemstate.model.units import Gpa, gfn_of
 
 
+@handles("rmpupdate")
 def rmpupdate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The direction stands in what follows: a dump of the entry, a stack, a line of the caller."""
     begin(tracker, fact)
     return True
 
 
+@handles("rmp_refused")
 def rmp_refused(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A page could not be given to the guest: the line with gfn and pfn, of SNP or of guest_memfd behind it."""
     return _of_caller(tracker, fact, "private")
 
 
+@handles("rmp_kept")
 def rmp_kept(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A page could not be taken back, and is freed all the same (sev_gmem_invalidate)."""
     return _of_caller(tracker, fact, "shared", step=fact.words["what"])
@@ -49,6 +52,7 @@ def _of_caller(tracker: Tracker, fact: Fact, to: str, **words: str) -> bool:
     return True
 
 
+@handles("rmp_entry", "rmp_unassigned")
 def rmp_dump(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """An RMP entry, or the beginning of a dump of a region; it belongs to what failed before it."""
     report = tracker.report
@@ -64,6 +68,7 @@ def rmp_dump(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return report.go_on(fact)
 
 
+@handles("rmp_fields")
 def rmp_fields(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """An RMP entry as kernels before 6.9 print it, field by field."""
     args = fact.args
@@ -79,6 +84,7 @@ def rmp_fields(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return rmp_dump(tracker, fact._replace(name="rmp_entry", args=plain), thread)
 
 
+@handles("rmp_fault")
 def rmp_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A fault of the guest that the RMP caused and KVM could not mend, or a 2M entry that could not be split."""
     code = fact.args.get("ret")
@@ -91,9 +97,10 @@ def rmp_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         **beside(fact),
     }
     facts["gfn"] = hex(gfn_of(Gpa(fact.args["gpa"])))
-    return put(tracker, fact, RmpViolation(pfn=fact.args.get("pfn"), detail=detail(**facts), **at(tracker, fact)))
+    return put(tracker, fact, RmpViolation(pfn=fact.args.get("pfn"), detail=detail(**facts)))
 
 
+@handles("rmp_split")
 def rmp_split(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The tracepoint of an RMP fault of the guest: KVM splits the entry and goes on, unless PSMASH fails."""
     code = fact.args["ret"]
@@ -107,25 +114,20 @@ def rmp_split(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "gpa": hex(fact.args["gpa"]),
     }
     vm = tracker.vm_of(thread)
-    tracker.emit(
-        RmpViolation(
-            pfn=fact.args["pfn"], owner=vm.handle if vm is not None else None, detail=detail(**facts), **at(tracker, fact)
-        )
-    )
+    tracker.emit(RmpViolation(pfn=fact.args["pfn"], owner=vm.handle if vm is not None else None, detail=detail(**facts)))
     return True
 
 
+@handles("leaked")
 def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel gives host pages up. Ranges that follow one another are one leak."""
     start = fact.args["pfn"]
     npages = fact.args.get("npages", fact.args.get("pfn_end", start + 1) - start)
-    source, frame = tracker.source, beside(fact)
+    frame = beside(fact)
 
     def make(run: Run) -> Event:
         facts = {**frame, "last": run.last_line if run.lines > 1 else None, "lines": run.lines if run.lines > 1 else None}
-        return PageLeaked(
-            pfn=run.start, npages=run.end - run.start, t=run.t, line=run.first_line, source=source, detail=detail(**facts)
-        )
+        return PageLeaked(pfn=run.start, npages=run.end - run.start, t=run.t, line=run.first_line, detail=detail(**facts))
 
     if not 0 < npages < 1 << 40:
         return False
@@ -133,14 +135,14 @@ def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
+@handles("reclaim_failed")
 def reclaim_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args = fact.args
     facts = {"rc": args["rc"], "fw_error": hex(args["fw_error"] & (1 << 64) - 1), **beside(fact)}
-    return put(
-        tracker, fact, ReclaimFailed(pfn=args["pfn"], status=abs(args["rc"]), detail=detail(**facts), **at(tracker, fact))
-    )
+    return put(tracker, fact, ReclaimFailed(pfn=args["pfn"], status=abs(args["rc"]), detail=detail(**facts)))
 
 
+@handles("terminated")
 def terminated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A guest ended itself."""
     reason_set, code = fact.args["set"], fact.args["code"]
@@ -150,19 +152,4 @@ def terminated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "code": hex(code),
         "why": sev_termination(reason_set, code),
     }
-    return put(tracker, fact, VmDead(detail=detail(**facts, **beside(fact)), **at(tracker, fact)))
-
-
-HANDLERS: dict[str, Handler] = {
-    "rmpupdate": rmpupdate,
-    "rmp_refused": rmp_refused,
-    "rmp_kept": rmp_kept,
-    "rmp_entry": rmp_dump,
-    "rmp_unassigned": rmp_dump,
-    "rmp_fields": rmp_fields,
-    "rmp_fault": rmp_fault,
-    "rmp_split": rmp_split,
-    "leaked": leaked,
-    "reclaim_failed": reclaim_failed,
-    "terminated": terminated,
-}
+    return put(tracker, fact, VmDead(detail=detail(**facts, **beside(fact))))

@@ -8,7 +8,7 @@ from typing import Any
 
 from gmemstate.decode import errno, ioctl
 from gmemstate.ingest.correlate.trackees import Call, Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of
 from gmemstate.model.events import (
@@ -33,36 +33,39 @@ WATCHED = (CREATE, *REGIONS, "KVM_CREATE_VM", "KVM_MEMORY_ENCRYPT_OP", "KVM_PRE_
 """Ioctls whose failure is put on record."""
 
 
-def _at(tracker: Tracker, fact: Fact) -> dict[str, Any]:
-    return {"t": fact.t, "line": fact.line, "source": tracker.source}
-
-
 def _beside(fact: Fact) -> dict[str, Any]:
     """What a call names beside its result."""
     return {"fd": fact.args.get("fd"), "file": fact.words.get("file"), "at": fact.words.get("at")}
 
 
-def _later(fact: Fact) -> Fact:
-    """The call at its end: where it took how long is shown, and its line has the time of its beginning."""
+def _ended(fact: Fact) -> int | None:
+    """When a call ended (ns): its line has the time of its beginning, where how long it took is shown."""
     if fact.t is None or fact.words["phase"] == "returned":
-        return fact
-    return fact._replace(t=fact.t + fact.args.get("duration", 0))
+        return fact.t
+    return fact.t + fact.args.get("duration", 0)
 
 
 # --- conversions ------------------------------------------------------------------------------------------------------
 
 
+@handles("convert_call")
 def convert_call(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A conversion was asked, or came back. strace does not read the arguments; the result is certain."""
     phase = fact.words["phase"]
     if phase != "returned":
         _ask(tracker, fact, thread)
     if phase != "entered" and thread.call is not None:
-        call, ended = thread.call, _later(fact)
+        call = thread.call
         if "ret" in fact.args:
             tracker.emit(
-                ConvertReturned(conversion=call.handle, result=-min(fact.args["ret"], 0), thread=thread.tid or None, **_at(tracker, ended))
-            )  # fmt: skip
+                ConvertReturned(
+                    conversion=call.handle,
+                    result=-min(fact.args["ret"], 0),
+                    thread=thread.tid or None,
+                    t=_ended(fact),
+                    line=fact.line,
+                )
+            )
         tracker.leave(thread)
     return True
 
@@ -73,8 +76,8 @@ def _ask(tracker: Tracker, fact: Fact, thread: Thread) -> None:
     thread.call = Call(tracker.handle(), through, fact.line, entered=True)
     facts = {**_beside(fact), "ioctl": name if through is not Through.VM_IOCTL or name != SET_ATTRIBUTES else None}
     tracker.emit(
-        ConvertAsked(conversion=thread.call.handle, through=through, thread=thread.tid or None, detail=detail(**facts), **_at(tracker, fact))
-    )  # fmt: skip
+        ConvertAsked(conversion=thread.call.handle, through=through, thread=thread.tid or None, detail=detail(**facts))
+    )
 
 
 def whole_call(tracker: Tracker, fact: Fact, thread: Thread, entered: tuple[str, dict[str, int], int]) -> bool:
@@ -88,9 +91,12 @@ def whole_call(tracker: Tracker, fact: Fact, thread: Thread, entered: tuple[str,
     handle, result = tracker.handle(), -min(fact.args["returned"], 0)
     through = {SET_ATTRIBUTES: Through.VM_IOCTL, SET_ATTRIBUTES2: Through.GMEM_IOCTL}.get(known[1], Through.GMEM_CONVERT)
     facts = detail(fd=entered[1].get("fd"), ioctl=known[1] if through is not Through.VM_IOCTL else None)
-    here: dict[str, Any] = {"thread": thread.tid or None, "source": tracker.source}
-    tracker.emit(ConvertAsked(conversion=handle, through=through, detail=facts, t=thread.syscall_at, line=entered[2], **here))
-    tracker.emit(ConvertReturned(conversion=handle, result=result, t=fact.t, line=fact.line, **here))
+    tracker.emit(
+        ConvertAsked(
+            conversion=handle, through=through, detail=facts, thread=thread.tid or None, t=thread.syscall_at, line=entered[2]
+        )
+    )
+    tracker.emit(ConvertReturned(conversion=handle, result=result, thread=thread.tid or None))
     tracker.closed.append(handle)
     return True
 
@@ -110,6 +116,7 @@ def _through(tracker: Tracker, fact: Fact) -> tuple[Through, str]:
 # --- the others -------------------------------------------------------------------------------------------------------
 
 
+@handles("system_call")
 def system_call(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Any other call: what it does to file descriptors is remembered, what it says of memory is put on record."""
     if fact.words["phase"] == "entered" or "ret" not in fact.args:
@@ -148,9 +155,15 @@ def _fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     run = pages(args["offset"], args["len"])
     odd = {} if run else {"offset": hex(args["offset"]), "len": hex(args["len"])}
     tracker.emit(
-        Punched(mode=args["mode"], result=-min(args["ret"], 0), start=run[0] if run else None, npages=run[1] if run else None,
-                thread=thread.tid or None, detail=detail(**_beside(fact), **odd), **_at(tracker, fact))
-    )  # fmt: skip
+        Punched(
+            mode=args["mode"],
+            result=-min(args["ret"], 0),
+            start=run[0] if run else None,
+            npages=run[1] if run else None,
+            thread=thread.tid or None,
+            detail=detail(**_beside(fact), **odd),
+        )
+    )
     return True
 
 
@@ -160,7 +173,7 @@ def _run(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if code in (EFAULT, EHWPOISON):
         tracker.emit(
             MemoryFaultExit(
-                thread=thread.tid, result=code, detail=detail(basis="implied", **_beside(fact)), **_at(tracker, _later(fact))
+                thread=thread.tid, result=code, detail=detail(basis="implied", **_beside(fact)), t=_ended(fact), line=fact.line
             )
         )
         return True
@@ -172,9 +185,15 @@ def _slot(tracker: Tracker, fact: Fact) -> bool:
     if args["gpa"] + args["size"] > LAST_PAGE << PAGE_SHIFT:
         return False
     tracker.emit(
-        SlotSet(slot=args["slot"], start=gfn_of(Gpa(args["gpa"])), npages=args["size"] >> PAGE_SHIFT, flags=args.get("flags"),
-                result=-min(args["ret"], 0), detail=detail(hva=hex(args["hva"]), **_beside(fact)), **_at(tracker, fact))
-    )  # fmt: skip
+        SlotSet(
+            slot=args["slot"],
+            start=gfn_of(Gpa(args["gpa"])),
+            npages=args["size"] >> PAGE_SHIFT,
+            flags=args.get("flags"),
+            result=-min(args["ret"], 0),
+            detail=detail(hva=hex(args["hva"]), **_beside(fact)),
+        )
+    )
     return True
 
 
@@ -186,24 +205,20 @@ def _failed(tracker: Tracker, fact: Fact, name: str) -> bool:
         "errno": known.name if known else None,
         "number": hex(found.number) if found and found.number else None,
     }
-    tracker.emit(
-        VmmSaid(result=code, detail=detail(**facts, thread=fact.thread or None, **_beside(fact)), **_at(tracker, fact))
-    )
+    tracker.emit(VmmSaid(result=code, detail=detail(**facts, thread=fact.thread or None, **_beside(fact))))
     return True
 
 
+@handles("signalled")
 def signalled(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A thread is sent SIGBUS, or is killed; an ioctl that it is inside of has then come to its end unseen."""
     call = thread.call
     tracker.emit(
-        TaskSignalled(thread=thread.tid, signal=fact.args["sig"], reason=fact.args.get("code"),
-                      conversion=call.handle if call is not None else None, **_at(tracker, fact))
-    )  # fmt: skip
+        TaskSignalled(
+            thread=thread.tid,
+            signal=fact.args["sig"],
+            reason=fact.args.get("code"),
+            conversion=call.handle if call is not None else None,
+        )
+    )
     return True
-
-
-HANDLERS: dict[str, Handler] = {
-    "convert_call": convert_call,
-    "system_call": system_call,
-    "signalled": signalled,
-}

@@ -8,10 +8,10 @@ of a private map, RECLAIM is the end of a TD. ``status`` of these events is the 
 from typing import Any
 
 from gmemstate.decode import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
-from gmemstate.ingest.correlate.kernel_reports import at, beside, hexed, put
+from gmemstate.ingest.correlate.kernel_reports import beside, hexed, put
 from gmemstate.ingest.correlate.stacks import entry_path
 from gmemstate.ingest.correlate.trackees import Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import (
     Event,
@@ -36,6 +36,7 @@ BEHIND = 3
 """How many lines a SEAMCALL's line stands behind the warning that the same failure has printed before it."""
 
 
+@handles("seamcall")
 def seamcall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A SEAMCALL failed. Linux 7.2 warns first, on the same CPU: the warning has the thread and the way it came."""
     args, name = fact.args, fact.words.get("leaf_name")
@@ -46,6 +47,7 @@ def seamcall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(tracker, fact, _seamcall_event(tracker, fact, leaf, status))
 
 
+@handles("page_remove")
 def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The return of tdh_mem_page_remove(), the one place that shows the gfn beside the entry.
 
@@ -60,35 +62,45 @@ def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     owner = vm.handle if vm is not None else None
     npages = 512 if facts.get("level") == "2M" else 1
     failed = PrivateUnmapFailed(
-        step=UnmapStep.REMOVE, pfn=pfn, owner=owner, start=gfn, npages=npages, status=status.word >> 32, detail=detail(**facts),
-        **at(tracker, fact),
-    )  # fmt: skip
+        step=UnmapStep.REMOVE,
+        pfn=pfn,
+        owner=owner,
+        start=gfn,
+        npages=npages,
+        status=status.word >> 32,
+        detail=detail(**facts),
+    )
     return put(tracker, fact, failed)
 
 
 def _seamcall_event(tracker: Tracker, fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> Event:
     number = leaf.number if leaf is not None else None
     facts, pfn = _of_status(fact, leaf, status)
-    code, here = status.word >> 32, at(tracker, fact)
+    code = status.word >> 32
     facts |= _warned_before(tracker, fact)
     if number in UNMAP:
-        return PrivateUnmapFailed(step=UNMAP[number], pfn=pfn, status=code, detail=detail(**facts), **here)
+        return PrivateUnmapFailed(step=UNMAP[number], pfn=pfn, status=code, detail=detail(**facts))
     if number in MAP:
         # The entry is what the secure EPT holds at the address; the page that was to be mapped is not printed.
         facts["entry_pfn"] = None if pfn is None else hex(pfn)
-        return PrivateMapFailed(status=code, detail=detail(**facts), **here)
+        return PrivateMapFailed(status=code, detail=detail(**facts))
     if number == RECLAIM:
-        return ReclaimFailed(status=code, detail=detail(**facts), **here)
-    return KernelWarned(thread=fact.thread or None, detail=detail(what=KernelReportCode.SEAMCALL, **facts), **here)
+        return ReclaimFailed(status=code, detail=detail(**facts))
+    return KernelWarned(thread=fact.thread or None, detail=detail(what=KernelReportCode.SEAMCALL, **facts))
 
 
 def _of_status(fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> tuple[dict[str, Any], int | None]:
     """The words of a failed SEAMCALL, and the host page of the entry that it reports, if it reports one."""
     args = fact.args
     facts: dict[str, Any] = {
-        "leaf": leaf.name if leaf is not None else fact.words.get("leaf_name", hexed(args.get("leaf"))), "status": hex(status.word),
-        "name": status.name, "operand": status.operand, "outcome": str(status.outcome), "fatal": status.fatal or None, **beside(fact),
-    }  # fmt: skip
+        "leaf": leaf.name if leaf is not None else fact.words.get("leaf_name", hexed(args.get("leaf"))),
+        "status": hex(status.word),
+        "name": status.name,
+        "operand": status.operand,
+        "outcome": str(status.outcome),
+        "fatal": status.fatal or None,
+        **beside(fact),
+    }
     entry, level_state = args.get("entry", args.get("rcx")), args.get("level_state", args.get("rdx"))
     if leaf is None or entry is None or level_state is None or not leaf.name.startswith("TDH.MEM."):
         return facts, None
@@ -109,10 +121,15 @@ def _warned_before(tracker: Tracker, fact: Fact) -> dict[str, Any]:
     tracker.told = None  # one warning, one line
     function = told.words.get("function")
     return {
-        "thread": told.thread, "comm": told.words.get("comm"), "function": function, "path": entry_path(told.frames, function), "join": "time",
-    }  # fmt: skip
+        "thread": told.thread,
+        "comm": told.words.get("comm"),
+        "function": function,
+        "path": entry_path(told.frames, function),
+        "join": "time",
+    }
 
 
+@handles("td_exit")
 def td_exit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A TD left with a status that KVM does not expect; a fatal one is its end."""
     status = tdx_status(fact.args["status"])
@@ -125,10 +142,11 @@ def td_exit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     }
     facts |= {"pid": fact.args.get("pid"), "hkid": hexed(fact.args.get("hkid"))}
     if status.fatal or status.name in ("TDX_NON_RECOVERABLE_TD", "TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE"):
-        return put(tracker, fact, VmDead(detail=detail(**facts), **at(tracker, fact)))
-    return put(tracker, fact, KernelWarned(thread=fact.args.get("pid"), detail=detail(**facts), **at(tracker, fact)))
+        return put(tracker, fact, VmDead(detail=detail(**facts)))
+    return put(tracker, fact, KernelWarned(thread=fact.args.get("pid"), detail=detail(**facts)))
 
 
+@handles("unaccepted")
 def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The guest touched a private page that it had not accepted, with #VE off: kvm_vm_dead."""
     gpa = fact.args["gpa"]
@@ -139,21 +157,13 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "vcpu": fact.args.get("vcpu"),
         **beside(fact),
     }
-    return put(tracker, fact, VmDead(detail=detail(**facts), **at(tracker, fact)))
+    return put(tracker, fact, VmDead(detail=detail(**facts)))
 
 
+@handles("hkid_leaked")
 def hkid_leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(
         tracker,
         fact,
-        HkidLeaked(hkid=fact.args["hkid"], detail=detail(call=fact.words.get("call"), **beside(fact)), **at(tracker, fact)),
+        HkidLeaked(hkid=fact.args["hkid"], detail=detail(call=fact.words.get("call"), **beside(fact))),
     )
-
-
-HANDLERS: dict[str, Handler] = {
-    "seamcall": seamcall,
-    "page_remove": page_remove,
-    "td_exit": td_exit,
-    "unaccepted": unaccepted,
-    "hkid_leaked": hkid_leaked,
-}

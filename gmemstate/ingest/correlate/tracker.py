@@ -4,11 +4,11 @@ A kvm pointer is one guest from one birth on; a line without one belongs to the 
 seen with exactly one, else to nobody. Facts of a thread nest like its calls. What cannot be decided stays None.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from gmemstate.ingest.correlate.kernel_report import Report
 from gmemstate.ingest.correlate.trackees import GmemState, Run, Thread, VmState
-from gmemstate.ingest.fact import Fact, Marker
+from gmemstate.ingest.fact import KINDS, Fact, FactKind, Marker
 from gmemstate.model.events import (
     Capability,
     Dialect,
@@ -23,71 +23,36 @@ from gmemstate.model.events import (
 )
 from gmemstate.text import printable
 
-if TYPE_CHECKING:
-    from gmemstate.ingest.correlate.kernel_report import Report
-
-SHOWS = {
-    "vm_ioctl": Capability.ASKED,
-    "gmem_ioctl": Capability.ASKED,
-    "vm_ioctl_ret": Capability.RETURNED,
-    "gmem_ioctl_ret": Capability.RETURNED,
-    "attempt": Capability.ATTEMPTED,
-    "range_has_attrs": Capability.COMPARED,
-    "gmem_inv": Capability.ZAP,
-    "gmem_store": Capability.STORED,
-    "spte": Capability.GUEST_ENTRIES,
-    "unmap_gfn": Capability.GUEST_UNMAP,
-    "host_unmap": Capability.HOST_UNMAP,
-    "lru_folio": Capability.REFERENCES,
-    "exit": Capability.EXITS,
-    "uexit": Capability.EXITS,
-    "hypercall": Capability.HYPERCALLS,
-    "run_ret": Capability.FAULT_EXITS,
-    "gmem_get_pfn": Capability.PRIVATE_FAULTS,
-    "gmem_ufault": Capability.HOST_FAULTS,
-    "set_region_ret": Capability.SLOTS,
-    "signal": Capability.SIGNALS,
-    "convert_call": Capability.RETURNED,
-}
-
+_OF_A_LOG = FactKind()
 
 GAPS = {"lost": GapKind.LOST, "suppressed": GapKind.SUPPRESSED, "elided": GapKind.ELIDED}
 """Kinds of gaps by the name of their marker; any other is a buffer that was overwritten."""
 
-OUTSIDE = frozenset(
-    [
-        "enter_ioctl",
-        "enter_fallocate",
-        "enter_madvise",
-        "exit",
-        "uexit",
-        "run_ret",
-        "hypercall",
-        "hc_done",
-        "page_fault",
-        "gmem_get_pfn",
-        "gmem_ufault",
-        "set_region",
-        "set_region_ret",
-        "gmem_create",
-        "gmem_bind",
-        "gmem_prepare",
-        "gmem_commit",
-        "gmem_release",
-        "gmem_fallocate",
-    ]
-)
-"""Facts of a thread that is not, or no longer, inside of a conversion, whether or not its return was seen."""
-
-
 Handler = Callable[["Tracker", Fact, Thread], bool]
+"""Takes a fact, and the thread that it is about; whether the fact is used, now or in an event still to come."""
+HANDLERS: dict[str, Handler] = {}
+"""By kind of fact; each module of handlers adds its own (``handles``)."""
+
+
+def handles(*kinds: str) -> Callable[[Handler], Handler]:
+    """Declare a function to be the handler of kinds of facts. Raises ValueError for a kind that has one."""
+
+    def register(handler: Handler) -> Handler:
+        for kind in kinds:
+            if HANDLERS.setdefault(kind, handler) is not handler:
+                raise ValueError(f"{kind} is handled by {HANDLERS[kind].__name__} already")
+        return handler
+
+    return register
 
 
 class Tracker:
     """Takes the facts of one trace in order and makes events of them (``take``)."""
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self) -> None:
         self.source = -1
+        self.fact = Fact(0, None, 0, "", "", {})
+        """the one that is handled now"""
         self.next = -2
         self.made: list[Event] = []
         self.closed: list[int] = []
@@ -98,9 +63,9 @@ class Tracker:
         self.by_handle: dict[int, VmState] = {}
         self.shown: set[Capability] = set()
         self.whole = True
+        """nothing was lost so far"""
         self.sees_inside = False
         """probes or tracepoints inside of a conversion's ioctl were met: a system call without them is of another file"""
-        """nothing was lost so far"""
         self._running: dict[int, Thread] = {}
         self._group = ""
         self.report: Report | None = None
@@ -109,24 +74,24 @@ class Tracker:
         """the last report that came to its end"""
         self.gmem_fds: set[int] = set()
         """file descriptors that calls have shown to be of guest_memfds"""
-        self._handlers = handlers
 
     # --- input and output
 
     def feed(self, fact: Fact) -> bool:
         """Take one fact; whether it is used (now or in an event still to come) or mere context."""
-        handler = self._handlers.get(fact.name)
+        handler = HANDLERS.get(fact.name)
         if handler is None:
             return False
+        self.fact = fact
+        kind = KINDS.get(fact.name, _OF_A_LOG)
         thread = self.threads.get(fact.thread)
         if thread is None:
             thread = self.threads[fact.thread] = Thread(fact.thread, fact.comm)
-        elif thread.call is not None and fact.name in OUTSIDE:
+        elif thread.call is not None and kind.outside:
             self.leave(thread)
         used = handler(self, fact, thread)
-        capability = SHOWS.get(fact.name)
-        if capability is not None:
-            self._show(fact, thread, capability)
+        if kind.shows is not None:
+            self._show(fact, thread, kind.shows)
         return used
 
     def _show(self, fact: Fact, thread: Thread, capability: Capability) -> None:
@@ -137,9 +102,8 @@ class Tracker:
         if capability in shown or (fact.name == "gmem_store" and fact.args.get("val") not in (0x1, 0x11)):
             return
         shown.add(capability)
-        # Not by `emit`: what it proves is no step between two pages.
         owner = vm.handle if vm is not None else None
-        self.made.append(SourceShows(capability=capability, owner=owner, t=fact.t, line=fact.line, source=self.source))
+        self.add(SourceShows(capability=capability, owner=owner))
 
     def take(self) -> list[Event]:
         """The events made since the last time."""
@@ -147,8 +111,17 @@ class Tracker:
         return made
 
     def emit(self, event: Event) -> None:
-        """Add an event, behind the pages that were seen before it."""
+        """Add an event, after the pages that were seen before it."""
         self.flush()
+        self.add(event)
+
+    def add(self, event: Event) -> None:
+        """Add an event that does not end a run of pages. One that names no line is of the line, and of the time, at hand."""
+        stamp = object.__setattr__  # events are frozen for all who get to see them
+        stamp(event, "source", self.source)
+        if event.line is None:
+            stamp(event, "line", self.fact.line)
+            stamp(event, "t", self.fact.t)
         self.made.append(event)
 
     def handle(self) -> int:
@@ -158,8 +131,17 @@ class Tracker:
 
     # --- runs
 
-    def extend(self, thread: Thread, group: str, key: str, page: int, fact: Fact, value: int | None,
-               make: Callable[[Run], Event], npages: int = 1) -> Run:  # fmt: skip
+    def extend(
+        self,
+        thread: Thread,
+        group: str,
+        key: str,
+        page: int,
+        fact: Fact,
+        value: int | None,
+        make: Callable[[Run], Event],
+        npages: int = 1,
+    ) -> Run:
         """Add a line to the run ``key`` of a thread, or begin it anew where the pages do not follow.
 
         Only runs of one group are pending at a time: the order between touching and unmapping counts.
@@ -181,7 +163,7 @@ class Tracker:
 
     def _end_run(self, thread: Thread, key: str) -> None:
         run = thread.runs.pop(key)
-        self.made.append(run.make(run))
+        self.add(run.make(run))
 
     def flush(self) -> None:
         """Make the events of all pending runs."""
@@ -191,7 +173,7 @@ class Tracker:
         self._running.clear()
         if self.report is not None:
             self.told, self.report = self.report, None
-            self.made.append(self.told.event(self.source))
+            self.add(self.told.event())
 
     # --- who is who
 
@@ -215,9 +197,14 @@ class Tracker:
                 if old.handle in other.vms:
                     other.vms.remove(old.handle)
         self.emit(
-            VmSeen(owner=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, t=fact.t, line=fact.line, source=self.source,
-                   detail=detail(comm=printable(thread.comm)))
-        )  # fmt: skip
+            VmSeen(
+                owner=vm.handle,
+                made=int(vm.born_here),
+                pointer=pointer,
+                thread=thread.tid,
+                detail=detail(comm=printable(thread.comm)),
+            )
+        )
         return vm
 
     def vm_of(self, thread: Thread) -> VmState | None:
@@ -228,7 +215,7 @@ class Tracker:
         """A name in a line proves that the attributes of a guest live in its VM."""
         if vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE
-            self.emit(DialectSeen(owner=vm.handle, dialect=vm.dialect, t=fact.t, line=fact.line, source=self.source))
+            self.emit(DialectSeen(owner=vm.handle, dialect=vm.dialect))
 
     def gmem_known(self, pointer: int, vm: int | None) -> GmemState | None:
         """The guest_memfd that was met at an inode pointer. ``vm`` is the guest that the line names, if it names one.
@@ -256,7 +243,7 @@ class Tracker:
                 return nameless[0]
         gmem = GmemState(self.handle(), vm, pointer=pointer)
         self.gmems.append(gmem)
-        self.emit(GmemSeen(owner=gmem.handle, pointer=pointer, vm=vm, t=fact.t, line=fact.line, source=self.source))
+        self.emit(GmemSeen(owner=gmem.handle, pointer=pointer, vm=vm))
         return gmem
 
     def gmem_of_fd(self, fd: int | None, vm: int | None) -> GmemState | None:
@@ -286,7 +273,7 @@ class Tracker:
         """A gap in the trace: nothing that was in the middle can be trusted to be the same behind it."""
         kind = GAPS.get(marker.name, GapKind.OVERWRITTEN)
         what = detail(what=printable(marker.text)) if marker.text else None
-        self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, source=self.source, detail=what))
+        self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, detail=what))
         if kind is GapKind.SUPPRESSED:
             return  # lines of a kernel log are missing, none of a trace
         self.whole = False

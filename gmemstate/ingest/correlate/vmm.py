@@ -8,9 +8,9 @@ from typing import Any
 from gmemstate.decode import errno, errno_of, exit_reason
 from gmemstate.decode.kvm import system_event
 from gmemstate.ingest.correlate.kernel_report import shown
-from gmemstate.ingest.correlate.kernel_reports import at, beside
+from gmemstate.ingest.correlate.kernel_reports import beside
 from gmemstate.ingest.correlate.trackees import Thread
-from gmemstate.ingest.correlate.tracker import Handler, Tracker
+from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, Fact
 from gmemstate.model.events import (
     ConvertMet,
@@ -64,6 +64,7 @@ def _errno(fact: Fact) -> int | None:
     return None if found is None else found.number
 
 
+@handles("vmm_said")
 def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Words of a VMM: the code says of what, the text is its own."""
     numbers: dict[str, Any] = {name: value if name in DECIMAL else hex(value) for name, value in fact.args.items()}
@@ -71,36 +72,47 @@ def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         numbers["exit_name"] = known.name
     words = {name: shown(word) for name, word in fact.words.items() if name not in ("at", "host")}
     facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **beside(fact)}
-    tracker.emit(VmmSaid(result=_errno(fact), detail=detail(**facts), **at(tracker, fact)))
+    tracker.emit(VmmSaid(result=_errno(fact), detail=detail(**facts)))
     return True
 
 
+@handles("convert_wish")
 def convert_wish(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """QEMU is asked to convert; it has checked nothing yet."""
     to = "private" if fact.words["to"] == "shared_to_private" else "shared"
     return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.CONVERT_REQUEST, "to": to}), thread)
 
 
+@handles("convert_refused")
 def convert_refused(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """QEMU refuses what has no guest_memfd behind it: no ioctl was made."""
     return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.CONVERT_REFUSED}), thread)
 
 
+@handles("set_failed")
 def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """KVM_SET_MEMORY_ATTRIBUTES failed: a conversion with its arguments and its errno."""
     code, run = _errno(fact), pages(fact.args["gpa"], fact.args["size"])
     if code is None or run is None:
         return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.SET_MEMORY_FAILED}), thread)
-    here, handle = at(tracker, fact), tracker.handle()
+    handle = tracker.handle()
     tracker.emit(
-        ConvertMet(conversion=handle, through=Through.VM_IOCTL, thread=thread.tid or None, start=run[0], npages=run[1],
-                   attributes=fact.args["attributes"], detail=detail(vmm="error", **beside(fact)), **here)
-    )  # fmt: skip
-    tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None, **here))
+        ConvertMet(
+            conversion=handle,
+            through=Through.VM_IOCTL,
+            thread=thread.tid or None,
+            start=run[0],
+            npages=run[1],
+            attributes=fact.args["attributes"],
+            detail=detail(vmm="error", **beside(fact)),
+        )
+    )
+    tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None))
     tracker.closed.append(handle)
     return True
 
 
+@handles("fault_seen")
 def fault_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """KVM_EXIT_MEMORY_FAULT reached the VMM. Which errno came with it is not printed: EFAULT, unless the page is poisoned."""
     args = fact.args
@@ -108,12 +120,19 @@ def fault_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     facts = {"basis": "implied", "at": fact.words.get("at"), "host": fact.words.get("host")}
     tracker.emit(
-        MemoryFaultExit(thread=thread.tid, result=EFAULT, start=gfn_of(Gpa(args["gpa"])), npages=args.get("size", 0) >> PAGE_SHIFT or None,
-                        flags=args.get("flags"), detail=detail(**facts), **at(tracker, fact))
-    )  # fmt: skip
+        MemoryFaultExit(
+            thread=thread.tid,
+            result=EFAULT,
+            start=gfn_of(Gpa(args["gpa"])),
+            npages=args.get("size", 0) >> PAGE_SHIFT or None,
+            flags=args.get("flags"),
+            detail=detail(**facts),
+        )
+    )
     return True
 
 
+@handles("map_gpa_range")
 def map_gpa_range(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A guest's KVM_HC_MAP_GPA_RANGE, whichever way it came. Without a thread nobody can say which answer belongs to it."""
     run = pages(fact.args["gpa"], fact.args["size"])
@@ -123,13 +142,20 @@ def map_gpa_range(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     odd = {} if run else {"gpa": hex(fact.args["gpa"]), "pages": hex(fact.args["size"] >> PAGE_SHIFT)}
     facts = {"via": "KVM_EXIT_HYPERCALL", "at": fact.words.get("at"), "host": fact.words.get("host"), **odd}
     tracker.emit(
-        GuestAsked(request=handle, thread=thread.tid, start=run[0] if run else None, npages=run[1] if run else None,
-                   flags=fact.args["attributes"], detail=detail(**facts), **at(tracker, fact))
-    )  # fmt: skip
+        GuestAsked(
+            request=handle,
+            thread=thread.tid,
+            start=run[0] if run else None,
+            npages=run[1] if run else None,
+            flags=fact.args["attributes"],
+            detail=detail(**facts),
+        )
+    )
     tracker.closed.append(handle)
     return True
 
 
+@handles("slot_seen")
 def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """KVM_SET_USER_MEMORY_REGION(2) with its result; size 0 deletes the slot."""
     args, code = fact.args, _errno(fact)
@@ -137,12 +163,19 @@ def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {name: hex(args[name]) for name in ("hva", "gmem_offset") if name in args}
     fd = args.get("gmem_fd", -1)
     tracker.emit(
-        SlotSet(slot=slot, start=gfn_of(Gpa(args["gpa"])), npages=args["size"] >> PAGE_SHIFT, flags=args["flags"], result=code,
-                detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **beside(fact)), **at(tracker, fact))
-    )  # fmt: skip
+        SlotSet(
+            slot=slot,
+            start=gfn_of(Gpa(args["gpa"])),
+            npages=args["size"] >> PAGE_SHIFT,
+            flags=args["flags"],
+            result=code,
+            detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **beside(fact)),
+        )
+    )
     return True
 
 
+@handles("dma_mapped", "dma_unmapped")
 def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A range was mapped for a device, or unmapped: an IOVA is the guest's address."""
     args = fact.args
@@ -153,12 +186,19 @@ def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     kind = DmaMapped if fact.name == "dma_mapped" else DmaUnmapped
     facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **beside(fact)}
     tracker.emit(
-        kind(owner=None, start=args["iova"] >> PAGE_SHIFT, npages=-(-size >> PAGE_SHIFT), iova=args["iova"], result=code or 0,
-             detail=detail(**facts), **at(tracker, fact))
-    )  # fmt: skip
+        kind(
+            owner=None,
+            start=args["iova"] >> PAGE_SHIFT,
+            npages=-(-size >> PAGE_SHIFT),
+            iova=args["iova"],
+            result=code or 0,
+            detail=detail(**facts),
+        )
+    )
     return True
 
 
+@handles("system_event")
 def guest_event(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The guest ended itself, or a TD reported a fatal error; other events of a guest are its ordinary life."""
     number = fact.args["event"]
@@ -166,19 +206,5 @@ def guest_event(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     known = system_event(number)
     facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **beside(fact)}
-    tracker.emit(VmDead(detail=detail(**facts), **at(tracker, fact)))
+    tracker.emit(VmDead(detail=detail(**facts)))
     return True
-
-
-HANDLERS: dict[str, Handler] = {
-    "vmm_said": vmm_said,
-    "convert_wish": convert_wish,
-    "convert_refused": convert_refused,
-    "set_failed": set_failed,
-    "fault_seen": fault_seen,
-    "map_gpa_range": map_gpa_range,
-    "slot_seen": slot_seen,
-    "dma_mapped": dma,
-    "dma_unmapped": dma,
-    "system_event": guest_event,
-}

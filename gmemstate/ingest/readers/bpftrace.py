@@ -20,8 +20,8 @@ import json
 import re
 from typing import Any, TypeGuard
 
-from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, sound
-from gmemstate.ingest.readers.ftrace import PROBES, read_event
+from gmemstate.ingest.fact import PROBES, Context, Fact, Marker, Parsed, sound
+from gmemstate.ingest.readers.ftrace import read_event
 from gmemstate.model.reports import SourceFormat
 
 _NUMBER = re.compile(r"-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20})").fullmatch

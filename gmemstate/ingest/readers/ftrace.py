@@ -8,7 +8,7 @@ of a probe are read by name, in any order.
 import re
 from collections.abc import Callable, Mapping
 
-from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
+from gmemstate.ingest.fact import PROBES, SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.function_graph import Graph
 from gmemstate.messages.form import ParsedMessage
 from gmemstate.model.reports import SourceFormat
@@ -67,47 +67,6 @@ _BARE = re.compile(r" *+(?!> )(?P<comm>\S.{0,14}?)-(?P<thread>[0-9]{1,9}): (?P<n
 _ENTRIES = re.compile(rf"# entries-in-buffer/entries-written: ({_COUNT})/({_COUNT}).*").fullmatch
 _DUMP = re.compile(r"Dumping ftrace buffer:|\(ftrace buffer empty\)|-{20,}").fullmatch
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch
-
-PROBES = frozenset(
-    [
-        "vm_ioctl",
-        "vm_ioctl_ret",
-        "gmem_ioctl",
-        "gmem_ioctl_ret",
-        "vcpu_ioctl_ret",
-        "uexit",
-        "run_ret",
-        "hc_done",
-        "range_has_attrs",
-        "pre_set",
-        "post_set",
-        "unmap_gfn",
-        "inv_start",
-        "inv_add",
-        "inv_end",
-        "tlb_flush",
-        "gmem_create",
-        "gmem_bind",
-        "gmem_prepare",
-        "gmem_commit",
-        "gmem_unbind",
-        "gmem_fallocate",
-        "gmem_release",
-        "gmem_error",
-        "gmem_get_pfn",
-        "gmem_ufault",
-        "gmem_inv",
-        "set_region",
-        "set_region_ret",
-        "vm_destroyed",
-        "page_remove",
-        "host_unmap",
-        "lru_folio",
-        "lru_drain_all",
-        "gmem_store",
-    ]
-)
-"""The probes whose numbers are printed as ``name=value``."""
 
 _CONTEXT = frozenset(
     [

@@ -63,8 +63,6 @@ _TRACEPOINTS = {
     ),
 }
 """Tracepoint to the name of its fact, and field by field its name there."""
-_NEEDED = {"attempt": ("start", "end", "attrs"), "hypercall": ("number", "a0", "a1", "a2"), "page_fault": ("address",),
-           "unmap_hva": ("hva", "behind"), "spte": ("gfn", "level", "old", "new")}  # fmt: skip
 
 
 class PerfScriptReader:
@@ -170,7 +168,7 @@ def _event(fact: Fact, name: str, fields: str) -> Parsed:
 
 
 def _said(name: str, args: Mapping[str, int], event: str) -> ParsedMessage | None:
-    if not all(field in args for field in _NEEDED.get(name, ())) or not sound(name, args):
+    if not sound(name, args):
         return None
     if name == "exit" and args.get("err", 0) == 0:
         args = {**args, "err": 0}

@@ -16,8 +16,8 @@ from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.text import some
 
 if TYPE_CHECKING:
-    from gmemstate.convert.scenario.scenario import Scenario
-    from gmemstate.convert.simulation.run import Outcome
+    from gmemstate.convert.scenario.definition import Scenario
+    from gmemstate.convert.simulation.run import ScenarioOutcome
 
 ALL = "all"
 WIDTH = 100
@@ -63,7 +63,7 @@ def simulate(
     return _judge(outcomes)
 
 
-def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> "list[Outcome]":
+def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> "list[ScenarioOutcome]":
     from gmemstate.convert.simulation.run import pairs, run
 
     wanted = pairs(scenario)
@@ -86,7 +86,7 @@ def _outcomes(scenario: "Scenario", dialect: str | None, policy: str | None) -> 
     return [run(scenario, kind, each) for kind, each in wanted]
 
 
-def _tell(outcome: "Outcome") -> None:
+def _tell(outcome: "ScenarioOutcome") -> None:
     from gmemstate.convert.engine.dialects import SOURCES
     from gmemstate.convert.simulation.story import tell
 
@@ -105,7 +105,7 @@ def _tell(outcome: "Outcome") -> None:
         click.echo(textwrap.fill(sentence.strip(), width, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
-def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
+def _compare(scenario: "Scenario", outcomes: "list[ScenarioOutcome]") -> None:
     """The outcomes side by side; a policy that a dialect cannot have is a row of dashes."""
     click.echo(f"{scenario.name}: {scenario.title}\n")
     have = {(outcome.dialect, outcome.policy): outcome for outcome in outcomes}
@@ -120,17 +120,17 @@ def _compare(scenario: "Scenario", outcomes: "list[Outcome]") -> None:
     render.as_table(("DIALECT", *(["POLICY"] if scenario.has_policies else []), *HEADER), rows, empty="")
 
 
-HEADER = ("MET", "TOLD", "PRIVATE", "LOST", "MESSED UP", "VM")
+HEADER = ("MET", "RETURNED", "PRIVATE", "LOST", "MESSED UP", "VM")
 """What is said of each pair, the important first: a narrow terminal leaves out the last."""
 
 
-def _cells(outcome: "Outcome") -> list[str]:
+def _cells(outcome: "ScenarioOutcome") -> list[str]:
     facts = outcome.facts
-    told = [
+    returned = [
         f"{text}@{int(offset, 16) >> PAGE_SHIFT}" if text in ("EAGAIN", "ENOMEM") and offset != "-" else text
-        for text, offset in zip(facts["told"], facts["error_offset"], strict=True)
+        for text, offset in zip(facts["returned"], facts["error_offset"], strict=True)
     ]
-    repeated = [(text, len(list(group))) for text, group in groupby(told)]
+    repeated = [(text, len(list(group))) for text, group in groupby(returned)]
     lost = [f"{name} {sum(int(run.partition('+')[2]) for run in runs)}" for name, runs in facts["lost"].items()]
     pages = dict.fromkeys(entry.rpartition(" ")[2] for entry in facts["messed_up"])
     verdict = "-" if not outcome.expects else "no" if outcome.differences else "yes"
@@ -154,7 +154,7 @@ def _list(scenarios: "list[Scenario]", *, as_json: bool) -> Exit:
     return worst(*(_judge(outcomes) for _, outcomes in played), Exit.CLEAN)
 
 
-def _judge(outcomes: "list[Outcome]") -> Exit:
+def _judge(outcomes: "list[ScenarioOutcome]") -> Exit:
     """Say of each outcome that is not as expected where it first is not."""
     from gmemstate.model.events import event_of
     from gmemstate.narrate import Narrator
@@ -174,7 +174,7 @@ def _judge(outcomes: "list[Outcome]") -> Exit:
     return code
 
 
-def _as_json(outcome: "Outcome") -> dict[str, Any]:
+def _as_json(outcome: "ScenarioOutcome") -> dict[str, Any]:
     return {
         "scenario": outcome.scenario.name,
         "dialect": outcome.dialect.word,
@@ -184,7 +184,7 @@ def _as_json(outcome: "Outcome") -> dict[str, Any]:
     }
 
 
-def _keep(db: str, outcomes: "list[Outcome]") -> None:
+def _keep(db: str, outcomes: "list[ScenarioOutcome]") -> None:
     from gmemstate.ledger.ledger import Ledger
 
     with Ledger.open(db) as ledger:

@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 from gmemstate.audit.events import event_facts
 from gmemstate.audit.history.moment import moment_at
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
-from gmemstate.convert.engine.engine import carry_out, drive
-from gmemstate.convert.engine.ioctl import Call, Direction, Fault, Setting
+from gmemstate.convert.engine.ioctl import ConversionCall, Direction, Fault, Setting
 from gmemstate.convert.engine.kernel import THIS, Kernel
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.engine.steps import carry_out, drive
 from gmemstate.convert.engine.users import CheckedUser, PageUser
 from gmemstate.model.errors import PageUserFailed, UsageError
 from gmemstate.model.events import (
@@ -125,7 +125,7 @@ class ConversionRunner:
                 f"invalid range [{start:#x},{end:#x}): pages are numbered from 0, and the end comes after the start"
             )
         attributes = PRIVATE_ATTRIBUTE if to == PRIVATE else 0
-        call = Call(owner, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes)
+        call = ConversionCall(owner, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, attributes)
         recorder = self._recorder
         with owner_lock(recorder.engine, recorder.where, owner):
             memory = recorder.current()

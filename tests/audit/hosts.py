@@ -5,7 +5,7 @@ import random
 from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Fault, Setting, VmType
 from gmemstate.convert.engine.policies import POLICIES
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.model.events import Dialect
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
@@ -66,7 +66,7 @@ def _something(host: Simulation, dice: random.Random) -> None:
         )
     elif what < 0.75:
         mappings = [user for user in host.users if not isinstance(user, users.Holder)]
-        host.touch(dice.choice(mappings), dice.randrange(PAGES), private=dice.random() < 0.5)
+        host.access(dice.choice(mappings), dice.randrange(PAGES), private=dice.random() < 0.5)
     elif what < 0.85:
         host.punch(*_some(dice))
     elif what < 0.9:

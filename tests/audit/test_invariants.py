@@ -282,8 +282,8 @@ BROKEN_BY_DESIGN = {
     ("sc-27-punch-messed-up", "INV-22"): "a punch gives the page away",
     ("sc-38-rmpupdate-on-free", "INV-22"): "the page is freed although it is the guest's",
     ("sc-38-rmpupdate-on-free", "INV-33"): "the page is freed although it is the guest's",
-    ("sc-41-told-ok-half-converted", "INV-01"): "RFC v2 returns success for half of the work",
-    ("sc-41-told-ok-half-converted", "INV-40"): "RFC v2 returns success for half of the work",
+    ("sc-41-returned-ok-half-converted", "INV-01"): "RFC v2 returns success for half of the work",
+    ("sc-41-returned-ok-half-converted", "INV-40"): "RFC v2 returns success for half of the work",
     ("ip-22-remove-fails", "INV-22"): "the host may map a page that did not come off",
     ("ip-23-rmpupdate-fails", "INV-33"): "a failed RMPUPDATE is a WARN, and the page counts as shared",
 }

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from hypothesis import strategies as st
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Call, Fault, Setting, VmType
+from gmemstate.convert.engine.ioctl import ConversionCall, Fault, Setting, VmType
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.model.events import KIND, RESULT, Undone
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
@@ -120,7 +120,7 @@ class Pair:
     def convert(self, request: Request) -> tuple[Returned, Returned]:
         """What the engine and what the naive host tell the caller; the rule of all or nothing is looked at on the way."""
         before, rows = self.kinds(), len(self.simulation.rows)
-        returned = self.simulation.convert(Call(self.simulation.owner, thread=1, **asdict(request)))
+        returned = self.simulation.convert(ConversionCall(self.simulation.owner, thread=1, **asdict(request)))
         expected = self.naive.convert(request)
         self.stuck = returned is None
         if returned is not None and "shadowed-ret" not in self.world.defects:
@@ -130,10 +130,10 @@ class Pair:
             assert not (warned and returned.errno == 0)
         return (None if returned is None else (returned.errno, returned.error_offset)), expected
 
-    def touch(self, person: Person, page: int, kind: str = SHARED) -> tuple[bool, int]:
+    def access(self, person: Person, page: int, kind: str = SHARED) -> tuple[bool, int]:
         """Whether the engine serves the access, and the errno that the naive host has for it."""
         user = next(user for user in self.simulation.users if user.name == person.name)
-        served = self.simulation.touch(user, page, private=kind == PRIVATE)
+        served = self.simulation.access(user, page, private=kind == PRIVATE)
         touch = (
             self.naive.guest_touches(person, page, kind) if person.kind == "guest" else self.naive.host_touches(person, page)
         )

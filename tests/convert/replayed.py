@@ -12,7 +12,7 @@ from typing import Any
 
 from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Fault, Returned, Setting
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.linux import GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP
 from gmemstate.model.objects import POISONED_PAGE, Conversion
@@ -179,7 +179,7 @@ class InPlace:
                 here = row[e.OWNER] == file.seen_as or (row[e.OWNER] is None and len(self.all) == 1)
                 runs = [(start, end)] if here else []
             for page in (page for first, last in runs for page in range(first, last)):
-                served = s.touch(file.host if host else file.guest, page)
+                served = s.access(file.host if host else file.guest, page)
                 file.fresh = False
                 if s.memory.gmems[s.gmem].backing.get(page) != POISONED_PAGE:
                     self.check("touches", served, not row[e.RESULT], row)
@@ -254,7 +254,7 @@ class InPlace:
         if place := self.mapped(report):
             file, page = place
             refused = "SIGBUS" in report.text or report.errno != 0
-            self.check("touches", file.s.touch(file.host, page), not refused, report.text)
+            self.check("touches", file.s.access(file.host, page), not refused, report.text)
             file.fresh = False
 
     op_host_write = op_write_from_private = op_host_read
@@ -267,7 +267,7 @@ class InPlace:
         if file.fresh or self.shows_touches:
             self.check("page tables", file.host.pages, pages, report.text)
         for page in sorted(pages - file.host.pages):
-            file.s.touch(file.host, page)
+            file.s.access(file.host, page)
 
     def op_host_retouch(self, report: Report) -> None:
         file = self.all[0]
@@ -275,7 +275,7 @@ class InPlace:
         if not self.shows_touches:
             self.check("page tables", len(missing), report.number("minor_faults"), report.text)
         for page in missing:
-            file.s.touch(file.host, page)
+            file.s.access(file.host, page)
 
     def op_pin(self, report: Report) -> None:
         if report.number("ret") < 0:
@@ -283,7 +283,7 @@ class InPlace:
         elif report.number("size") and (place := self.mapped(report)):
             file, page = place
             how = report.fields["how"]
-            file.s.touch(file.host, page)
+            file.s.access(file.host, page)
             holder = HELD_BY[how](how, [page])
             file.s.add_user(holder)
             self.pins[how] = file, holder
@@ -314,7 +314,7 @@ class InPlace:
         if "gpa" in report.fields and report.errno:
             file, gfn = self.all[0], report.number("gpa") >> 12
             page = next((index for _, index, *_ in file.s.memory.indices(file.s.vm, gfn, gfn + 1)), gfn)
-            file.s.touch(file.guest, page, private=bool(report.number("flags")))
+            file.s.access(file.guest, page, private=bool(report.number("flags")))
             self.check("exits", last_exit(file.s), (gfn, report.errno, report.number("flags")), report.text)
 
 

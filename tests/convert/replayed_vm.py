@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.engine.ioctl import ConversionCall, Fault, Returned, Setting
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.model import events as e
 from gmemstate.model.linux import KVM_MEM_GUEST_MEMFD
 from gmemstate.model.objects import Conversion
@@ -21,12 +21,12 @@ SKIP: dict[str, Any] = {"skip": True}
 """For a call that went to something else than what is simulated."""
 
 
-def call_of(owner: int, report: Report, **how: Any) -> Call:
+def call_of(owner: int, report: Report, **how: Any) -> ConversionCall:
     """The call of a report."""
     if "arg" in report.fields:
-        return Call(owner, 0, 0, readable=False)
+        return ConversionCall(owner, 0, 0, readable=False)
     address = report.number("offset" if "offset" in report.fields else "gpa")
-    return Call(owner, address, report.number("size"), report.number("attrs"), report.number("flags"), **how)
+    return ConversionCall(owner, address, report.number("size"), report.number("attrs"), report.number("flags"), **how)
 
 
 def last_exit(s: Simulation) -> tuple[int | None, int | None, int | None] | None:
@@ -119,14 +119,14 @@ class OnVm:
     def op_hwpoison_inject(self, report: Report) -> None:
         gfn = report.number("gfn")
         _, index, *_ = next(self.s.memory.indices(self.s.vm, gfn, gfn + 1))
-        self.s.touch(self.guest, gfn)
+        self.s.access(self.guest, gfn)
         self.s.poison(index)
 
     def op_KVM_RUN(self, report: Report) -> None:  # noqa: N802 - as the programs spell it
         """An exit that says why the guest does not get its page."""
         if "gpa" in report.fields and report.errno:
             gfn, flags = report.number("gpa") >> 12, report.number("flags")
-            self.s.touch(self.guest, gfn, private=bool(flags))
+            self.s.access(self.guest, gfn, private=bool(flags))
             self.exits += 1
             if last_exit(self.s) != (gfn, report.errno, flags):
                 self.wrong.append(f"{report.text}: {last_exit(self.s)}")

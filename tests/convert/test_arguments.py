@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from gmemstate.convert.engine import users
-from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting
+from gmemstate.convert.engine.ioctl import ConversionCall, Fault, Returned, Setting
 from gmemstate.convert.engine.policies import DIALECT_NAMES
 from gmemstate.convert.simulation import guest_requests as requests
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.model.events import (
     CONVERSION,
     KIND,
@@ -70,7 +70,7 @@ def returned(dialect: str, how: dict[str, Any]) -> tuple[int, bool]:
     if how.pop("bugged", False):
         s.bug_vm()
     rows = len(s.rows)
-    answer = s.convert(Call(s.owner, **how))
+    answer = s.convert(ConversionCall(s.owner, **how))
     assert answer is not None
     done = [row[KIND] for row in s.rows[rows:]]
     return answer.errno, done == [ConvertAsked.code, ConvertReturned.code]

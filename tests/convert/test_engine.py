@@ -68,7 +68,7 @@ class Hosts(RuleBasedStateMachine):
     @rule(n=ANYBODY, page=PAGE)
     def host_touches(self, n: int, page: int) -> None:
         if person := self.somebody(n, "host"):
-            served, errno = self.pair.touch(person, page)
+            served, errno = self.pair.access(person, page)
             assert served == (errno == 0)
             self.look()
 
@@ -76,7 +76,7 @@ class Hosts(RuleBasedStateMachine):
     @rule(page=PAGE, kind=EITHER)
     def guest_touches(self, page: int, kind: str) -> None:
         if person := self.somebody(0, "guest"):
-            served, errno = self.pair.touch(person, page, kind)
+            served, errno = self.pair.access(person, page, kind)
             assert served == (errno == 0)
             self.look()
 
@@ -231,7 +231,7 @@ class Stranger:
     def references(self, start: int, end: int, *, drained: bool) -> int:
         return self.held if start <= 3 < end else 0
 
-    def touch(self, page: int) -> bool:
+    def access(self, page: int) -> bool:
         return True
 
 

@@ -78,7 +78,7 @@ def killed_at_its_first_question(where: Path) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             def references(self, start, end, *, drained):
                 return 0
-            def touch(self, page):
+            def access(self, page):
                 return True
         with gmemstate.open({str(where)!r}) as ledger:
             ledger.convert({GMEM}, 0, 8, "private", users=[Dies()])
@@ -89,7 +89,7 @@ def killed_at_its_first_question(where: Path) -> int:
         return int(ledger.conversions()[-1]["id"])
 
 
-def test_a_refused_conversion_says_what_was_told_and_what_is_left(ledger: Ledger) -> None:
+def test_a_refused_conversion_says_what_it_returned_and_what_is_left(ledger: Ledger) -> None:
     result = ledger.convert(GMEM, 0, 16, "private", users=[users.host("A", range(16)), users.pin("vfio", [5])])
     assert result.result == 11
     assert result.verdict.label is Label.FAILED_RESIDUE
@@ -125,7 +125,7 @@ def test_every_step_is_stored_before_the_next_one(ledger: Ledger, where: Path) -
         def references(self, start: int, end: int, *, drained: bool) -> int:
             return 0
 
-        def touch(self, page: int) -> bool:
+        def access(self, page: int) -> bool:
             return True
 
     ledger.convert(GMEM, 0, 16, "private", users=[Looks()])
@@ -143,7 +143,7 @@ def test_a_killed_conversion_is_in_flight_until_the_next_one_gets_the_lock(where
         assert [event.conversion for _, event in ledger.events() if isinstance(event, Interrupted)] == [left]
         assert ledger.conversions()[-1]["label"] == "cut"
         assert states(ledger) == [(0, 8, "torn"), (8, 16, "shared")]
-        assert ledger.convert(GMEM, 8, 16, "private").result == 0  # what it had not touched is as before
+        assert ledger.convert(GMEM, 8, 16, "private").result == 0  # what it had not changed is as before
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from gmemstate.convert.engine.dialects.rfc_v2 import DEFECTS
 from gmemstate.convert.engine.ioctl import VmType
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.scenario import definition, tables
 from gmemstate.convert.scenario import load as reading
-from gmemstate.convert.scenario import scenario, tables
 from gmemstate.convert.scenario.load import catalogue, load
 from gmemstate.convert.scenario.tables import BadScenario
 from gmemstate.convert.simulation.facts import FACTS
@@ -62,7 +62,7 @@ def quoted(text: str) -> set[str]:
         ("[guest]", "key", reading.GUEST),
         ("[[guest.memslot]]", "key", reading.MEMSLOT),
         ("[[user]]", "key", reading.USER),
-        ("[[user]]", "is", scenario.USERS),
+        ("[[user]]", "is", definition.USERS),
         ("[[fault]]", "key", reading.FAULT),
         ("[[fault]]", "at", reading.FAULTS),
         ("[[do]]", "verb", reading.STEPS),
@@ -78,7 +78,7 @@ def test_the_page_names_every_word_of_the_reader_and_no_other(heading: str, firs
 def test_the_page_names_all_options_of_each_verb() -> None:
     for cells in rows("[[do]]", "verb"):
         named = quoted(cells[2] if len(cells) > 2 else "")
-        others = {"private", "shared", "vm", "as told", *reading.PATHS}
+        others = {"private", "shared", "vm", "as returned", *reading.PATHS}
         assert set(reading.STEPS[cells[0].strip("`")]) <= named, cells[0]
         assert named <= {*reading.STEPS[cells[0].strip("`")], *others}, cells[0]
 
@@ -180,11 +180,11 @@ convert = "0+16"
 to = "private"
 
 [[do]]
-touch = "A"
+access = "A"
 page = 3
 
 [expect.inplace]
-told = ["ENOMEM"]
+returned = ["ENOMEM"]
 lost = {}
 """
 BAD = [
@@ -226,7 +226,7 @@ BAD = [
     ('pages = "0+16"', "pages = 1.5", 15, "pages", "1.5 are no pages"),
     ('pages = "0+16"', 'pages = "0+16"\nrefuses = "NO"', 16, "refuses", "'NO' is no errno: write one like EAGAIN"),
     ('pages = "0+16"', 'pages = "0+16"\nweight = 2', 16, "weight", "is not known here; known are name, is, pages"),
-    ("pages = 5", 'pages = 5\nrefuses = "EBUSY"', 25, "refuses", "a pin is never told to unmap"),
+    ("pages = 5", 'pages = 5\nrefuses = "EBUSY"', 25, "refuses", "a pin is never notified"),
     ("pages = 5", "pages = 5\nchecks = 3", 25, "checks", "a pin does not go by itself"),
     ('at = "reserve"', 'at = "boot"', 27, "at", "'boot' is none of reserve"),
     ('at = "reserve"', 'at = "reserve"\nerrno = 12', 28, "errno", "12 is no errno"),
@@ -248,11 +248,11 @@ BAD = [
     ('convert = "0+16"\nto = "private"', "memslot = 0", 29, "gfn", "is missing in [do]"),
     ('convert = "0+16"\nto = "private"', "memslot = 4\ndelete = true", 30, "memslot", "there is no memslot 4 to delete"),
     ('convert = "0+16"\nto = "private"', "memslot = 1\ngfn = 16\ncount = 17", 32, "count", "the guest_memfd ends at page 16"),
-    ('touch = "A"', 'touch = "B"', 34, "touch", "'B' is no user; there are A, guest, nic"),
-    ('touch = "A"\npage = 3', 'touch = "A"', 33, "page", "is missing in [do]"),
+    ('access = "A"', 'access = "B"', 34, "access", "'B' is no user; there are A, guest, nic"),
+    ('access = "A"\npage = 3', 'access = "A"', 33, "page", "is missing in [do]"),
     ("page = 3", "page = 99", 35, "page", "page 99 is not there: the last one is 15"),
     ("page = 3", 'page = 3\nas = "private"', 36, "as", "A is no guest"),
-    ('touch = "A"\npage = 3', 'release = "A"', 34, "release", "A maps pages and holds none"),
+    ('access = "A"\npage = 3', 'release = "A"', 34, "release", "A maps pages and holds none"),
     ('type = "tdx"', 'type = "sw"', None, None, None),  # good as well
     (
         "lost = {}",
@@ -287,8 +287,8 @@ BAD = [
         "interrupted",
         "only a tdvmcall is cut into chunks, and this is a vmcall",
     ),
-    ("told = [", "tolled = [", 38, "tolled", "is not known here; known are"),
-    ('told = ["ENOMEM"]', 'told = "ENOMEM"', 38, "told", "'ENOMEM' is no list: write [...]"),
+    ("returned = [", "tolled = [", 38, "tolled", "is not known here; known are"),
+    ('returned = ["ENOMEM"]', 'returned = "ENOMEM"', 38, "returned", "'ENOMEM' is no list: write [...]"),
     ("lost = {}", "lost = []", 39, "lost", "is a table"),
     ("lost = {}", 'lost = { A = "0+3" }', 39, "A", "'0+3' is no list"),
     ("lost = {}", 'invalidations = "two"', 39, "invalidations", "'two' is no number"),
@@ -297,10 +297,10 @@ BAD = [
     ("lost = {}", "vm = 1", 39, "vm", "1 is none of ok, bugged, dead"),
     ("lost = {}", 'verdicts = ["success"]', 39, "verdicts", "'success' is none of committed, noop"),
     ("lost = {}", 'private = ["gmem 2: all"]', 39, "private", "'all' are no pages: write 5"),
-    ('told = ["ENOMEM"]', 'told = ["ENOMEN"]', 38, "told", "'ENOMEN' is no errno: write one like EAGAIN"),
+    ('returned = ["ENOMEM"]', 'returned = ["ENOMEN"]', 38, "returned", "'ENOMEN' is no errno: write one like EAGAIN"),
     (
         "lost = {}",
-        'lost = {}\n\n[expect.inplace.track]\ntold = ["0"]',
+        'lost = {}\n\n[expect.inplace.track]\nreturned = ["0"]',
         41,
         "track",
         "inplace cannot have this policy; it can have bug-vm",
@@ -336,7 +336,7 @@ def test_what_is_expected_may_be_written_in_any_way_that_the_page_names(tmp_path
         path.write_text(
             f'title = "T"\n[guest]\ntype = "sw"\n[[user]]\nname = "nic"\nis = "pin"\npages = 5\n'
             f'[[do]]\nconvert = "0+8"\n[[do]]\nrelease = "nic"\n[[do]]\nconvert = 5\n'
-            f'[expect.inplace]\ntold = ["EAGAIN", {returned}]\nerror_offset = [{offset}, "-"]\nprivate = [{page}]\n',
+            f'[expect.inplace]\nreturned = ["EAGAIN", {returned}]\nerror_offset = [{offset}, "-"]\nprivate = [{page}]\n',
             encoding="utf-8",
         )
         assert say("simulate", path).code == 0
@@ -350,7 +350,7 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
 
 def test_a_guest_without_a_shared_bit_cannot_think_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
-    touching = GOOD.replace('touch = "A"\npage = 3', 'touch = "guest"\npage = 3\nas = "private"')
+    touching = GOOD.replace('access = "A"\npage = 3', 'access = "guest"\npage = 3\nas = "private"')
     path.write_text(touching, encoding="utf-8")
     assert load(str(path)).steps[1][2]["as"] == "private"
     path.write_text(touching.replace('"tdx"', '"sw"'), encoding="utf-8")
@@ -406,9 +406,9 @@ def test_no_file_and_a_folder_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_pages_are_written_as_the_page_says() -> None:
-    def runs(text: str) -> tuple[tables.Run, ...]:
+    def runs(text: str) -> tuple[tables.PageRun, ...]:
         content = tables.tomllib.loads(f"p = {text}")
-        return tables.Table(tables.Source("f", f"p = {text}"), "", 0, content, ("p",)).runs("p")
+        return tables.ScenarioTable(tables.ScenarioText("f", f"p = {text}"), "", 0, content, ("p",)).runs("p")
 
     assert runs("5") == ((5, 6),)
     assert runs('"0+16"') == ((0, 16),)

@@ -13,10 +13,10 @@ import pytest
 from gmemstate.audit.invariants import Outcome as Judgement
 from gmemstate.audit.invariants import evaluate
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES
+from gmemstate.convert.scenario.definition import Scenario
 from gmemstate.convert.scenario.load import catalogue, load
-from gmemstate.convert.scenario.scenario import Scenario
 from gmemstate.convert.simulation.facts import FACTS, NUMBER, TABLE, VM
-from gmemstate.convert.simulation.run import Outcome, pairs, run
+from gmemstate.convert.simulation.run import ScenarioOutcome, pairs, run
 from gmemstate.convert.simulation.story import tell
 from gmemstate.model.events import KIND, RESULT, SEQ, VALUE, ConvertReturned, DmaFaulted, SourceRead, Undone, UsersChecked
 from gmemstate.model.fold.apply import fold
@@ -33,17 +33,17 @@ PAIRS = [
 
 
 @cache
-def played(name: str, dialect: Any, policy: Any) -> Outcome:
+def played(name: str, dialect: Any, policy: Any) -> ScenarioOutcome:
     return run(SCENARIOS[name], dialect, policy)
 
 
-def of(name: str, dialect: str, policy: str = "bug-vm") -> Outcome:
+def of(name: str, dialect: str, policy: str = "bug-vm") -> ScenarioOutcome:
     """A scenario under a pair, by their names."""
     found = [pair for pair in pairs(SCENARIOS[name]) if (pair[0].word, pair[1]) == (dialect, policy)]
     return played(name, *found[0])
 
 
-def returned(outcome: Outcome) -> str:
+def returned(outcome: ScenarioOutcome) -> str:
     """The story, one line for each sentence."""
     return "\n".join(tell(outcome))
 
@@ -65,7 +65,7 @@ def test_its_record_is_whole_and_fits_the_machines(name: str, dialect: Any, poli
     simulation = outcome.simulation
     expected = SCENARIOS[name].expected(dialect, policy).get("findings", [])
     assert sorted({finding.code for finding in simulation.memory.findings}) == expected
-    if outcome.facts["told"][-1:] != ["stuck"]:
+    if outcome.facts["returned"][-1:] != ["stuck"]:
         assert simulation.rows[-1][KIND] == SourceRead.code
         assert simulation.memory.open_conversions() == []
     for memory in (fold(simulation.rows), fold(simulation.rows, Memory(live=True))):
@@ -90,18 +90,18 @@ BROKEN = {
     ("sc-38-rmpupdate-on-free", "bug-vm"): {"INV-22", "INV-33"},
     ("ip-23-rmpupdate-fails", "inplace"): {"INV-33"},
     # Told 0, and only a part is converted.
-    ("sc-41-told-ok-half-converted", "rfc-v2"): {"INV-01", "INV-40"},
+    ("sc-41-returned-ok-half-converted", "rfc-v2"): {"INV-01", "INV-40"},
 }
 """The invariants that scenarios are there to break; all others hold wherever they can be looked at."""
 
 
-def broken(outcome: Outcome) -> set[str]:
+def broken(outcome: ScenarioOutcome) -> set[str]:
     """The invariants that a record breaks."""
     judged = evaluate(outcome.simulation.rows)
     return {each.invariant.id for each in judged if each.outcome is Judgement.BROKEN}
 
 
-def meant(outcome: Outcome) -> set[str]:
+def meant(outcome: ScenarioOutcome) -> set[str]:
     """Those that it is meant to break."""
     name, dialect, policy = outcome.scenario.name, outcome.dialect.word, outcome.policy.value
     keys = ((name, dialect), (name, policy), (name, dialect, policy))
@@ -154,9 +154,9 @@ def wrong(fact: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "dialect", "fact", "value", "kind", "n"),
     [
-        ("sc-03-unpin-and-retry", "rfc-v2", "told", ["EAGAIN", "EAGAIN"], ConvertReturned, 1),
-        ("sc-03-unpin-and-retry", "rfc-v2", "told", ["0", "0"], ConvertReturned, 0),
-        ("the-mail", "inplace", "touched", ["A 3 ok", "D 3 ok"], DmaFaulted, 0),
+        ("sc-03-unpin-and-retry", "rfc-v2", "returned", ["EAGAIN", "EAGAIN"], ConvertReturned, 1),
+        ("sc-03-unpin-and-retry", "rfc-v2", "returned", ["0", "0"], ConvertReturned, 0),
+        ("the-mail", "inplace", "accessed", ["A 3 ok", "D 3 ok"], DmaFaulted, 0),
         ("sc-06-rollback-fails", "rfc-v2", "undone", ["4+4 WARN", "12+4 WARN"], Undone, 1),
         ("ip-27-poison-blocks", "inplace", "references", ["5: 3, not 2", "6: 3, not 2"], UsersChecked, 1),
     ],
@@ -187,7 +187,7 @@ def test_a_rollback_that_fails_leaves_what_only_its_warning_knows() -> None:
     assert states(silent) == [(0, 4, "shared"), (4, 8, "torn"), (8, 12, "shared"), (12, 16, "private")]
 
 
-# --- how they are told
+# --- their stories
 
 
 def test_the_story_of_the_mail_stands_as_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_a_story_says_what_matters(name: str, dialect: str, policy: str, phrase:
 
 
 @pytest.mark.parametrize(("name", "dialect", "policy"), PAIRS)
-def test_a_story_is_told_in_whole_sentences(name: str, dialect: Any, policy: Any) -> None:
+def test_a_story_has_whole_sentences(name: str, dialect: Any, policy: Any) -> None:
     lines = returned(played(name, dialect, policy)).splitlines()
     assert lines
     for line in lines:
@@ -251,7 +251,7 @@ def test_a_story_is_told_in_whole_sentences(name: str, dialect: Any, policy: Any
         assert not re.search(r"\bpages? -|to -\d", line), line
 
 
-def test_a_user_who_lost_pages_is_told_what_that_means_for_each_of_them() -> None:
+def test_what_lost_pages_mean_for_a_user_is_said_of_each_of_them() -> None:
     for name, scenario in SCENARIOS.items():
         for dialect, policy in pairs(scenario):
             outcome = played(name, dialect, policy)
@@ -310,7 +310,7 @@ def test_pairs_that_cannot_exist_are_dashes() -> None:
             assert (rows[dialect.word, policy] == ["-"] * 6) != possible
 
 
-def test_one_pair_is_told_and_an_impossible_one_refused() -> None:
+def test_one_pair_has_a_story_and_an_impossible_one_is_refused() -> None:
     ran = say("simulate", "sc-10", "--dialect", "rfc-v2", "--policy", "track")
     assert (ran.code, ran.err) == (0, "")
     assert "rfc-v2, policy track: RFC v2" in ran.out
@@ -322,11 +322,11 @@ def test_one_pair_is_told_and_an_impossible_one_refused() -> None:
 def test_a_wrong_expectation_is_a_finding_that_names_the_event(tmp_path: Path) -> None:
     text = catalogue()["sc-13-bugged-and-reused"].read_text(encoding="utf-8")
     path = tmp_path / "wrong.toml"
-    path.write_text(text.replace('told = ["0", "EIO"]', 'told = ["0", "0"]'), encoding="utf-8")
+    path.write_text(text.replace('returned = ["0", "EIO"]', 'returned = ["0", "0"]'), encoding="utf-8")
     for how in ((), ("--dialect", "all"), ("--json",)):
         ran = say("simulate", path, *how)
         assert ran.code == 1
-        assert "wrong: mainline/bug-vm: told: expected ['0', '0'], found ['0', 'EIO']" in ran.err
+        assert "wrong: mainline/bug-vm: returned: expected ['0', '0'], found ['0', 'EIO']" in ran.err
         assert re.search(r"first at \d+ +[\d.]+ convert_returned +the ioctl returns EIO", ran.err)
         assert len(ran.err.splitlines()) == 2
 
@@ -349,7 +349,7 @@ def test_json_has_all_facts_of_all_pairs() -> None:
         ("sc-10-page-remove-fails", "rfc-v2", "uninformed"),
         ("sc-13-bugged-and-reused", "mainline", "bug-vm"),
         ("sc-15-ip-29-two-vms", "inplace", "bug-vm"),
-        ("sc-41-told-ok-half-converted", "rfc-v2", "bug-vm"),
+        ("sc-41-returned-ok-half-converted", "rfc-v2", "bug-vm"),
         ("ip-13-answer-not-written", "inplace", "bug-vm"),
     ],
 )
@@ -366,7 +366,7 @@ def test_a_stored_simulation_is_a_record_like_any_other(name: str, dialect: str,
 
 @pytest.mark.parametrize("dialect", DIALECT_NAMES)
 def test_a_scenario_may_be_played_under_any_dialect(dialect: str) -> None:
-    """Where nothing is expected the story is told all the same, and the record fits the machines."""
+    """Where nothing is expected the story is printed all the same, and the record fits the machines."""
     kind = DIALECT_NAMES[dialect]
     for scenario in SCENARIOS.values():
         for policy in POLICIES[kind]:

@@ -76,7 +76,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ConversionCall:
     """One conversion ioctl as its caller passes it; ``address`` is a gpa or an offset (bytes)."""
 
     owner: int
@@ -109,16 +109,16 @@ class Returned(NamedTuple):
     error_offset: int | None = None
 
 
-def range_of(call: Call) -> tuple[int, int]:
+def range_of(call: ConversionCall) -> tuple[int, int]:
     """The pages of a call whose arguments were checked."""
     return call.address >> PAGE_SHIFT, (call.address + call.size) >> PAGE_SHIFT
 
 
-def wraps(call: Call) -> bool:
+def wraps(call: ConversionCall) -> bool:
     """Whether address and size go over the end of 64 bits."""
     return call.address + call.size >= 1 << 64
 
 
-def misaligned(call: Call) -> bool:
+def misaligned(call: ConversionCall) -> bool:
     """Whether address or size are no multiples of a page."""
     return bool((call.address | call.size) % PAGE_SIZE)

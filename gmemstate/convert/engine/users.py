@@ -144,7 +144,7 @@ class Mapper:
         """One for each mapping."""
         return self.weight * _within(self.pages, start, end)
 
-    def touch(self, page: int) -> bool:
+    def access(self, page: int) -> bool:
         """Fault the page in, if it can."""
         if page not in self.pages and self.faults_in:
             self.pages.add(page)
@@ -184,7 +184,7 @@ class Holder:
                 return 0
         return self.weight * held
 
-    def touch(self, page: int) -> bool:
+    def access(self, page: int) -> bool:
         """What is held stays reachable, whatever becomes of the page."""
         return page in self.pages
 

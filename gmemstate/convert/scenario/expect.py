@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
-from gmemstate.convert.scenario.tables import Table
+from gmemstate.convert.scenario.tables import ScenarioTable
 from gmemstate.convert.simulation.facts import ERRNOS, FACTS, LIST, NUMBER, PAGES, STUCK, TABLE, VERDICTS, VM, words
 from gmemstate.model.verdict import Label
 
@@ -15,7 +15,7 @@ _PAGES = re.compile(r"(gmem \d+: )?(.*?)( WARN)?")
 Expected = dict[tuple[str | None, str | None], dict[str, Any]]
 
 
-def expectations(top: Table, users: Iterable[str]) -> tuple[Expected, list[str]]:
+def expectations(top: ScenarioTable, users: Iterable[str]) -> tuple[Expected, list[str]]:
     """What is expected of ``(dialect, policy)`` (None: any), and the dialects that are named. Raises BadScenario."""
     users = tuple(users)
     everybody = top.table("expect", (*DIALECT_NAMES, *FACTS))
@@ -32,22 +32,22 @@ def expectations(top: Table, users: Iterable[str]) -> tuple[Expected, list[str]]
     return found, named
 
 
-def _facts(table: Table, users: tuple[str, ...]) -> dict[str, Any]:
+def _facts(table: ScenarioTable, users: tuple[str, ...]) -> dict[str, Any]:
     return {fact: _FORMS[FACTS[fact][0]](table, fact, users) for fact in table.content if fact in FACTS}
 
 
-def _errnos(table: Table, fact: str, _: tuple[str, ...]) -> list[str]:
+def _errnos(table: ScenarioTable, fact: str, _: tuple[str, ...]) -> list[str]:
     table.errnos(fact, STUCK)  # complains about what is none
     return [str(value) for value in table.items(fact)]
 
 
-def _pages(table: Table, fact: str, value: Any) -> str:
+def _pages(table: ScenarioTable, fact: str, value: Any) -> str:
     mark, pages, failed = _PAGES.fullmatch(str(value)).groups("")  # type: ignore[union-attr]
     (run,) = words([table.run(fact, pages if mark or failed else value)])
     return f"{mark}{run}{failed}"
 
 
-def _table(table: Table, fact: str, users: tuple[str, ...]) -> dict[str, list[str]]:
+def _table(table: ScenarioTable, fact: str, users: tuple[str, ...]) -> dict[str, list[str]]:
     """What is expected of each user."""
     content = table.content[fact]
     inner = table.table(fact, tuple(content) if isinstance(content, dict) else ())
@@ -57,7 +57,7 @@ def _table(table: Table, fact: str, users: tuple[str, ...]) -> dict[str, list[st
     return {key: [_pages(inner, key, value) for value in inner.items(key)] for key in inner.content}
 
 
-_FORMS: dict[str, Callable[[Table, str, tuple[str, ...]], Any]] = {
+_FORMS: dict[str, Callable[[ScenarioTable, str, tuple[str, ...]], Any]] = {
     LIST: lambda table, fact, _: table.items(fact),
     ERRNOS: _errnos,
     VERDICTS: lambda table, fact, _: table.choices(fact, [*Label]),

@@ -8,9 +8,9 @@ from typing import Any
 from gmemstate.convert.engine.dialects.rfc_v2 import DEFECTS
 from gmemstate.convert.engine.ioctl import Setting, VmType
 from gmemstate.convert.engine.policies import DIALECT_NAMES, Policy
+from gmemstate.convert.scenario.definition import MAPPING, USERS, MemslotSpec, Scenario, UserSpec
 from gmemstate.convert.scenario.expect import expectations
-from gmemstate.convert.scenario.scenario import MAPPING, USERS, MemslotSpec, Scenario, UserSpec
-from gmemstate.convert.scenario.tables import BadScenario, Table, parse
+from gmemstate.convert.scenario.tables import BadScenario, ScenarioTable, parse
 from gmemstate.convert.simulation.facts import FACTS
 from gmemstate.model.events import RequestPath, UnmapStep
 from gmemstate.model.machines.range import PRIVATE, SHARED
@@ -32,7 +32,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "same_mm",
     ),
     "guest_asks": ("to", "path", "answers", "interrupted"),
-    "touch": ("page", "as", "accept"),
+    "access": ("page", "as", "accept"),
     "use": ("pages",),
     "release": (),
     "punch": ("gmem",),
@@ -70,7 +70,7 @@ PATHS = {
 HARDWARE_OF = {RequestPath.TDVMCALL: VmType.TDX, RequestPath.PSC_MSR: VmType.SNP, RequestPath.PSC_GHCB: VmType.SNP}
 """Which type of guest asks on a path; all make VMCALLs."""
 UNMAP_STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
-SILENCE, AS_TOLD = "silence", "as told"
+SILENCE, AS_RETURNED = "silence", "as returned"
 MOST = 1 << 20
 """How many pages a guest_memfd of a scenario has at most: 4 GiB."""
 
@@ -92,10 +92,10 @@ def load(name: str) -> Scenario:
     elif not path.exists():
         raise BadScenario(f"{name}: neither a file nor a scenario of the catalogue; `gmemstate simulate --list` shows those")
     source, content = parse(path)
-    return _scenario(path.stem, Table(source, "", 0, content, TOP))
+    return _scenario(path.stem, ScenarioTable(source, "", 0, content, TOP))
 
 
-def _scenario(name: str, top: Table) -> Scenario:
+def _scenario(name: str, top: ScenarioTable) -> Scenario:
     top.need("title", "do")
     if not top.text("title").strip():
         raise top.bad("title", "says nothing: write one sentence")
@@ -143,7 +143,7 @@ def _scenario(name: str, top: Table) -> Scenario:
     )
 
 
-def _setting(guest: Table) -> Setting:
+def _setting(guest: ScenarioTable) -> Setting:
     mmap = guest.flag("mmap", default=True)
     return Setting(
         type=VmType(guest.choice("type", [*VmType], VmType.SW)),
@@ -156,7 +156,7 @@ def _setting(guest: Table) -> Setting:
     )
 
 
-def _memslot(slot: Table, n: int, pages: int) -> MemslotSpec:
+def _memslot(slot: ScenarioTable, n: int, pages: int) -> MemslotSpec:
     slot.need("gfn", "count")
     spec = MemslotSpec(
         slot=slot.number("slot", n),
@@ -170,7 +170,7 @@ def _memslot(slot: Table, n: int, pages: int) -> MemslotSpec:
     return spec
 
 
-def _check_size(slot: Table, pages: int, *, backed: bool) -> None:
+def _check_size(slot: ScenarioTable, pages: int, *, backed: bool) -> None:
     count, page = slot.number("count"), slot.number("page")
     if not 0 < count <= MOST:
         raise slot.bad("count", f"{count} is no size: 1 to {MOST}")
@@ -178,12 +178,12 @@ def _check_size(slot: Table, pages: int, *, backed: bool) -> None:
         raise slot.bad("count", f"the guest_memfd ends at page {pages}: {count} pages from {page} on do not fit")
 
 
-def _user(user: Table, limit: int) -> UserSpec:
+def _user(user: ScenarioTable, limit: int) -> UserSpec:
     user.need("name", "is")
     kind = user.choice("is", USERS)
     for key in ("refuses", "refuses_pages"):
         if key in user and kind not in MAPPING:
-            raise user.bad(key, f"a {kind} is never told to unmap; only {', '.join(MAPPING)} can refuse")
+            raise user.bad(key, f"a {kind} is never notified; only {', '.join(MAPPING)} can refuse")
     if "checks" in user and kind != "reference":
         raise user.bad("checks", f"a {kind} does not go by itself; only a reference does")
     silent = user.content.get("refuses") == SILENCE
@@ -198,7 +198,7 @@ def _user(user: Table, limit: int) -> UserSpec:
     )
 
 
-def _fault(fault: Table, guest: VmType, limit: int) -> dict[str, Any]:
+def _fault(fault: ScenarioTable, guest: VmType, limit: int) -> dict[str, Any]:
     fault.need("at")
     facts: dict[str, Any] = {"at": fault.choice("at", FAULTS)}
     if guest is not (needed := HARDWARE.get(facts["at"], guest)):
@@ -226,7 +226,7 @@ def _options() -> Iterable[str]:
 class _Step:
     """One table of ``do``: its verb, what stands behind it, and its options."""
 
-    def __init__(self, table: Table, guest: VmType, users: dict[str, UserSpec], limit: int) -> None:
+    def __init__(self, table: ScenarioTable, guest: VmType, users: dict[str, UserSpec], limit: int) -> None:
         self.table, self.limit = table, limit
         verbs = [verb for verb in STEPS if verb in table]
         if len(verbs) != 1:
@@ -235,7 +235,7 @@ class _Step:
         for key in table.content:
             if key not in (self.verb, *STEPS[self.verb]):
                 raise table.bad(key, f"is no option of {self.verb}; known are {', '.join(STEPS[self.verb]) or 'none'}")
-        if self.verb in ("touch", "use", "release"):
+        if self.verb in ("access", "use", "release"):
             self._check_user(guest, users)
         if self.verb == "guest_asks":
             self._check_path(guest)
@@ -256,7 +256,7 @@ class _Step:
             raise table.bad("as", "a guest of type sw has no shared bit: what it touches is what it is")
         if "accept" in table and guest is not VmType.TDX:
             raise table.bad("accept", "only a guest of type tdx accepts pages")
-        table.need(*{"touch": ("page",), "use": ("pages",)}.get(self.verb, ()))
+        table.need(*{"access": ("page",), "use": ("pages",)}.get(self.verb, ()))
 
     def _check_path(self, guest: VmType) -> None:
         table = self.table
@@ -277,7 +277,7 @@ class _Step:
             return table.page(verb, self.limit)
         if verb == "memslot":
             return table.number(verb)
-        if verb in ("touch", "use", "release"):
+        if verb in ("access", "use", "release"):
             return table.text(verb)
         runs = table.runs(verb, None if verb == "convert" else self.limit)
         if not runs:
@@ -297,7 +297,7 @@ class _Step:
         if key == "path":
             return PATHS[table.choice(key, PATHS)]
         if key == "answers":
-            return table.errnos(key, AS_TOLD)
+            return table.errnos(key, AS_RETURNED)
         if key in ("vm", "gmem"):
             return table.one_or_two(key)
         if key == "pages":

@@ -11,7 +11,7 @@ from gmemstate.decode.errnos import errno_of
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.linux import PAGE_SHIFT
 
-Run = tuple[int, int]
+PageRun = tuple[int, int]
 """Pages ``[start, end)``."""
 
 _HEADER = re.compile(r"\s*\[\[?\s*([\w.\"'-]+)\s*\]?\]")
@@ -26,7 +26,7 @@ class BadScenario(CannotRead):
     code = "bad-scenario"
 
 
-class Source:
+class ScenarioText:
     """The text of a file, and where in it things stand (the TOML reader keeps no lines)."""
 
     def __init__(self, path: str, text: str) -> None:
@@ -64,10 +64,10 @@ def _sections(lines: list[str]) -> Iterable[tuple[str, int, int]]:
         yield name, first, last
 
 
-class Table:
+class ScenarioTable:
     """One table of a file, the ``n``-th with its ``header`` ("" is the top)."""
 
-    def __init__(self, source: Source, header: str, n: int, content: Any, known: Iterable[str]) -> None:
+    def __init__(self, source: ScenarioText, header: str, n: int, content: Any, known: Iterable[str]) -> None:
         self.source, self.header, self.n = source, header, n
         if not isinstance(content, Mapping):
             raise self.bad(header.rpartition(".")[2], "is a table")
@@ -93,17 +93,17 @@ class Table:
             if key not in self.content:
                 raise self.bad(key, f"is missing{f' in [{self.header}]' if self.header else ''}")
 
-    def tables(self, key: str, known: Iterable[str]) -> list["Table"]:
+    def tables(self, key: str, known: Iterable[str]) -> list["ScenarioTable"]:
         """The tables of a list of tables."""
         header = f"{self.header}.{key}".lstrip(".")
         content = self.content.get(key, [])
         if not isinstance(content, list):
             raise self.bad(key, f"is a list of tables: write [[{header}]]")
-        return [Table(self.source, header, n, each, known) for n, each in enumerate(content)]
+        return [ScenarioTable(self.source, header, n, each, known) for n, each in enumerate(content)]
 
-    def table(self, key: str, known: Iterable[str]) -> "Table":
+    def table(self, key: str, known: Iterable[str]) -> "ScenarioTable":
         """A table of the table; an empty one if it is missing."""
-        return Table(self.source, f"{self.header}.{key}".lstrip("."), 0, self.content.get(key, {}), known)
+        return ScenarioTable(self.source, f"{self.header}.{key}".lstrip("."), 0, self.content.get(key, {}), known)
 
     # --- values
 
@@ -173,7 +173,7 @@ class Table:
             raise self.bad(key, f"{value!r} is no errno: write one like EAGAIN")
         return found.number
 
-    def runs(self, key: str, limit: int | None = None) -> tuple[Run, ...]:
+    def runs(self, key: str, limit: int | None = None) -> tuple[PageRun, ...]:
         """Pages: ``5``, ``"0+16"`` (from page 0, 16 pages), ``"0-16"`` (from 0 to before 16), or a list of these."""
         value = self.content.get(key, [])
         runs = tuple(self.run(key, each) for each in (value if isinstance(value, list) else [value]))
@@ -189,7 +189,7 @@ class Table:
             raise self.bad(key, f"page {page} is not there: the last one is {limit - 1}")
         return page
 
-    def run(self, key: str, value: Any) -> Run:
+    def run(self, key: str, value: Any) -> PageRun:
         """One run of pages."""
         match = _PAGES.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if match is None:
@@ -203,7 +203,7 @@ class Table:
         return start, end
 
 
-def parse(path: Path) -> tuple[Source, dict[str, Any]]:
+def parse(path: Path) -> tuple[ScenarioText, dict[str, Any]]:
     """The text of a TOML file and its content. Raises BadScenario."""
     if path.is_dir():
         raise BadScenario(f"{path}: is a directory; name a scenario file in it")
@@ -216,7 +216,7 @@ def parse(path: Path) -> tuple[Source, dict[str, Any]]:
     except OSError as error:
         raise BadScenario(f"{path}: cannot be read: {error.strerror}; check path and permissions") from None
     try:
-        return Source(str(path), text), tomllib.loads(text)
+        return ScenarioText(str(path), text), tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, place = str(error).partition(" (at ")
         line = re.search(r"line (\d+)", place)

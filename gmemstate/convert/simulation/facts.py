@@ -6,7 +6,7 @@ from typing import Any
 from gmemstate.convert.engine.ioctl import Returned
 from gmemstate.convert.engine.kernel import joined, runs_of
 from gmemstate.convert.engine.users import Holder
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.decode import errno_name
 from gmemstate.model.events import (
     CONVERSION,
@@ -58,11 +58,11 @@ LIST, ERRNOS, VERDICTS, PAGES = "list", "list of errnos", "list of verdicts", "l
 TABLE, NUMBER, VM = "pages of users", "number", "word"
 
 FACTS: dict[str, tuple[str, tuple[type[Event], ...]]] = {
-    "told": (ERRNOS, (ConvertReturned,)),
+    "returned": (ERRNOS, (ConvertReturned,)),
     "error_offset": (LIST, (ConvertReturned,)),
     "verdicts": (VERDICTS, (ConvertReturned,)),
     "private": (PAGES, (AttrsStored, Undone)),
-    "asked": (TABLE, (UserAnswered,)),
+    "notified": (TABLE, (UserAnswered,)),
     "lost": (TABLE, (UserAnswered, Punched)),
     "references": (LIST, (UsersChecked, Spinning)),
     "invalidated": (PAGES, (InvalidateAdded,)),
@@ -74,9 +74,9 @@ FACTS: dict[str, tuple[str, tuple[type[Event], ...]]] = {
     "dma_at_risk": (PAGES, (AttrsStored,)),
     "messed_up": (LIST, (PrivateUnmapFailed, PrivateMapFailed, Poisoned, PageLeaked)),
     "vm": (VM, (VmBugged, VmDead)),
-    "touched": (LIST, (FaultServed, DmaFaulted, MemoryFaultExit, VcpuExited, VmDead, RmpViolation)),
+    "accessed": (LIST, (FaultServed, DmaFaulted, MemoryFaultExit, VcpuExited, VmDead, RmpViolation)),
     "populated": (ERRNOS, (PrivateMapped, VmmSaid)),
-    "guest_told": (LIST, (GuestAnswered,)),
+    "guest_answered": (LIST, (GuestAnswered,)),
     "findings": (LIST, ()),
 }
 """What an expectation can name: its form, and the kinds of events that show it."""
@@ -87,7 +87,7 @@ def facts(
 ) -> dict[str, Any]:
     """All facts of what happened from the event ``first`` on.
 
-    ``mapped`` is what each user has ever mapped, ``heard`` what ``populated`` and ``guest_told`` list, ``touched`` likewise.
+    ``mapped`` is what each user has ever mapped, ``heard`` what ``populated`` and ``guest_answered`` list, ``touched`` likewise.
     """
     memory, rows = simulation.memory, simulation.rows[first - 1 :]
     private = [(start, end) for start, end in private_runs(simulation, simulation.owner)]
@@ -95,7 +95,7 @@ def facts(
         conversion.id: conversion for conversion in (*memory.ended, *memory.open_conversions()) if conversion.id >= first
     }
     return {
-        "told": [_told(returned) for returned in simulation.returned],
+        "returned": [_errno_word(returned) for returned in simulation.returned],
         "error_offset": [
             "-" if returned is None or returned.error_offset is None else hex(returned.error_offset)
             for returned in simulation.returned
@@ -104,7 +104,7 @@ def facts(
             label(conversions[seq], memory.sources[conversions[seq].source or 0]).value for seq in sorted(conversions)
         ],
         "private": _private(simulation),
-        "asked": _asked(rows),
+        "notified": _notified(rows),
         "lost": {
             user.name: words(runs_of(gone))
             for user in simulation.users
@@ -120,7 +120,7 @@ def facts(
         "dma_at_risk": words(runs_of(page for page in _reached(simulation) if any(a <= page < b for a, b in private))),
         "messed_up": [f"{entry.cause.name.lower()} {messed_up_page(entry)}" for entry in memory.messed_up.values()],
         "vm": memory.vms[simulation.vm].gone or "ok",
-        "touched": touched,
+        "accessed": touched,
         **heard,
         "findings": sorted({finding.code for finding in memory.findings}),
     }
@@ -153,7 +153,7 @@ def _private(simulation: Simulation) -> list[str]:
     return found
 
 
-def _told(returned: Returned | None) -> str:
+def _errno_word(returned: Returned | None) -> str:
     if returned is None:
         return STUCK
     return errno_name(returned.errno)
@@ -164,8 +164,8 @@ def _run(row: EventRow) -> str:
     return f"{event.start}+{event.npages}"
 
 
-def _asked(rows: list[EventRow]) -> dict[str, list[str]]:
-    """What each user was told to unmap for a conversion, in order; the guest in gfns."""
+def _notified(rows: list[EventRow]) -> dict[str, list[str]]:
+    """What each user was returned to unmap for a conversion, in order; the guest in gfns."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if row[KIND] == UserAnswered.code and row[CONVERSION] is not None:

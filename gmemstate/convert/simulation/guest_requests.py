@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from gmemstate.convert.simulation.simulation import VCPU, Simulation
+from gmemstate.convert.simulation.operations import VCPU, Simulation
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import GuestAnswered, GuestAsked, RequestPath, VcpuExited, VmmSaid, detail
 from gmemstate.model.linux import EAGAIN, EINVAL, KVM_EXIT_HYPERCALL
@@ -25,7 +25,7 @@ def ask(
     """A guest asks for pages; the VMM converts each part that it is handed and answers with what the ioctl said.
 
     ``answers`` overrides the VMM's answer to the n-th exit (an errno; it does not convert then). ``interrupted``: an
-    interrupt is pending behind the n-th chunk of a MapGPA. Returns what the guest was told, in order.
+    interrupt is pending behind the n-th chunk of a MapGPA. Returns what the guest was returned, in order.
     """
     returned: list[int] = []
     exits = iter(answers)

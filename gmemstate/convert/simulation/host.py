@@ -6,10 +6,10 @@ from itertools import count, pairwise
 from typing import Protocol
 
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
-from gmemstate.convert.engine.engine import carry_out, drive
-from gmemstate.convert.engine.ioctl import Call, Fault, Returned, Setting, VmType
+from gmemstate.convert.engine.ioctl import ConversionCall, Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.kernel import Kernel, runs_of, shift
 from gmemstate.convert.engine.policies import Policy
+from gmemstate.convert.engine.steps import carry_out, drive
 from gmemstate.convert.engine.users import PageUser
 from gmemstate.model.events import (
     Access,
@@ -55,7 +55,7 @@ class SimulatedUser(PageUser, Protocol):
     pages: set[int]
     """what it maps or holds"""
 
-    def touch(self, page: int) -> bool:
+    def access(self, page: int) -> bool:
         """Access a page; False if it does not map it and cannot fault it in."""
 
 
@@ -70,7 +70,7 @@ FIRST_PFN, NEXT_PFN = 0x100000, 0x1000000
 
 
 @dataclass
-class Host:
+class SimulatedHost:
     """Guests under one dialect and one policy.
 
     ``rows`` is the record, ``memory`` its fold. Pages are numbered as the attribute owner numbers them in which the attribute lives:
@@ -244,7 +244,7 @@ class Host:
         users = [user for user in self.users if owner in (None, self.vm) or self.owner_of(user) == owner]
         return Kernel(self.memory, users, self.setting, self.policy, self.faults, self.pfn)
 
-    def convert(self, call: Call) -> Returned | None:
+    def convert(self, call: ConversionCall) -> Returned | None:
         """A conversion ioctl, to its end or until it is stuck; on a VM it is KVM_SET_MEMORY_ATTRIBUTES in every dialect."""
         self._known.pop(-1, None)
         function, through = CONVERT[Dialect.MAINLINE if call.owner in self.memory.vms else self.dialect]
@@ -259,7 +259,7 @@ class Host:
         attributes = PRIVATE_ATTRIBUTE if kind == PRIVATE else 0
         call = {"thread": VMM, "attributes": attributes, **how}
         where = self.owner if owner is None else owner
-        return self.convert(Call(where, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, **call))  # type: ignore[arg-type]
+        return self.convert(ConversionCall(where, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, **call))  # type: ignore[arg-type]
 
     def _accepted(self, owner: int) -> set[tuple[int, int]]:
         """The private pages of a TD that it has accepted; removed from the secure page tables they lose their contents."""

@@ -6,8 +6,8 @@ from gmemstate.convert.engine.ioctl import VmType
 from gmemstate.convert.engine.kernel import joined
 from gmemstate.convert.simulation.facts import messed_up_page, private_runs
 from gmemstate.convert.simulation.host import SimulatedUser
-from gmemstate.convert.simulation.run import Outcome
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
+from gmemstate.convert.simulation.run import ScenarioOutcome
 from gmemstate.model.events import Cause, User
 from gmemstate.model.objects import POISONED_PAGE
 from gmemstate.model.units import END
@@ -25,7 +25,7 @@ CAUSES = {
 }
 
 
-def left(outcome: Outcome) -> Iterator[str]:
+def left(outcome: ScenarioOutcome) -> Iterator[str]:
     """What differs at the end, and for whom that is an issue."""
     facts, simulation = outcome.facts, outcome.simulation
     stuck = bool(simulation.returned) and simulation.returned[-1] is None

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gmemstate.convert.engine.ioctl import Call, Fault
+from gmemstate.convert.engine.ioctl import ConversionCall, Fault
 from gmemstate.convert.engine.policies import POLICIES, Policy
 from gmemstate.convert.engine.users import Holder
-from gmemstate.convert.scenario.scenario import MemslotSpec, Scenario
-from gmemstate.convert.scenario.tables import Run
+from gmemstate.convert.scenario.definition import MemslotSpec, Scenario
+from gmemstate.convert.scenario.tables import PageRun
 from gmemstate.convert.simulation import guest_requests as requests
 from gmemstate.convert.simulation.facts import answer, facts, plain, refusal, shown_by
 from gmemstate.convert.simulation.host import VMM, SimulatedUser
-from gmemstate.convert.simulation.simulation import Simulation
+from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.decode import errno_name
 from gmemstate.model.events import Dialect, RequestPath
 from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
@@ -29,7 +29,7 @@ class Difference(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class ScenarioOutcome:
     """What came of a scenario: the simulation with its record, and the facts that expectations name."""
 
     scenario: Scenario
@@ -66,7 +66,7 @@ def pairs(scenario: Scenario) -> list[tuple[Dialect, Policy]]:
     ]
 
 
-def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> Outcome:
+def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> ScenarioOutcome:
     """Play a scenario under a dialect and a policy; it ends early at an ioctl that never returns."""
     simulation = Simulation(dialect, policy, scenario.setting)
     play = _Play(scenario, simulation)
@@ -78,8 +78,10 @@ def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> Outcome:
             break
     else:
         simulation.close_record()
-    heard = {"populated": play.populated, "guest_told": play.guest_told}
-    return Outcome(scenario, dialect, policy, simulation, facts(simulation, first, play.mapped, heard, play.touched), first)
+    heard = {"populated": play.populated, "guest_answered": play.guest_answered}
+    return ScenarioOutcome(
+        scenario, dialect, policy, simulation, facts(simulation, first, play.mapped, heard, play.accessed), first
+    )
 
 
 class _Play:
@@ -87,9 +89,9 @@ class _Play:
 
     def __init__(self, scenario: Scenario, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.touched: list[str] = []
+        self.accessed: list[str] = []
         self.populated: list[str] = []
-        self.guest_told: list[str] = []
+        self.guest_answered: list[str] = []
         simulation.open(scenario.name)
         slots = [*scenario.memslots, *(_memslot(what, **how) for verb, what, how in scenario.steps if verb == "memslot")]
         self.vms = [simulation.make_vm() for _ in range(max([1, *(slot.vm for slot in slots)]))]
@@ -122,43 +124,43 @@ class _Play:
 
     # --- the steps
 
-    def do_convert(self, what: tuple[Run, ...], to: str = PRIVATE, gmem: int = 1, through: str = "", **how: Any) -> None:
+    def do_convert(self, what: tuple[PageRun, ...], to: str = PRIVATE, gmem: int = 1, through: str = "", **how: Any) -> None:
         owner = self.simulation.vm if through or self.simulation.in_vm else self.gmems[gmem - 1]
         attributes = PRIVATE_ATTRIBUTE if to == PRIVATE else 0
         for start, end in what or ((0, 0),):
             call = {"address": start << PAGE_SHIFT, "size": (end - start) << PAGE_SHIFT, "attributes": attributes, **how}
-            returned = self.simulation.convert(Call(owner, thread=VMM, **call))
+            returned = self.simulation.convert(ConversionCall(owner, thread=VMM, **call))
             if returned is None:
                 return
 
     def do_guest_asks(
         self,
-        what: tuple[Run, ...],
+        what: tuple[PageRun, ...],
         to: str = PRIVATE,
         path: RequestPath = RequestPath.VMCALL,
         answers: Iterable[int | None] = (),
         interrupted: int | None = None,
     ) -> None:
         returned = requests.ask(self.simulation, what, to, path, tuple(answers), interrupted)
-        self.guest_told += [answer(result) for result in returned]
+        self.guest_answered += [answer(result) for result in returned]
 
-    def do_touch(self, what: str, page: int, accept: bool = False, **how: str) -> None:
+    def do_access(self, what: str, page: int, accept: bool = False, **how: str) -> None:
         seq = len(self.simulation.rows)
         private = how["as"] == PRIVATE if "as" in how else None
-        fine = self.simulation.touch(self.user(what), page, private=private, accept=accept)
+        fine = self.simulation.access(self.user(what), page, private=private, accept=accept)
         row = self.simulation.rows[-1] if len(self.simulation.rows) > seq else None
-        self.touched.append(f"{what} {page} {'ok' if fine else refusal(row)}")
+        self.accessed.append(f"{what} {page} {'ok' if fine else refusal(row)}")
         if fine:
             self.mapped[what].add(page)
 
-    def do_use(self, what: str, pages: tuple[Run, ...]) -> None:
+    def do_use(self, what: str, pages: tuple[PageRun, ...]) -> None:
         user = self.user(what)
         for start, end in pages:
             if isinstance(user, Holder):
                 self.simulation.hold(user, start, end)
             else:
                 for page in range(start, end):
-                    self.simulation.touch(user, page)
+                    self.simulation.access(user, page)
         self.mapped[what] |= user.pages
 
     def do_release(self, what: str) -> None:
@@ -166,18 +168,18 @@ class _Play:
         assert isinstance(user, Holder)
         self.simulation.release(user)
 
-    def do_punch(self, what: tuple[Run, ...], gmem: int = 1) -> None:
+    def do_punch(self, what: tuple[PageRun, ...], gmem: int = 1) -> None:
         for start, end in what:
             self.simulation.punch(start, end, self.gmems[gmem - 1])
 
-    def do_allocate(self, what: tuple[Run, ...], gmem: int = 1) -> None:
+    def do_allocate(self, what: tuple[PageRun, ...], gmem: int = 1) -> None:
         for start, end in what:
             self.simulation.fallocate(start, end, self.gmems[gmem - 1])
 
     def do_poison(self, what: int, gmem: int = 1) -> None:
         self.simulation.poison(what, self.gmems[gmem - 1])
 
-    def do_populate(self, what: tuple[Run, ...], gmem: int = 1) -> None:
+    def do_populate(self, what: tuple[PageRun, ...], gmem: int = 1) -> None:
         for start, end in what:
             self.populated.append(errno_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
 

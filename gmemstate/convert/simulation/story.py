@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from gmemstate.convert.simulation.residue import left
-from gmemstate.convert.simulation.run import Outcome
+from gmemstate.convert.simulation.run import ScenarioOutcome
 from gmemstate.model import events as e
 from gmemstate.model.events import SEQ, Event, EventRow, event_of
 from gmemstate.model.linux import KVM_EXIT_MMIO
@@ -40,7 +40,7 @@ TELLING: dict[type[Event], Callable[[Any], bool]] = {
 """Kinds of which only some events say more than their neighbours."""
 
 
-def tell(outcome: Outcome) -> Iterator[str]:
+def tell(outcome: ScenarioOutcome) -> Iterator[str]:
     """The steps of a scenario, one sentence each; what belongs to an ioctl is indented."""
     asked: e.ConvertAsked | None = None
     inside = False

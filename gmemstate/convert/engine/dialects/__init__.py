@@ -1,7 +1,7 @@
 """The dialects: each a function that reads like the numbered steps of its source."""
 
 from gmemstate.convert.engine.dialects import check_first, inplace, mainline, rfc_v2
-from gmemstate.convert.engine.engine import Dialect as Convert
+from gmemstate.convert.engine.steps import Dialect as Convert
 from gmemstate.model.events import Dialect, Through
 
 CONVERT: dict[Dialect, tuple[Convert, Through]] = {

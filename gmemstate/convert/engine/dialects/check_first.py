@@ -5,7 +5,7 @@ return. Behind it only a bug of KVM or of the TDX module can fail, and that call
 """
 
 from gmemstate.convert.engine.dialects import rfc_v2
-from gmemstate.convert.engine.ioctl import Call, Returned, range_of
+from gmemstate.convert.engine.ioctl import ConversionCall, Returned, range_of
 from gmemstate.convert.engine.kernel import THIS, Ask, Doing, Kernel, Steps
 from gmemstate.model.events import (
     AttrsStored,
@@ -21,7 +21,7 @@ from gmemstate.model.linux import EAGAIN, EFAULT, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
 
-def convert(kernel: Kernel, call: Call) -> Steps:
+def convert(kernel: Kernel, call: ConversionCall) -> Steps:
     """The ioctl of RFC v2 with the flow of the proposal."""
     returned = rfc_v2.refusal(kernel, call)
     if returned is not None:
@@ -30,7 +30,7 @@ def convert(kernel: Kernel, call: Call) -> Steps:
     return returned if returned is None or not returned.errno or call.writable else Returned(EFAULT)
 
 
-def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
+def _convert_range(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Steps:
     owner = call.owner
     if kernel.tracked(owner, start, end):
         return Returned(EFAULT)
@@ -58,7 +58,7 @@ def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
     return returned
 
 
-def _check(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Doing[Returned]:
+def _check(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Doing[Returned]:
     """Nobody is unmapped yet: each user says whether it would let go, and references beyond their mappings are counted."""
     if call.target == SHARED:
         return Returned()
@@ -83,7 +83,7 @@ def _check(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Doing[Return
     return Returned()
 
 
-def _go(kernel: Kernel, call: Call, items: list[rfc_v2.Item]) -> Steps:
+def _go(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Steps:
     """Unmap, store, restructure."""
     owner = call.owner
     for first, last in items:

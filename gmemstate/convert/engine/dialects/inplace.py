@@ -4,7 +4,7 @@ One work unit, no rollback: what can fail is done before the point of no return.
 host its page table entries, and more where the memslot names the mmap of the same guest_memfd.
 """
 
-from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
+from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.ioctl import VmType as Type
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Steps, shift
 from gmemstate.model.events import (
@@ -23,7 +23,7 @@ from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PR
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
 
-def set_memory_attributes2(kernel: Kernel, call: Call) -> Steps:
+def set_memory_attributes2(kernel: Kernel, call: ConversionCall) -> Steps:
     """kvm_gmem_ioctl(), kvm_gmem_set_attributes()."""
     if not kernel.setting.in_place:
         return Returned(ENOTTY)
@@ -45,7 +45,7 @@ def set_memory_attributes2(kernel: Kernel, call: Call) -> Steps:
     return returned
 
 
-def _set_attributes(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
+def _set_attributes(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Steps:
     """__kvm_gmem_set_attributes(), under filemap_invalidate_lock."""
     owner, npages, to_private = call.owner, end - start, call.target == PRIVATE
     # 2. nothing to do?

@@ -6,7 +6,7 @@ fail is done first, so there is nothing to roll back.
 
 from collections.abc import Iterator
 
-from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
+from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Kernel, Steps
 from gmemstate.model.events import (
     AttrsCompared,
@@ -24,7 +24,7 @@ from gmemstate.model.objects import Slot
 HUGE = (PAGES_2M, PAGES_1G)
 
 
-def set_memory_attributes(kernel: Kernel, call: Call) -> Steps:
+def set_memory_attributes(kernel: Kernel, call: ConversionCall) -> Steps:
     """kvm_vm_ioctl(), kvm_vm_ioctl_set_mem_attributes(), kvm_vm_set_mem_attributes()."""
     vm = kernel.vm(call.owner)
     # kvm_vm_ioctl

@@ -6,7 +6,7 @@ The defects of the posting are facts that can be switched on (:data:`DEFECTS`).
 
 from collections.abc import Sequence
 
-from gmemstate.convert.engine.ioctl import Call, Returned, misaligned, range_of, wraps
+from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Step, Steps
 from gmemstate.model.events import (
     AttrsStored,
@@ -43,7 +43,7 @@ Errno = Doing[int | None]
 """Steps that end with an errno (0: none), or with None if they never end."""
 
 
-def convert(kernel: Kernel, call: Call) -> Steps:
+def convert(kernel: Kernel, call: ConversionCall) -> Steps:
     """kvm_gmem_ioctl_convert_range()."""
     returned = refusal(kernel, call)
     if returned is not None:
@@ -56,7 +56,7 @@ def convert(kernel: Kernel, call: Call) -> Steps:
     return returned if call.writable else Returned(EFAULT)
 
 
-def refusal(kernel: Kernel, call: Call) -> Returned | None:
+def refusal(kernel: Kernel, call: ConversionCall) -> Returned | None:
     """What the ioctl answers before it takes a lock: a wrong argument, or success with nothing to do; None: it goes on."""
     if not kernel.setting.in_place:
         return Returned(ENOTTY)
@@ -73,7 +73,7 @@ def refusal(kernel: Kernel, call: Call) -> Returned | None:
     return None
 
 
-def _convert_range(kernel: Kernel, call: Call, start: int, end: int) -> Steps:
+def _convert_range(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Steps:
     """kvm_gmem_convert_range(), under filemap_invalidate_lock (step 1)."""
     owner, attributes = call.owner, call.attributes
     if kernel.tracked(owner, start, end):
@@ -130,7 +130,7 @@ def _files(kernel: Kernel, owner: int, low: int, high: int) -> set[int]:
     return {vm.id for vm, *_ in kernel.slots(owner, low, high)}
 
 
-def work_items(kernel: Kernel, call: Call, start: int, end: int) -> Doing[tuple[list[Item], int]]:
+def work_items(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Doing[tuple[list[Item], int]]:
     """compute_work(): the runs that differ from the target, each a kzalloc'ed item; and an errno."""
     items: list[Item] = []
     for first, last, kind in list(kernel.kinds(call.owner, start, end)):
@@ -145,7 +145,7 @@ def work_items(kernel: Kernel, call: Call, start: int, end: int) -> Doing[tuple[
     return items, 0
 
 
-def _should_proceed(kernel: Kernel, call: Call, item: Item) -> Steps:
+def _should_proceed(kernel: Kernel, call: ConversionCall, item: Item) -> Steps:
     first, last = item
     yield ZapStarted(conversion=THIS, owner=call.owner, start=first, npages=last - first, attributes=call.attributes)
     if call.target == SHARED:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Setting
 from gmemstate.convert.engine.policies import Policy
-from gmemstate.convert.scenario.tables import Run
+from gmemstate.convert.scenario.tables import PageRun
 from gmemstate.model.events import Dialect
 
 USERS: dict[str, Callable[..., users.Mapper | users.Holder]] = {
@@ -28,10 +28,10 @@ class UserSpec:
 
     name: str
     kind: str
-    pages: tuple[Run, ...]
+    pages: tuple[PageRun, ...]
     gmem: int = 1
     refuses: int | None = 0
-    refused: tuple[Run, ...] = ()
+    refused: tuple[PageRun, ...] = ()
     checks: int | None = None
 
     def make(self) -> users.Mapper | users.Holder:
@@ -65,8 +65,8 @@ class Scenario:
     setting: Setting
     pages: int
     starts: str
-    exceptions: tuple[Run, ...]
-    allocated: tuple[Run, ...]
+    exceptions: tuple[PageRun, ...]
+    allocated: tuple[PageRun, ...]
     memslots: tuple[MemslotSpec, ...]
     users: tuple[UserSpec, ...]
     faults: tuple[dict[str, Any], ...]
@@ -88,5 +88,5 @@ class Scenario:
         return facts
 
 
-def _pages(runs: Iterable[Run]) -> set[int]:
+def _pages(runs: Iterable[PageRun]) -> set[int]:
     return {page for start, end in runs for page in range(start, end)}

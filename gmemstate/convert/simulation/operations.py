@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from gmemstate.convert.engine.engine import drive
 from gmemstate.convert.engine.ioctl import VmType
 from gmemstate.convert.engine.kernel import runs_of, shift
 from gmemstate.convert.engine.policies import Policy
+from gmemstate.convert.engine.steps import drive
 from gmemstate.convert.engine.users import Holder
-from gmemstate.convert.simulation.host import Host, SimulatedUser
+from gmemstate.convert.simulation.host import SimulatedHost, SimulatedUser
 from gmemstate.model.events import (
     Access,
     Cause,
@@ -44,27 +44,27 @@ from gmemstate.model.units import Gfn
 VCPU = 2
 
 
-class Simulation(Host):
+class Simulation(SimulatedHost):
     """A host on which things happen; each method is one of them, and says what came of it."""
 
     # --- somebody touches a page
 
-    def touch(self, user: SimulatedUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
+    def access(self, user: SimulatedUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
         """A user accesses a page: it has it or faults it in, or cannot.
 
         A guest touches it as ``private`` or not (None: as what it is); ``accept``: a TD accepts what it has not mapped.
         """
         if user.kind is User.GUEST:
-            return self._guest_touches(user, page, private, accept=accept)
+            return self._guest_access(user, page, private, accept=accept)
         if user.kind is User.HOST and not self.in_vm:
-            return self._host_touches(user, page)
-        if not user.touch(page):
+            return self._host_access(user, page)
+        if not user.access(page):
             self.record(DmaFaulted(owner=self.owner_of(user), start=page, npages=1, detail=detail(user=user.name)))
             return False
         self.record_use(user, page, page + 1)
         return True
 
-    def _host_touches(self, user: SimulatedUser, page: int) -> bool:
+    def _host_access(self, user: SimulatedUser, page: int) -> bool:
         """kvm_gmem_fault_user_mapping(): SIGBUS for what is private; for what is poisoned by the generic code."""
         owner = self.owner_of(user)
         if not self.setting.mmap:
@@ -81,7 +81,7 @@ class Simulation(Host):
         if self._is_assigned(owner, page):
             self.record(RmpViolation(pfn=self.pfn(owner, page), owner=self.vm, detail=detail(user=user.name, page=page)))
             return False
-        user.touch(page)
+        user.access(page)
         self.record_use(user, page, page + 1)
         return True
 
@@ -90,7 +90,7 @@ class Simulation(Host):
         entries = self.memory.messed_up.values()
         return any(entry.cause is Cause.RMP_STILL_GUEST and entry.pfn == self.pfn(owner, page) for entry in entries)
 
-    def _guest_touches(self, user: SimulatedUser, page: int, private: bool | None, *, accept: bool) -> bool:
+    def _guest_access(self, user: SimulatedUser, page: int, private: bool | None, *, accept: bool) -> bool:
         """KVM_RUN and kvm_mmu_faultin_pfn(), up to the mapping."""
         if self.memory.vms[self.vm].gone is not None:
             self.record(VcpuExited(thread=VCPU, owner=self.vm, result=EIO, detail=detail(user=user.name)))
@@ -114,7 +114,7 @@ class Simulation(Host):
             if private and self.setting.type is VmType.TDX and not accept and page not in user.pages:
                 self.record(VmDead(owner=self.vm, detail=detail(user=user.name, page=page, why="access before accept")))
                 return False
-        user.touch(page)
+        user.access(page)
         access = Access.GUEST_PRIVATE if private else Access.GUEST_SHARED
         self.record(FaultServed(owner=self.vm, access=access, start=gfn, npages=1, detail=detail(user=user.name)))
         return True

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from gmemstate.convert.engine.ioctl import Call, Returned
+from gmemstate.convert.engine.ioctl import ConversionCall, Returned
 from gmemstate.convert.engine.kernel import THIS, Ask, Kernel, Steps
 from gmemstate.convert.engine.users import UnmapAnswer
 from gmemstate.model.events import (
@@ -16,10 +16,10 @@ from gmemstate.model.events import (
 from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.units import hexadecimal, pages
 
-Dialect = Callable[[Kernel, Call], Steps]
+Dialect = Callable[[Kernel, ConversionCall], Steps]
 
 
-def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) -> Steps:
+def carry_out(dialect: Dialect, kernel: Kernel, call: ConversionCall, through: Through) -> Steps:
     """A whole ioctl: its entry, the steps of the dialect, its return."""
     if through is Through.GMEM_CONVERT:  # the direction is the number of the ioctl
         call = replace(call, attributes=call.attributes & PRIVATE_ATTRIBUTE)
@@ -45,7 +45,7 @@ def carry_out(dialect: Dialect, kernel: Kernel, call: Call, through: Through) ->
     return returned
 
 
-def _odd(call: Call) -> dict[str, str]:
+def _odd(call: ConversionCall) -> dict[str, str]:
     """What a call passes that others leave 0, and that its answer cannot be written."""
     fields = {"flags": call.flags, "reserved": call.reserved, "error_offset": call.error_offset}
     odd = {name: f"{value:#x}" for name, value in fields.items() if value and call.readable}

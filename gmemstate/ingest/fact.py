@@ -97,6 +97,7 @@ PROBES = {
     "gmem_store": FactKind(("index", "last", "val"), Capability.STORED),
     "set_region": FactKind(outside=True),
     "set_region_ret": FactKind(shows=Capability.SLOTS, outside=True),
+    "vm_created": FactKind(("kvm",), outside=True),
     "vm_destroyed": FactKind(("kvm",)),
     "page_remove": FactKind(("gpa", "status")),
     "host_unmap": FactKind(("start", "nr"), Capability.HOST_UNMAP),

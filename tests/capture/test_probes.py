@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from capturing.probes import PROBES, RETURN, TRACEPOINTS, Probe
 
-from gmemstate.ingest.fact import NEEDS
+from gmemstate.ingest.fact import KINDS
 from gmemstate.ingest.readers import ftrace
 
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ def test_filters_are_those_of_the_captures() -> None:
 
 
 def test_every_probe_is_known_to_the_reader_and_the_other_way_round() -> None:
-    assert {probe.name for probe in PROBES} == ftrace.PROBES
+    assert {probe.name for probe in PROBES} == set(ftrace.PROBES)
 
 
 def test_every_static_event_is_read() -> None:
@@ -64,7 +64,7 @@ def test_every_static_event_is_read() -> None:
 def test_each_definition_shows_what_the_reader_cannot_do_without(probe: Probe) -> None:
     for definition in probe.definitions:
         shown = set(re.findall(r" (\w+)=", definition))
-        assert set(NEEDS.get(probe.name, ())) <= shown, definition
+        assert set(KINDS[probe.name].needs) <= shown, definition
         assert set(re.findall(r"(\w+)[=<>!]=?", probe.filter or "")) <= shown, definition
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.model.events import PrivateUnmapFailed, UnmapStep, VmDestroyed
+from gmemstate.model.events import PrivateUnmapFailed, UnmapStep, VmCreated, VmDestroyed
 from tests.ingest.witness import details, events_of
 from tests.traces import Read, read_lines
 
@@ -56,3 +56,17 @@ def test_the_end_of_a_guest_is_seen_and_its_pointer_is_somebody_else_from_then_o
     read = read_lines([(FRAME + SLOT).encode(), gone.encode(), created.encode()], tmp_path)
     assert sum(isinstance(event, VmDestroyed) for event in events_of(read)) == 1
     assert len(read.history.memory.vms) == 2
+
+
+# --- the birth of a guest
+
+CREATED = f"{FRAME}vm_created: (kvm_arch_init_vm+0x0/0x10 [kvm]) kvm=0xffff888100000000 type=0x0"
+
+
+def test_the_birth_of_a_guest_makes_its_pages_shared_and_a_second_one_at_its_address_is_another_guest(tmp_path: Path) -> None:
+    read = read_lines([CREATED.encode(), (FRAME + SLOT).encode(), CREATED.encode()], tmp_path)
+    memory = read.history.memory
+    assert [type(event) for event in events_of(read) if isinstance(event, VmCreated)] == [VmCreated, VmCreated]
+    first, second = memory.vms.values()
+    assert (first.made, second.made) == (True, True)
+    assert {run.state for run in memory.runs(second.id)} == {"shared"}

@@ -89,6 +89,7 @@ FUNCTIONS: tuple[Shown, ...] = (
         only=f"arg1 == {SET_REGION:#x}",
     ),
     Shown("set_region_ret", "kvm_vm_ioctl", {"cmd": "arg1", **_SLOT}, ("ret", "int64"), f"arg1 == {SET_REGION:#x}"),
+    Shown("vm_created", "kvm_arch_init_vm", _KVM),
     Shown("vm_destroyed", "kvm_destroy_vm", _KVM),
     Shown("page_remove", "tdh_mem_page_remove", {"gpa": "arg1", "entry": "", "level_state": ""}, ("status", "uint64")),
 )  # fmt: skip

@@ -199,6 +199,10 @@ PROBES: tuple[Probe, ...] = (
         "r kvm_vm_ioctl cmd=$arg2:x32 ret=$retval:s64 slot=+u0($arg3):u32 gpa=+u8($arg3):x64 size=+u16($arg3):x64",
         by=f"cmd=={SET_REGION:#x}",
     ),
+    _probe(
+        "vm_created", "a VM is made: nothing of it was converted before", "p kvm_arch_init_vm kvm=kvm:x64 type=type:u64",
+        "p kvm_arch_init_vm kvm=%di:x64 type=%si:u64",
+    ),
     _probe("vm_destroyed", "a VM is gone: its pointer may be another one's next", "p kvm_destroy_vm kvm=kvm:x64", "p kvm_destroy_vm kvm=%di:x64"),
     _probe(
         "page_remove", "TDX: a page is taken out of the secure EPT",

@@ -274,6 +274,16 @@ def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return False
 
 
+@handles("vm_created")
+def vm_created(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """kvm_arch_init_vm(): whoever had this address before is gone, and nothing of the new guest can have been converted."""
+    vm = tracker.new_vm(fact.args["kvm"], fact, thread, makes=True)
+    thread.vms.append(vm.handle)
+    vm.birth_told = True
+    tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect))
+    return True
+
+
 @handles("vm_destroyed")
 def vm_destroyed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm(fact.args["kvm"], fact, thread)

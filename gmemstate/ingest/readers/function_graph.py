@@ -35,6 +35,7 @@ ENTERED = {
     "kvm_arch_post_set_vm_memory_attributes": ("post_set", {"kvm": "kvm"}),
     "kvm_mmu_invalidate_end": ("inv_end", {"kvm": "kvm"}),
     "kvm_arch_memslots_updated": ("memslots_updated", {"kvm": "kvm", "gen": "gen"}),
+    "kvm_arch_init_vm": ("vm_created", {"kvm": "kvm"}),
     "kvm_destroy_vm": ("vm_destroyed", {"kvm": "kvm"}),
 }
 """Functions whose entry says something: the name of the fact, and argument by argument its name there."""

@@ -57,22 +57,24 @@ def demo(db: str) -> Exit:
 
 
 def _tell(ledger: "Answers", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
-    from gmemstate.postmortem import report as stories
+    from dataclasses import replace
+
     from gmemstate.postmortem.render import html, text
+    from gmemstate.postmortem.report import post_mortem
     from gmemstate.text import count
 
-    history = ledger.history()
-    told = stories.tell(ledger.record_, history)
-    if incident is not None and not 1 <= incident <= len(told):
-        raise UsageError(f"there is no incident {incident}: {count(len(told), 'incident is', 'incidents are')} on record")
-    report = stories.report(history, [(n, story) for n, story in enumerate(told, 1) if incident in (None, n)], len(told))
+    found = post_mortem(ledger.record_, ledger.history())
+    if incident is not None:
+        if not 1 <= incident <= found.count:
+            raise UsageError(f"there is no incident {incident}: {count(found.count, 'incident is', 'incidents are')} on record")
+        found = replace(found, incidents=(found.incidents[incident - 1],))
     if as_json:
-        render.as_json(stories.report_json(report))
+        render.as_json(found.to_json())
     else:
-        click.echo(text.report(report))
+        click.echo(text.report(found))
     if html_file is not None:
-        _write(html_file, html.page(report))
-    return Exit.CLEAN if report.complete else Exit.INCOMPLETE
+        _write(html_file, html.page(found))
+    return Exit.CLEAN if found.complete else Exit.INCOMPLETE
 
 
 def _write(name: str, page: str) -> None:

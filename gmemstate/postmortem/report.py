@@ -1,73 +1,95 @@
-"""From an incident to its story: one function for each kind."""
+"""From the events of an incident to the incident as data: one story for each kind."""
 
 from collections.abc import Callable
-from typing import Any
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.record import Record
-from gmemstate.postmortem.incidents import Incident, incidents
-from gmemstate.postmortem.kinds import Kind
-from gmemstate.postmortem.known.signatures import everything, matches
+from gmemstate.postmortem.grouping import IncidentEvents, grouped
+from gmemstate.postmortem.incident import NEXT_STEPS, Covered, Incident, IncidentKind, PostMortem, Story, merged
+from gmemstate.postmortem.known.signatures import known_problems
+from gmemstate.postmortem.reports import Reports
 from gmemstate.postmortem.scene import Scene, scene
-from gmemstate.postmortem.stories import findings, host_pages, normal, poison, refusals, reports, requests, shortage, vmm_errors
-from gmemstate.postmortem.story import Covered, Report, Story
+from gmemstate.postmortem.stories import (
+    failed_conversions,
+    fault_exits,
+    findings,
+    host_pages,
+    kernel_and_vmm,
+    no_memory,
+    poison,
+    requests,
+    unfinished,
+    vmm_errors,
+)
 
-UNTIMED = "?"
-"""What stands for the time of a line of a clock that does not count seconds."""
-Teller = Callable[[History, Scene, Incident], Story]
-
-TELLERS: dict[Kind, Teller] = {
-    Kind.PARTLY_APPLIED: requests.not_as_told,
-    Kind.NOT_AS_TOLD: requests.not_as_told,
-    Kind.REQUEST_REFUSED: requests.refused,
-    Kind.REFUSED_THEN_APPLIED: refusals.returned,
-    Kind.NOT_APPLIED: refusals.returned,
-    Kind.REJECTED: vmm_errors.rejected,
-    Kind.NO_MEMORY_BEHIND: vmm_errors.no_memory_behind,
-    Kind.SLOT_SWAP: vmm_errors.slot_swap,
-    Kind.POISON: poison.poison,
-    Kind.LOST_RACE: normal.lost_race,
-    Kind.STOPPED: normal.stopped,
-    Kind.KILLED: normal.killed,
-    Kind.OUT_OF_MEMORY: shortage.out_of_memory,
-    Kind.RESULT_UNSEEN: normal.result_unseen,
-    Kind.DISTRUSTED: host_pages.distrusted,
-    Kind.GIVEN_AWAY: findings.given_away,
-    Kind.FINDING: findings.impossible,
-    Kind.CONTRADICTION: findings.contradicted,
-    Kind.VM_DEAD: reports.returned,
-    Kind.HOST_FAULT: reports.returned,
-    Kind.VMM_SAID: reports.returned,
-    Kind.REPORTED: reports.returned,
-    Kind.UNRELATED: reports.unrelated,
+STORIES: dict[IncidentKind, Callable[[History, Scene, IncidentEvents], Story]] = {
+    IncidentKind.PARTLY_APPLIED: requests.answer_differs,
+    IncidentKind.SUCCESS_NOT_APPLIED: requests.answer_differs,
+    IncidentKind.REQUEST_REFUSED: requests.refused,
+    IncidentKind.REFUSED_THEN_APPLIED: failed_conversions.failed,
+    IncidentKind.NOT_APPLIED: failed_conversions.failed,
+    IncidentKind.REJECTED: vmm_errors.rejected,
+    IncidentKind.PRIVATE_WITHOUT_MEMORY: vmm_errors.private_without_memory,
+    IncidentKind.SLOT_SWAP: vmm_errors.slot_swap,
+    IncidentKind.POISON: poison.poison,
+    IncidentKind.LOST_RACE: fault_exits.lost_race,
+    IncidentKind.STOPPED: fault_exits.stopped,
+    IncidentKind.KILLED: unfinished.killed,
+    IncidentKind.RESULT_UNKNOWN: unfinished.result_unknown,
+    IncidentKind.OUT_OF_MEMORY: no_memory.vmm_killed,
+    IncidentKind.HOST_PAGE_SUSPECT: host_pages.suspect,
+    IncidentKind.PAGE_REUSED: findings.page_reused,
+    IncidentKind.UNEXPECTED_EVENT: findings.unexpected_event,
+    IncidentKind.SOURCES_DISAGREE: findings.sources_disagree,
+    IncidentKind.VM_DEAD: kernel_and_vmm.reported,
+    IncidentKind.HOST_FAULT: kernel_and_vmm.reported,
+    IncidentKind.VMM_REPORT: kernel_and_vmm.reported,
+    IncidentKind.KERNEL_REPORT: kernel_and_vmm.reported,
+    IncidentKind.UNRELATED: kernel_and_vmm.unrelated,
 }
 
 
-def tell(record: Record, history: History) -> list[Story]:
-    """The stories of all incidents of a record, in the order in which they began."""
-    found = incidents(history)
-    seen = scene(record, history, found)
-    returned = everything(history)
-    stories = []
-    for incident in found:
-        story = TELLERS[incident.kind](history, seen, incident)
-        for known in matches(history, incident, returned):
-            story.add("Match", known)
-        if all(row[1] in ("", UNTIMED) for row in story.timeline):
-            story.timeline = [(row[0], "", *row[2:]) for row in story.timeline]
-        stories.append(story)
-    return stories
+def post_mortem(record: Record, history: History) -> PostMortem:
+    """All incidents of a record, in the order in which they began, with what was covered and what is missing.
+
+    ``history`` is that of the record; its end is the moment that is asked for.
+    """
+    reports = Reports.of(history)
+    found = grouped(history, reports)
+    seen = scene(record, history, reports, found)
+    incidents = tuple(_incident(history, seen, one, number) for number, one in enumerate(found, 1))
+    return PostMortem(incidents, len(incidents), covered(history), tuple(history.missing()))
 
 
-def report(history: History, chosen: list[tuple[int, Story]], count: int) -> Report:
-    """Some of ``count`` stories with what was covered and what is missing."""
-    return Report(chosen, count, covered(history), history.missing())
+def _incident(history: History, seen: Scene, events: IncidentEvents, number: int) -> Incident:
+    story = STORIES[events.kind](history, seen, events)
+    return Incident(
+        number=number,
+        kind=events.kind,
+        blame=story.blame,
+        title=story.title,
+        guest=None if events.vm is None else events.vm.name,
+        who=story.who,
+        ranges=merged(events.ranges(history)),
+        seq=events.first,
+        t=next((row.t for row in story.timeline if row.t is not None), None),
+        summary=story.summary,
+        timeline=tuple(story.timeline[: story.limit]),
+        omitted=max(0, len(story.timeline) - story.limit),
+        table=story.table,
+        sections=tuple(story.sections),
+        next_steps=tuple(section.text for section in story.sections if section.word in NEXT_STEPS),
+        known_problems=tuple(known_problems(history, seen.reports, events)),
+        evidence=tuple(story.evidence),
+        missing=tuple(dict.fromkeys(story.missing)),
+        complete=story.complete,
+    )
 
 
-def covered(history: History) -> list[Covered]:
-    """What was looked at: sources, lines, gaps."""
+def covered(history: History) -> tuple[Covered, ...]:
+    """What was read: sources, lines, gaps."""
     labels = history.labels()
-    return [
+    return tuple(
         Covered(
             file=source.name,
             label=labels[source.id],
@@ -81,38 +103,4 @@ def covered(history: History) -> list[Covered]:
             whole=source.damage is None,
         )
         for source in history.sources.values()
-    ]
-
-
-def report_json(returned: Report) -> dict[str, Any]:
-    """A report as data."""
-    return {
-        "incidents": [story_json(number, story) for number, story in returned.stories],
-        "count": returned.count,
-        "covered": [
-            {key: value for key, value in source._asdict().items() if key not in ("label", "whole")}
-            for source in returned.covered
-        ],
-        "missing": returned.missing,
-        "complete": returned.complete,
-    }
-
-
-def story_json(number: int, story: Story) -> dict[str, Any]:
-    """A story as data."""
-    timeline = [dict(zip(("what", "when", "text", "result", "note"), row, strict=True)) for row in story.timeline]
-    return {
-        "incident": number,
-        "blame": story.blame,
-        "title": story.title,
-        "who": story.who,
-        "summary": story.summary,
-        "timeline": timeline,
-        "table": None
-        if story.table is None
-        else {"header": list(story.table.header), "rows": [list(row) for row in story.table.rows]},
-        "paragraphs": [list(pair) for pair in story.paragraphs],
-        "evidence": [{"file": lines.file, "first": lines.first, "last": lines.last} for lines in story.evidence],
-        "missing": list(dict.fromkeys(story.missing)),
-        "complete": story.complete,
-    }
+    )

@@ -1,17 +1,19 @@
-"""Words for numbers: ranges, moments, errnos, as every story uses them."""
+"""Phrases that several stories use: guests, ranges, moments, the lines that show something."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from gmemstate import decode, text
+from gmemstate import decode
 from gmemstate.audit.history.history import History
-from gmemstate.model.events import DETAIL, LINE, SOURCE, EventRow, Through, details
+from gmemstate.decode.errnos import TEXTS
+from gmemstate.model.events import Through, UserAnswered, details, event_of
 from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
 from gmemstate.model.units import duration, seconds, span
 from gmemstate.model.verdict import arguments_known
-from gmemstate.postmortem.story import Evidence
+from gmemstate.postmortem.incident import Evidence, TimelineRow, step
+from gmemstate.postmortem.reports import ReportedEvent
 
-count = text.count
+WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM's log"
 
 
 def errno_name(code: int | None) -> str:
@@ -20,12 +22,11 @@ def errno_name(code: int | None) -> str:
 
 
 def errno_text(code: int) -> str:
-    """What glibc says of an errno, in lower case; its name where that is not known."""
-    error = decode.errno(code)
-    return decode.errno_name(code) if error is None or error.text is None else error.text.lower()
+    """What glibc prints for an errno, without the capital; empty where the tables have no text."""
+    return TEXTS.get(code, "").lower()
 
 
-def guest(history: History, vm: Vm | None) -> str:
+def guest(vm: Vm | None) -> str:
     """A guest with what helps to find it: its process and its pointer."""
     if vm is None:
         return "guest not known"
@@ -42,12 +43,7 @@ def where(conversion: Conversion) -> str:
     if conversion.start is None or conversion.end is None:
         odd = details(conversion.detail)
         return f"{odd['address']}+{odd['size']}" if "address" in odd else "range not known"
-    return f"{unit(conversion)} {span(conversion.start, conversion.end)}"
-
-
-def unit(conversion: Conversion) -> str:
-    """``gfn`` or ``idx``."""
-    return "gfn" if conversion.through is Through.VM_IOCTL else "idx"
+    return f"{'gfn' if conversion.through is Through.VM_IOCTL else 'idx'} {span(conversion.start, conversion.end)}"
 
 
 def took(conversion: Conversion) -> str:
@@ -57,24 +53,20 @@ def took(conversion: Conversion) -> str:
     return duration(conversion.returned - conversion.asked)
 
 
-def line(conversion: Conversion, note: str = "") -> tuple[str, ...]:
-    """A conversion as a line of a timeline."""
-    returned = conversion.target is not None or conversion.start is not None
-    aim = f" to {conversion.target or '?'}" if returned and arguments_known(conversion) else ""
-    return (
-        seconds(conversion.first_observed),
-        f"{where(conversion)}{aim}",
-        errno_name(conversion.result),
-        note or took(conversion),
-    )
+def row(conversion: Conversion, what: str = "", note: str = "") -> TimelineRow:
+    """A conversion as a row of a timeline."""
+    known = conversion.target is not None or conversion.start is not None
+    aim = f" to {conversion.target or '?'}" if known and arguments_known(conversion) else ""
+    text = f"{where(conversion)}{aim}"
+    return step(what, conversion.first_observed, text, errno_name(conversion.result), note or took(conversion))
 
 
-def fault(exit_: FaultExit, note: str | None = None) -> tuple[str, ...]:
-    """A KVM_EXIT_MEMORY_FAULT as a line of a timeline."""
+def fault_row(exit_: FaultExit, note: str | None = None, what: str = "fault") -> TimelineRow:
+    """A KVM_EXIT_MEMORY_FAULT as a row of a timeline."""
     kind = {True: "private", False: "shared", None: "?"}[exit_.private]
-    at = "an address that is not shown" if exit_.start is None else f"gfn {exit_.start:#x}"
-    said = f"thread {exit_.thread}" if note is None else note
-    return seconds(exit_.t), f"{kind} access to {at}", errno_name(exit_.result), said
+    place = "an address that is not shown" if exit_.start is None else f"gfn {exit_.start:#x}"
+    shown = f"thread {exit_.thread}" if note is None else note
+    return step(what, exit_.t, f"{kind} access to {place}", errno_name(exit_.result), shown)
 
 
 def at(t: int | None, word: str = "at") -> str:
@@ -83,20 +75,13 @@ def at(t: int | None, word: str = "at") -> str:
 
 
 def on(t: int | None) -> str:
-    """Since when something was, as :func:`at` tells it."""
+    """Since when something was, as a part of a sentence."""
     return "" if t is None else f" from {seconds(t)} on"
 
 
-def some(rows: list[tuple[str, ...]], shown: int = 12) -> list[tuple[str, ...]]:
-    """The first rows of a timeline, and how many more there are."""
-    if len(rows) <= shown:
-        return rows
-    return [*rows[:shown], ("", "", f"... and {len(rows) - shown} more", "", "")]
-
-
-def pages_of(conversion: Conversion) -> int:
-    """How many pages a conversion is about."""
-    return conversion.npages or 0
+def answers(conversion: Conversion) -> list[UserAnswered]:
+    """How the users of its pages answered a conversion."""
+    return [event for row in conversion.answers if isinstance(event := event_of(row), UserAnswered)]
 
 
 def lines_of(history: History, things: Sequence[Conversion | Request | FaultExit]) -> list[Evidence]:
@@ -111,19 +96,15 @@ def lines_of(history: History, things: Sequence[Conversion | Request | FaultExit
     return sorted(found)
 
 
-def evidence(history: History, rows: list[EventRow]) -> list[Evidence]:
-    """The lines that events were read from."""
+def evidence(history: History, reports: Iterable[ReportedEvent]) -> list[Evidence]:
+    """The lines that reports were read from."""
     labels = history.labels()
     found = []
-    for row in rows:
-        source = history.sources.get(row[SOURCE] or 0)
-        if source is not None and row[LINE] is not None:
-            last = details(row[DETAIL]).get("last") or row[LINE]
-            found.append(Evidence(source.name, labels[source.id], row[LINE], last))
+    for report in reports:
+        source, line = history.sources.get(report.event.source or 0), report.event.line
+        if source is not None and line is not None:
+            found.append(Evidence(source.name, labels[source.id], line, report.last_line))
     return found
-
-
-WHO_HELD = "who held the page: trace iommufd/vfio map and unmap, or read the VMM's log"
 
 
 def bytes_of(index: int) -> str:

@@ -23,7 +23,7 @@ from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
 from gmemstate.postmortem.render import html, text
 from tests.ingest.test_readers_any_line import FRAMES, KNOWN, NUMBERS
-from tests.postmortem.telling import tell
+from tests.postmortem.telling import post_mortem_of
 from tests.traces import CASES, SHARED, Read, lines_of, read_file
 
 OBEYED = re.compile("[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -61,7 +61,7 @@ def ask_everything(read: Read, data: bytes) -> None:
     assert read.account.lines == data.count(b"\n")
     assert all(clean(line) for _, line in read.account.first_unparsed)
     encode(read.rows)
-    told = tell(read)
+    told = post_mortem_of(read)
     assert clean(text.report(told))
     assert clean(html.page(told))
     host(read.history)

@@ -10,9 +10,9 @@ from gmemstate.audit.queries import Json
 from gmemstate.ledger import ingest as intake
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import KIND, SOURCE, ClockPair, T
-from gmemstate.postmortem.incidents import incidents
 from gmemstate.store.recorder import Recorder
 from tests.cli.running import say
+from tests.postmortem.telling import of_case, post_mortem_of
 from tests.together import KERNEL_LOG, STRACE, TRACE, WITH_STRACE, clocks, files_of, log_of, put, read_together, source_of
 from tests.traces import Read, lines_of, read_case, read_file
 
@@ -129,8 +129,8 @@ def test_a_fault_that_two_sources_have_seen_is_told_once_as_the_trace_tells_it(c
     assert [(fault.thread, fault.start, fault.kind) for fault in read.history.faults] == [
         (fault.thread, fault.start, fault.kind) for fault in read_case(case).history.faults
     ]
-    assert [incident.kind for incident in incidents(read.history)] == [
-        incident.kind for incident in incidents(read_case(case).history)
+    assert [incident.kind for incident in post_mortem_of(read).incidents] == [
+        incident.kind for incident in of_case(case).incidents
     ]
 
 

@@ -9,10 +9,11 @@ import pytest
 from gmemstate.audit import queries as views
 from gmemstate.audit.queries import Json
 from gmemstate.ledger.ledger import Ledger
-from gmemstate.postmortem.incidents import incidents
-from gmemstate.postmortem.kinds import Kind
+from gmemstate.postmortem.incident import IncidentKind
+from gmemstate.postmortem.report import post_mortem
 from tests.cli.running import say
 from tests.ingest.compare import changed
+from tests.postmortem.telling import post_mortem_of
 from tests.together import TRACE, clocks, marked, put, read_together, result_from
 from tests.traces import Read, header_length, later, lines_of, read_case, renamed, without
 
@@ -88,7 +89,7 @@ def test_an_error_that_the_trace_confirms_is_a_witness_and_no_second_incident(sa
     alone, read = read_case("half_done"), beside(lines_of("half_done"), tmp_path, *said)
     assert heard(read) == [("0x100000", 0, []), ("0x100080", 12, [(len(said), 12, "gfn")])]
     assert [unheard(one) for one in views.conversions(read.history)] == [unheard(one) for one in alone.conversions]
-    assert [one.kind for one in incidents(read.history)] == [one.kind for one in incidents(alone.history)]
+    assert [one.kind for one in post_mortem_of(read).incidents] == [one.kind for one in post_mortem_of(alone).incidents]
     assert [request["notes"] for request in views.requests(read.history)] == [
         request["notes"] for request in views.requests(alone.history)
     ]
@@ -132,7 +133,7 @@ def test_a_fault_that_the_trace_has_shown_is_told_once_as_the_trace_tells_it(
 ) -> None:
     read, alone = beside(trace, tmp_path, said), beside(trace, tmp_path, "kvm_run_exit cpu_index 0, reason 39")
     assert [(one.source, one.start) for one in read.history.faults] == [(one.source, one.start) for one in alone.history.faults]
-    assert [one.kind for one in incidents(read.history)] == [one.kind for one in incidents(alone.history)]
+    assert [one.kind for one in post_mortem_of(read).incidents] == [one.kind for one in post_mortem_of(alone).incidents]
 
 
 @pytest.mark.parametrize(
@@ -181,14 +182,15 @@ def test_a_vmm_that_contradicts_the_kernel_is_a_finding_of_replay_check_and_the_
     with Ledger.open(where, durable=False) as ledger:
         ledger.ingest(*logs)
         history = ledger.history()
+        incidents = post_mortem(ledger.record_, history).incidents
     (finding,) = history.findings
     assert (finding.code, finding.severity) == ("WITNESSES-DISAGREE", "error")
     assert text in finding.text
     # What the trace says is what counts.
     assert [one["errno"] for one in views.conversions(history)] == [0, 12]
-    assert [one.kind for one in incidents(history) if one.kind is not Kind.VMM_SAID] == [
-        Kind.PARTLY_APPLIED,
-        Kind.CONTRADICTION,
+    assert [one.kind for one in incidents if one.kind is not IncidentKind.VMM_REPORT] == [
+        IncidentKind.PARTLY_APPLIED,
+        IncidentKind.SOURCES_DISAGREE,
     ]
     assert text in say("--db", where, "replay").out
     assert text in say("--db", where, "check").out

@@ -10,7 +10,7 @@ import pytest
 
 from gmemstate.audit.queries import Json, messed_up, requests
 from gmemstate.model.events import DETAIL, KIND, SourceOpened, SourceRead
-from tests.postmortem.telling import tell
+from tests.postmortem.telling import post_mortem_of
 from tests.traces import CAPTURES, CASES, Read, capture, later, lines_of, read_case, read_file, read_lines, renamed
 
 PIDS = 70_000
@@ -106,9 +106,9 @@ def test_a_clock_that_counts_no_seconds_costs_the_times_and_nothing_else(case: s
         assert {**one, "started_ns": None, "ended_ns": None} == {**other, "started_ns": None, "ended_ns": None}
     assert states(read) == states(base)
     assert words(read) == words(base)
-    told, known = tell(read).stories, tell(base).stories
-    assert [(story.blame, story.title) for _, story in told] == [(story.blame, story.title) for _, story in known]
-    assert all("?" not in f"{row[1]}{row[4]}" for _, story in told for row in story.timeline)
+    found, known = post_mortem_of(read).incidents, post_mortem_of(base).incidents
+    assert [(one.blame, one.title) for one in found] == [(one.blame, one.title) for one in known]
+    assert all("?" not in f"{row[1]}{row[4]}" for one in found for row in one.rows())
 
 
 # --- the function graph ------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 
 from gmemstate.audit import queries as views
 from gmemstate.ledger.ledger import Ledger
-from gmemstate.postmortem.incidents import incidents
-from gmemstate.postmortem.kinds import Kind
+from gmemstate.postmortem.incident import IncidentKind
+from gmemstate.postmortem.report import post_mortem
 from tests.cli.running import say
 from tests.ingest.test_joined_less_evidence import LOST
 from tests.together import STRACE, TRACE, calls_of_others, log_of, put, read_together
@@ -41,7 +41,9 @@ def test_it_is_a_finding_of_replay_check_and_the_postmortem_and_every_answer_is_
     with Ledger.open(where, durable=False) as ledger:
         ledger.ingest(trace, strace)
         (finding,) = ledger.history().findings
-        assert [incident.kind for incident in incidents(ledger.history())][:1] == [Kind.CONTRADICTION]
+        assert [incident.kind for incident in post_mortem(ledger.record_, ledger.history()).incidents][:1] == [
+            IncidentKind.SOURCES_DISAGREE
+        ]
     assert (finding.code, finding.severity) == ("WITNESSES-DISAGREE", "error")
     text = "a conversion returned 0 in strace.txt:104; ftrace.txt shows none there"
     assert text in finding.text

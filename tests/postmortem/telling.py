@@ -1,4 +1,4 @@
-"""Stories of captures, told without a store, and ways to look into them."""
+"""Post-mortems of captures without a store, and ways to read them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from functools import cache
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, LoadedSnapshot
-from gmemstate.postmortem import report as stories
-from gmemstate.postmortem.story import Report, Story
+from gmemstate.postmortem.incident import Incident, PostMortem
+from gmemstate.postmortem.report import post_mortem
 from tests.traces import Read, read_case
 
 
@@ -28,35 +28,34 @@ class Rows:
         return LoadedSnapshot(Memory(), [])
 
 
-def tell(read: Read) -> Report:
-    """All stories of what was read."""
-    told = stories.tell(Rows(read.rows), read.history)
-    return stories.report(read.history, list(enumerate(told, 1)), len(told))
+def post_mortem_of(read: Read) -> PostMortem:
+    """The post-mortem of what was read."""
+    return post_mortem(Rows(read.rows), read.history)
 
 
 @cache
-def told(case: str) -> Report:
-    """All stories of a capture."""
-    return tell(read_case(case))
+def of_case(case: str) -> PostMortem:
+    """The post-mortem of a capture."""
+    return post_mortem_of(read_case(case))
 
 
-def only(case: str) -> Story:
-    """The story of a capture with one incident."""
-    ((_, story),) = told(case).stories
-    return story
+def only(case: str) -> Incident:
+    """The incident of a capture with one."""
+    (incident,) = of_case(case).incidents
+    return incident
 
 
-def titled(case: str, title: str) -> Story:
-    """The story with a title, of which there is one."""
-    (story,) = (story for _, story in told(case).stories if story.title == title)
-    return story
+def titled(case: str, title: str) -> Incident:
+    """The incident of a capture with a title, of which there is one."""
+    (incident,) = (incident for incident in of_case(case).incidents if incident.title == title)
+    return incident
 
 
-def about(story: Story, word: str) -> str:
-    """What stands beside a word in the margin."""
-    return " ".join(text for margin, text in story.margin() if margin == word)
+def about(incident: Incident, word: str) -> str:
+    """What stands next to a word in the margin."""
+    return " ".join(section.text for section in incident.margin() if section.word == word)
 
 
-def rows(story: Story) -> list[tuple[str, ...]]:
+def rows(incident: Incident) -> list[tuple[str, ...]]:
     """The timeline, without the words before the times."""
-    return [row[1:] for row in story.timeline]
+    return [row[1:] for row in incident.rows()]

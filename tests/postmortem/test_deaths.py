@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gmemstate.postmortem.story import Report
+from gmemstate.postmortem.incident import PostMortem
 from tests.ingest.small_kernel import (
     FIRST_GFN,
     GMEM_PAGES,
@@ -18,19 +18,19 @@ from tests.ingest.small_kernel import (
     spelled,
     tracefs,
 )
-from tests.postmortem.telling import about, tell
+from tests.postmortem.telling import about, post_mortem_of
 from tests.traces import read_lines
 
 VICTIM = "mark_victim: pid=100 comm=qemu total-vm=28628kB anon-rss=26240kB file-rss:0kB shmem-rss:840kB uid=0 pgtables=92kB oom_score_adj=0"
 KILL = "signal_generate: sig=9 errno=0 code=128 comm=qemu pid=100 grp=1 res=0"
 
 
-def report(programs: list[tuple[int, str, Program]], folder: Path) -> Report:
+def report(programs: list[tuple[int, str, Program]], folder: Path) -> PostMortem:
     """What is told of programs on a mainline kernel that has memory."""
     kernel = next(
         kernel for kernel in (ran(programs, seed) for seed in range(99)) if all(not call.errno for call in kernel.calls)
     )
-    return tell(read_lines(list(spelled(kernel.lines, tracefs)), folder))
+    return post_mortem_of(read_lines(list(spelled(kernel.lines, tracefs)), folder))
 
 
 def ran(programs: list[tuple[int, str, Program]], seed: int) -> Kernel:
@@ -48,12 +48,12 @@ def test_a_vmm_that_is_killed_for_want_of_memory_is_told_of_and_no_conversion_is
         yield thread.say("oom", VICTIM, "...1.")
         yield from thread.end_guest(handle)
 
-    ((_, story),) = report([(100, "qemu", program)], tmp_path).stories
-    assert (story.blame, story.title) == ("memory shortage", "VMM killed for want of memory")
-    assert "That is no failure of a conversion." in story.summary
-    assert [row[2] for row in story.timeline] == ["thread 100, by the OOM killer"]
-    assert "FALLOC_FL_PUNCH_HOLE" in about(story, "Fix")
-    assert "dmesg near" in about(story, "Missing")
+    (incident,) = report([(100, "qemu", program)], tmp_path).incidents
+    assert (incident.blame, incident.title) == ("memory shortage", "VMM killed for want of memory")
+    assert "That is no failure of a conversion." in incident.summary
+    assert [row[2] for row in incident.rows()] == ["thread 100, by the OOM killer"]
+    assert "FALLOC_FL_PUNCH_HOLE" in about(incident, "Fix")
+    assert "dmesg near" in about(incident, "Missing")
 
 
 def test_a_kill_of_one_thread_ends_the_conversion_of_another_of_its_process(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_a_kill_of_one_thread_ends_the_conversion_of_another_of_its_process(tmp_
         kernel = ran(programs(), seed)
         if not kernel.calls[0].errno:
             break
-    ((_, story),) = tell(read_lines(list(spelled(kernel.lines, tracefs)), tmp_path)).stories
-    assert story.title == "killed inside a conversion"
-    assert "it ran to its end" in story.summary
-    assert "returned 0" in story.summary
+    (incident,) = post_mortem_of(read_lines(list(spelled(kernel.lines, tracefs)), tmp_path)).incidents
+    assert incident.title == "killed inside a conversion"
+    assert "it ran to its end" in incident.summary
+    assert "returned 0" in incident.summary
 
 
 def test_on_mainline_only_private_pages_of_a_closed_guest_memfd_are_traps_and_shared_ones_free_the_guest(
@@ -121,10 +121,10 @@ def test_on_mainline_only_private_pages_of_a_closed_guest_memfd_are_traps_and_sh
         yield thread.back(-14)
         yield from thread.convert(handle, 0, GMEM_PAGES, SHARED)
 
-    ((_, story),) = report([(100, "qemu", program)], tmp_path).stories
-    assert story.title == "guest_memfd closed under its memslot"
-    assert story.timeline[0][2] == "private access to gfn 0x100003"
-    assert "nothing behind their private pages" in about(story, "Why")
-    assert "reported as shared" not in about(story, "Why")
-    assert about(story, "Left").startswith("every private page")
-    assert about(story, "Then") == "converted to shared: gfn [0x100000,0x100020)"
+    (incident,) = report([(100, "qemu", program)], tmp_path).incidents
+    assert incident.title == "guest_memfd closed under its memslot"
+    assert incident.rows()[0][2] == "private access to gfn 0x100003"
+    assert "without memory for their private pages" in about(incident, "Why")
+    assert "reported as shared" not in about(incident, "Why")
+    assert about(incident, "Left").startswith("every private page")
+    assert about(incident, "Then") == "converted to shared: gfn [0x100000,0x100020)"

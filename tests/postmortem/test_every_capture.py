@@ -2,18 +2,17 @@
 
 import json
 from collections import Counter
-from typing import get_args
 
 import pytest
 
 from gmemstate.model.objects import FaultClass
-from gmemstate.postmortem.incidents import Incident, Kind, incidents
+from gmemstate.postmortem.grouping import IncidentEvents, grouped
+from gmemstate.postmortem.incident import Blame, IncidentKind
 from gmemstate.postmortem.render import html, text
-from gmemstate.postmortem.report import report_json
-from gmemstate.postmortem.story import Blame
+from gmemstate.postmortem.reports import Reports
 from tests.ingest.truth import FAILURES_ONLY, UNSEEN, reported
 from tests.postmortem.page import Page
-from tests.postmortem.telling import told
+from tests.postmortem.telling import of_case
 from tests.traces import CASES, ground_truth, meta, read_case
 
 MISSING = {
@@ -36,17 +35,23 @@ MISSING = {
 }
 """The captures whose evidence has holes that touch the answer, and what is said of them. All others are whole."""
 
-ABOUT_FAILURES = (Kind.REFUSED_THEN_APPLIED, Kind.NOT_APPLIED, Kind.PARTLY_APPLIED, Kind.NOT_AS_TOLD)
+ABOUT_FAILURES = (
+    IncidentKind.REFUSED_THEN_APPLIED,
+    IncidentKind.NOT_APPLIED,
+    IncidentKind.PARTLY_APPLIED,
+    IncidentKind.SUCCESS_NOT_APPLIED,
+)
 
 
-def found(case: str) -> list[Incident]:
-    return incidents(read_case(case).history)
+def found(case: str) -> list[IncidentEvents]:
+    history = read_case(case).history
+    return grouped(history, Reports.of(history))
 
 
-def failures(incident: Incident) -> list[int]:
+def failures(incident: IncidentEvents) -> list[int]:
     """The errnos of the conversions that an incident is about."""
     own = [c for episode in incident.episodes for c in episode.failed] if incident.kind in ABOUT_FAILURES else []
-    return [c.result or 0 for c in (*own, *(incident.conversions if incident.kind is Kind.REJECTED else ()))]
+    return [c.result or 0 for c in (*own, *(incident.conversions if incident.kind is IncidentKind.REJECTED else ()))]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in UNSEEN and meta(case)["ground_truth"]])
@@ -71,7 +76,7 @@ def test_nothing_that_went_wrong_is_left_out(case: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if "guest_ask" in case or "half_done" in case])
 def test_every_answer_that_disappointed_a_guest_is_told(case: str) -> None:
     answers = Counter(truth.number("hypercall_ret") for truth in ground_truth(case) if truth.op == "guest_saw")
-    whole = text.report(told(case))
+    whole = text.report(of_case(case))
     for answer, times in answers.items():
         if answer:
             assert len([1 for word in whole.split() if word.strip("().,") == str(answer)]) >= times
@@ -80,14 +85,20 @@ def test_every_answer_that_disappointed_a_guest_is_told(case: str) -> None:
 def test_calls_without_a_failure_make_no_story_of_one() -> None:
     for case in CASES:
         if case != FAILURES_ONLY and meta(case)["ground_truth"] and not any(truth.errno for truth in ground_truth(case)):
-            assert {incident.kind for incident in found(case)} <= {Kind.RESULT_UNSEEN, Kind.KILLED, Kind.LOST_RACE,
-                                                                   Kind.SLOT_SWAP, Kind.REQUEST_REFUSED}, case  # fmt: skip
+            allowed = {
+                IncidentKind.RESULT_UNKNOWN,
+                IncidentKind.KILLED,
+                IncidentKind.LOST_RACE,
+                IncidentKind.SLOT_SWAP,
+                IncidentKind.REQUEST_REFUSED,
+            }
+            assert {incident.kind for incident in found(case)} <= allowed, case
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_missing_is_said_and_whole_evidence_is_complete(case: str) -> None:
-    report = told(case)
-    said = [*report.missing, *(missing for _, story in report.stories for missing in story.missing)]
+    report = of_case(case)
+    said = [*report.missing, *(missing for incident in report.incidents for missing in incident.missing)]
     assert report.complete == (case not in MISSING)
     if case in MISSING:
         assert any(MISSING[case] in reason for reason in said), said
@@ -95,13 +106,13 @@ def test_what_is_missing_is_said_and_whole_evidence_is_complete(case: str) -> No
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_text_begins_with_the_blame_and_ends_with_what_was_covered_and_what_is_missing(case: str) -> None:
-    report = told(case)
+    report = of_case(case)
     whole = text.report(report)
     first, *_ = whole.splitlines()
-    blames = {story.blame for _, story in report.stories}
-    assert blames <= set(get_args(Blame))
-    if report.stories:
-        assert first.startswith(f"{report.stories[0][1].blame}: ")
+    blames = {incident.blame for incident in report.incidents}
+    assert blames <= set(Blame)
+    if report.incidents:
+        assert first.startswith(f"{report.incidents[0].blame}: ")
         assert first.endswith(f"incident 1 of {report.count}")
     else:
         assert first == "No conversion failed in what was recorded."
@@ -114,18 +125,18 @@ def test_the_text_begins_with_the_blame_and_ends_with_what_was_covered_and_what_
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_line_of_the_text_is_wider_than_80_columns(case: str) -> None:
-    assert [line for line in text.report(told(case)).splitlines() if len(line) > 80] == []
+    assert [line for line in text.report(of_case(case)).splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_data_and_page_say_what_the_text_says(case: str) -> None:
-    report = told(case)
-    data = json.loads(json.dumps(report_json(report)))
+    report = of_case(case)
+    data = json.loads(json.dumps(report.to_json()))
     page = Page.of(html.page(report))
     assert len(data["incidents"]) == report.count == len(page.articles)
     assert data["complete"] == report.complete
-    for (_, story), told_as_data in zip(report.stories, data["incidents"], strict=True):
-        assert told_as_data["blame"] == story.blame
-        for words in (story.summary, *(said for _, said in story.paragraphs)):
+    for incident, as_data in zip(report.incidents, data["incidents"], strict=True):
+        assert as_data["blame"] == incident.blame
+        for words in (incident.summary, *(section.text for section in incident.sections)):
             assert words in page.text
     assert all(reason in page.text for reason in report.missing)

@@ -31,34 +31,34 @@ TRACE_CMD = (
 @pytest.mark.parametrize("lines", [STRACE, PERF, PERF_RAW, TRACE_CMD], ids=["strace", "perf", "perf raw", "trace-cmd"])
 def test_a_failed_call_without_its_range_is_a_failure_all_the_same(tmp_path: Path, lines: tuple[str, ...]) -> None:
     """Its errno is told, its range and the guest are not known, and nothing is said of which kind was asked for."""
-    _, stories = read(tmp_path, *lines)
-    (story,) = stories
-    assert (story.blame, story.title) == ("memory shortage", "not applied")
-    ((_, _, what, result, took),) = story.timeline
+    _, incidents = read(tmp_path, *lines)
+    (incident,) = incidents
+    assert (incident.blame, incident.title) == ("memory shortage", "not applied")
+    ((_, _, what, result, took),) = incident.rows()
     assert (what, result) == ("range not known", "ENOMEM")
     assert took in ("1 ms", "100 us")
-    assert "guest not known" in story.who
-    assert "no source shows" in story.summary
-    assert not story.complete
+    assert "guest not known" in incident.who
+    assert "no source shows" in incident.summary
+    assert not incident.complete
 
 
 def test_refusals_without_a_range_are_not_said_to_be_of_one_page(tmp_path: Path) -> None:
     """What was asked again, and whether it went well, cannot be told: a later success may be of other pages."""
     call = "4455 10:11:22.{}00000 ioctl(12<anon_inode:[kvm-gmem]>, KVM_SET_MEMORY_ATTRIBUTES2, 0x7ffd11223340) = {}"
     refused = "-1 EAGAIN (Resource temporarily unavailable)"
-    _, (story,) = read(tmp_path, call.format(1, refused), call.format(2, refused), call.format(3, "0"))
-    assert story.title == "not applied"
-    assert "2 requests were refused with EAGAIN" in story.summary
-    assert "whether it was asked for again with success, no source shows" in story.summary
-    assert "none was repeated" not in text(story)
+    _, (incident,) = read(tmp_path, call.format(1, refused), call.format(2, refused), call.format(3, "0"))
+    assert incident.title == "not applied"
+    assert "2 requests were refused with EAGAIN" in incident.summary
+    assert "whether it was asked for again with success, no source shows" in incident.summary
+    assert "none was repeated" not in text(incident)
 
 
 def test_eio_is_the_end_of_a_vm_and_no_mistake_in_the_call(tmp_path: Path) -> None:
     """Mending the call would not help: KVM refuses all calls of a VM that is dead or bugged."""
-    _, (story,) = read(tmp_path, STRACE[0], "4455 10:11:22.301000 <... ioctl resumed>) = -1 EIO (Input/output error)")
-    assert (story.blame, story.title, story.complete) == ("unknown", "refused before the argument checks", False)
-    assert "mend the call" not in text(story)
-    assert "what ended the VM" in text(story)
+    _, (incident,) = read(tmp_path, STRACE[0], "4455 10:11:22.301000 <... ioctl resumed>) = -1 EIO (Input/output error)")
+    assert (incident.blame, incident.title, incident.complete) == ("unknown", "refused before the argument checks", False)
+    assert "mend the call" not in text(incident)
+    assert "what ended the VM" in text(incident)
 
 
 def test_a_call_that_probes_have_shown_is_told_once(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_a_leaf_in_brackets_is_the_same_leaf(tmp_path: Path) -> None:
 )
 def test_a_seamcall_that_nobody_can_read_leaves_the_host_in_doubt(tmp_path: Path, line: str) -> None:
     """A shortened line is no proof that nothing happened: whose fault is unknown, and so is what may be started."""
-    history, (story,) = read(tmp_path, f"[ 8123.100111] kvm_intel: {line}")
-    assert (story.blame, story.complete) == ("unknown", False)
-    assert line in story.summary
+    history, (incident,) = read(tmp_path, f"[ 8123.100111] kvm_intel: {line}")
+    assert (incident.blame, incident.complete) == ("unknown", False)
+    assert line in incident.summary
     assert advice(history)[Guests.TDX] is Advice.UNKNOWN
     assert advice(history)[Guests.PLAIN] is Advice.UNKNOWN
 
@@ -116,15 +116,15 @@ MAIL = (
 
 
 def test_a_line_that_a_mail_has_broken_is_told_as_not_whole(tmp_path: Path) -> None:
-    history, (story,) = read(tmp_path, *MAIL)
-    assert (story.blame, story.title, story.complete) == ("unknown", "failed, in a line that is not whole", False)
-    assert "journalctl -k" in text(story)
+    history, (incident,) = read(tmp_path, *MAIL)
+    assert (incident.blame, incident.title, incident.complete) == ("unknown", "failed, in a line that is not whole", False)
+    assert "journalctl -k" in text(incident)
     assert advice(history)[Guests.TDX] is Advice.UNKNOWN
 
 
 def test_a_broken_line_of_the_rmp_leaves_snp_in_doubt(tmp_path: Path) -> None:
-    history, (story,) = read(tmp_path, "> [ 5000.123456] SEV-SNP: RMPUPDATE failed for PFN", "> 1a2b3c, pg_level: 1, ret: 3")
-    assert story.title == "failed, in a line that is not whole"
+    history, (incident,) = read(tmp_path, "> [ 5000.123456] SEV-SNP: RMPUPDATE failed for PFN", "> 1a2b3c, pg_level: 1, ret: 3")
+    assert incident.title == "failed, in a line that is not whole"
     assert advice(history)[Guests.SNP] is Advice.UNKNOWN
 
 
@@ -138,16 +138,16 @@ GUEST = (
 
 
 def test_a_guest_that_could_not_convert_says_so_and_not_who_refused(tmp_path: Path) -> None:
-    _, stories = read(tmp_path, *GUEST)
-    assert {(story.blame, story.title) for story in stories} == {("unknown", "guest's conversion failed")}
-    assert "512 pages could not be made shared (-5)" in stories[0].summary
-    assert all(story.missing for story in stories)
+    _, incidents = read(tmp_path, *GUEST)
+    assert {(incident.blame, incident.title) for incident in incidents} == {("unknown", "guest's conversion failed")}
+    assert "512 pages could not be made shared (-5)" in incidents[0].summary
+    assert all(incident.missing for incident in incidents)
 
 
 def test_the_warning_alone_is_not_called_unrelated(tmp_path: Path) -> None:
-    _, (story,) = read(tmp_path, *GUEST[3:])
-    assert story.title == "guest's conversion failed"
-    assert "__set_memory_enc_pgtable" in story.summary
+    _, (incident,) = read(tmp_path, *GUEST[3:])
+    assert incident.title == "guest's conversion failed"
+    assert "__set_memory_enc_pgtable" in incident.summary
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_the_warning_alone_is_not_called_unrelated(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_log_of_a_guest_says_nothing_of_its_host(tmp_path: Path, line: str) -> None:
     """It names no messed-up page of the host, and is no proof that there is none."""
-    history, stories = read(
+    history, incidents = read(
         tmp_path, f"[    0.000000] {line}", "[    1.000000] virtio_blk virtio1: [vda] 41943040 512-byte logical blocks"
     )
-    assert stories == []
+    assert incidents == []
     assert set(advice(history).values()) == {Advice.UNKNOWN}
 
 
@@ -190,9 +190,9 @@ ENTRY = "[  100.000005] SEV-SNP: PFN 0x137d4a, RMP entry: "
 )
 def test_a_host_that_must_be_rebooted_is_not_called_well(tmp_path: Path, entry: tuple[str, ...], title: str) -> None:
     """Whoever owns the page that the host wrote to, the post-mortem and the advice on the host agree."""
-    history, (story,) = read(tmp_path, *FAULT, *entry)
-    assert story.title == title
-    assert "reboot" in text(story)
+    history, (incident,) = read(tmp_path, *FAULT, *entry)
+    assert incident.title == title
+    assert "reboot" in text(incident)
     assert advice(history) == {Guests.PLAIN: Advice.UNKNOWN, Guests.TDX: Advice.YES, Guests.SNP: Advice.UNKNOWN}
 
 
@@ -200,26 +200,26 @@ POISON = "Nov 28 03:11:22 host7 kernel: Memory failure: 0x8a3f21: recovery actio
 
 
 def test_the_usual_end_of_a_page_of_a_guest_memfd_is_called_usual(tmp_path: Path) -> None:
-    _, (story,) = read(tmp_path, POISON + "dirty unevictable LRU page: Failed")
-    assert "MF_DELAYED" in text(story)
-    assert "out of use for good" in text(story)
-    assert [(lines.first, lines.last) for lines in story.evidence] == [(1, 1)]
+    _, (incident,) = read(tmp_path, POISON + "dirty unevictable LRU page: Failed")
+    assert "MF_DELAYED" in text(incident)
+    assert "out of use for good" in text(incident)
+    assert [(lines.first, lines.last) for lines in incident.evidence] == [(1, 1)]
 
 
 @pytest.mark.parametrize("action", ["free buddy page: Failed", "huge page: Failed"])
 def test_another_failed_recovery_is_not_taken_for_the_usual_end(tmp_path: Path, action: str) -> None:
     """Pages of guest_memfds are unevictable; of others "Failed" tells nothing good."""
-    _, (story,) = read(tmp_path, POISON + action)
-    assert "MF_DELAYED" not in text(story)
-    assert action in text(story)
+    _, (incident,) = read(tmp_path, POISON + action)
+    assert "MF_DELAYED" not in text(incident)
+    assert action in text(incident)
 
 
 def test_a_page_that_the_kernel_could_not_take_away_may_be_in_use_still(tmp_path: Path) -> None:
     """Also where lines about its neighbours say something else."""
-    _, (story,) = read(
+    _, (incident,) = read(
         tmp_path, POISON + "reserved kernel page: Ignored", POISON.replace("f21", "f22") + "dirty LRU page: Recovered"
     )
-    told = text(story)
+    told = text(incident)
     assert "out of use for good" not in told
     assert "put out of use" not in told
     assert '"reserved kernel page: Ignored"' in told
@@ -229,5 +229,5 @@ def test_a_page_that_the_kernel_could_not_take_away_may_be_in_use_still(tmp_path
 
 def test_an_entry_that_is_no_leaf_is_not_called_missing(tmp_path: Path) -> None:
     failed = "[ 9123.456789] kvm_intel: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001"
-    _, (story,) = read(tmp_path, failed + ", entry 0x8000000123400700, level_state 0x401")
-    assert "the pfn: the entry that is printed is no leaf and names no page" in story.missing
+    _, (incident,) = read(tmp_path, failed + ", entry 0x8000000123400700, level_state 0x401")
+    assert "the pfn: the entry that is printed is no leaf and names no page" in incident.missing

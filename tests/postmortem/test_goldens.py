@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.host import host
+from gmemstate.postmortem.incident import Incident
 from gmemstate.postmortem.render import text
-from gmemstate.postmortem.story import Story
-from tests.postmortem.telling import tell
+from tests.postmortem.telling import post_mortem_of
 from tests.traces import SHARED, Read, read_file, read_lines
 
 WARNING = "[ 7000.100000] WARNING: arch/x86/kvm/vmx/tdx.c:1700 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], CPU#3: CPU 1/KVM/4711"
@@ -19,14 +19,14 @@ ENTRY = ", entry 0x7654321077, level_state 0x400"
 def failed(
     folder: Path, leaf: str = "TDH_MEM_PAGE_REMOVE", status: str = "0xc0000b0d00000001", entry: str = ENTRY,
     frame: str = "kvm_arch_pre_set_memory_attributes",
-) -> tuple[Story, str]:  # fmt: skip
+) -> tuple[Incident, str]:  # fmt: skip
     told = [WARNING, STACK.format(frame=frame), FAILED.format(leaf=leaf, status=status, entry=entry)]
     return only(read_lines([line.encode() for line in told], folder))
 
 
-def only(read: Read) -> tuple[Story, str]:
-    ((number, story),) = tell(read).stories
-    return story, " ".join(text.render(story, number, 1).split())
+def only(read: Read) -> tuple[Incident, str]:
+    (incident,) = post_mortem_of(read).incidents
+    return incident, " ".join(text.render(incident, 1).split())
 
 
 GOLDEN = SHARED / "golden" / "tdx-page-remove.dmesg"
@@ -36,16 +36,16 @@ SAMPLE = SHARED / "samples" / "dmesg-snp" / "rmpupdate-ret2-hvfixed-dump-amdsev2
 @pytest.mark.skipif(not GOLDEN.exists(), reason="the log is not at hand")
 def test_a_page_that_could_not_be_removed_from_a_td_in_substance() -> None:
     read = read_file(GOLDEN)
-    story, told = only(read)
-    assert story.blame == "kernel or module"
-    assert not story.complete
+    incident, told = only(read)
+    assert incident.blame == "kernel or module"
+    assert not incident.complete
     for fact in (
         "HOST SUSPECT, VM DEAD", "not an error of the guest", "marked the VM as bugged", "At least 1 host page", "8123.440395", "thread 40213 (CPU 3/KVM)",
         "no VM name or id", "attributes ioctl", "a conversion; direction to shared [implied", "3 of 4", "BLOCK ok, TRACK ok [implied", "REMOVE failed, WBINVD not reached",
         "0xc0000b0d00000001 TDX_EPT_ENTRY_STATE_INCORRECT, operand RCX", "level 4K, state PRESENT", "not the blocked state that REMOVE requires",
         "pfn 0x1a2b3c4 [implied: entry bits 51:12", "Only the first failure of a VM is printed", "warning appears once in a boot", "returned 0 and the attribute says shared",
         "EIO", "not pinned, flagged or poisoned", "hole punch", "a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT", "lost; its private memory",
-        "drain this host", "save dmesg", "reboot: that alone", "0xc000040000000000", "second witness", "Missing the gfn",
+        "drain this host", "save dmesg", "reboot: that alone", "0xc000040000000000", "corroborates this incident", "Missing the gfn",
     ):  # fmt: skip
         assert fact in told, fact
     assert [(answer.advice, answer.until) for answer in host(read.history).answers][1] == ("no", "the next reboot")
@@ -53,24 +53,24 @@ def test_a_page_that_could_not_be_removed_from_a_td_in_substance() -> None:
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the public sample logs are not at hand")
 def test_a_page_that_the_rmp_refuses_in_substance() -> None:
-    story, told = only(read_file(SAMPLE))
-    assert story.blame == "host platform"
-    assert not story.complete
+    incident, told = only(read_file(SAMPLE))
+    assert incident.blame == "host platform"
+    assert not incident.complete
     for fact in (
         "PAGE REFUSED BY THE RMP", "No memory is lost or exposed", "255267.410514", "pfn 0x56700", "level 4K", "returned 2 = FAIL_PERMISSION", "EFAULT",
         "to private [implied: the page was unassigned", "0x56600-0x5660e held by firmware or the platform (assigned, ASID 0)", "likely:", "88a921aa3c6b",
         "AMDESE/AMDSEV#245", "KVM_RUN = EINVAL", "The attribute stays private", "nothing is rolled back", "a retry hits the same page", "safe to keep running",
         "not leaked, not suspect", "A reboot does not help", "memmap=2M$0x56600000", "dmesg | grep -e 'RMP table'", '"Failed to update RMP entry: GFN"',
-        "the stack behind the dump",
+        "the stack after the dump",
     ):  # fmt: skip
         assert fact in told, fact
 
 
 def test_an_entry_that_is_not_reported_is_no_page(tmp_path: Path) -> None:
-    story, told = failed(tmp_path, status="0xc000010000000001", entry=", entry 0x0, level_state 0x0")
+    incident, told = failed(tmp_path, status="0xc000010000000001", entry=", entry 0x0, level_state 0x0")
     assert "the entry is not reported with this status" in told
     assert "pfn 0x0" not in told
-    assert any("the pfn" in missing for missing in story.missing)
+    assert any("the pfn" in missing for missing in incident.missing)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_another_way_into_the_kernel_is_no_conversion(frame: str, way: str, tmp_
     ("leaf", "left"),
     [
         ("TDH_MEM_RANGE_BLOCK", "is still mapped by the dead TD"),
-        ("TDH_MEM_TRACK", "whether it was removed behind that is not printed"),
+        ("TDH_MEM_TRACK", "whether it was removed after that is not printed"),
         ("TDH_PHYMEM_PAGE_WBINVD", "the page is not mapped any more"),
     ],
 )
@@ -104,17 +104,17 @@ def test_each_step_that_fails_leaves_something_else(leaf: str, left: str, tmp_pa
 
 
 def test_what_was_under_way_is_asked_for_where_the_warning_is_missing(tmp_path: Path) -> None:
-    story, told = only(
+    incident, told = only(
         read_lines([FAILED.format(leaf="TDH_MEM_PAGE_REMOVE", status="0xc0000b0d00000001", entry=ENTRY).encode()], tmp_path)
     )
     assert "the attribute says shared" not in told
-    assert any("what was under way" in missing and "dmesg" in missing for missing in story.missing)
+    assert any("what was under way" in missing and "dmesg" in missing for missing in incident.missing)
 
 
 def test_a_vm_that_died_of_its_guest_is_not_said_to_be_bugged(tmp_path: Path) -> None:
     """Bugged is an error of the kernel and makes the host suspect; dead is one of the guest; EIO alone does not tell."""
     lines = [b"kvm_intel: Guest access before accepting 0x12345000 on vCPU 1", b"error: kvm run failed Input/output error"]
-    dead, unknown = (story for _, story in tell(read_lines(lines, tmp_path)).stories)
+    dead, unknown = (incident for incident in post_mortem_of(read_lines(lines, tmp_path)).incidents)
     assert (dead.blame, dead.title) == ("guest", "VM dead")
     assert (
         "State",
@@ -130,8 +130,8 @@ def test_the_first_failures_of_two_vms_are_two_stories(tmp_path: Path) -> None:
     """Each VM prints its own first failure; the threads of the warnings tell them apart."""
     first = [WARNING, FAILED.format(leaf="TDH_MEM_PAGE_REMOVE", status="0xc0000b0d00000001", entry=ENTRY)]
     other = [line.replace("4711", "4800").replace("7000.1", "7100.1").replace("0x7654321077", "0x7654322077") for line in first]
-    told = tell(read_lines([line.encode() for line in (*first, *other)], tmp_path))
-    assert [("4711" in story.who, "4800" in story.who) for _, story in told.stories] == [(True, False), (False, True)]
+    told = post_mortem_of(read_lines([line.encode() for line in (*first, *other)], tmp_path))
+    assert [("4711" in incident.who, "4800" in incident.who) for incident in told.incidents] == [(True, False), (False, True)]
 
 
 def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("errno", "line", "because"),
     [
-        ("Input/output error", WARNING.replace("tdx_sept_set_private_spte", "tdx_mem_page_aug"), "bugged, by what is told as"),
+        ("Input/output error", WARNING.replace("tdx_sept_set_private_spte", "tdx_mem_page_aug"), 'bugged, by "'),
         ("Input/output error", FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""), "bugged, by the failed private unmap"),
         ("Invalid argument", "kvm_amd: SEV: Failed to update RMP entry: GFN 100 PFN 4abcd level 1 error -14", "the page that could not be made private"),
         ("Invalid argument", FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""), None),
@@ -158,8 +158,12 @@ def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> N
 def test_the_kernels_half_is_named_beside_the_vmms_and_not_tied_to_it(
     errno: str, line: str, because: str | None, tmp_path: Path
 ) -> None:
-    told = tell(read_lines([line.encode(), f"error: kvm run failed {errno}".encode()], tmp_path))
-    (perhaps,) = (dict(story.paragraphs).get("Perhaps") for _, story in told.stories if "KVM_RUN returned" in story.summary)
+    told = post_mortem_of(read_lines([line.encode(), f"error: kvm run failed {errno}".encode()], tmp_path))
+    (perhaps,) = (
+        {one.word: one.text for one in incident.sections}.get("Perhaps")
+        for incident in told.incidents
+        if "KVM_RUN returned" in incident.summary
+    )
     if because is None:
         assert perhaps is None
     else:

@@ -7,9 +7,9 @@ import pytest
 from gmemstate.audit.history.history import History
 from gmemstate.audit.host import Advice, Guests, host
 from gmemstate.ledger.ledger import Ledger
+from gmemstate.postmortem.incident import Incident
 from gmemstate.postmortem.known.signatures import catalogue
-from gmemstate.postmortem.report import tell
-from gmemstate.postmortem.story import Story
+from gmemstate.postmortem.report import post_mortem
 
 REMOVE = (
     "[ 8123.440118] WARNING: arch/x86/kvm/vmx/tdx.c:1817 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], CPU#37: CPU 3/KVM/40213",
@@ -28,18 +28,25 @@ RMPUPDATE = (
 )
 
 
-def read(folder: Path, *lines: str) -> tuple[History, list[Story]]:
+def read(folder: Path, *lines: str) -> tuple[History, list[Incident]]:
     path = folder / "log.txt"
     path.write_text("".join(f"{line}\n" for line in lines))
     with Ledger.open(folder / "vm.db") as ledger:
         ledger.ingest(path)
         history = ledger.history()
-        return history, tell(ledger.record_, history)
+        return history, list(post_mortem(ledger.record_, history).incidents)
 
 
-def text(story: Story) -> str:
+def text(incident: Incident) -> str:
     return " ".join(
-        [story.blame, story.title, story.who, story.summary, *(part for _, part in story.paragraphs), *story.missing]
+        [
+            incident.blame,
+            incident.title,
+            incident.who,
+            incident.summary,
+            *(section.text for section in incident.margin()),
+            *incident.missing,
+        ]
     )
 
 
@@ -48,26 +55,26 @@ def advice(history: History) -> dict[Guests, Advice]:
 
 
 def test_a_page_that_could_not_be_removed_makes_the_host_suspect(tmp_path: Path) -> None:
-    """The step, the status, the page, what nobody was told, and that only a reboot clears it; in one story."""
-    history, stories = read(tmp_path, *REMOVE)
-    (story,) = stories
-    told = text(story)
-    assert story.blame == "kernel or module"
+    """The step, the status, the page, what nobody was told, and that only a reboot clears it; in one incident."""
+    history, incidents = read(tmp_path, *REMOVE)
+    (incident,) = incidents
+    told = text(incident)
+    assert incident.blame == "kernel or module"
     for fact in (
         "thread 40213", "3 of 4", "REMOVE failed, WBINVD not reached", "TDX_EPT_ENTRY_STATE_INCORRECT", "level 4K, state PRESENT", "0x1a2b3c4",
         "attributes ioctl", "at least 1", "returned 0", "EIO", "TDX_PAGE_METADATA_INCORRECT", "reboot", "the gfn",
     ):  # fmt: skip
         assert fact in told, fact
-    assert not story.complete
+    assert not incident.complete
     assert advice(history) == {Guests.PLAIN: Advice.RISK, Guests.TDX: Advice.NO, Guests.SNP: Advice.YES}
     assert host(history).at_least
 
 
 def test_a_page_that_the_rmp_refuses_is_no_danger_and_a_known_problem(tmp_path: Path) -> None:
-    history, stories = read(tmp_path, *RMPUPDATE)
-    (story,) = stories
-    told = text(story)
-    assert story.blame == "host platform"
+    history, incidents = read(tmp_path, *RMPUPDATE)
+    (incident,) = incidents
+    told = text(incident)
+    assert incident.blame == "host platform"
     for fact in (
         "0x56700", "FAIL_PERMISSION", "to private", "unassigned", "0x56600", "No memory is lost", "A reboot does not help", "88a921aa3c6b", "Missing",
     ):  # fmt: skip
@@ -99,11 +106,11 @@ def test_a_page_that_the_rmp_refuses_is_no_danger_and_a_known_problem(tmp_path: 
     ],
 )
 def test_a_line_of_a_kernel_or_vmm_has_a_story(tmp_path: Path, line: str, blame: str, facts: tuple[str, ...]) -> None:
-    _, stories = read(tmp_path, line)
-    (story,) = stories
-    assert story.blame == blame
+    _, incidents = read(tmp_path, line)
+    (incident,) = incidents
+    assert incident.blame == blame
     for fact in facts:
-        assert fact in text(story), (fact, text(story))
+        assert fact in text(incident), (fact, text(incident))
 
 
 def test_a_reboot_clears_what_it_clears(tmp_path: Path) -> None:

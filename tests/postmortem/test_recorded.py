@@ -15,56 +15,56 @@ from gmemstate.model.events import (
     VmSeen,
 )
 from gmemstate.model.record import resolve
-from gmemstate.postmortem.story import Story
-from tests.postmortem.telling import about, tell
+from gmemstate.postmortem.incident import Incident
+from tests.postmortem.telling import about, post_mortem_of
 from tests.traces import Read
 
 
-def tell_events(*events: Event) -> list[Story]:
-    """The stories of a record of some events about one guest."""
+def tell_events(*events: Event) -> list[Incident]:
+    """The incidents of a record of some events about one guest."""
     guest = (VmSeen(owner=-1, made=1, pointer=0xFFFF888000000000, thread=7), VmCreated(owner=-1))
     rows, _ = resolve([event.row() for event in (*guest, *events)], 1, {})
-    return [story for _, story in tell(Read(compared(History().fold(rows)), rows, Account())).stories]
+    return [incident for incident in post_mortem_of(Read(compared(History().fold(rows)), rows, Account())).incidents]
 
 
-def story_of(*events: Event) -> Story:
-    (story,) = tell_events(*events)
-    return story
+def story_of(*events: Event) -> Incident:
+    (incident,) = tell_events(*events)
+    return incident
 
 
-def titled(stories: list[Story], title: str) -> Story:
-    (story,) = (story for story in stories if story.title == title)
-    return story
+def titled(incidents: list[Incident], title: str) -> Incident:
+    (incident,) = (incident for incident in incidents if incident.title == title)
+    return incident
 
 
 def test_a_page_that_could_not_be_unmapped_is_told_with_what_it_means_for_the_host() -> None:
-    story = story_of(PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x1A2B3C4, owner=-1, start=0x100))
-    assert (story.blame, story.title) == ("kernel or module", "host suspect, VM dead")
-    assert "pfn 0x1a2b3c4, gfn 0x100" in story.timeline[0][2]
-    assert "a new TD is refused" in about(story, "Reuse")
-    assert "reboot" in about(story, "Do")
+    incident = story_of(PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x1A2B3C4, owner=-1, start=0x100))
+    assert (incident.blame, incident.title) == ("kernel or module", "host suspect, VM dead")
+    assert "pfn 0x1a2b3c4, gfn 0x100" in incident.rows()[0][2]
+    assert "a new TD is refused" in about(incident, "Reuse")
+    assert "reboot" in about(incident, "Do")
 
 
 def test_a_page_that_nobody_named_is_said_to_be_unknown_and_asked_for() -> None:
-    story = story_of(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, owner=-1))
-    assert "pfn not known" in story.timeline[0][2]
-    assert "which host page it is" in about(story, "Missing")
+    incident = story_of(PrivateUnmapFailed(step=UnmapStep.RMPUPDATE, owner=-1))
+    assert "pfn not known" in incident.rows()[0][2]
+    assert "which host page it is" in about(incident, "Missing")
 
 
 def test_an_event_that_fits_no_state_is_told_in_the_words_of_runtime_verification() -> None:
     asked = ConvertAsked(conversion=-2, through=Through.VM_IOCTL, owner=-1, thread=7, start=0, npages=1, attributes=8)
     undone = Undone(conversion=-2, owner=-1, start=0, npages=1, result=0)
-    story = titled(tell_events(asked, undone), "impossible history")
-    assert story.blame == "unknown"
-    assert "4: event undone not expected in the state asked" in about(story, "Event")
-    assert "wrong join" in about(story, "Do")
-    assert not story.complete
+    incident = titled(tell_events(asked, undone), "impossible history")
+    assert incident.blame == "unknown"
+    assert "4: event undone not expected in the state asked" in about(incident, "Event")
+    assert "wrong join" in about(incident, "Do")
+    assert not incident.complete
 
 
 def test_a_bad_page_that_is_given_away_is_told_as_such() -> None:
     bad = PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x1A2B3C4, owner=-1, start=0x100)
     given = PageAdded(owner=-1, start=7, npages=1, pfn=0x1A2B3C4)
-    story = titled(tell_events(bad, given), "bad page given away")
-    assert story.blame == "kernel or module"
-    assert "host page 0x1a2b3c4 was given away" in about(story, "Event")
-    assert about(story, "Do").startswith("stop the new owner")
+    incident = titled(tell_events(bad, given), "bad page given away")
+    assert incident.blame == "kernel or module"
+    assert "host page 0x1a2b3c4 was given away" in about(incident, "Event")
+    assert about(incident, "Do").startswith("stop the new owner")

@@ -1,11 +1,11 @@
-"""The story that the project was made for: a page is held, a conversion is refused, the page is let go, the retry succeeds."""
+"""The incident that the project was made for: a page is held, a conversion is refused, the page is let go, the retry succeeds."""
 
 import pytest
 
 from gmemstate.model.units import seconds
-from gmemstate.postmortem.story import Story
+from gmemstate.postmortem.incident import Incident
 from tests.ingest.truth import reported
-from tests.postmortem.telling import about, only, rows, titled, told
+from tests.postmortem.telling import about, of_case, only, rows, titled
 from tests.traces import ground_truth
 
 PINNED = ("ip_eagain_pin", "ip_pin_middle", "ip_eagain_otherhva", "ip_punch", "ip_two_slots", "ip_guest_ask")
@@ -24,7 +24,7 @@ def first_refusal(case: str) -> tuple[int, int]:
     return (refused.number("error_offset") or 0) >> 12, (refused.number("size") or 0) >> 12
 
 
-def story_of(case: str) -> Story:
+def story_of(case: str) -> Incident:
     return titled(case, "not applied, then applied") if case != "ip_race_host2" else only(case)
 
 
@@ -71,12 +71,12 @@ def test_without_the_test_of_references_it_is_left_open_what_held_the_page(case:
 
 @pytest.mark.parametrize("case", [*PINNED, *IN_A_PIPE, *NOT_TRACED])
 def test_a_refusal_is_said_to_have_converted_nothing(case: str) -> None:
-    story = story_of(case)
-    assert about(story, "Each").startswith(
+    incident = story_of(case)
+    assert about(incident, "Each").startswith(
         "refusal changed no attribute. It did unmap the host's page tables of the whole request"
     )
-    assert "no progress: nothing below it was converted" in about(story, "Mind") or case == "ip_eagain_graph"
-    assert about(story, "Missing").startswith("who held the page")
+    assert "no progress: nothing below it was converted" in about(incident, "Mind") or case == "ip_eagain_graph"
+    assert about(incident, "Missing").startswith("who held the page")
 
 
 @pytest.mark.parametrize("case", ["ip_eagain_pin", "ip_pin_middle"])
@@ -93,7 +93,7 @@ def test_the_guests_mappings_are_said_to_be_gone_where_the_memslot_maps_the_file
     assert "the guest's page tables were left alone [observed" in without
     for text in (with_it, without):
         assert "Both sides map the pages again on their next access" in text
-        assert "An IOMMU mapping is not touched" in text
+        assert "An IOMMU mapping is not changed" in text
 
 
 @pytest.mark.parametrize("case", ["ip_eagain_pin", "ip_pin_middle"])
@@ -111,13 +111,13 @@ def test_the_retry_that_followed_the_release_is_said_to_have_converted_all(case:
         (truth.number("offset"), truth.number("size"), truth.errno) for truth in ground_truth(case) if "started" in truth.fields
     ]
     assert (0, size << 12, 0) in calls
-    story = only(case)
-    assert story.blame == "VMM"
-    assert "No fault of kernel, host or guest. Nothing is left over." in story.summary
-    assert f"after it was let go the next request converted all {size} pages" in story.summary
-    *_, last = rows(story)
-    assert about(story, "Then").startswith(f"the retry at {last[0]} succeeded: {last[1].split(' to ')[0]} is private")
-    assert about(story, "Do").startswith("nothing now")
+    incident = only(case)
+    assert incident.blame == "VMM"
+    assert "No fault of kernel, host or guest. Nothing is left over." in incident.summary
+    assert f"after it was released the next request converted all {size} pages" in incident.summary
+    *_, last = rows(incident)
+    assert about(incident, "Then").startswith(f"the retry at {last[0]} succeeded: {last[1].split(' to ')[0]} is private")
+    assert about(incident, "Do").startswith("nothing now")
 
 
 def test_the_timeline_has_every_call_of_the_program_with_its_result() -> None:
@@ -138,61 +138,61 @@ def test_the_timeline_has_every_call_of_the_program_with_its_result() -> None:
 
 def test_what_was_done_before_counts_only_pages_of_the_same_range() -> None:
     """The kernel's selftest converts single pages one after the other before it repeats the whole range."""
-    (_, story), *_ = told("st_gmem_conversions").stories
-    notes = [row[3] for row in rows(story)]
+    incident, *_ = of_case("st_gmem_conversions").incidents
+    notes = [row[3] for row in rows(incident)]
     assert notes[-1] == "3 done before, 1 now"
     assert not any("done before" in note for note in notes[:-1])
 
 
 def test_a_page_that_was_punched_out_is_not_said_to_have_been_let_go() -> None:
-    story = only("ip_punch")
+    incident = only("ip_punch")
     punch = next(
         truth for truth in ground_truth("ip_punch") if truth.fields.get("offset") == "0xa000" and truth.op == "fallocate"
     )
     assert punch.errno == 0
-    assert "after it was punched out of the file the next request converted all 8 pages" in story.summary
-    assert "let go" not in story.summary
-    assert "who held it may hold it still" in about(story, "Punch")
+    assert "after it was punched out of the file the next request converted all 8 pages" in incident.summary
+    assert "let go" not in incident.summary
+    assert "its holder may hold it still" in about(incident, "Punch")
 
 
 def test_short_lived_references_are_one_incident_with_the_programs_figures() -> None:
     refused = [truth for truth in ground_truth("ip_transient") if truth.errno == 11]
-    story = only("ip_transient")
-    assert f"{len(refused)} requests for private were refused" in story.summary
-    assert "11 times" in story.summary
-    assert "at most 6 refusals" in story.summary
-    assert "short-lived" in story.summary
+    incident = only("ip_transient")
+    assert f"{len(refused)} requests for private were refused" in incident.summary
+    assert "11 times" in incident.summary
+    assert "at most 6 refusals" in incident.summary
+    assert "short-lived" in incident.summary
 
 
 def test_refusals_that_nobody_repeated_are_not_said_to_have_been_repaired() -> None:
-    story = only("ip_race_host2")
+    incident = only("ip_race_host2")
     refused = [truth for truth in ground_truth("ip_race_host2") if truth.errno == 11]
-    assert story.title == "not applied"
-    assert f"{len(refused)} requests for private were refused" in story.summary
-    assert "none was repeated" in story.summary
-    assert not about(story, "Then")
+    assert incident.title == "not applied"
+    assert f"{len(refused)} requests for private were refused" in incident.summary
+    assert "none was repeated" in incident.summary
+    assert not about(incident, "Then")
 
 
 def test_the_guest_that_asked_is_said_to_have_been_told() -> None:
     """The VMM answers -11 twice, and the third request succeeds."""
     saw = [truth.number("hypercall_ret") for truth in ground_truth("ip_guest_ask") if truth.op == "guest_saw"]
     assert saw.count(-11) == 2
-    assert about(only("ip_guest_ask"), "Told").count("-11 at ") == 2
+    assert about(only("ip_guest_ask"), "Answer").count("-11 at ") == 2
 
 
 @pytest.mark.parametrize("case", ["ip_hwpoison_shared", "ip_hwpoison_private"])
 def test_a_poisoned_page_counts_as_in_use_until_it_is_punched(case: str) -> None:
-    story = titled(case, "not applied, then applied")
-    assert story.blame == "host platform"
-    assert "poisoned" in about(story, "Why")
-    assert "After it was punched out of the file the next request converted" in story.summary
-    assert about(story, "Do").startswith("nothing now")
+    incident = titled(case, "not applied, then applied")
+    assert incident.blame == "host platform"
+    assert "poisoned" in about(incident, "Why")
+    assert "After it was punched out of the file the next request converted" in incident.summary
+    assert about(incident, "Do").startswith("nothing now")
 
 
 def test_an_answer_that_could_not_be_written_back_is_told_from_arguments_that_could_not_be_read() -> None:
     """The program passes the structure in read-only memory: EFAULT stands for EAGAIN, and the host's mappings are gone."""
-    story = titled("ip_einval", "not applied, then applied")
-    assert story.blame == "VMM"
-    assert "read-only" in about(story, "Why")
-    assert "It hides the errno proper, EAGAIN" in about(story, "Why")
-    assert "unmap the host's page tables of the whole request [observed]" in about(story, "Each")
+    incident = titled("ip_einval", "not applied, then applied")
+    assert incident.blame == "VMM"
+    assert "read-only" in about(incident, "Why")
+    assert "It hides the errno proper, EAGAIN" in about(incident, "Why")
+    assert "unmap the host's page tables of the whole request [observed]" in about(incident, "Each")

@@ -1,16 +1,15 @@
 """Known problems: each is claimed where its evidence is, with the lines that show it, and not where a part of it is missing."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from gmemstate.model.events import Cause
+from gmemstate.postmortem.incident import Blame
 from gmemstate.postmortem.known import signatures
 from gmemstate.postmortem.known.meanings import meanings
 from gmemstate.postmortem.known.signatures import catalogue
-from gmemstate.postmortem.story import Blame
-from tests.postmortem.telling import tell
+from tests.postmortem.telling import post_mortem_of
 from tests.traces import read_lines
 
 UPDATE = "[ 7000.100000] SEV-SNP: RMPUPDATE failed for PFN 4b3f4, pg_level: 1, ret: {ret}"
@@ -191,8 +190,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 
 
 def claims(lines: list[str], folder: Path) -> str:
-    told = tell(read_lines([line.encode() for line in lines], folder))
-    return "\n".join(words for _, story in told.stories for word, words in story.paragraphs if word == "Match")
+    told = post_mortem_of(read_lines([line.encode() for line in lines], folder))
+    return "\n".join(str(problem) for incident in told.incidents for problem in incident.known_problems)
 
 
 def test_each_known_problem_has_a_case() -> None:
@@ -230,7 +229,7 @@ def test_a_problem_is_not_claimed_of_a_log_that_nearly_fits(name: str, tmp_path:
         ([NODE], False),
         ([], False),
     ],
-    ids=["beside the table", "reserved and in use", "a table elsewhere", "reserved only", "in use only", "no boot lines"],
+    ids=["next to the table", "reserved and in use", "a table elsewhere", "reserved only", "in use only", "no boot lines"],
 )
 def test_boot_lines_that_place_the_page_make_the_edge_of_the_rmp_table_certain(
     boot: list[str], certain: bool, tmp_path: Path
@@ -243,14 +242,14 @@ def test_boot_lines_that_place_the_page_make_the_edge_of_the_rmp_table_certain(
     assert with_dump.startswith("known: " if certain else "likely: ")
 
 
-def test_a_page_inside_of_the_rmp_table_is_no_page_beside_it(tmp_path: Path) -> None:
+def test_a_page_inside_of_the_rmp_table_is_not_next_to_it(tmp_path: Path) -> None:
     inside = claims([TABLE.format(end="000000004b3fffff"), UPDATE.format(ret=2)], tmp_path)
     assert "edge of the RMP table" not in inside
 
 
 def test_the_reports_that_are_known_are_whole() -> None:
     for known in meanings():
-        assert known.blame in get_args(Blame)
+        assert known.blame in Blame
         assert {"kind"} <= set(known.when)
         assert known.title
         assert known.says.endswith((".", "}"))
@@ -265,11 +264,11 @@ def test_each_known_problem_is_whole() -> None:
 
 
 def test_the_page_lists_every_known_problem_and_every_cause() -> None:
-    page = (Path(signatures.__file__).parents[1] / "docs" / "postmortem.md").read_text(encoding="utf-8")
+    page = (Path(signatures.__file__).parents[2] / "docs" / "postmortem.md").read_text(encoding="utf-8")
     listed = [line for line in page.splitlines() if line.startswith("| ")]
     for known in catalogue():
         assert f"| {known.name} | {known.title} | {known.seen_in} | {known.fixed_in} |" in listed
     for cause in Cause:
         assert any(line.startswith(f"| {cause.name.lower().replace('_', ' ')} | ") for line in listed)
-    for blame in get_args(Blame):
+    for blame in Blame:
         assert any(line.startswith(f"| {blame} | ") for line in listed)

@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gmemstate.postmortem.incident import Blame
 from gmemstate.postmortem.known.patterns import Facts, fits
-from gmemstate.postmortem.story import Blame
 
 TEXTS = {
     "host log": "the host's kernel log of the same minute: dmesg -T | grep -e SEAMCALL -e SEV -e kvm -e 'Memory failure'",
@@ -29,7 +29,7 @@ TEXTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ReportMeaning:
     """A kind of report. ``when`` holds patterns of its facts; ``ask`` what would complete it, with the command that gets it.
 
     A second pattern of ``ask`` is that of the event with which it need not be asked for.
@@ -49,30 +49,25 @@ class Meaning:
 
 
 @cache
-def meanings() -> tuple[Meaning, ...]:
+def meanings() -> tuple[ReportMeaning, ...]:
     """All kinds of reports that are known, in the order in which they are tried."""
     folder = Path(str(resources.files("gmemstate"))) / "data" / "reports"
     files = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))]
     return tuple(_read(row) for content in files for row in content["report"])
 
 
-def _read(row: dict[str, Any]) -> Meaning:
+def _read(row: dict[str, Any]) -> ReportMeaning:
     more = tuple((word, _whole(text)) for word, text in row.get("more", ()))
     ask = tuple(
         (_whole(one["text"]), one["unless"]) if isinstance(one, dict) else (_whole(one), None) for one in row.get("ask", ())
     )
-    return Meaning(row["when"], row["blame"], row["title"], _whole(row["says"]), more, ask)
+    return ReportMeaning(row["when"], Blame(row["blame"]), row["title"], _whole(row["says"]), more, ask)
 
 
 def _whole(text: str) -> str:
     return re.sub(r"<([a-z ]+)>", lambda match: TEXTS[match[1]], text)
 
 
-def meaning(report: Facts) -> Meaning | None:
+def meaning(report: Facts) -> ReportMeaning | None:
     """The first meaning that fits a report; None where none does."""
     return next((known for known in meanings() if fits(known.when, report)), None)
-
-
-def filled(template: str, report: Facts) -> str:
-    """A text with the facts of a report in the place of their names; what is not known reads "not known"."""
-    return re.sub(r"\{(\w+)\}", lambda match: report.get(match[1], "not known"), template)

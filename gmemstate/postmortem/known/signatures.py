@@ -4,7 +4,7 @@ A problem is claimed only with the lines that fit, and with what is missing to b
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from gmemstate.audit.history.history import History
-from gmemstate.model.events import SEQ, EventRow
+from gmemstate.model.events import ConvertReturned
 from gmemstate.postmortem import words
-from gmemstate.postmortem.incidents import Incident
-from gmemstate.postmortem.known.patterns import Facts, facts, fits
-from gmemstate.postmortem.stories.platform import Platform
-from gmemstate.postmortem.story import cited
+from gmemstate.postmortem.grouping import IncidentEvents
+from gmemstate.postmortem.incident import KnownProblem
+from gmemstate.postmortem.known.patterns import Facts, fits
+from gmemstate.postmortem.reports import ReportedEvent, Reports
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A known problem. ``match``: patterns of which one must fit an event of the incident; each pattern of ``also`` an event anywhere.
 
-    Each pattern of ``confirm`` that fits no event of the record leaves a doubt, and says what evidence would take it away.
+    Each pattern of ``confirm`` that fits no event of the record makes it only likely, and says what evidence is missing.
     """
 
     name: str
     title: str
-    match: tuple[Mapping[str, str], ...]
-    also: tuple[Mapping[str, str], ...]
-    confirm: tuple[tuple[Mapping[str, str], str], ...]
+    match: tuple[Facts, ...]
+    also: tuple[Facts, ...]
+    confirm: tuple[tuple[Facts, str], ...]
     fits: str
     missing: str
     """what no record can show, and the command that does"""
@@ -56,7 +56,7 @@ def _read(path: Path) -> Signature:
         title=content["title"],
         match=tuple(match) if isinstance(match, list) else (match,),
         also=tuple(content.get("also", ())),
-        confirm=tuple((_without(one, "missing"), one["missing"]) for one in content.get("confirm", ())),
+        confirm=tuple((one, one.pop("missing")) for one in content.get("confirm", ())),
         fits=content["fits"],
         missing=content.get("missing", ""),
         means=content["means"],
@@ -66,49 +66,40 @@ def _read(path: Path) -> Signature:
     )
 
 
-def _without(table: Mapping[str, str], name: str) -> Mapping[str, str]:
-    return {key: value for key, value in table.items() if key != name}
-
-
-Known = tuple[Facts, EventRow | None]
-"""An event as words, and the row that a line can be cited of."""
-
-
-def everything(history: History) -> dict[int, Known]:
-    """All that a known problem may be about, by seq."""
-    platform = Platform.of(history)
-    return {row[SEQ]: (platform.place(facts(row)), row) for row in (*history.marks.values(), *history.reports)}
-
-
-def matches(history: History, incident: Incident, returned: Mapping[int, Known]) -> Iterator[str]:
-    """What is known of an incident, in words: the problem, the lines that fit, what is missing, what mends it."""
-    own = [returned[entry.id] for entry in incident.entries if entry.id in returned]
-    own += [returned.get(row[SEQ], (facts(row), row)) for row in incident.reports]
+def known_problems(history: History, reports: Reports, incident: IncidentEvents) -> Iterator[KnownProblem]:
+    """The known problems that fit an incident, with the lines that fit and the evidence that is missing to be certain."""
+    own: list[tuple[Facts, ReportedEvent | None]] = []
+    own += [(mark.words, mark) for entry in incident.entries if (mark := reports.marks.get(entry.id)) is not None]
+    own += [(report.words, report) for report in incident.reports]
     own += [
-        ({"kind": "convert_returned", "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
+        ({"kind": ConvertReturned.name, "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
         for conversion in incident.conversions
     ]
-    if not own:
-        return
-    for signature in catalogue():
-        fitting = [one for pattern in signature.match for one in own if fits(pattern, one[0])]
+    for signature in catalogue() if own else ():
+        fitting = [report for pattern in signature.match for facts, report in own if fits(pattern, facts)]
         if not fitting:
             continue
-        beside = [[one for one in returned.values() if fits(pattern, one[0])] for pattern in signature.also]
-        if all(beside):
-            confirmed = [[one for one in returned.values() if fits(pattern, one[0])] for pattern, _ in signature.confirm]
-            doubts = [text for (_, text), found in zip(signature.confirm, confirmed, strict=True) if not found]
-            doubts += [signature.missing] if signature.missing else []
-            seen = [*fitting[:4], *(one for found in (*beside, *confirmed) for one in found[:2])]
-            yield _claim(history, signature, seen, doubts)
+        also = [_all_that_fit(reports, pattern) for pattern in signature.also]
+        if all(also):
+            confirmed = [_all_that_fit(reports, pattern) for pattern, _ in signature.confirm]
+            missing = [text for (_, text), found in zip(signature.confirm, confirmed, strict=True) if not found]
+            missing += [signature.missing] if signature.missing else []
+            shown = [
+                *(one for one in fitting[:4] if one is not None),
+                *(one for found in (*also, *confirmed) for one in found[:2]),
+            ]
+            yield KnownProblem(
+                name=signature.name,
+                title=signature.title,
+                fits=signature.fits,
+                evidence=tuple(sorted(set(words.evidence(history, shown)))),
+                missing=tuple(missing),
+                means=signature.means,
+                remedy=signature.remedy,
+                seen_in=signature.seen_in,
+                fixed_in=signature.fixed_in,
+            )
 
 
-def _claim(history: History, signature: Signature, seen: list[Known], doubts: list[str]) -> str:
-    rows = list({row[0]: row for _, row in seen if row is not None}.values())
-    lines = cited(sorted(set(words.evidence(history, rows))))
-    return (
-        f"{'likely' if doubts else 'known'}: {signature.title}. Fits: {signature.fits}{f' ({lines})' if lines else ''}."
-        + "".join(f" Missing: {doubt}." for doubt in doubts)
-        + f" {signature.means}. {signature.remedy}. Seen in: {signature.seen_in}."
-        + (f" Fixed in: {signature.fixed_in}." if signature.fixed_in else "")
-    )
+def _all_that_fit(reports: Reports, pattern: Facts) -> list[ReportedEvent]:
+    return [report for report in reports if fits(pattern, report.words)]

@@ -1,1 +1,1 @@
-"""Stories as text for a terminal and as a page."""
+"""A post-mortem as text for a terminal and as a page."""

@@ -1,9 +1,9 @@
-"""Stories as one self-contained HTML page: no script, nothing from elsewhere, dark or light as the reader has it."""
+"""A post-mortem as one self-contained HTML page: no script, nothing from elsewhere, dark or light as the reader has it."""
 
 from collections.abc import Iterable
 from html import escape
 
-from gmemstate.postmortem.story import Report, Story, Table
+from gmemstate.postmortem.incident import Incident, IncidentTable, PostMortem, Section
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --blame: #b33; }
@@ -21,39 +21,39 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def page(report: Report) -> str:
-    """The page of a report. All text is escaped: names of processes and files are the guest's or anybody's."""
-    bodies = [_article(number, report.count, story) for number, story in report.stories]
-    if report.silence is not None:
-        bodies.append(f"<p>{escape(report.silence)}</p>")
+def page(found: PostMortem) -> str:
+    """The page of a post-mortem. All text is escaped: names of processes and files are the guest's or anybody's."""
+    bodies = [_article(incident, found.count) for incident in found.incidents]
+    if found.silence is not None:
+        bodies.append(f"<p>{escape(found.silence)}</p>")
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>gmemstate post-mortem</title><style>{STYLE}</style></head><body>\n"
-        "<h1>Post-mortem of guest_memfd conversions</h1>\n" + "\n".join(bodies) + f"\n{_list(report.ends())}\n</body></html>\n"
+        "<h1>Post-mortem of guest_memfd conversions</h1>\n" + "\n".join(bodies) + f"\n{_list(found.ends())}\n</body></html>\n"
     )
 
 
-def _article(number: int, count: int, story: Story) -> str:
+def _article(incident: Incident, count: int) -> str:
     parts = [
-        f'<h2><span class="blame">{escape(story.blame)}</span>: {escape(story.title)}</h2>',
-        f'<p class="who">{escape(story.who)} · incident {number} of {count}</p>',
-        f"<p>{escape(story.summary)}</p>",
+        f'<h2><span class="blame">{escape(incident.blame)}</span>: {escape(incident.title)}</h2>',
+        f'<p class="who">{escape(incident.who)} · incident {incident.number} of {count}</p>',
+        f"<p>{escape(incident.summary)}</p>",
     ]
-    if story.timeline:
-        parts.append(_table(Table((), story.timeline)))
-    if story.table is not None:
-        parts.append(_table(story.table))
-    parts.append(_list(story.margin()))
-    return f'<article id="incident-{number}">\n' + "\n".join(parts) + "\n</article>"
+    if incident.timeline:
+        parts.append(_table(IncidentTable((), tuple(incident.rows()))))
+    if incident.table is not None:
+        parts.append(_table(incident.table))
+    parts.append(_list(incident.margin()))
+    return f'<article id="incident-{incident.number}">\n' + "\n".join(parts) + "\n</article>"
 
 
-def _table(table: Table) -> str:
+def _table(table: IncidentTable) -> str:
     head = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.header) + "</tr>" if table.header else ""
     rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f"<table>{head}{rows}</table>"
 
 
-def _list(pairs: Iterable[tuple[str, str]]) -> str:
-    return "<dl>" + "\n".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in pairs) + "</dl>"
+def _list(sections: Iterable[Section]) -> str:
+    return "<dl>" + "\n".join(f"<dt>{escape(one.word)}</dt><dd>{escape(one.text)}</dd>" for one in sections) + "</dl>"

@@ -1,44 +1,43 @@
-"""Stories of requests of which a part was applied."""
+"""Requests of guests: answered otherwise than they were carried out, or answered with an error without any conversion."""
 
 from gmemstate.audit.history.history import History
 from gmemstate.audit.queries import gfns, served
 from gmemstate.decode.hypercalls import ENCRYPTED
-from gmemstate.model.events import ACTOR, VALUE, Access, T, User, details
+from gmemstate.model.events import User, details
 from gmemstate.model.linux import EAGAIN, ENOMEM, KVM_EINVAL, KVM_ENOSYS
 from gmemstate.model.machines.range import PRIVATE, SHARED, UNKNOWN
 from gmemstate.model.objects import Conversion, Request, Vm, slot_number
 from gmemstate.model.units import END, Gfn, duration, gpa_of, seconds, span
 from gmemstate.postmortem import words
-from gmemstate.postmortem.incidents import Incident
-from gmemstate.postmortem.scene import Scene, first_unmap, hva_range
-from gmemstate.postmortem.stories import shortage
-from gmemstate.postmortem.story import Blame, Story, Table
+from gmemstate.postmortem.grouping import IncidentEvents
+from gmemstate.postmortem.incident import Blame, IncidentTable, Story, TimelineRow, step
+from gmemstate.postmortem.scene import GUEST_ACCESS, MappedAgain, Scene
+from gmemstate.postmortem.stories import no_memory
+from gmemstate.text import count
 
-"""What KVM itself answers to a hypercall (include/uapi/linux/kvm_para.h)."""
 
-
-def not_as_told(history: History, seen: Scene, incident: Incident) -> Story:
-    """A guest asked for one range, a part of it was converted, and the guest was told that all was, or that nothing was."""
-    request = incident.episodes[0].request
+def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> Story:
+    """A part of a request was converted, and the guest was answered that all was, or that nothing was."""
+    request, own = incident.episodes[0].request, incident.episodes[0].conversions
     assert request is not None  # incidents of this kind are made from requests
-    own = incident.episodes[0].conversions
     done = [conversion for conversion in own if conversion.result == 0]
     failed = [conversion for conversion in own if conversion.result]
     verdict = served(history, request)
     asked, applied, kind = verdict.asked or 0, verdict.applied or 0, verdict.to or "?"
     other = SHARED if kind == PRIVATE else PRIVATE
-    lied, wrong = ("succeeded", asked - applied) if request.result == 0 else ("failed", applied)
-    story = Story("VMM", incident.kind, words.guest(history, incident.vm), "")
+    answer, wrong = ("success", asked - applied) if request.result == 0 else ("failure", applied)
+    story = Story(Blame.VMM, incident.kind, words.guest(incident.vm), "")
     story.summary = (
-        f"The guest asked for {words.count(asked, 'page')} {kind}. {applied} became {kind}, {asked - applied} stayed {other}, and the "
-        f"guest was told that it {lied} ({request.result}). It has a wrong view of {words.count(wrong, 'page')}."
+        f"The guest asked for {count(asked, 'page')} {kind}. {applied} became {kind}, {asked - applied} stayed {other}, and the "
+        f"answer to the guest was {answer} ({request.result}). It has a wrong view of {count(wrong, 'page')}."
     )
     if failed and request.result:
         story.summary += " The VMM did not undo what it had done" + (
             ", after the kernel had run out of memory." if failed[0].result == ENOMEM else "."
         )
     story.evidence = words.lines_of(history, own)
-    story.timeline = _timeline(request, own, asked)
+    story.timeline = _timeline(request, own)
+    story.limit = len(story.timeline)
     story.table = _table(history, seen, incident.vm, own, kind, request.result or 0)
     if failed:
         _why(story, history, failed[0])
@@ -49,11 +48,11 @@ def not_as_told(history: History, seen: Scene, incident: Incident) -> Story:
     if "DIRECTION_FROM_CONVERSIONS" in verdict.flags and request.flags is not None:
         story.add(
             "Note",
-            f"a2={request.flags:#x} of the hypercall says {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it is read as "
-            f"to-{kind}, because that is what the ioctls say (KVM selftests use an encoding of their own).",
+            f"a2={request.flags:#x} of the hypercall is {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it is read "
+            f"as to-{kind}, because the ioctls convert to {kind} (KVM selftests use an encoding of their own).",
         )
     if failed and failed[0].result == ENOMEM:
-        shortage.explain(story, history, failed)
+        no_memory.explain(story, history, seen, failed)
     if failed and failed[0].result == EAGAIN:
         story.missing.append(words.WHO_HELD)
     return story
@@ -87,27 +86,37 @@ def _advise(
     )
 
 
-def refused(history: History, seen: Scene, incident: Incident) -> Story:
+_BY_KVM = {
+    -KVM_ENOSYS: (
+        Blame.VMM,
+        "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers -1000 (KVM_ENOSYS) itself "
+        "[implied]",
+        "VMM: enable the capability, or do not offer the hypercall to the guest",
+    ),
+    -KVM_EINVAL: (
+        Blame.GUEST,
+        "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and does not ask the VMM "
+        "[implied]",
+        "guest: ask for whole pages, at least one",
+    ),
+}
+"""Answers that KVM gives without the VMM (____kvm_emulate_hypercall()): whose fault, why, and what mends it."""
+
+
+def refused(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     """Guests asked for conversions and were answered with an error, without any conversion."""
     own = incident.requests
-    returned = own[0].result or 0
-    reasons: dict[int, tuple[Blame, str, str]] = {
-        -KVM_ENOSYS: ("VMM", "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers "
-                      "-1000 (KVM_ENOSYS) itself [implied]", "VMM: enable the capability, or do not offer the hypercall to the guest"),
-        -KVM_EINVAL: ("guest", "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and "
-                      "does not ask the VMM [implied]", "guest: ask for whole pages, at least one"),
-    }  # fmt: skip
-    by_kvm = None if own[0].was_exit else reasons.get(returned)
-    blame, why, fix = by_kvm or ("VMM", None, None)
+    answer = own[0].result or 0
+    by_kvm = None if own[0].was_exit else _BY_KVM.get(answer)
+    blame, why, fix = by_kvm or (Blame.VMM, None, None)
     story = Story(
         blame,
         "request refused by KVM" if by_kvm else "request refused",
-        words.guest(history, incident.vm),
-        f"The guest asked {words.count(len(own), 'time')} for a conversion and was told {returned}. No conversion followed, and nothing was changed.",
+        words.guest(incident.vm),
+        f"The guest asked {count(len(own), 'time')} for a conversion and {answer} was returned to it. No conversion followed, and "
+        "nothing was changed.",
     )
-    story.timeline = words.some(
-        [("asked", seconds(request.asked), _asked(request), "", f"told {request.result}") for request in own]
-    )
+    story.timeline = [step("asked", request.asked, _asked(request), note=f"returned {request.result}") for request in own]
     story.add("Why", why)
     story.add("Fix", fix)
     if not by_kvm:
@@ -120,19 +129,16 @@ def _asked(request: Request) -> str:
     odd = details(request.detail)
     gpa = odd.get("gpa", "?") if request.start is None else f"{gpa_of(Gfn(request.start)):#x}"
     pages = int(odd["pages"], 16) if request.npages is None and "pages" in odd else request.npages
-    return f"MAP_GPA_RANGE gpa {gpa}, {'? pages' if pages is None else words.count(pages, 'page')}"
+    return f"MAP_GPA_RANGE gpa {gpa}, {'? pages' if pages is None else count(pages, 'page')}"
 
 
-def _timeline(request: Request, own: list[Conversion], asked: int) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [
-        ("asked", seconds(request.asked), f"vCPU thread {request.thread}: {_asked(request)}", "", "")
-    ]
-    for n, conversion in enumerate(own):
-        rows.append(("ioctl" if n == 0 else "", *words.line(conversion)))
-    timed = request.answered is not None and request.asked is not None
-    later = f", {duration(request.answered - request.asked)} after it asked" if timed else ""  # type: ignore[operator]
-    rows.append(("told", seconds(request.answered), f"{request.result} to the guest{later}", "", ""))
-    return rows
+def _timeline(request: Request, own: list[Conversion]) -> list[TimelineRow]:
+    rows = [step("asked", request.asked, f"vCPU thread {request.thread}: {_asked(request)}")]
+    rows += [words.row(conversion, "ioctl" if n == 0 else "") for n, conversion in enumerate(own)]
+    later = ""
+    if request.answered is not None and request.asked is not None:
+        later = f", {duration(request.answered - request.asked)} after it asked"
+    return [*rows, step("answer", request.answered, f"{request.result} to the guest{later}")]
 
 
 def _place(history: History, conversion: Conversion) -> str:
@@ -141,98 +147,99 @@ def _place(history: History, conversion: Conversion) -> str:
     return words.where(conversion) if place is None else f"gfn {span(*place)}"
 
 
-def _table(history: History, seen: Scene, vm: Vm | None, own: list[Conversion], kind: str, returned: int) -> Table:
+def _table(history: History, seen: Scene, vm: Vm | None, own: list[Conversion], kind: str, returned: int) -> IncidentTable:
+    """For each conversion its pages before and now, next to what was asked and answered."""
     rows = []
-    answer, expected = ("success", {kind}) if returned == 0 else ("failed", None)
     for conversion in own:
         start, end = conversion.start or 0, conversion.end or END
         before = {run.state for run in seen.before.get(conversion.id, [])} or {UNKNOWN}
-        now = (
-            {run.state for run in history.memory.runs(conversion.owner, start, end)}
-            if conversion.owner is not None
-            else {UNKNOWN}
-        )
-        place = gfns(history, conversion) or (0, 0)
+        now = {UNKNOWN}
+        if conversion.owner is not None:
+            now = {run.state for run in history.memory.runs(conversion.owner, start, end)}
+        first, last = gfns(history, conversion) or (0, 0)
         slots = (
-            sorted({slot_number(slot.id) for slot in vm.slots.values() if slot.start < place[1] and place[0] < slot.end})
-            if vm
-            else []
+            sorted({slot_number(slot.id) for slot in vm.slots.values() if slot.start < last and first < slot.end}) if vm else []
         )
-        differs = now != expected if expected else now == {kind}
-        rows.append(
-            (
-                _place(history, conversion).removeprefix("gfn "), str(words.pages_of(conversion)), ",".join(map(str, slots)),
-                "/".join(sorted(before)), kind, "/".join(sorted(now)), f"{answer} <- differs" if differs else answer,
-            )
-        )  # fmt: skip
-    return Table(("gfn", "pages", "slot", "before", "asked", "now", "guest was told"), rows)
+        answer = "success" if returned == 0 else "failed"
+        differs = now != {kind} if returned == 0 else now == {kind}
+        cells = (
+            _place(history, conversion).removeprefix("gfn "),
+            str(conversion.npages or 0),
+            ",".join(map(str, slots)),
+            "/".join(sorted(before)),
+            kind,
+            "/".join(sorted(now)),
+            f"{answer} <- differs" if differs else answer,
+        )
+        rows.append(cells)
+    return IncidentTable(("gfn", "pages", "slot", "before", "asked", "now", "answer to guest"), tuple(rows))
 
 
 def _why(story: Story, history: History, failure: Conversion) -> None:
-    undone = "; the VMM did not undo the earlier part before it answered [observed]"
-    if failure.result == ENOMEM and failure.in_vm:
-        why = "ran out of kernel memory while attribute entries were reserved (xa_reserve), before any mapping or attribute was touched [implied]"
-    elif failure.result == ENOMEM:
-        why = (
-            "ran out of kernel memory while tree nodes were allocated (mas_preallocate), before anything was touched [implied]"
+    if failure.result == ENOMEM:
+        step = (
+            "attribute entries were reserved (xa_reserve), before any mapping or attribute"
+            if failure.in_vm
+            else "tree nodes were allocated (mas_preallocate), before anything"
         )
+        why = f"ran out of kernel memory while {step} was changed [implied]"
     elif failure.result == EAGAIN and failure.error_page is not None:
-        why = f"was refused, as a page of it was in use (the first is idx {failure.error_page:#x} of its guest_memfd); no attribute of it changed [observed]"
+        why = (
+            f"was refused, as a page of it was in use (the first is idx {failure.error_page:#x} of its guest_memfd); no attribute of "
+            "it changed [observed]"
+        )
     else:
         why = f"failed with {words.errno_name(failure.result)}"
-    story.add("Why", f"{_place(history, failure)} {why}{undone}")
+    undone = "the VMM did not undo the earlier part before it answered [observed]"
+    story.add("Why", f"{_place(history, failure)} {why}; {undone}")
 
 
 def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion: Conversion) -> None:
     """What the applied part has left: mappings gone, new pages, and whether the old contents can still be had."""
-    gone = sum(row[VALUE] or 0 for row in conversion.answers if row[ACTOR] == User.GUEST)
-    counted = any(row[VALUE] is not None for row in conversion.answers if row[ACTOR] == User.GUEST)
+    entries = [answer.entries for answer in words.answers(conversion) if answer.user is User.GUEST]
     text = f"{_place(history, conversion)}: attribute {conversion.target}"
-    if counted:
-        text += f", {words.count(gone, 'guest mapping')} removed [observed]"
-    touched = _touches(seen, history, conversion)
-    if touched and conversion.in_vm:
-        first = touched[0]
+    if any(number is not None for number in entries):
+        text += f", {count(sum(number or 0 for number in entries), 'guest mapping')} removed [observed]"
+    accesses = _accesses(seen, history, conversion)
+    if accesses and conversion.in_vm:
+        first = accesses[0]
         page = f", pfn {first.pfn:#x}" if first.pfn is not None else ""
-        rest = words.pages_of(conversion) - sum(touch.end - touch.start for touch in touched)
+        rest = (conversion.npages or 0) - sum(access.end - access.start for access in accesses)
         text += (
-            f"; the guest touched gfn {first.start:#x}{words.at(first.t)}: a new {conversion.target} page{page} (a new private page is "
-            f"zeroed; the other {rest} will be, on first touch)"
+            f"; the guest accessed gfn {first.start:#x}{words.at(first.t)}: a new {conversion.target} page{page} (a new private page is "
+            f"zeroed; the other {rest} will be, on first access)"
         )
     story.add("Left", text)
     if not conversion.in_vm:
         story.add(
             "Data",
-            f"the contents of {_place(history, conversion)} are where they were: the conversion is in place; the host can no longer touch them",
+            f"the contents of {_place(history, conversion)} are where they were: the conversion is in place; the host can no longer "
+            "access them",
         )
-        return
-    if vm is None or conversion.start is None or conversion.target != PRIVATE:
-        return
-    for slot, address, size in hva_range(seen, history, vm.id, conversion.start, conversion.end or END):
-        unmapped = first_unmap(seen, conversion.last, address, size)
-        until = "nothing discarded it to the end of the record"
-        if unmapped is not None:
-            until = (
-                "nothing discarded it before "
-                + (f"{seconds(unmapped[T])}, when " if unmapped[T] is not None else "")
-                + "its mapping went away"
+    elif vm is not None and conversion.start is not None and conversion.target == PRIVATE:
+        for memory in seen.hva_ranges(vm, conversion.start, conversion.end or END):
+            unmapped = seen.first_unmap(conversion.last, memory)
+            until = "nothing discarded it to the end of the record"
+            if unmapped is not None:
+                when = f"{seconds(unmapped.t)}, when " if unmapped.t is not None else ""
+                until = f"nothing discarded it before {when}its mapping went away"
+            story.add(
+                "Data",
+                f"RECOVERABLE while the VMM lives: the old contents are in shared memory at hva {memory.hva:#x}+{memory.size:#x} "
+                f"(slot {slot_number(memory.slot)}); {until}",
             )
-        story.add(
-            "Data",
-            f"RECOVERABLE while the VMM lives: the old contents are in shared memory at hva {address:#x}+{size:#x} (slot {slot_number(slot)}); {until}",
-        )
 
 
-def _touches(seen: Scene, history: History, conversion: Conversion) -> list:  # type: ignore[type-arg]
-    owner = history.memory.guest_id(conversion.owner)
-    place = (conversion.start, conversion.end) if conversion.in_vm else history.places.get(conversion.id)
-    if owner is None or place is None or place[0] is None or place[1] is None:
-        return []
-    return seen.touched(conversion, (Access.GUEST, Access.GUEST_PRIVATE, Access.GUEST_SHARED), {owner}, place[0], place[1])
+def _accesses(seen: Scene, history: History, conversion: Conversion) -> list[MappedAgain]:
+    place = history.places.get(conversion.id)
+    if conversion.in_vm:
+        known = conversion.start is not None and conversion.end is not None
+        place = (conversion.start or 0, conversion.end or 0) if known else None
+    return seen.accesses(conversion, GUEST_ACCESS, history.memory.guest_id(conversion.owner), place)
 
 
 def _host(history: History) -> str:
     entries = [entry for entry in history.memory.messed_up.values() if entry.state != "cleared"]
     if not entries:
         return "not affected: no suspect, leaked or poisoned page in this record"
-    return f"{words.count(len(entries), 'page')} of the host can no longer be trusted: see messed-up"
+    return f"{count(len(entries), 'page')} of the host can no longer be trusted: see messed-up"

@@ -1,4 +1,4 @@
-"""Stories of conversions that failed as a whole: refused because a page was in use, for want of memory, or otherwise."""
+"""Conversions that failed as a whole: refused because a page was in use, for lack of memory, or otherwise."""
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import Capability
@@ -6,78 +6,76 @@ from gmemstate.model.linux import EAGAIN, EFAULT, ENOMEM
 from gmemstate.model.objects import Conversion
 from gmemstate.model.units import END, duration
 from gmemstate.postmortem import words
-from gmemstate.postmortem.incidents import Episode, Incident
+from gmemstate.postmortem.grouping import Episode, IncidentEvents
+from gmemstate.postmortem.incident import Blame, Story, TimelineRow
 from gmemstate.postmortem.scene import Scene
-from gmemstate.postmortem.stories import in_use, shortage
-from gmemstate.postmortem.story import Story
+from gmemstate.postmortem.stories import in_use, no_memory
+from gmemstate.text import count
 
 SHOWN = 8
+"""How many conversions and answers are listed."""
 
 
-def returned(history: History, seen: Scene, incident: Incident) -> Story:
+def failed(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     """A conversion failed, and was repeated with success or not."""
-    failed = [conversion for episode in incident.episodes for conversion in episode.failed]
-    first = failed[0]
+    failures = [conversion for episode in incident.episodes for conversion in episode.failed]
+    first = failures[0]
     applied = all(episode.last_success is not None for episode in incident.episodes)
-    title = "not applied, then applied" if applied else "not applied"
-    unwritten = first.result == EFAULT and not first.in_vm
-    if first.result == EAGAIN:
-        summary = in_use.summary(history, seen, incident, applied) if first.start is not None else _in_use_somewhere(failed)
-        story = Story("VMM", title, words.guest(history, incident.vm), summary)
-    elif first.result == ENOMEM:
-        story = Story("memory shortage", title, words.guest(history, incident.vm), _no_memory(incident, applied))
-    else:
-        summary = (
-            f"{words.count(len(failed), 'conversion')} failed with {words.errno_name(first.result)} "
-            f"({words.errno_text(first.result or 0)})"
-            + ("; the next request for all of it succeeded." if applied else ". Nothing was converted.")
-        )
-        story = Story("VMM" if unwritten else "unknown", title, words.guest(history, incident.vm), summary)
-    story.evidence = words.lines_of(
-        history, [conversion for episode in incident.episodes for conversion in episode.conversions]
+    story = Story(
+        Blame.UNKNOWN, "not applied, then applied" if applied else "not applied", words.guest(incident.vm), "", limit=SHOWN
     )
+    story.evidence = words.lines_of(history, incident.all_conversions)
     story.timeline = _timeline(incident)
-    story.add("Told", _told_to_guest(history, failed))
+    story.add("Answer", _answers(history, failures))
     if first.start is None:
         story.missing.append(
             "the range: a system call shows a pointer only; next time tools/capture trace --pid PID-OF-THE-VMM"
         )
         story.complete = False
     if first.result == EAGAIN:
+        story.blame = Blame.VMM
+        story.summary = (
+            in_use.summary(history, seen, incident, applied) if first.start is not None else _in_use_somewhere(failures)
+        )
         in_use.explain(story, history, seen, incident)
     elif first.result == ENOMEM:
+        story.blame, story.summary = Blame.MEMORY, _no_memory(incident, applied)
         _explain_no_memory(story, first, applied)
-        shortage.explain(story, history, failed)
-    elif unwritten:
-        _explain_unwritten(story, first)
+        no_memory.explain(story, history, seen, failures)
     else:
-        story.missing.append("why it failed: no step of it that could fail is on record; add the probes of its steps")
+        text = words.errno_text(first.result or 0)
+        story.summary = (
+            f"{count(len(failures), 'conversion')} failed with {words.errno_name(first.result)}{f' ({text})' if text else ''}"
+            + ("; the next request for all of it succeeded." if applied else ". Nothing was converted.")
+        )
+        if first.result == EFAULT and not first.in_vm:
+            _explain_unwritten(story, first)
+        else:
+            story.missing.append("why it failed: no step of it that could fail is on record; add the probes of its steps")
     return story
 
 
 _NO_RANGE = "Which range it was, and whether it was asked for again with success, no source shows."
 
 
-def _in_use_somewhere(failed: list[Conversion]) -> str:
-    were = "request was" if len(failed) == 1 else "requests were"
-    return (
-        f"{len(failed)} {were} refused with EAGAIN: at least one page was in use. No refusal changed an attribute. {_NO_RANGE}"
-    )
+def _in_use_somewhere(failures: list[Conversion]) -> str:
+    were = "request was" if len(failures) == 1 else "requests were"
+    return f"{len(failures)} {were} refused with EAGAIN: at least one page was in use. No refusal changed an attribute. {_NO_RANGE}"
 
 
-def _told_to_guest(history: History, failed: list[Conversion]) -> str | None:
-    """What guests that had asked were told of the failures."""
+def _answers(history: History, failures: list[Conversion]) -> str | None:
+    """What was returned to guests that had asked."""
     asked = {
         conversion.request: history.requests[conversion.request]
-        for conversion in failed
+        for conversion in failures
         if conversion.request in history.requests
     }
     returned = [f"{request.result}{words.at(request.answered)}" for request in asked.values() if request.result is not None]
-    return f"the guest had asked for it; it was told {', '.join(returned[:SHOWN])}" if returned else None
+    return f"the guest had asked for it; {', '.join(returned[:SHOWN])} was returned to it" if returned else None
 
 
-def _timeline(incident: Incident) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _timeline(incident: IncidentEvents) -> list[TimelineRow]:
+    rows: list[TimelineRow] = []
     for episode in incident.episodes:
         done: list[Conversion] = []
         before: Conversion | None = None
@@ -99,8 +97,8 @@ def _timeline(incident: Incident) -> list[tuple[str, ...]]:
                 done.append(conversion)
             else:
                 before = conversion
-            rows.append(("", *words.line(conversion, note)))
-    return words.some(rows, SHOWN)
+            rows.append(words.row(conversion, note=note))
+    return rows
 
 
 def _done_before(conversion: Conversion, done: list[Conversion]) -> int:
@@ -109,13 +107,11 @@ def _done_before(conversion: Conversion, done: list[Conversion]) -> int:
     return sum(max(0, min(end, c.end or 0) - max(start, c.start or 0)) for c in done)
 
 
-# --- the answer could not be written --------------------------------------------------------------------------------
-
-
 def _explain_unwritten(story: Story, first: Conversion) -> None:
     """EFAULT after the arguments had been read: the kernel could not write error_offset, and its errno took the other's place."""
+    story.blame = Blame.VMM
     if not first.answers:
-        story.add("Why", "the arguments could not be read, or error_offset could not be written back: both say EFAULT")
+        story.add("Why", "the arguments could not be read, or error_offset could not be written back: both return EFAULT")
         story.missing.append("which of the two: trace unmap_mapping_pages; it is called only after the arguments were read")
         story.complete = False
         return
@@ -128,12 +124,9 @@ def _explain_unwritten(story: Story, first: Conversion) -> None:
     story.add("Fix", "VMM: pass the arguments in memory that can be written; then repeat the whole request")
 
 
-# --- no memory ------------------------------------------------------------------------------------------------------
-
-
-def _no_memory(incident: Incident, applied: bool) -> str:
+def _no_memory(incident: IncidentEvents, applied: bool) -> str:
     failures = sum(len(episode.failed) for episode in incident.episodes)
-    text = f"The kernel ran out of memory in {words.count(failures, 'conversion')}. Nothing was changed by the failure{'s' * (failures > 1)}"
+    text = f"The kernel ran out of memory in {count(failures, 'conversion')}. Nothing was changed by the failure{'s' * (failures > 1)}"
     if incident.episodes[0].failed[0].start is None:
         return f"{text}. {_NO_RANGE}"
     if not applied:

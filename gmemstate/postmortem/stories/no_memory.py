@@ -1,14 +1,14 @@
-"""Want of memory: why a conversion was told ENOMEM, and the story of a VMM that the kernel has killed."""
+"""ENOMEM and the OOM killer: why a conversion returned ENOMEM, and VMMs that the kernel has killed."""
 
 from gmemstate.audit.history.history import History
-from gmemstate.model.events import ACTOR, DETAIL, KIND, Dialect, KernelWarned, T, details
+from gmemstate.model.events import Dialect, KernelWarned, TaskSignalled
 from gmemstate.model.machines.range import SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Vm
-from gmemstate.model.units import seconds
 from gmemstate.postmortem import words
-from gmemstate.postmortem.incidents import Incident
+from gmemstate.postmortem.grouping import IncidentEvents
+from gmemstate.postmortem.incident import Blame, Story, step
 from gmemstate.postmortem.scene import Scene
-from gmemstate.postmortem.story import Story
+from gmemstate.text import count
 
 CAUSES = {
     "fault injection": "not short: the kernel's fault injection ({cache}) made an allocation of thread {thread} fail",
@@ -17,24 +17,23 @@ CAUSES = {
 """Reports (lib/fault-inject.c fail_dump(), mm/page_alloc.c warn_alloc()) by what they say of an ENOMEM."""
 
 
-def explain(story: Story, history: History, failures: list[Conversion]) -> None:
-    """Name the report of the threads that were told ENOMEM; without one, ask for the log that would have it.
+def explain(story: Story, history: History, seen: Scene, failures: list[Conversion]) -> None:
+    """Name the report of the threads that got ENOMEM; without one, ask for the log that would have it.
 
     A report and a conversion are joined by the number of their thread: the report names no ioctl.
     """
     threads = {failure.thread for failure in failures if failure.thread is not None}
-    reports_of_it = [
-        row
-        for row in history.reports
-        if row[KIND] == KernelWarned.code and row[ACTOR] in threads and details(row[DETAIL]).get("what") in CAUSES
+    causes = [
+        report
+        for report in seen.reports.reports
+        if isinstance(report.event, KernelWarned) and report.event.thread in threads and report.words.get("what") in CAUSES
     ]
-    if reports_of_it:
-        first = reports_of_it[0]
-        report = details(first[DETAIL])
-        why = CAUSES[report["what"]].format(cache=report.get("cache", "of which kind is not said"), thread=first[ACTOR])
-        way = f", on the way of: {report['path']}" if "path" in report else ""
+    if causes:
+        facts = causes[0].words
+        why = CAUSES[facts["what"]].format(cache=facts.get("cache", "of which kind is not said"), thread=facts["thread"])
+        way = f", in: {facts['path']}" if "path" in facts else ""
         story.add("Memory", f"{why}{way} [joined by thread]")
-        story.evidence += words.evidence(history, reports_of_it)
+        story.evidence += words.evidence(history, causes)
         return
     near = words.at(failures[0].returned, "near")
     story.missing.append(
@@ -42,25 +41,23 @@ def explain(story: Story, history: History, failures: list[Conversion]) -> None:
     )
 
 
-def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:
+def vmm_killed(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     """The kernel had no memory and has killed a VMM: the guest ends with it, whatever was converted."""
-    kills = incident.reports
+    kills = [report.event for report in incident.reports if isinstance(report.event, TaskSignalled)]
     story = Story(
-        "memory shortage",
+        Blame.MEMORY,
         incident.kind,
-        words.guest(history, incident.vm),
+        words.guest(incident.vm),
         "The kernel ran out of memory and killed the VMM; the guest ends with it. That is no failure of a conversion.",
     )
-    story.timeline = words.some(
-        [("killed", seconds(row[T]), f"thread {row[ACTOR]}, by the OOM killer", "", "") for row in kills]
-    )
-    story.evidence = words.evidence(history, kills)
+    story.timeline = [step("killed", kill.t, f"thread {kill.thread}, by the OOM killer") for kill in kills]
+    story.evidence = words.evidence(history, incident.reports)
     kept = _kept_twice(history, incident.vm)
     if kept:
         story.add(
             "Memory",
-            f"{words.count(kept, 'page')} of guest_memfd {'was' if kept == 1 else 'were'} shared at the end and still held a page of private memory "
-            "beside the shared one [observed]: a conversion to shared frees nothing",
+            f"{count(kept, 'page')} of guest_memfd {'was' if kept == 1 else 'were'} shared at the end and still held a page of "
+            "private memory in addition to the shared one [observed]: a conversion to shared frees nothing",
         )
     story.add("Left", "nothing: the guest ends with its process")
     story.add(
@@ -69,7 +66,7 @@ def out_of_memory(history: History, seen: Scene, incident: Incident) -> Story:
         "they become private; or allow for both",
     )
     story.missing.append(
-        f"what used the memory: look into dmesg{words.at(kills[0][T], 'near')} for 'Out of memory' and its table of tasks"
+        f"what used the memory: look into dmesg{words.at(kills[0].t, 'near')} for 'Out of memory' and its table of tasks"
     )
     return story
 

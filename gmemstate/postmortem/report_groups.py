@@ -1,0 +1,97 @@
+"""Which reports of kernels, VMMs and refused calls belong to one incident, and which are about no guest's memory."""
+
+from collections.abc import Iterator
+
+from gmemstate.model.events import (
+    GeneralProtection,
+    KernelWarned,
+    RmpViolation,
+    VmBugged,
+    VmDead,
+    VmmSaid,
+)
+from gmemstate.postmortem.incident import IncidentKind
+from gmemstate.postmortem.known.meanings import meaning
+from gmemstate.postmortem.reports import MEMORY_MAP, ReportedEvent, Reports
+
+NEXT_LINES = 3
+"""How many lines may stand between a warning and the line of the failure that it is about."""
+REQUESTS = frozenset(
+    ("convert wish", "KVM_HC_MAP_GPA_RANGE", "ram block state change", "launch update", "firmware asks", "validates", "new VM")
+)
+"""What a VMM or a guest's firmware says before anything has failed."""
+BACKGROUND = (MEMORY_MAP, "kernel of a guest")
+"""What a kernel says of memory and of itself when it starts: it explains, and is nothing that happened."""
+
+
+def classified(reports: Reports) -> Iterator[tuple[ReportedEvent, IncidentKind, tuple[object, ...]]]:
+    """Reports that are of an incident: each with the kind of it, and what it has in common with others of the same."""
+    marked, given_up = _marked(reports), _given_up(reports)
+    for report in reports.reports:
+        if not _part_of_a_mark(marked, report) and not _follow_up(given_up, report):
+            kind, key = _about(report)
+            if kind is not None:
+                yield report, kind, key
+
+
+def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ...]]:
+    """The kind of incident that a report belongs to (None: it is none), and what it has in common with others of the same."""
+    words, event = report.words, report.event
+    known = meaning(words)
+    title = known.title if known else None
+    key = (title or words.get("what"), words.get("result"), None if "leaf" in words else words.get("function"))
+    match event:
+        case VmDead():
+            return IncidentKind.VM_DEAD, (words.get("what"),)
+        case RmpViolation() | GeneralProtection():
+            return IncidentKind.HOST_FAULT, (*key, words.get("why"))
+        case VmmSaid():
+            request = words.get("code") in REQUESTS or (words.get("code") == "discard" and not event.result)
+            return (None if request else IncidentKind.VMM_REPORT), (title or words.get("code"), event.result)
+        case VmBugged():
+            return None, ()  # it is part of the incident of what has bugged the VM
+        case KernelWarned() if words.get("what") in BACKGROUND:
+            return None, ()
+        case KernelWarned():
+            related = known is not None or "about" in words or "path" in words or "gmem" in words.get("function", "")
+            # UBSAN checks how code is written, not what it does.
+            return (
+                (IncidentKind.KERNEL_REPORT, key) if related and words.get("what") != "UBSAN" else (IncidentKind.UNRELATED, ())
+            )
+        case _:
+            return IncidentKind.KERNEL_REPORT, key
+
+
+Place = tuple[int | None, int | None, int]
+"""A source, a thread, a line."""
+
+
+def _marked(reports: Reports) -> set[Place]:
+    """Where the warnings may end that the kernel prints right before the line of a failure itself."""
+    return {
+        (mark.event.source, int(mark.words["thread"]), (mark.event.line or 0) - back)
+        for mark in reports.marks.values()
+        if mark.words.get("join") == "time" and "thread" in mark.words
+        for back in range(1, NEXT_LINES + 1)
+    }
+
+
+def _part_of_a_mark(marked: set[Place], report: ReportedEvent) -> bool:
+    """Whether a warning is the one that stands right before the line of a failure."""
+    event = report.event
+    return isinstance(event, KernelWarned) and (event.source, event.thread, report.last_line) in marked
+
+
+def _given_up(reports: Reports) -> set[tuple[int | None, int | None]]:
+    """The sources in which a VM could not be run any more, each with the errno."""
+    return {
+        (one.event.source, one.event.result)
+        for one in reports.reports
+        if isinstance(one.event, VmmSaid) and one.words.get("code") == "kvm run failed"
+    }
+
+
+def _follow_up(given_up: set[tuple[int | None, int | None]], report: ReportedEvent) -> bool:
+    """Whether a VMM only says that it cannot read a VM that it could not run any more."""
+    event = report.event
+    return isinstance(event, VmmSaid) and (event.source, event.result) in given_up and report.words.get("code") == "registers"

@@ -7,7 +7,7 @@ import pytest
 from gmemstate.audit.host import host
 from gmemstate.postmortem.incident import Incident
 from gmemstate.postmortem.render import text
-from tests.postmortem.telling import post_mortem_of
+from tests.postmortem.telling import about, post_mortem_of
 from tests.traces import SHARED, Read, read_file, read_lines
 
 WARNING = "[ 7000.100000] WARNING: arch/x86/kvm/vmx/tdx.c:1700 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], CPU#3: CPU 1/KVM/4711"
@@ -116,12 +116,9 @@ def test_a_vm_that_died_of_its_guest_is_not_said_to_be_bugged(tmp_path: Path) ->
     lines = [b"kvm_intel: Guest access before accepting 0x12345000 on vCPU 1", b"error: kvm run failed Input/output error"]
     dead, unknown = (incident for incident in post_mortem_of(read_lines(lines, tmp_path)).incidents)
     assert (dead.blame, dead.title) == ("guest", "VM dead")
-    assert (
-        "State",
-        "private, and pending in the secure page table: the VM is dead, not bugged (kvm_vm_dead)",
-    ) in dead.paragraphs
+    assert about(dead, "State") == "private, and pending in the secure page table: the VM is dead, not bugged (kvm_vm_dead)"
     assert (unknown.blame, unknown.title) == ("unknown", "VM bugged or dead")
-    perhaps = next(words for word, words in unknown.paragraphs if word == "Perhaps")
+    perhaps = about(unknown, "Perhaps")
     assert "dead, by access before accept at trace.txt:1" in perhaps
     assert "no line ties it to this VM" in perhaps
 

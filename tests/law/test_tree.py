@@ -1,19 +1,14 @@
 """What holds for the tree as a whole: who may import whom, what is said of each name, and that nothing ties it to one place."""
 
-import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.law.tree import MODULES, PACKAGE, TOP
 from tests.traces import CAPTURES, CASES
-
-TOP = Path(__file__).parents[1]
-PACKAGE = TOP / "gmemstate"
-MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def files() -> list[Path]:
@@ -73,35 +68,6 @@ def test_the_model_can_be_used_without_anything_installed_but_transitions() -> N
 # --- words
 
 
-def public(tree: ast.Module) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The public classes, functions and methods of a module."""
-    for node in ast.walk(tree):
-        inner = [tree] if node is tree else []
-        inner += [node] if isinstance(node, ast.ClassDef) and not node.name.startswith("_") else []  # type: ignore[list-item]
-        for parent in inner:
-            for child in parent.body:
-                if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
-                    yield child
-
-
-@pytest.mark.parametrize("module", [pytest.param(path, id=str(path.relative_to(TOP))) for path in MODULES])
-def test_every_public_name_says_what_it_is(module: Path) -> None:
-    """A docstring each, but for handlers: those are explained by the kind or the invariant that they are listed under."""
-    tree = ast.parse(module.read_text())
-    assert ast.get_docstring(tree) or not tree.body
-    tables = [
-        node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)
-    ]
-    handlers = {name.id for table in tables for value in table.values for name in ast.walk(value) if isinstance(name, ast.Name)}
-    silent = [node for node in public(tree) if not ast.get_docstring(node) and node.name not in handlers]
-    listed = ("before", "behind", "at_the_end")
-    assert not [
-        node.name
-        for node in silent
-        if not any(isinstance(mark, ast.Call) and ast.unparse(mark.func) in listed for mark in node.decorator_list)
-    ]
-
-
 def spelled(*parts: str) -> str:
     """A word that this file itself must not hold."""
     return "".join(parts)
@@ -134,7 +100,7 @@ def test_captures_hold_a_trace_and_its_truth_and_what_a_test_names() -> None:
     held = {path.relative_to(CAPTURES).as_posix() for path in CAPTURES.rglob("*") if path.is_file()}
     usual = {f"{case}/{name}" for case in CASES for name in ("ftrace.txt.gz", "meta.json")}
     assert usual <= held
-    tests = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("*.py"))
+    tests = "\n".join(path.read_text() for path in (TOP / "tests").rglob("*.py"))
     assert not [name for name in held - usual if Path(name).name.removesuffix(".gz") not in tests]
 
 

@@ -17,22 +17,9 @@ from gmemstate.convert.engine.kernel import THIS, Kernel
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.engine.steps import carry_out, drive
 from gmemstate.convert.engine.users import CheckedUser, PageUser
+from gmemstate.model import events as e
 from gmemstate.model.errors import PageUserFailed, UsageError
-from gmemstate.model.events import (
-    SEQ,
-    SOURCE,
-    AttrsStored,
-    Capability,
-    Declared,
-    Dialect,
-    Event,
-    Interrupted,
-    SourceOpened,
-    SourceRead,
-    SourceShows,
-    detail,
-    event_of,
-)
+from gmemstate.model.events import SEQ, SOURCE, detail, event_of
 from gmemstate.model.linux import LAST_PAGE, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED
 from gmemstate.model.objects import Conversion
@@ -56,7 +43,7 @@ class ConversionResult:
 
     id: int
     verdict: Verdict
-    events: tuple[tuple[int, Event], ...]
+    events: tuple[tuple[int, e.Event], ...]
 
     @property
     def result(self) -> int | None:
@@ -108,7 +95,7 @@ class ConversionRunner:
         to: Direction,
         *,
         users: Sequence[PageUser] = (),
-        dialect: Dialect | None = None,
+        dialect: e.Dialect | None = None,
         policy: Policy = Policy.BUG_VM,
         setting: Setting | None = None,
         faults: Sequence[Fault] = (),
@@ -150,7 +137,7 @@ class ConversionRunner:
                 drive(carry_out(function, kernel, call, through), lambda event: self._append(event, known))
             except PageUserFailed as error:
                 conversion = known[THIS]
-                self._append(Interrupted(conversion=conversion, owner=owner))
+                self._append(e.Interrupted(conversion=conversion, owner=owner))
                 raise PageUserFailed(
                     f'{error}; conversion {conversion} is left interrupted: ledger.resolve({conversion}, "roll-back") closes it',
                     **error.data,
@@ -181,7 +168,7 @@ class ConversionRunner:
             if owner is not None:
                 self._record_interrupted(owner)
                 self._open(owner)
-            self._append(Declared(conversion=conversion, how=OUTCOMES[outcome], owner=owner))
+            self._append(e.Declared(conversion=conversion, how=OUTCOMES[outcome], owner=owner))
             found = self._result(conversion, first)
             if outcome in (None, "old") and owner is not None:
                 self._restate(open_one, owner)
@@ -193,12 +180,12 @@ class ConversionRunner:
         for run in before.runs(owner, conversion.start or 0, conversion.end or 0):
             if run.state in SETTLED[1:]:
                 attributes = PRIVATE_ATTRIBUTE if run.state == PRIVATE else 0
-                self._append(AttrsStored(start=run.start, npages=run.end - run.start, attributes=attributes, owner=owner))
+                self._append(e.AttrsStored(start=run.start, npages=run.end - run.start, attributes=attributes, owner=owner))
 
     def close(self) -> None:
         """Say that nothing more will come."""
         if self._source is not None:
-            self._append(SourceRead(offset=0, detail=detail(lines=0, used=0, unparsed=0)))
+            self._append(e.SourceRead(offset=0, detail=detail(lines=0, used=0, unparsed=0)))
             self._source = None
 
     # --- the source
@@ -209,14 +196,14 @@ class ConversionRunner:
         if self._source is None:
             opened: dict[int, int] = {}
             name = f"{SourceFormat.ENGINE} {os.getpid()}"
-            self._append(SourceOpened(source=-1, detail=detail(name=name, format=SourceFormat.ENGINE)), opened)
+            self._append(e.SourceOpened(source=-1, detail=detail(name=name, format=SourceFormat.ENGINE)), opened)
             self._source = opened[-1]
         vm = memory.vms.get(memory.guest_id(owner) or 0)
-        for capability in Capability:
+        for capability in e.Capability:
             if vm is not None and capability not in vm.shows:
-                self._append(SourceShows(capability=capability, owner=vm.id))
+                self._append(e.SourceShows(capability=capability, owner=vm.id))
 
-    def _append(self, event: Event, known: dict[int, int] | None = None) -> None:
+    def _append(self, event: e.Event, known: dict[int, int] | None = None) -> None:
         source = self._source if event.source is None else event.source
         row = replace(event, source=source, t=time.monotonic_ns() - self._begun).row()
         self._recorder.append([row], {} if known is None else known)
@@ -228,9 +215,9 @@ class ConversionRunner:
         """Whoever held the lock before and has left a conversion open is dead: say so."""
         for conversion in self._recorder.memory.open_conversions():
             if conversion.owner == owner and not conversion.gapped and self._ours(conversion.source):
-                self._append(Interrupted(conversion=conversion.id, owner=owner))
+                self._append(e.Interrupted(conversion=conversion.id, owner=owner))
 
-    def _dialect(self, owner: int, named: Dialect | None) -> Dialect:
+    def _dialect(self, owner: int, named: e.Dialect | None) -> e.Dialect:
         memory = self._recorder.memory
         vm = memory.vms.get(memory.guest_id(owner) or 0)
         if vm is None:
@@ -238,8 +225,8 @@ class ConversionRunner:
         kind = vm.dialect if named is None else named
         if kind not in SOURCES:
             raise UsageError(f"the record does not say how guest {owner} converts; name a dialect: {', '.join(DIALECT_NAMES)}")
-        if (kind is Dialect.MAINLINE) != (owner in memory.vms):
-            what = "the VM" if kind is Dialect.MAINLINE else "a guest_memfd"
+        if (kind is e.Dialect.MAINLINE) != (owner in memory.vms):
+            what = "the VM" if kind is e.Dialect.MAINLINE else "a guest_memfd"
             raise UsageError(f"in this dialect {what} holds the attribute; convert its pages")
         return kind
 
@@ -248,6 +235,6 @@ class ConversionRunner:
         made = memory.conversions.get(conversion) or next(one for one in memory.ended if one.id == conversion)
         return ConversionResult(conversion, verdict(made, memory.sources.get(made.source or 0)), self._events(first))
 
-    def _events(self, first: int) -> tuple[tuple[int, Event], ...]:
+    def _events(self, first: int) -> tuple[tuple[int, e.Event], ...]:
         rows = self._recorder.record.events(first)
         return tuple((row[SEQ], event_of(row)) for row in rows if row[SOURCE] == self._source)

@@ -13,7 +13,7 @@ from gmemstate.convert.scenario import definition, tables
 from gmemstate.convert.scenario import load as reading
 from gmemstate.convert.scenario.load import catalogue, load
 from gmemstate.convert.scenario.tables import BadScenario
-from gmemstate.convert.simulation.facts import FACTS
+from gmemstate.convert.simulation.facts import FORMS
 from tests.cli.running import run, say
 
 PAGE = Path(reading.__file__).parents[2] / "docs" / "scenarios.md"
@@ -66,7 +66,7 @@ def quoted(text: str) -> set[str]:
         ("[[fault]]", "key", reading.FAULT),
         ("[[fault]]", "at", reading.FAULTS),
         ("[[do]]", "verb", reading.STEPS),
-        ("[expect]", "fact", FACTS),
+        ("[expect]", "fact", FORMS),
         ("How things are written", "dialect", DIALECT_NAMES),
         ("How things are written", "policy", [policy.value for policy in Policy]),
     ],
@@ -95,9 +95,7 @@ def test_the_page_names_all_values_of_what_is_chosen() -> None:
 
 
 def test_the_page_gives_each_fact_its_form() -> None:
-    assert {cells[0].strip("`"): cells[2] for cells in rows("[expect]", "fact")} == {
-        name: form for name, (form, _) in FACTS.items()
-    }
+    assert {cells[0].strip("`"): cells[2] for cells in rows("[expect]", "fact")} == {name: form for name, form in FORMS.items()}
 
 
 def test_the_page_says_which_dialects_can_have_a_policy() -> None:

@@ -15,9 +15,9 @@ from gmemstate.audit.invariants import evaluate
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES
 from gmemstate.convert.scenario.definition import Scenario
 from gmemstate.convert.scenario.load import catalogue, load
-from gmemstate.convert.simulation.facts import FACTS, NUMBER, TABLE, VM
+from gmemstate.convert.simulation.facts import FORMS, NUMBER, TABLE, VM
 from gmemstate.convert.simulation.run import ScenarioOutcome, pairs, run
-from gmemstate.convert.simulation.story import tell
+from gmemstate.convert.simulation.story import story
 from gmemstate.model.events import KIND, RESULT, SEQ, VALUE, ConvertReturned, DmaFaulted, SourceRead, Undone, UsersChecked
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
@@ -45,7 +45,7 @@ def of(name: str, dialect: str, policy: str = "bug-vm") -> ScenarioOutcome:
 
 def returned(outcome: ScenarioOutcome) -> str:
     """The story, one line for each sentence."""
-    return "\n".join(tell(outcome))
+    return "\n".join(story(outcome))
 
 
 # --- what must come of them
@@ -65,7 +65,7 @@ def test_its_record_is_whole_and_fits_the_machines(name: str, dialect: Any, poli
     simulation = outcome.simulation
     expected = SCENARIOS[name].expected(dialect, policy).get("findings", [])
     assert sorted({finding.code for finding in simulation.memory.findings}) == expected
-    if outcome.facts["returned"][-1:] != ["stuck"]:
+    if outcome.facts.returned[-1:] != ["stuck"]:
         assert simulation.rows[-1][KIND] == SourceRead.code
         assert simulation.memory.open_conversions() == []
     for memory in (fold(simulation.rows), fold(simulation.rows, Memory(live=True))):
@@ -135,15 +135,15 @@ def test_nothing_is_expected_that_does_not_come() -> None:
             for fact, value in scenario.expected(dialect, policy).items():
                 other = replace(outcome, scenario=replace(scenario, expect={(None, None): {fact: wrong(fact, value)}}))
                 (difference,) = other.differences
-                assert (difference.fact, difference.found) == (fact, outcome.facts[fact])
+                assert (difference.fact, difference.found) == (fact, getattr(outcome.facts, fact))
                 assert difference.seq is not None
                 assert 0 < difference.seq <= len(outcome.simulation.rows)
                 looked_at.add(fact)
-    assert looked_at == set(FACTS), "each fact is expected somewhere"
+    assert looked_at == set(FORMS), "each fact is expected somewhere"
 
 
 def wrong(fact: str, value: Any) -> Any:
-    form = FACTS[fact][0]
+    form = FORMS[fact]
     if form == TABLE:
         return {**value, "nobody": ["0+1"]}
     if form in (NUMBER, VM):
@@ -255,8 +255,8 @@ def test_what_lost_pages_mean_for_a_user_is_said_of_each_of_them() -> None:
     for name, scenario in SCENARIOS.items():
         for dialect, policy in pairs(scenario):
             outcome = played(name, dialect, policy)
-            for user, runs in outcome.facts["lost"].items():
-                sentences = [line for line in tell(outcome) if line.startswith(f"{user} no longer maps ")]
+            for user, runs in outcome.facts.lost.items():
+                sentences = [line for line in story(outcome) if line.startswith(f"{user} no longer maps ")]
                 pages = sum(map(pages_in, sentences))
                 assert pages == sum(int(lost.partition("+")[2]) for lost in runs), (name, user)
 
@@ -332,12 +332,12 @@ def test_a_wrong_expectation_is_a_finding_that_names_the_event(tmp_path: Path) -
 
 
 def test_json_has_all_facts_of_all_pairs() -> None:
-    found = json.loads(say("simulate", "sc-10", "--dialect", "all", "--policy", "all", "--json").out)
+    found = json.loads(say("simulate", "sc-10", "--dialect", "all", "--policy", "all", "--json").out)["rows"]
     assert [(each["dialect"], each["policy"]) for each in found] == [
         (dialect.word, policy.value) for dialect, policy in pairs(SCENARIOS["sc-10-page-remove-fails"])
     ]
     for each in found:
-        assert set(each) == {"scenario", "dialect", "policy", "differences", *FACTS}
+        assert set(each) == {"scenario", "dialect", "policy", "differences", *FORMS}
 
 
 @pytest.mark.parametrize(
@@ -359,9 +359,9 @@ def test_a_stored_simulation_is_a_record_like_any_other(name: str, dialect: str,
     assert say("--db", where, "simulate", name, "--dialect", dialect, "--policy", policy, "--store").code == 0
     outcome = of(name, dialect, policy)
     rows = json.loads(say("--db", where, "conversions", "--json").out)
-    verdicts = outcome.facts["verdicts"]
+    verdicts = outcome.facts.verdicts
     assert [row["label"] for row in rows][len(rows) - len(verdicts) :] == verdicts
-    assert say("--db", where, "replay", "--live").code == (1 if outcome.facts["findings"] or meant(outcome) else 0)
+    assert say("--db", where, "replay", "--live").code == (1 if outcome.facts.findings or meant(outcome) else 0)
 
 
 @pytest.mark.parametrize("dialect", DIALECT_NAMES)

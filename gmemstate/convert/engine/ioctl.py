@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from gmemstate.model.events import (
-    UnmapStep,
-)
+from gmemstate.model.events import UnmapStep
 from gmemstate.model.linux import ENOMEM, PAGE_SHIFT, PAGE_SIZE, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 

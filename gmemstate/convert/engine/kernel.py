@@ -8,19 +8,8 @@ from typing import NamedTuple, TypeVar
 from gmemstate.convert.engine.ioctl import Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.users import FOLL_PIN, PageUser, UnmapAnswer
-from gmemstate.model.events import (
-    Cause,
-    Event,
-    PageFreed,
-    Poisoned,
-    PrivateUnmapFailed,
-    Spinning,
-    TaskStuck,
-    User,
-    UserAnswered,
-    VmBugged,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import EFAULT
 from gmemstate.model.machines.range import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
@@ -52,7 +41,7 @@ class Ask(NamedTuple):
 
 
 T = TypeVar("T")
-Step = Event | Ask
+Step = e.Event | Ask
 Doing = Generator[Step, UnmapAnswer | None, T]
 """Steps that end with a result."""
 Steps = Doing[Returned | None]
@@ -141,7 +130,7 @@ class Kernel:
 
     def pinned_or_mapped(self, head: int, order: int, count: int) -> bool:
         """folio_maybe_dma_pinned() of a folio with a count of references, or folio_mapped()."""
-        hosts = (user for user in self.users if user.kind is User.HOST)
+        hosts = (user for user in self.users if user.kind is e.User.HOST)
         return count >= FOLL_PIN or any(user.references(head, head + (1 << order), drained=self.drained) for user in hosts)
 
     def fails(self, at: str, start: int = 0, end: int = 1) -> int:
@@ -155,7 +144,7 @@ class Kernel:
 
     # --- doing
 
-    def unmap(self, owner: int, start: int, end: int, *kinds: User, slot: Slot | None = None) -> Steps:
+    def unmap(self, owner: int, start: int, end: int, *kinds: e.User, slot: Slot | None = None) -> Steps:
         """Ask the users of some kinds, one after the other, to unmap a range. Their answers are recorded, not obeyed.
 
         ``slot``: the guest is asked for the gfns of this memslot only.
@@ -166,23 +155,23 @@ class Kernel:
             answer = yield Ask(user, start, end)
             if answer is None or answer.result is None:
                 yield from self._answered(owner, user, start, end, UnmapAnswer(None), slot)
-                yield TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(waits_for=user.name))
+                yield e.TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(waits_for=user.name))
                 return None
             yield from self._answered(owner, user, start, end, answer, slot)
         return Returned()
 
     def _answered(
         self, owner: int, user: PageUser, start: int, end: int, answer: UnmapAnswer, only: Slot | None
-    ) -> Iterator[Event]:
+    ) -> Iterator[e.Event]:
         """The answer as events; the guest's page tables are those of a VM, so its pages are gfns."""
         places = [(owner, start, end)]
-        if user.kind is User.GUEST and owner in self.memory.gmems:
+        if user.kind is e.User.GUEST and owner in self.memory.gmems:
             slots = self.slots(owner, start, end)
             places = [
                 (vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots if only in (None, slot)
             ]
         for n, (where, first, last) in enumerate(places):
-            yield UserAnswered(
+            yield e.UserAnswered(
                 user=user.kind,
                 start=first,
                 npages=last - first,
@@ -204,7 +193,7 @@ class Kernel:
         for first, last in runs:
             if self.setting.type is VmType.TDX:
                 yield from self.remove_private(owner, first, last)
-            returned = yield from self.unmap(owner, first, last, User.GUEST, slot=slot)
+            returned = yield from self.unmap(owner, first, last, e.User.GUEST, slot=slot)
             if returned is None:
                 return None
         return Returned()
@@ -215,13 +204,13 @@ class Kernel:
             vm, gfn = self.memory.place(gmem, PageIndex(index))
             if (
                 gfn is None
-                or self.memory.mapped(vm or 0, User.GUEST, gfn) == UNMAPPED
+                or self.memory.mapped(vm or 0, e.User.GUEST, gfn) == UNMAPPED
                 or self.messed_up(gmem, index, index + 1)
             ):
                 continue  # KVM has no entry for it
             if fault := self.fault("private_unmap", page, page + 1):
                 self.failed.append(page)
-                yield PrivateUnmapFailed(
+                yield e.PrivateUnmapFailed(
                     step=fault.step, owner=owner, conversion=THIS, start=page, npages=1, pfn=self.pfn(gmem, index)
                 )
 
@@ -245,15 +234,15 @@ class Kernel:
             return 0
         if self.policy is Policy.BUG_VM:
             if self.vm(owner).gone is None:
-                yield VmBugged(owner=self.vm(owner).id)
+                yield e.VmBugged(owner=self.vm(owner).id)
             return 0
         for page in self.failed:
             if self.policy is Policy.HOLD_AND_DROP:
                 for head, order in list(self.folios(owner, page, page + 1)):
-                    yield PageFreed(owner=owner, start=head, npages=1 << order, order=order, detail=detail(kept="for ever"))
+                    yield e.PageFreed(owner=owner, start=head, npages=1 << order, order=order, detail=detail(kept="for ever"))
             elif self.policy is Policy.HWPOISON:
-                yield Poisoned(owner=owner, start=page, npages=1, pfn=self.pfn(owner, page))
-        yield UserAnswered(user=User.GUEST, start=bad[0], npages=1, owner=owner, conversion=THIS, result=EFAULT)
+                yield e.Poisoned(owner=owner, start=page, npages=1, pfn=self.pfn(owner, page))
+        yield e.UserAnswered(user=e.User.GUEST, start=bad[0], npages=1, owner=owner, conversion=THIS, result=EFAULT)
         return EFAULT
 
     def _flagged(self, owner: int, start: int, end: int) -> list[int]:
@@ -271,7 +260,7 @@ class Kernel:
             for entry in self.memory.messed_up.values()
             if gmem is not None and entry.gmem == owner and entry.index is not None and start <= entry.index < end
             if entry.state != "cleared"
-            and entry.cause is Cause.SEPT_STILL_MAPS
+            and entry.cause is e.Cause.SEPT_STILL_MAPS
             and gmem.backing.get(entry.index) in (PRESENT, POISONED_PAGE)
             and self.pfn(owner, entry.index) == entry.pfn
         )
@@ -288,7 +277,7 @@ class Kernel:
             if count == 1 << order:
                 return True
             if not said:
-                yield Spinning(
+                yield e.Spinning(
                     conversion=THIS, owner=owner, references=count, detail=detail(page=hexadecimal(head), expected=1 << order)
                 )
                 said = True

@@ -6,13 +6,7 @@ from dataclasses import replace
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned
 from gmemstate.convert.engine.kernel import THIS, Ask, Kernel, Steps
 from gmemstate.convert.engine.users import UnmapAnswer
-from gmemstate.model.events import (
-    ConvertAsked,
-    ConvertReturned,
-    Event,
-    Through,
-    detail,
-)
+from gmemstate.model.events import ConvertAsked, ConvertReturned, Event, Through, detail
 from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.units import hexadecimal, pages
 

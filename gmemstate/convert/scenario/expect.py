@@ -6,7 +6,7 @@ from typing import Any
 
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.scenario.tables import ScenarioTable
-from gmemstate.convert.simulation.facts import ERRNOS, FACTS, LIST, NUMBER, PAGES, STUCK, TABLE, VERDICTS, VM, words
+from gmemstate.convert.simulation.facts import ERRNOS, FORMS, LIST, NUMBER, PAGES, STUCK, TABLE, VERDICTS, VM, words
 from gmemstate.model.verdict import Label
 
 _PAGES = re.compile(r"(gmem \d+: )?(.*?)( WARN)?")
@@ -18,22 +18,22 @@ Expected = dict[tuple[str | None, str | None], dict[str, Any]]
 def expectations(top: ScenarioTable, users: Iterable[str]) -> tuple[Expected, list[str]]:
     """What is expected of ``(dialect, policy)`` (None: any), and the dialects that are named. Raises BadScenario."""
     users = tuple(users)
-    everybody = top.table("expect", (*DIALECT_NAMES, *FACTS))
+    everybody = top.table("expect", (*DIALECT_NAMES, *FORMS))
     found: Expected = {(None, None): _facts(everybody, users)}
     named = [key for key in everybody.content if key in DIALECT_NAMES]
     for dialect in named:
         possible = [policy.value for policy in POLICIES[DIALECT_NAMES[dialect]]]
-        table = everybody.table(dialect, (*Policy, *FACTS))
+        table = everybody.table(dialect, (*Policy, *FORMS))
         found[dialect, None] = _facts(table, users)
         for policy in (policy.value for policy in Policy if policy in table):
             if policy not in possible:
                 raise table.bad(policy, f"{dialect} cannot have this policy; it can have {', '.join(possible)}")
-            found[dialect, policy] = _facts(table.table(policy, FACTS), users)
+            found[dialect, policy] = _facts(table.table(policy, FORMS), users)
     return found, named
 
 
 def _facts(table: ScenarioTable, users: tuple[str, ...]) -> dict[str, Any]:
-    return {fact: _FORMS[FACTS[fact][0]](table, fact, users) for fact in table.content if fact in FACTS}
+    return {fact: _FORMS[FORMS[fact]](table, fact, users) for fact in table.content if fact in FORMS}
 
 
 def _errnos(table: ScenarioTable, fact: str, _: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from gmemstate.convert.engine.policies import DIALECT_NAMES, Policy
 from gmemstate.convert.scenario.definition import MAPPING, USERS, MemslotSpec, Scenario, UserSpec
 from gmemstate.convert.scenario.expect import expectations
 from gmemstate.convert.scenario.tables import BadScenario, ScenarioTable, parse
-from gmemstate.convert.simulation.facts import FACTS
+from gmemstate.convert.simulation.facts import FORMS
 from gmemstate.model.events import RequestPath, UnmapStep
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
@@ -120,7 +120,7 @@ def _scenario(name: str, top: ScenarioTable) -> Scenario:
     dialects = top.choices("dialects", DIALECT_NAMES) or named or list(DIALECT_NAMES)
     for dialect in named:
         if dialect not in dialects:
-            raise top.table("expect", (*DIALECT_NAMES, *FACTS)).bad(dialect, "is not among the dialects of the scenario")
+            raise top.table("expect", (*DIALECT_NAMES, *FORMS)).bad(dialect, "is not among the dialects of the scenario")
     steps = [_Step(step, setting.type, specs, limit) for step in top.tables("do", (*STEPS, *_options()))]
     _check_slots(memslots, steps, pages)
     return Scenario(

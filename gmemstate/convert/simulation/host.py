@@ -11,29 +11,8 @@ from gmemstate.convert.engine.kernel import Kernel, runs_of, shift
 from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.steps import carry_out, drive
 from gmemstate.convert.engine.users import PageUser
-from gmemstate.model.events import (
-    Access,
-    Capability,
-    Dialect,
-    DmaMapped,
-    Event,
-    EventRow,
-    FaultServed,
-    GmemBound,
-    GmemCreated,
-    PageAdded,
-    PageFreed,
-    Pinned,
-    SlotSet,
-    SourceOpened,
-    SourceRead,
-    SourceShows,
-    User,
-    VmCreated,
-    VmSeen,
-    detail,
-    details,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail, details
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.linux import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
@@ -77,13 +56,13 @@ class SimulatedHost:
     gfns of a VM in the dialect ``mainline``, else page indices of a guest_memfd. ``vm`` and ``gmem`` are the first of their kind.
     """
 
-    dialect: Dialect
+    dialect: e.Dialect
     policy: Policy = Policy.BUG_VM
     setting: Setting = field(default_factory=Setting)
     faults: Sequence[Fault] = ()
     users: list[SimulatedUser] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
-    rows: list[EventRow] = field(default_factory=list)
+    rows: list[e.EventRow] = field(default_factory=list)
     returned: list[Returned | None] = field(default_factory=list)
     """what each conversion returned; None: it never did"""
     vm: int = 0
@@ -98,18 +77,18 @@ class SimulatedHost:
 
     # --- recording
 
-    def record(self, event: Event) -> int:
+    def record(self, event: e.Event) -> int:
         """Append an event; its seq."""
         seq = len(self.rows) + 1
         (numbered,), new = resolve([replace(event, source=SOURCE, t=seq * TURN).row()], seq, self._known)
         self._known.update(new)
         self.rows.append(numbered)
         apply(self.memory, numbered)
-        if isinstance(event, PageFreed) and event.owner is not None and "kept" in details(event.detail):
+        if isinstance(event, e.PageFreed) and event.owner is not None and "kept" in details(event.detail):
             self.give_up(event.owner, range(event.start, event.start + event.npages))
         return seq
 
-    def _append(self, event: Event) -> None:
+    def _append(self, event: e.Event) -> None:
         self.record(event)
 
     def reference(self) -> int:
@@ -120,7 +99,7 @@ class SimulatedHost:
     @property
     def in_vm(self) -> bool:
         """Whether the attribute lives in the VM."""
-        return self.dialect is Dialect.MAINLINE
+        return self.dialect is e.Dialect.MAINLINE
 
     @property
     def owner(self) -> int:
@@ -135,20 +114,20 @@ class SimulatedHost:
 
     def open(self, name: str) -> None:
         """Begin the record: a source that shows everything."""
-        self.record(SourceOpened(detail=detail(
+        self.record(e.SourceOpened(detail=detail(
             name=name, format=SourceFormat.SIMULATION, dialect=self.dialect.word, follows=SOURCES[self.dialect], policy=self.policy.value,
         )))  # fmt: skip
-        for capability in Capability:
-            self.record(SourceShows(capability=capability))
+        for capability in e.Capability:
+            self.record(e.SourceShows(capability=capability))
 
     def close_record(self) -> None:
         """End the record: nothing is missing from it."""
-        self.record(SourceRead(offset=len(self.rows), detail=detail(lines=0, used=0, unparsed=0)))
+        self.record(e.SourceRead(offset=len(self.rows), detail=detail(lines=0, used=0, unparsed=0)))
 
     def make_vm(self) -> int:
         """KVM_CREATE_VM."""
-        vm = self.record(VmSeen(owner=self.reference(), made=1))
-        self.record(VmCreated(owner=vm, dialect=self.dialect))
+        vm = self.record(e.VmSeen(owner=self.reference(), made=1))
+        self.record(e.VmCreated(owner=vm, dialect=self.dialect))
         return vm
 
     def make_gmem(self, vm: int, npages: int, *, shared: bool) -> int:
@@ -156,16 +135,16 @@ class SimulatedHost:
         flags = 0
         if not self.in_vm:
             flags = GUEST_MEMFD_FLAG_MMAP * self.setting.mmap | GUEST_MEMFD_FLAG_INIT_SHARED * shared
-        return self.record(GmemCreated(owner=self.reference(), vm=vm, npages=npages, flags=flags, result=0))
+        return self.record(e.GmemCreated(owner=self.reference(), vm=vm, npages=npages, flags=flags, result=0))
 
     def set_slot(
         self, vm: int, slot: int, gfn: int, npages: int, gmem: int | None = None, index: int = 0, result: int = 0
     ) -> None:
         """KVM_SET_USER_MEMORY_REGION2; ``npages`` 0 deletes."""
         flags = 0 if gmem is None else KVM_MEM_GUEST_MEMFD
-        self.record(SlotSet(slot=slot, owner=vm, start=gfn, npages=npages, flags=flags, result=result))
+        self.record(e.SlotSet(slot=slot, owner=vm, start=gfn, npages=npages, flags=flags, result=result))
         if gmem is not None and npages:
-            self.record(GmemBound(owner=vm, start=gfn, npages=npages, index=index, gmem=gmem))
+            self.record(e.GmemBound(owner=vm, start=gfn, npages=npages, index=index, gmem=gmem))
 
     # --- memory
 
@@ -181,7 +160,7 @@ class SimulatedHost:
     def allocate(self, start: int, end: int, gmem: int | None = None) -> None:
         """Fill holes with memory: an empty huge range gets a huge folio, split at once where a page of it is shared."""
         owner = self.gmem if gmem is None else gmem
-        order = 0 if self.dialect in (Dialect.MAINLINE, Dialect.INPLACE) else self.setting.order
+        order = 0 if self.dialect in (e.Dialect.MAINLINE, e.Dialect.INPLACE) else self.setting.order
         backing, page = self.memory.gmems[owner].backing, start
         while page < end:
             head = page >> order << order
@@ -201,7 +180,7 @@ class SimulatedHost:
             moved = set()
         edges = {edge for page in moved for edge in (page, page + 1) if self.pfn(gmem, edge) != self.pfn(gmem, edge - 1) + 1}
         for first, last in pairwise(sorted({start, *(edge for edge in edges if start < edge < end), end})):
-            self.record(PageAdded(owner=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
+            self.record(e.PageAdded(owner=gmem, start=first, npages=last - first, pfn=self.pfn(gmem, first), order=order))
 
     # --- users
 
@@ -216,18 +195,18 @@ class SimulatedHost:
     def record_use(self, user: SimulatedUser, start: int, end: int) -> None:
         """Record that a user maps or holds pages."""
         owner, facts = self.owner_of(user), detail(user=user.name)
-        if user.kind is User.IOMMU:
-            self.record(DmaMapped(owner=owner, start=start, npages=end - start, detail=facts))
-        elif user.kind in (User.PIN, User.REFERENCE):
-            self.record(Pinned(owner=owner, start=start, npages=end - start, detail=facts))
-        elif user.kind is User.HOST and not self.in_vm:
-            self.record(FaultServed(owner=owner, access=Access.HOST, start=start, npages=end - start,
+        if user.kind is e.User.IOMMU:
+            self.record(e.DmaMapped(owner=owner, start=start, npages=end - start, detail=facts))
+        elif user.kind in (e.User.PIN, e.User.REFERENCE):
+            self.record(e.Pinned(owner=owner, start=start, npages=end - start, detail=facts))
+        elif user.kind is e.User.HOST and not self.in_vm:
+            self.record(e.FaultServed(owner=owner, access=e.Access.HOST, start=start, npages=end - start,
                                     pfn=self.pfn(owner, start), detail=facts))  # fmt: skip
-        elif user.kind is User.GUEST:
+        elif user.kind is e.User.GUEST:
             for first, last, state in list(self.kernel().kinds(owner, start, end)):
-                access = Access.GUEST_PRIVATE if state == PRIVATE else Access.GUEST_SHARED
+                access = e.Access.GUEST_PRIVATE if state == PRIVATE else e.Access.GUEST_SHARED
                 for vm, _, low, high in self.gfns(owner, first, last):
-                    self.record(FaultServed(owner=vm, access=access, start=low, npages=high - low, detail=facts))
+                    self.record(e.FaultServed(owner=vm, access=access, start=low, npages=high - low, detail=facts))
 
     def gfns(self, owner: int, start: int, end: int) -> list[tuple[int, Slot, int, int]]:
         """The guests and gfns behind pages of an attribute owner, slot by slot."""
@@ -247,7 +226,7 @@ class SimulatedHost:
     def convert(self, call: ConversionCall) -> Returned | None:
         """A conversion ioctl, to its end or until it is stuck; on a VM it is KVM_SET_MEMORY_ATTRIBUTES in every dialect."""
         self._known.pop(-1, None)
-        function, through = CONVERT[Dialect.MAINLINE if call.owner in self.memory.vms else self.dialect]
+        function, through = CONVERT[e.Dialect.MAINLINE if call.owner in self.memory.vms else self.dialect]
         before = self._accepted(call.owner)
         returned = drive(carry_out(function, self.kernel(call.owner), call, through), self._append)
         self.emptied |= before - self._accepted(call.owner)
@@ -266,6 +245,6 @@ class SimulatedHost:
         if self.setting.type is not VmType.TDX:
             return set()
         runs = [(start, end) for start, end, kind in self.kernel().kinds(owner, 0, 1 << 64) if kind == PRIVATE]
-        mapped = {page for user in self.users if user.kind is User.GUEST and self.owner_of(user) == owner
+        mapped = {page for user in self.users if user.kind is e.User.GUEST and self.owner_of(user) == owner
                   for page in user.pages}  # fmt: skip
         return {(owner, page) for page in mapped if any(start <= page < end for start, end in runs)}

@@ -17,8 +17,8 @@ EVERYTHING = [(0, END)]
 FAULTED_IN = "no issue, faulted in by its next access"
 
 CAUSES = {
-    Cause.SEPT_STILL_MAPS: "the S-EPT maps its host page still",
-    Cause.RMP_STILL_GUEST: "the RMP gives its host page to the guest still",
+    Cause.SEPT_STILL_MAPS: "the S-EPT still maps its host page",
+    Cause.RMP_STILL_GUEST: "the RMP still gives its host page to the guest",
     Cause.LEAKED_BY_KERNEL: "lost and safe, the kernel gives it to nobody",
     Cause.POISONED: "its host page is poisoned",
     Cause.UNUSABLE_PRIVATE: "its host page cannot be made private",
@@ -32,11 +32,11 @@ def left(outcome: ScenarioOutcome) -> Iterator[str]:
     if stuck:
         yield "the ioctl never returns, and its lock is held"
     unit = "gfn" if simulation.in_vm else "page"
-    yield f"at the end: {_listed(facts['private'], unit)}"
+    yield f"at the end: {_listed(facts.private, unit)}"
     for user in simulation.users:
         lost = [
             (int(start), int(start) + int(size))
-            for start, _, size in (text.partition("+") for text in facts["lost"].get(user.name, []))
+            for start, _, size in (text.partition("+") for text in facts.lost.get(user.name, []))
         ]
         reasons = [(lost, "its next access waits for the lock")] if stuck else _reasons(simulation, user)
         for pages, why in reasons:
@@ -44,8 +44,8 @@ def left(outcome: ScenarioOutcome) -> Iterator[str]:
                 where = ", ".join(decimal_pages(start, end - start, unit) for start, end in gone)
                 yield f"{user.name} no longer maps {where}: {why}"
             lost = _cut(lost, _rest(pages))
-    if facts["dma_at_risk"]:
-        where = _words(facts["dma_at_risk"], unit)
+    if facts.dma_at_risk:
+        where = _words(facts.dma_at_risk, unit)
         yield f"devices still reach {where}, private now: what they see is not what the guest sees"
     for entry in simulation.memory.messed_up.values():
         what = "page " if entry.index is not None else "gfn " if entry.gfn is not None else ""
@@ -80,7 +80,7 @@ def _reasons(simulation: Simulation, user: SimulatedUser) -> Reasons:
         (_rest(bound), "no memslot is there any more"),
         (closed, "the guest_memfd is closed, its next access is a memory fault"),
         (poisoned, "poisoned, its next access is a memory fault"),
-        (_cut(private, empty), "to be accepted anew, and the contents are gone"),
+        (_cut(private, empty), "to be accepted again, and the contents are gone"),
         (EVERYTHING, FAULTED_IN),
     ]
 

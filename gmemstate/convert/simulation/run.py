@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Fault
 from gmemstate.convert.engine.policies import POLICIES, Policy
@@ -10,16 +10,18 @@ from gmemstate.convert.engine.users import Holder
 from gmemstate.convert.scenario.definition import MemslotSpec, Scenario
 from gmemstate.convert.scenario.tables import PageRun
 from gmemstate.convert.simulation import guest_requests as requests
-from gmemstate.convert.simulation.facts import answer, facts, plain, refusal, shown_by
+from gmemstate.convert.simulation.facts import ScenarioFacts, Seen, answer, facts, plain, refusal, shown_by
 from gmemstate.convert.simulation.host import VMM, SimulatedUser
 from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.decode import errno_name
-from gmemstate.model.events import Dialect, RequestPath
+from gmemstate.model.document import Document, Json
+from gmemstate.model.events import Dialect, RequestPath, event_of
 from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Difference(Document):
     """An expectation that did not come true: the fact, what was expected and found, and the event that shows it (a seq)."""
 
     fact: str
@@ -29,23 +31,23 @@ class Difference(NamedTuple):
 
 
 @dataclass
-class ScenarioOutcome:
+class ScenarioOutcome(Document):
     """What came of a scenario: the simulation with its record, and the facts that expectations name."""
 
     scenario: Scenario
     dialect: Dialect
     policy: Policy
     simulation: Simulation
-    facts: dict[str, Any]
+    facts: ScenarioFacts
     first: int
-    """the seq of the first event behind the setting up"""
+    """the seq of the first event after the guest was made and its users were added"""
 
     @property
     def differences(self) -> list[Difference]:
         """Where the expectations of the scenario are not met, the earliest event first."""
         found = []
         for fact, expected in self.scenario.expected(self.dialect, self.policy).items():
-            have = self.facts[fact]
+            have = getattr(self.facts, fact)
             if plain(expected) != plain(have):
                 found.append(Difference(fact, expected, have, shown_by(self.simulation, self.first, fact, expected, have)))
         return sorted(found, key=lambda difference: difference.seq or 0)
@@ -54,6 +56,16 @@ class ScenarioOutcome:
     def expects(self) -> bool:
         """Whether the scenario says anything of this pair."""
         return bool(self.scenario.expected(self.dialect, self.policy))
+
+    def to_json(self) -> dict[str, Json]:
+        """Which scenario was played and how, its facts by their names, and what was not as expected."""
+        return {
+            "scenario": self.scenario.name,
+            "dialect": self.dialect.word,
+            "policy": self.policy.value,
+            **self.facts.to_json(),
+            "differences": [difference.to_json() for difference in self.differences],
+        }
 
 
 def pairs(scenario: Scenario) -> list[tuple[Dialect, Policy]]:
@@ -78,10 +90,7 @@ def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> ScenarioOutcome
             break
     else:
         simulation.close_record()
-    heard = {"populated": play.populated, "guest_answered": play.guest_answered}
-    return ScenarioOutcome(
-        scenario, dialect, policy, simulation, facts(simulation, first, play.mapped, heard, play.accessed), first
-    )
+    return ScenarioOutcome(scenario, dialect, policy, simulation, facts(simulation, first, play.seen), first)
 
 
 class _Play:
@@ -89,9 +98,6 @@ class _Play:
 
     def __init__(self, scenario: Scenario, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.accessed: list[str] = []
-        self.populated: list[str] = []
-        self.guest_answered: list[str] = []
         simulation.open(scenario.name)
         slots = [*scenario.memslots, *(_memslot(what, **how) for verb, what, how in scenario.steps if verb == "memslot")]
         self.vms = [simulation.make_vm() for _ in range(max([1, *(slot.vm for slot in slots)]))]
@@ -113,7 +119,7 @@ class _Play:
         simulation.returned.clear()
         for user in scenario.users:
             simulation.add_user(user.make(), self.gmems[user.gmem - 1])
-        self.mapped = {user.name: set(user.pages) for user in simulation.users}
+        self.seen = Seen({user.name: set(user.pages) for user in simulation.users})
 
     def _set(self, slot: MemslotSpec) -> None:
         gmem = self.gmems[slot.gmem - 1] if slot.gmem else None
@@ -142,16 +148,16 @@ class _Play:
         interrupted: int | None = None,
     ) -> None:
         returned = requests.ask(self.simulation, what, to, path, tuple(answers), interrupted)
-        self.guest_answered += [answer(result) for result in returned]
+        self.seen.guest_answered += [answer(result) for result in returned]
 
     def do_access(self, what: str, page: int, accept: bool = False, **how: str) -> None:
         seq = len(self.simulation.rows)
         private = how["as"] == PRIVATE if "as" in how else None
         fine = self.simulation.access(self.user(what), page, private=private, accept=accept)
-        row = self.simulation.rows[-1] if len(self.simulation.rows) > seq else None
-        self.accessed.append(f"{what} {page} {'ok' if fine else refusal(row)}")
+        event = event_of(self.simulation.rows[-1]) if len(self.simulation.rows) > seq else None
+        self.seen.accessed.append(f"{what} {page} {'ok' if fine else refusal(event)}")
         if fine:
-            self.mapped[what].add(page)
+            self.seen.mapped[what].add(page)
 
     def do_use(self, what: str, pages: tuple[PageRun, ...]) -> None:
         user = self.user(what)
@@ -161,7 +167,7 @@ class _Play:
             else:
                 for page in range(start, end):
                     self.simulation.access(user, page)
-        self.mapped[what] |= user.pages
+        self.seen.mapped[what] |= user.pages
 
     def do_release(self, what: str) -> None:
         user = self.user(what)
@@ -181,7 +187,7 @@ class _Play:
 
     def do_populate(self, what: tuple[PageRun, ...], gmem: int = 1) -> None:
         for start, end in what:
-            self.populated.append(errno_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
+            self.seen.populated.append(errno_name(self.simulation.populate(start, end, self.gmems[gmem - 1])))
 
     def do_memslot(self, what: int, **how: Any) -> None:
         slot = _memslot(what, **how)

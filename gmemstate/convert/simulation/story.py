@@ -1,4 +1,4 @@
-"""A simulated history step by step: the sentence of each event that shows how a conversion went, and what is left at the end."""
+"""A simulated history step by step: a sentence for each event that shows how a conversion went, and what is left at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -40,7 +40,7 @@ TELLING: dict[type[Event], Callable[[Any], bool]] = {
 """Kinds of which only some events say more than their neighbours."""
 
 
-def tell(outcome: ScenarioOutcome) -> Iterator[str]:
+def story(outcome: ScenarioOutcome) -> Iterator[str]:
     """The steps of a scenario, one sentence each; what belongs to an ioctl is indented."""
     asked: e.ConvertAsked | None = None
     inside = False
@@ -60,8 +60,14 @@ def tell(outcome: ScenarioOutcome) -> Iterator[str]:
     yield from left(outcome)
 
 
+def step(outcome: ScenarioOutcome, seq: int) -> str:
+    """One event on one line."""
+    narrator = Narrator(outcome.simulation.memory, simulated=True)
+    return narrator.line(seq, event_of(outcome.simulation.rows[seq - 1])).strip()
+
+
 def _shown(event: Event, asked: e.ConvertAsked | None) -> bool:
-    """Whether an event is told; of invalidations only those of a conversion that are wider than what it was ``asked`` for."""
+    """Whether an event is shown; of invalidations only those of a conversion that are wider than what it was ``asked`` for."""
     if isinstance(event, e.InvalidateAdded):
         return event.conversion is not None and asked is not None and asked.npages is not None and event.npages > asked.npages
     return type(event) not in HIDDEN and TELLING.get(type(event), bool)(event)

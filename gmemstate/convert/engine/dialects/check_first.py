@@ -7,16 +7,8 @@ return. Behind it only a bug of KVM or of the TDX module can fail, and that call
 from gmemstate.convert.engine.dialects import rfc_v2
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, range_of
 from gmemstate.convert.engine.kernel import THIS, Ask, Doing, Kernel, Steps
-from gmemstate.model.events import (
-    AttrsStored,
-    FolioMerged,
-    FolioSplit,
-    Reserved,
-    User,
-    UsersChecked,
-    ZapStarted,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import EAGAIN, EFAULT, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
@@ -45,7 +37,7 @@ def _convert_range(kernel: Kernel, call: ConversionCall, start: int, end: int) -
     if returned.errno == 0:
         points = ("reserve", "split" if call.target == SHARED else "merge")[: 2 if kernel.setting.order else 1]
         error = next((error for point in points if (error := kernel.fails(point, start, end))), 0)
-        yield Reserved(conversion=THIS, owner=owner, result=error)
+        yield e.Reserved(conversion=THIS, owner=owner, result=error)
         returned = Returned(error)
     # 3. abort, or go: from here on nothing may fail
     if returned.errno == 0:
@@ -64,20 +56,20 @@ def _check(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Do
         return Returned()
     for first, last in items:
         for user in kernel.users:
-            if user.kind not in (User.HOST, User.IOMMU):
+            if user.kind not in (e.User.HOST, e.User.IOMMU):
                 continue
             answer = yield Ask(user, first, last, ask=True)
             if answer is None or answer.result != 0:
-                yield UsersChecked(conversion=THIS, owner=call.owner, start=first, npages=last - first, result=EAGAIN,
+                yield e.UsersChecked(conversion=THIS, owner=call.owner, start=first, npages=last - first, result=EAGAIN,
                                    detail=detail(user=user.name, would="refuse" if answer and answer.result else "not answer"))  # fmt: skip
                 return Returned(EAGAIN, first << PAGE_SHIFT)
-        mapping = [user for user in kernel.users if user.kind in (User.HOST, User.IOMMU)]
+        mapping = [user for user in kernel.users if user.kind in (e.User.HOST, e.User.IOMMU)]
         for head, order in kernel.folios(call.owner, first, last):
             own = sum(user.references(head, head + (1 << order), drained=True) for user in mapping)
             kernel.drained = True
             found, expected = kernel.references(call.owner, head, order) - own + 1, (1 << order) + 1
             if found != expected:
-                yield UsersChecked(conversion=THIS, owner=call.owner, start=head, npages=1 << order, result=EAGAIN,
+                yield e.UsersChecked(conversion=THIS, owner=call.owner, start=head, npages=1 << order, result=EAGAIN,
                                    references=found, expected=expected)  # fmt: skip
                 return Returned(EAGAIN, head << PAGE_SHIFT)
     return Returned()
@@ -87,8 +79,8 @@ def _go(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Steps
     """Unmap, store, restructure."""
     owner = call.owner
     for first, last in items:
-        yield ZapStarted(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=call.attributes)
-        if call.target == PRIVATE and (yield from kernel.unmap(owner, first, last, User.HOST, User.IOMMU)) is None:
+        yield e.ZapStarted(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=call.attributes)
+        if call.target == PRIVATE and (yield from kernel.unmap(owner, first, last, e.User.HOST, e.User.IOMMU)) is None:
             return None
         if (yield from kernel.zap(owner, first, last, call.opposite)) is None:
             return None
@@ -99,7 +91,7 @@ def _go(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Steps
         if error := (yield from _held(kernel, owner, first, last)):
             return Returned(error)
     for first, last in items:
-        yield AttrsStored(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=call.attributes)
+        yield e.AttrsStored(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=call.attributes)
         yield from _restructure(kernel, owner, first, last, split=call.target == SHARED)
     return Returned()
 
@@ -109,7 +101,7 @@ def _held(kernel: Kernel, owner: int, first: int, last: int) -> Doing[int]:
     kernel.drained = True
     for head, order in kernel.folios(owner, first, last):
         if (found := kernel.references(owner, head, order)) > 1 << order:
-            yield UsersChecked(conversion=THIS, owner=owner, start=head, npages=1 << order, result=EFAULT,
+            yield e.UsersChecked(conversion=THIS, owner=owner, start=head, npages=1 << order, result=EFAULT,
                                references=found, expected=1 << order)  # fmt: skip
             return EFAULT
     return 0
@@ -126,6 +118,6 @@ def _restructure(kernel: Kernel, owner: int, first: int, last: int, *, split: bo
         if not rfc_v2.needs(kernel, owner, head, split=split):
             continue
         if split:
-            yield FolioSplit(conversion=THIS, owner=owner, start=head, npages=1 << order, result=0, order=order)
+            yield e.FolioSplit(conversion=THIS, owner=owner, start=head, npages=1 << order, result=0, order=order)
         elif kernel.references(owner, head, order) == 1 << order:
-            yield FolioMerged(conversion=THIS, owner=owner, start=head, npages=1 << order, result=0, order=order)
+            yield e.FolioMerged(conversion=THIS, owner=owner, start=head, npages=1 << order, result=0, order=order)

@@ -7,18 +7,7 @@ host its page table entries, and more where the memslot names the mmap of the sa
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.ioctl import VmType as Type
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Steps, shift
-from gmemstate.model.events import (
-    AttrsCompared,
-    AttrsStored,
-    InvalidateAdded,
-    InvalidateEnded,
-    PrivateUnmapFailed,
-    Reserved,
-    UnmapStep,
-    User,
-    UsersChecked,
-    ZapStarted,
-)
+from gmemstate.model import events as e
 from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 
@@ -50,18 +39,20 @@ def _set_attributes(kernel: Kernel, call: ConversionCall, start: int, end: int) 
     owner, npages, to_private = call.owner, end - start, call.target == PRIVATE
     # 2. nothing to do?
     equal = kernel.all_are(owner, start, end, call.target)
-    yield AttrsCompared(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes, equal=int(equal))
+    yield e.AttrsCompared(
+        conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes, equal=int(equal)
+    )
     if equal:
         return Returned()
     # 3. mas_preallocate()
     error = kernel.fails("reserve", start, end)
-    yield Reserved(conversion=THIS, owner=owner, result=error)
+    yield e.Reserved(conversion=THIS, owner=owner, result=error)
     if error:
         return Returned(error, start << PAGE_SHIFT)
     if to_private:
         # 4. unmap_mapping_pages() over the whole range, already private pages included
-        yield ZapStarted(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
-        if (yield from kernel.unmap(owner, start, end, User.HOST, User.IOMMU)) is None:
+        yield e.ZapStarted(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
+        if (yield from kernel.unmap(owner, start, end, e.User.HOST, e.User.IOMMU)) is None:
             return None
         if kernel.setting.mmap_is_hva and (yield from _through_the_mmu_notifier(kernel, owner, start, end)) is None:
             return None
@@ -72,8 +63,8 @@ def _set_attributes(kernel: Kernel, call: ConversionCall, start: int, end: int) 
     # 6. the point of no return: users of the opposite kind lose their mappings
     overlaps = list(kernel.slots(owner, start, end))
     for vm, slot, first, last in overlaps:
-        yield InvalidateAdded(conversion=THIS, owner=vm.id, start=first + shift(slot), npages=last - first)
-        yield ZapStarted(
+        yield e.InvalidateAdded(conversion=THIS, owner=vm.id, start=first + shift(slot), npages=last - first)
+        yield e.ZapStarted(
             conversion=THIS, owner=owner, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
         if (yield from kernel.zap(owner, first, last, call.opposite, slot)) is None:
@@ -83,14 +74,14 @@ def _set_attributes(kernel: Kernel, call: ConversionCall, start: int, end: int) 
     if not to_private and kernel.setting.type is Type.SNP:
         for page, *_ in kernel.assigned(owner, start, end, "rmp_update"):
             if kernel.fault("rmp_update", page, page + 1):
-                yield PrivateUnmapFailed(
-                    step=UnmapStep.RMPUPDATE, owner=owner, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(owner, page)
+                yield e.PrivateUnmapFailed(
+                    step=e.UnmapStep.RMPUPDATE, owner=owner, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(owner, page)
                 )
     # 8. mas_store_prealloc() cannot fail
-    yield AttrsStored(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
+    yield e.AttrsStored(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
     # 9. kvm_mmu_invalidate_end(), once for each file with a binding in the range
     for _ in {vm.id for vm, *_ in overlaps}:
-        yield InvalidateEnded(conversion=THIS, owner=owner)
+        yield e.InvalidateEnded(conversion=THIS, owner=owner)
     return Returned()
 
 
@@ -111,9 +102,9 @@ def _in_use(kernel: Kernel, owner: int, start: int, end: int) -> Doing[int | Non
             kernel.drained = True  # lru_cache_drain_for_folio(), at most once per request
             found = kernel.references(owner, head, order) + 1
         if found != expected:
-            yield UsersChecked(
+            yield e.UsersChecked(
                 conversion=THIS, owner=owner, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
             )
             return head
-    yield UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
+    yield e.UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
     return None

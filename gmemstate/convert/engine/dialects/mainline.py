@@ -8,16 +8,7 @@ from collections.abc import Iterator
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Kernel, Steps
-from gmemstate.model.events import (
-    AttrsCompared,
-    AttrsStored,
-    ConvertAttempted,
-    Dialect,
-    InvalidateAdded,
-    InvalidateEnded,
-    Reserved,
-    ZapStarted,
-)
+from gmemstate.model import events as e
 from gmemstate.model.linux import EFAULT, EINVAL, EIO, PAGES_1G, PAGES_2M, PRIVATE_ATTRIBUTE
 from gmemstate.model.objects import Slot
 
@@ -34,7 +25,7 @@ def set_memory_attributes(kernel: Kernel, call: ConversionCall) -> Steps:
         return Returned(EFAULT)
     # kvm_vm_ioctl_set_mem_attributes
     # Where the attributes live in the guest_memfd the VM has none to offer, but the ioctl is still there.
-    in_vm = vm.dialect is Dialect.MAINLINE or not kernel.setting.in_place
+    in_vm = vm.dialect is e.Dialect.MAINLINE or not kernel.setting.in_place
     supported = PRIVATE_ATTRIBUTE if kernel.setting.private_mem and in_vm else 0
     if call.flags or call.attributes & ~supported:
         return Returned(EINVAL)
@@ -43,12 +34,12 @@ def set_memory_attributes(kernel: Kernel, call: ConversionCall) -> Steps:
     start, end = range_of(call)
     npages = end - start
     # 1. the tracepoint: an attempt, before the lock and before everything that can fail
-    yield ConvertAttempted(
+    yield e.ConvertAttempted(
         conversion=THIS, owner=vm.id, start=start, npages=npages, attributes=call.attributes, thread=call.thread
     )
     # 2., 3. slots_lock; nothing to do?
     equal = kernel.all_are(vm.id, start, end, call.target)
-    yield AttrsCompared(
+    yield e.AttrsCompared(
         conversion=THIS,
         owner=vm.id,
         start=start,
@@ -62,26 +53,26 @@ def set_memory_attributes(kernel: Kernel, call: ConversionCall) -> Steps:
     # 4. xa_reserve() for every gfn. Not told here: a failure leaves entries without a value behind, which read as shared, but
     # which 7.2 takes for a difference when it next asks whether a run of them is shared already (later kernels do not)
     error = kernel.fails("reserve", start, end)
-    yield Reserved(conversion=THIS, owner=vm.id, result=error)
+    yield e.Reserved(conversion=THIS, owner=vm.id, result=error)
     if error:
         return Returned(error)
     # 5. kvm_arch_pre_set_memory_attributes(): the *old* kind is zapped, slot by slot
     overlaps = list(kernel.slots(vm.id, start, end))
     for _, slot, first, last in overlaps:
-        yield InvalidateAdded(conversion=THIS, owner=vm.id, start=first, npages=last - first)
+        yield e.InvalidateAdded(conversion=THIS, owner=vm.id, start=first, npages=last - first)
         for head, size in straddled(kernel, vm.id, slot, first, last):
-            yield InvalidateAdded(conversion=THIS, owner=vm.id, start=head, npages=size)
-        yield ZapStarted(
+            yield e.InvalidateAdded(conversion=THIS, owner=vm.id, start=head, npages=size)
+        yield e.ZapStarted(
             conversion=THIS, owner=vm.id, start=first, npages=last - first, attributes=call.attributes, slot=slot.id
         )
         if (yield from kernel.zap(vm.id, first, last, call.opposite)) is None:
             return None
     yield from kernel.learn(vm.id, start, end)
     # 6. xa_store() cannot fail: the entries are reserved
-    yield AttrsStored(conversion=THIS, owner=vm.id, start=start, npages=npages, attributes=call.attributes)
+    yield e.AttrsStored(conversion=THIS, owner=vm.id, start=start, npages=npages, attributes=call.attributes)
     # 7. kvm_arch_post_set_memory_attributes(): the first overlapping slot ends the invalidation
     if overlaps:
-        yield InvalidateEnded(conversion=THIS, owner=vm.id)
+        yield e.InvalidateEnded(conversion=THIS, owner=vm.id)
     return Returned()
 
 

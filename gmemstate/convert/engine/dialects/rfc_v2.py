@@ -8,21 +8,8 @@ from collections.abc import Sequence
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Step, Steps
-from gmemstate.model.events import (
-    AttrsStored,
-    FolioMerged,
-    FolioSplit,
-    InvalidateAdded,
-    InvalidateEnded,
-    Reserved,
-    TaskStuck,
-    Undone,
-    User,
-    UsersChecked,
-    WorkItem,
-    ZapStarted,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import HOLE
@@ -116,13 +103,13 @@ def invalidate_begin(kernel: Kernel, owner: int, first: int, last: int) -> Doing
     """Each file of the inode that has a memslot in the range, rounded out to the allocator's page size."""
     low, high = rounded(kernel, first, last)
     for _ in _files(kernel, owner, low, high):
-        yield InvalidateAdded(conversion=THIS, owner=owner, start=low, npages=high - low)
+        yield e.InvalidateAdded(conversion=THIS, owner=owner, start=low, npages=high - low)
 
 
 def invalidate_end(kernel: Kernel, owner: int, first: int, last: int) -> Doing[None]:
     """The same files: the lock keeps the bindings as they were."""
     for _ in _files(kernel, owner, *rounded(kernel, first, last)):
-        yield InvalidateEnded(conversion=THIS, owner=owner)
+        yield e.InvalidateEnded(conversion=THIS, owner=owner)
 
 
 def _files(kernel: Kernel, owner: int, low: int, high: int) -> set[int]:
@@ -138,22 +125,22 @@ def work_items(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Do
             continue
         error = kernel.fails("work_item", first, last)
         if error:
-            yield Reserved(conversion=THIS, owner=call.owner, result=error, detail=detail(what="an item of work"))
+            yield e.Reserved(conversion=THIS, owner=call.owner, result=error, detail=detail(what="an item of work"))
             return items, 0 if "shadowed-ret" in kernel.setting.defects else error
         items.append((first, last))
-        yield WorkItem(conversion=THIS, owner=call.owner, start=first, npages=last - first)
+        yield e.WorkItem(conversion=THIS, owner=call.owner, start=first, npages=last - first)
     return items, 0
 
 
 def _should_proceed(kernel: Kernel, call: ConversionCall, item: Item) -> Steps:
     first, last = item
-    yield ZapStarted(conversion=THIS, owner=call.owner, start=first, npages=last - first, attributes=call.attributes)
+    yield e.ZapStarted(conversion=THIS, owner=call.owner, start=first, npages=last - first, attributes=call.attributes)
     if call.target == SHARED:
         # kvm_gmem_unmap_private() returns void; only a policy lets guest_memfd learn of a failure
         if (yield from kernel.zap(call.owner, first, last, PRIVATE)) is None:
             return None
         return Returned((yield from kernel.learn(call.owner, first, last)))
-    if (yield from kernel.unmap(call.owner, first, last, User.HOST, User.IOMMU)) is None:
+    if (yield from kernel.unmap(call.owner, first, last, e.User.HOST, e.User.IOMMU)) is None:
         return None
     zaps = kernel.setting.mmap_is_hva or "no-zap" not in kernel.setting.defects
     if zaps and (yield from kernel.zap(call.owner, first, last, SHARED)) is None:
@@ -167,11 +154,11 @@ def _in_use(kernel: Kernel, owner: int, start: int, end: int) -> Doing[int | Non
     for head, order in kernel.folios(owner, start, end):
         found, expected = kernel.references(owner, head, order) + 1, (1 << order) + 1
         if found != expected:
-            yield UsersChecked(
+            yield e.UsersChecked(
                 conversion=THIS, owner=owner, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
             )
             return head
-    yield UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
+    yield e.UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
     return None
 
 
@@ -179,7 +166,7 @@ def execute(kernel: Kernel, owner: int, item: Item, attributes: int) -> Errno:
     """kvm_gmem_shareability_apply() and kvm_gmem_restructure_folios_in_range() of one item."""
     first, last = item
     error = kernel.fails("store", first, last)
-    yield AttrsStored(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=attributes, result=error)
+    yield e.AttrsStored(conversion=THIS, owner=owner, start=first, npages=last - first, attributes=attributes, result=error)
     if error:
         return error
     return (yield from restructure(kernel, owner, item, split=attributes == 0))
@@ -201,7 +188,7 @@ def restructure(kernel: Kernel, owner: int, item: Item, *, split: bool, undoing:
                     return None
         error = kernel.fails("split" if split else "merge", head, head + size)
         if error and undoing:
-            yield Undone(conversion=THIS, owner=owner, start=item[0], npages=item[1] - item[0], result=error,
+            yield e.Undone(conversion=THIS, owner=owner, start=item[0], npages=item[1] - item[0], result=error,
                          attributes=PRIVATE_ATTRIBUTE * (not split), detail=detail(folio=head))  # fmt: skip
         else:
             yield _restructured(owner, head, kernel.setting.order, error, split=split)
@@ -220,7 +207,7 @@ def needs(kernel: Kernel, owner: int, head: int, *, split: bool) -> bool:
 
 
 def _restructured(owner: int, head: int, order: int, error: int, *, split: bool) -> Step:
-    kind = FolioSplit if split else FolioMerged
+    kind = e.FolioSplit if split else e.FolioMerged
     return kind(conversion=THIS, owner=owner, start=head, npages=1 << order, result=error, order=order)
 
 
@@ -229,7 +216,7 @@ def _walk_back(kernel: Kernel, owner: int, done: Sequence[int], low: int, *, spl
     for head in reversed(done):
         yield _restructured(owner, head, kernel.setting.order, 0, split=not split)
     if low == 0 and "underflow" in kernel.setting.defects:
-        yield TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(loop="index -= H wraps below 0"))
+        yield e.TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(loop="index -= H wraps below 0"))
         return None
     return error
 
@@ -244,7 +231,7 @@ def _roll_back(kernel: Kernel, owner: int, items: Sequence[Item], attributes: in
         error = kernel.fails("undo", first, last)
         as_before = not error or kernel.all_are(owner, first, last, old)
         now = attributes if as_before else attributes ^ PRIVATE_ATTRIBUTE
-        yield Undone(conversion=THIS, owner=owner, start=first, npages=last - first, result=error, attributes=now)
+        yield e.Undone(conversion=THIS, owner=owner, start=first, npages=last - first, result=error, attributes=now)
         if not error:
             stuck = (yield from restructure(kernel, owner, (first, last), split=attributes == 0, undoing=True)) is None
             if stuck:

@@ -27,10 +27,12 @@ def moment() -> None:
             kept = [(one.seq, len(one.content)) for one in ledger.record_.snapshots()]
             size = Path(path).stat().st_size
             print(
-                f"{head} events, recorded with tables and snapshots in {took / head * 1e6:.2f} us each; {size / head:.1f} bytes an event"
+                f"{head} events, recorded with tables and snapshots in {took / head * 1e6:.2f} us each; {size / head:.1f} "
+                f"bytes an event"
             )
             print(
-                f"  {len(kept)} snapshots, {sum(n for _, n in kept) / head:.2f} bytes an event, the last one {kept[-1][1]} bytes"
+                f"  {len(kept)} snapshots, {sum(n for _, n in kept) / head:.2f} bytes an event, the last one {kept[-1][1]} "
+                f"bytes"
             )
             rnd = random.Random(1)
             wall, cpu, runs, tails = [], [], 0, []
@@ -42,7 +44,8 @@ def moment() -> None:
                 cpu.append((time.process_time() - begun[1]) * 1e3)
             print(f"  state at {len(wall)} moments ({runs} rows, tails of up to {max(tails)} events):")
             print(
-                f"    CPU {statistics.median(cpu):.0f} ms, at most {max(cpu):.0f} ms; wall {statistics.median(wall):.0f} ms, at most {max(wall):.0f} ms"
+                f"    CPU {statistics.median(cpu):.0f} ms, at most {max(cpu):.0f} ms; wall {statistics.median(wall):.0f} ms, "
+                f"at most {max(wall):.0f} ms"
             )
         begun = time.process_time()
         recorder = Recorder(connect(path, writable=True, synchronous="NORMAL"), path, time.time_ns)

@@ -1,7 +1,8 @@
 """A bpftrace program that shows what the probes show, as JSON lines that `gmemstate ingest` reads.
 
-It uses kprobes and arguments by number (x86-64), which every bpftrace since 0.16 has, and types of vmlinux only: those of a module
-are not known to most. What needs the insides of a vCPU or of a memslot (where a memory fault was, which slot) is therefore missing.
+It uses kprobes and arguments by number (x86-64), which every bpftrace since 0.16 has, and types of vmlinux only: those of
+a module are not known to most. What needs the insides of a vCPU or of a memslot (where a memory
+fault was, which slot) is therefore missing.
 """
 
 from collections.abc import Callable
@@ -46,7 +47,8 @@ FUNCTIONS: tuple[Shown, ...] = (
     ),
     Shown(
         "gmem_ioctl", "kvm_gmem_ioctl",
-        {"cmd": "arg1", **_FILE_ARGUMENT, "error_in": _user(32), **_INODE, "kvm": "*(uint64 *)((struct file *)arg0)->private_data"},
+        {"cmd": "arg1", **_FILE_ARGUMENT, "error_in": _user(32), **_INODE,
+            "kvm": "*(uint64 *)((struct file *)arg0)->private_data"},
         only=f"arg1 == {CONVERT_IN_PLACE:#x}",
     ),
     Shown(
@@ -54,7 +56,8 @@ FUNCTIONS: tuple[Shown, ...] = (
         f"arg1 == {CONVERT_IN_PLACE:#x}",
     ),
     Shown("vcpu_ioctl_ret", "kvm_vcpu_ioctl", {"cmd": "arg1"}, ("ret", "int64"), f"arg1 == {RUN:#x}"),
-    Shown("host_unmap", "unmap_mapping_pages", {"inode": "(uint64)((struct address_space *)arg0)->host", "start": "arg1", "nr": "arg2"}),
+    Shown("host_unmap", "unmap_mapping_pages", {"inode": "(uint64)((struct address_space *)arg0)->host",
+        "start": "arg1", "nr": "arg2"}),
     Shown("range_has_attrs", "kvm_range_has_memory_attributes", _COMPARED, ("ret", "uint8")),
     Shown("range_has_attrs", "kvm_range_has_vm_memory_attributes", _COMPARED, ("ret", "uint8")),
     Shown("pre_set", "kvm_arch_pre_set_memory_attributes", _RANGE, ("flush", "uint8")),
@@ -72,7 +75,8 @@ FUNCTIONS: tuple[Shown, ...] = (
     ),
     Shown("gmem_bind", "kvm_gmem_bind", {"kvm": "arg0", "fd": "arg2", "offset": "arg3"}, ("ret", "int32")),
     Shown("gmem_prepare", "kvm_gmem_prepare_memory_region", {"kvm": "arg0", "fd": "arg2", "offset": "arg3"}, ("ret", "int32")),
-    Shown("gmem_fallocate", "kvm_gmem_fallocate", {**_INODE, "mode": "arg1", "offset": "arg2", "len": "arg3"}, ("ret", "int64")),
+    Shown("gmem_fallocate", "kvm_gmem_fallocate", {**_INODE, "mode": "arg1", "offset": "arg2", "len": "arg3"}, (
+        "ret", "int64")),
     Shown("gmem_release", "kvm_gmem_release", {"inode": "arg0"}),
     Shown(
         "gmem_error", "kvm_gmem_error_folio",
@@ -99,7 +103,7 @@ AT_RETURN = {
     ("page_remove", "entry"): ("arg3", "*(uint64 *){}"),
     ("page_remove", "level_state"): ("arg4", "*(uint64 *){}"),
 }
-"""What the function writes: the argument that points to it, and how it is read behind that."""
+"""What the function writes: the argument that points to it, and how it is read through that."""
 
 UNSIGNED = frozenset(("uint64", "uint32"))
 
@@ -110,7 +114,8 @@ EVENTS = {
         '"nr 0x%llx a0 0x%llx a1 0x%llx a2 0x%llx a3 0x%llx"', "args->nr, args->a0, args->a1, args->a2, args->a3", "",
     ),
     "signal:signal_generate": (
-        '"sig=%lld code=%lld pid=%lld"', "(int64)args->sig, (int64)args->code, (int64)args->pid", "args->sig == 7 || args->sig == 9",
+        '"sig=%lld code=%lld pid=%lld"', "(int64)args->sig, (int64)args->code, (int64)args->pid",
+            "args->sig == 7 || args->sig == 9",
     ),
 }  # fmt: skip
 """Tracepoints that are read by their text: its form, its numbers, and a condition."""
@@ -163,9 +168,9 @@ def _function(one: Shown) -> str:
     maps = {field: f"@{one.kind}_{field}" for field in one.fields}
     saved, shown = {}, {}
     for field, value in one.fields.items():
-        pointer, behind = AT_RETURN.get((one.kind, field), (value, "{}"))
+        pointer, value_of = AT_RETURN.get((one.kind, field), (value, "{}"))
         saved[maps[field]] = pointer
-        shown[field] = behind.format(f"{maps[field]}[tid]")
+        shown[field] = value_of.format(f"{maps[field]}[tid]")
     shown[name] = f"({kind})retval"
     began = f"@{one.kind}"
     entry = "".join(f"  {map_}[tid] = {value};\n" for map_, value in saved.items())

@@ -1,7 +1,7 @@
 """One archive of everything that a post-mortem may need, for another machine.
 
-``logs/`` in it holds what `gmemstate ingest` reads (a line of the kernel is there once, not also from the journal); ``about/`` holds
-what people ask about the host; ``collected.txt`` says what is there and what is not, and why.
+``logs/`` in it holds what `gmemstate ingest` reads (a line of the kernel is there once, not also from the journal); ``about/``
+holds what people ask about the host; ``collected.txt`` says what is there and what is not, and why.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class Archive:
         self.said.append(f"{name}: {len(content)} bytes")
 
     def copy(self, name: str, found: "Found") -> None:
-        """Add a file of others as it is now; one that grows meanwhile is taken up to where it was, one that shrinks as far as it goes."""
+        """Add a file of others as it is now; one that grows meanwhile up to where it was, one that shrinks as far as it goes."""
         try:
             with found.open() as file, tempfile.TemporaryFile(dir=self._folder) as copied:
                 before = os.fstat(file.fileno())
@@ -108,7 +108,7 @@ class Archive:
 
 
 class Found(NamedTuple):
-    """A file to be copied: its path, and (in a folder) the open folder that it stands in, so that nobody can put a link in between."""
+    """A file to be copied: its path, and the open folder that it is in, if any, so that nobody can put a link in between."""
 
     path: Path
     folder: int | None = None
@@ -144,7 +144,7 @@ def _copy(file: BinaryIO, to: IO[bytes], size: int) -> int:
 
 
 def collect(path: Path, files: list[Path], say: Callable[[str], None]) -> None:
-    """Make the archive. ``files`` are logs and traces of QEMU, strace and others, or the folders of a capture; links are not followed."""
+    """Make the archive. ``files``: logs and traces of QEMU, strace and others, or folders of a capture; links are not followed."""
     for file in files:
         if file.is_symlink():
             raise Refused(f"{shown(file)}: is a link; name what it points to")

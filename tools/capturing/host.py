@@ -1,4 +1,4 @@
-"""What this host is: whether it can be traced, and what it is to be told about a capture."""
+"""What this host is: whether it can be traced, and what a capture says about it."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
 """Which probes show what of a conversion, and how to place each one on kernels that differ.
 
-Several definitions of one event are tried from the first to the last; the first that the kernel takes is used. The first one names
-arguments by BTF (CONFIG_PROBE_EVENTS_BTF_ARGS; in return probes Linux 6.9 or newer). The next ones do without BTF, by number
+Several definitions of one event are tried from the first to the last; the first that the kernel takes is used. The first one
+names arguments by BTF (CONFIG_PROBE_EVENTS_BTF_ARGS; in return probes Linux 6.9 or newer). The next ones do without BTF, by number
 (``$arg2``) or by register (x86-64). What the events are called is what `gmemstate ingest` knows.
 """
 
@@ -95,9 +95,10 @@ PROBES: tuple[Probe, ...] = (
         "gpa=vcpu->run->memory_fault.gpa:x64 size=vcpu->run->memory_fault.size:x64",
         by="exit==39||exit==3||(ret<0&&ret!=-4)",
     ),
-    _probe("hc_done", "what the guest was told", "p complete_hypercall_exit ret=vcpu->run->hypercall.ret:s64"),
+    _probe("hc_done", "what the guest gets in return", "p complete_hypercall_exit ret=vcpu->run->hypercall.ret:s64"),
     _probe(
-        "gmem_store", "in-place conversions: the point of commit", "e maple_tree.ma_write index=$index:u64 last=$last:u64 val=$val:x64",
+        "gmem_store", "in-place conversions: the point of commit",
+            "e maple_tree.ma_write index=$index:u64 last=$last:u64 val=$val:x64",
         by="last<4194304&&(val==0x1||val==0x11)",
         needs=IN_PLACE,
     ),
@@ -134,7 +135,8 @@ PROBES: tuple[Probe, ...] = (
         f"r kvm_unmap_gfn_range {_RANGE} filter=range->attr_filter:u32 flush=$retval:u8",
         f"p kvm_unmap_gfn_range {_RANGE_BY_REGISTER}",
     ),
-    _probe("inv_start", "an invalidation begins", "p kvm_mmu_invalidate_start kvm=kvm:x64", "p kvm_mmu_invalidate_start kvm=%di:x64"),
+    _probe("inv_start", "an invalidation begins", "p kvm_mmu_invalidate_start kvm=kvm:x64",
+        "p kvm_mmu_invalidate_start kvm=%di:x64"),
     _probe(
         "inv_add", "an invalidation's range",
         "p kvm_mmu_invalidate_range_add kvm=kvm:x64 start=start:x64 end=end:x64",
@@ -179,7 +181,7 @@ PROBES: tuple[Probe, ...] = (
         per_page=True,
     ),
     _probe(
-        "gmem_ufault", "the host touches a page",
+        "gmem_ufault", "the host accesses a page",
         "r kvm_gmem_fault_user_mapping pgoff=vmf->pgoff:x64 addr=vmf->address:x64 ret=$retval:x32",
     ),
     _probe(
@@ -203,7 +205,8 @@ PROBES: tuple[Probe, ...] = (
         "vm_created", "a VM is made: nothing of it was converted before", "p kvm_arch_init_vm kvm=kvm:x64 type=type:u64",
         "p kvm_arch_init_vm kvm=%di:x64 type=%si:u64",
     ),
-    _probe("vm_destroyed", "a VM is gone: its pointer may be another one's next", "p kvm_destroy_vm kvm=kvm:x64", "p kvm_destroy_vm kvm=%di:x64"),
+    _probe("vm_destroyed", "a VM is gone: its pointer may be another one's next",
+        "p kvm_destroy_vm kvm=kvm:x64", "p kvm_destroy_vm kvm=%di:x64"),
     _probe(
         "page_remove", "TDX: a page is taken out of the secure EPT",
         f"r tdh_mem_page_remove gpa=gpa:x64 {_REMOVED.format('ext_err1', 'ext_err2')}",

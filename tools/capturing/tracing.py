@@ -1,7 +1,7 @@
 """Recording with tracefs: an instance of our own, probes that are placed and taken away again, the trace in a file.
 
-Kernel: Documentation/trace/kprobetrace.rst, eprobes in events.rst, instances in ftrace.rst. Probes are the same for all instances,
-whether they are recorded is not: what others trace is left alone.
+Kernel: Documentation/trace/kprobetrace.rst, eprobes in events.rst, instances in ftrace.rst. Probes are the same for all
+instances, whether they are recorded is not: what others trace is left alone.
 """
 
 import contextlib
@@ -99,7 +99,8 @@ class Recording:
     def __enter__(self) -> "Recording":
         if self._tracefs.exists(f"instances/{INSTANCE}"):
             raise Refused(
-                f"another capture runs, or one was killed: `tools/capture clean` takes away what it left in {self._tracefs.root}"
+                f"another capture runs, or one was killed: `tools/capture clean` takes away what it left in "
+                f"{self._tracefs.root}"
             )
         taken = [probe.name for probe in PROBES if self._tracefs.exists(f"events/{GROUP}/{probe.name}")]
         if taken:
@@ -235,7 +236,7 @@ class Recording:
         self._tracefs.write(self._of_instance("tracing_on"), "0")
 
     def missed(self) -> dict[str, int]:
-        """How often each probe could not fire, as there were more calls at once than it can follow; those that missed none are left out.
+        """How often each probe could not fire, as there were more calls at once than it can follow; without those that missed none.
 
         The kernel counts them in kprobe_profile (probes_profile_seq_show() of kernel/trace/trace_kprobe.c).
         """

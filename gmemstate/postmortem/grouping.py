@@ -12,6 +12,7 @@ from gmemstate.model.events import Cause
 from gmemstate.model.findings import Finding
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Vm, slot_number
+from gmemstate.model.reports import VmmReportCode
 from gmemstate.model.units import END
 from gmemstate.model.verdict import Label
 from gmemstate.postmortem.incident import IncidentKind
@@ -122,7 +123,7 @@ def _vm(history: History, owner: int | None) -> Vm | None:
 
 
 def _requests(history: History, groups: _Groups) -> set[int]:
-    """Requests whose answer to the guest differs from what was applied; their conversions, which are given, are one incident."""
+    """Requests whose answer differs from what was applied; each is an incident with its conversions, which are returned."""
     answered: set[int] = set()
     for request in history.requests.values():
         own = [history.conversions[key] for key in request.conversions if key in history.conversions]
@@ -164,7 +165,7 @@ def _conversions(history: History, groups: _Groups) -> None:
 
 
 def _episodes(history: History, answered: set[int]) -> list[Episode]:
-    """Failed conversions, each with what was asked of the same pages until all of it had succeeded or the other kind was asked for."""
+    """Failed conversions, each with what was asked of the same pages until it succeeded or the other kind was asked for."""
     ended: list[Episode] = []
     going: list[Episode] = []
     for conversion in history.ordered():
@@ -262,7 +263,7 @@ def traps(history: History, vm: Vm) -> list[tuple[int, int, str]]:
 
 
 def _messed_up(history: History, groups: _Groups) -> None:
-    """Host pages that are messed up: those with a memory error; else those of TDX and SNP, and those of different threads, apart."""
+    """Messed-up host pages: with a memory error; else by cause, those of TDX and SNP, and of different threads, apart."""
     for entry in history.memory.messed_up.values():
         vm = history.memory.vms.get(entry.vm or 0)
         if entry.cause is Cause.POISONED:
@@ -281,8 +282,10 @@ def _messed_up(history: History, groups: _Groups) -> None:
 
 
 def _faults(history: History, groups: _Groups, reports: Reports) -> None:
-    """Faults that lost a race; memory fault exits for which no page could be mapped, or which neither record nor VMM explains."""
-    reported = {(one.event.source, one.event.line) for one in reports.reports if one.words.get("code") == "unhandled exit"}
+    """Faults that lost a race; memory fault exits that could map no page, or that neither record nor VMM explains."""
+    reported = {
+        (one.event.source, one.event.line) for one in reports.reports if one.words.get("code") == VmmReportCode.UNHANDLED_EXIT
+    }
     for fault in history.faults:
         vm = history.memory.vms.get(fault.owner or 0)
         if fault.kind is FaultClass.LOST_RACE:

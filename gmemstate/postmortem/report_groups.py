@@ -10,17 +10,26 @@ from gmemstate.model.events import (
     VmDead,
     VmmSaid,
 )
+from gmemstate.model.reports import KernelReportCode, VmmReportCode
 from gmemstate.postmortem.incident import IncidentKind
 from gmemstate.postmortem.known.meanings import meaning
-from gmemstate.postmortem.reports import MEMORY_MAP, ReportedEvent, Reports
+from gmemstate.postmortem.reports import ReportedEvent, Reports
 
 NEXT_LINES = 3
 """How many lines may stand between a warning and the line of the failure that it is about."""
 REQUESTS = frozenset(
-    ("convert wish", "KVM_HC_MAP_GPA_RANGE", "ram block state change", "launch update", "firmware asks", "validates", "new VM")
+    (
+        VmmReportCode.CONVERT_REQUEST,
+        VmmReportCode.MAP_GPA_RANGE,
+        VmmReportCode.RAM_BLOCK,
+        VmmReportCode.LAUNCH_UPDATE,
+        VmmReportCode.FIRMWARE_REQUEST,
+        VmmReportCode.VALIDATES,
+        VmmReportCode.NEW_VM,
+    )
 )
 """What a VMM or a guest's firmware says before anything has failed."""
-BACKGROUND = (MEMORY_MAP, "kernel of a guest")
+BACKGROUND = (KernelReportCode.MEMORY_MAP, KernelReportCode.GUEST_KERNEL)
 """What a kernel says of memory and of itself when it starts: it explains, and is nothing that happened."""
 
 
@@ -46,7 +55,7 @@ def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ..
         case RmpViolation() | GeneralProtection():
             return IncidentKind.HOST_FAULT, (*key, words.get("why"))
         case VmmSaid():
-            request = words.get("code") in REQUESTS or (words.get("code") == "discard" and not event.result)
+            request = words.get("code") in REQUESTS or (words.get("code") == VmmReportCode.DISCARD and not event.result)
             return (None if request else IncidentKind.VMM_REPORT), (title or words.get("code"), event.result)
         case VmBugged():
             return None, ()  # it is part of the incident of what has bugged the VM
@@ -56,7 +65,9 @@ def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ..
             related = known is not None or "about" in words or "path" in words or "gmem" in words.get("function", "")
             # UBSAN checks how code is written, not what it does.
             return (
-                (IncidentKind.KERNEL_REPORT, key) if related and words.get("what") != "UBSAN" else (IncidentKind.UNRELATED, ())
+                (IncidentKind.KERNEL_REPORT, key)
+                if related and words.get("what") != KernelReportCode.UBSAN
+                else (IncidentKind.UNRELATED, ())
             )
         case _:
             return IncidentKind.KERNEL_REPORT, key
@@ -87,11 +98,15 @@ def _given_up(reports: Reports) -> set[tuple[int | None, int | None]]:
     return {
         (one.event.source, one.event.result)
         for one in reports.reports
-        if isinstance(one.event, VmmSaid) and one.words.get("code") == "kvm run failed"
+        if isinstance(one.event, VmmSaid) and one.words.get("code") == VmmReportCode.RUN_FAILED
     }
 
 
 def _follow_up(given_up: set[tuple[int | None, int | None]], report: ReportedEvent) -> bool:
     """Whether a VMM only says that it cannot read a VM that it could not run any more."""
     event = report.event
-    return isinstance(event, VmmSaid) and (event.source, event.result) in given_up and report.words.get("code") == "registers"
+    return (
+        isinstance(event, VmmSaid)
+        and (event.source, event.result) in given_up
+        and report.words.get("code") == VmmReportCode.REGISTERS
+    )

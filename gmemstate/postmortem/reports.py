@@ -9,11 +9,10 @@ from gmemstate import decode
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import OWNER, SEQ, Event, EventRow, KernelWarned, details, event_of
 from gmemstate.model.linux import PAGES_2M
+from gmemstate.model.reports import KernelReportCode
 
 _HEX = frozenset(("start", "pfn", "iova", "address", "flags", "status"))
 _LEFT_OUT = frozenset(("t", "line", "source", "detail"))
-MEMORY_MAP = "memory map"
-"""What a kernel says of its memory when it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class ReportedEvent:
     owner: int | None
     event: Event
     words: dict[str, str]
-    """its kind, its fields (a result by the name of its errno), what its detail holds, and ``place``; pages as ``gfn`` and ``pages``"""
+    """its kind, its fields (a result by the name of its errno), its detail and ``place``; pages as ``gfn`` and ``pages``"""
 
     @property
     def last_line(self) -> int:
@@ -88,7 +87,7 @@ class Reports:
         regions = [
             MemoryRegion(one.words["of"], int(one.words["first"], 16), int(one.words["behind"], 16))
             for one in found.reports
-            if isinstance(one.event, KernelWarned) and one.words.get("what") == MEMORY_MAP
+            if isinstance(one.event, KernelWarned) and one.words.get("what") == KernelReportCode.MEMORY_MAP
         ]
         for one in found if regions else ():
             if "pfn" in one.words and (place := _place(regions, int(one.words["pfn"], 16))):
@@ -103,7 +102,7 @@ class Reports:
 class MemoryRegion(NamedTuple):
     """Host pages ``[start, end)`` and what the kernel said of them.
 
-    Sources: arch/x86/virt/svm/sev.c (RMP table, its fixups), arch/x86/kernel/e820.c, mm/memblock.c and mm/mm_init.c of Linux 6.8 to 7.2.
+    Sources: arch/x86/virt/svm/sev.c (RMP table), arch/x86/kernel/e820.c, mm/memblock.c, mm/mm_init.c (Linux 6.8 to 7.2).
     """
 
     what: str

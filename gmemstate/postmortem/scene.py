@@ -56,7 +56,7 @@ class MappedAgain(NamedTuple):
 
 
 class PagesGone(NamedTuple):
-    """Pages ``[start, end)`` that were punched out of the guest_memfd ``owner``, or host virtual pages that lost their mapping."""
+    """Pages ``[start, end)`` punched out of the guest_memfd ``owner``, or host virtual pages that lost their mapping."""
 
     seq: int
     t: int | None

@@ -22,7 +22,7 @@ from gmemstate.postmortem.reports import ReportedEvent, Reports
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A known problem. ``match``: patterns of which one must fit an event of the incident; each pattern of ``also`` an event anywhere.
+    """A known problem. One pattern of ``match`` must fit an event of the incident, each of ``also`` some event of the record.
 
     Each pattern of ``confirm`` that fits no event of the record makes it only likely, and says what evidence is missing.
     """

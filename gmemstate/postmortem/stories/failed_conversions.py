@@ -60,7 +60,8 @@ _NO_RANGE = "Which range it was, and whether it was asked for again with success
 
 def _in_use_somewhere(failures: list[Conversion]) -> str:
     were = "request was" if len(failures) == 1 else "requests were"
-    return f"{len(failures)} {were} refused with EAGAIN: at least one page was in use. No refusal changed an attribute. {_NO_RANGE}"
+    refused = f"{len(failures)} {were} refused with EAGAIN: at least one page was in use."
+    return f"{refused} No refusal changed an attribute. {_NO_RANGE}"
 
 
 def _answers(history: History, failures: list[Conversion]) -> str | None:
@@ -108,7 +109,7 @@ def _done_before(conversion: Conversion, done: list[Conversion]) -> int:
 
 
 def _explain_unwritten(story: Story, first: Conversion) -> None:
-    """EFAULT after the arguments had been read: the kernel could not write error_offset, and its errno took the other's place."""
+    """EFAULT after the arguments had been read: error_offset could not be written, and that errno hides the proper one."""
     story.blame = Blame.VMM
     if not first.answers:
         story.add("Why", "the arguments could not be read, or error_offset could not be written back: both return EFAULT")
@@ -117,8 +118,10 @@ def _explain_unwritten(story: Story, first: Conversion) -> None:
         return
     story.add(
         "Why",
-        "the kernel had read the arguments and begun [observed], so the EFAULT is about the answer: error_offset could not be written "
-        "back, as the structure lies in memory that is read-only. It hides the errno proper, EAGAIN: a page was in use [implied]",
+        "the kernel had read the arguments and begun [observed], so the EFAULT is about the answer: error_offset could not be "
+        "written "
+        "back, as the structure lies in memory that is read-only. It hides the errno proper, EAGAIN: a page was in use "
+        "[implied]",
     )
     story.add("Each", in_use.unmapped(first))
     story.add("Fix", "VMM: pass the arguments in memory that can be written; then repeat the whole request")
@@ -126,7 +129,8 @@ def _explain_unwritten(story: Story, first: Conversion) -> None:
 
 def _no_memory(incident: IncidentEvents, applied: bool) -> str:
     failures = sum(len(episode.failed) for episode in incident.episodes)
-    text = f"The kernel ran out of memory in {count(failures, 'conversion')}. Nothing was changed by the failure{'s' * (failures > 1)}"
+    failure = "failure" if failures == 1 else "failures"
+    text = f"The kernel ran out of memory in {count(failures, 'conversion')}. Nothing was changed by the {failure}"
     if incident.episodes[0].failed[0].start is None:
         return f"{text}. {_NO_RANGE}"
     if not applied:

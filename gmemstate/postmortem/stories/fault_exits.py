@@ -4,6 +4,7 @@ from gmemstate.audit.history.history import History
 from gmemstate.model.events import VmmSaid
 from gmemstate.model.linux import ENOMEM
 from gmemstate.model.objects import FaultExit
+from gmemstate.model.reports import VmmReportCode
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, Story, TimelineRow
@@ -31,12 +32,14 @@ def lost_race(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     story.evidence = words.lines_of(history, faults)
     story.add(
         "Why",
-        "the attribute changed between the fault and its check (kvm_mmu_faultin_pfn): the page was converted while this vCPU was "
+        "the attribute changed between the fault and its check (kvm_mmu_faultin_pfn): the page was converted while this vCPU "
+        "was "
         "in the guest [implied]",
     )
     story.add(
         "Do",
-        "nothing: run the vCPU again. VMM: do not take a memory fault exit for a conversion request; compare with the attribute first",
+        "nothing: run the vCPU again. VMM: do not take a memory fault exit for a conversion request; compare with the "
+        "attribute first",
     )
     return story
 
@@ -63,11 +66,14 @@ def stopped(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     if requests:
         story.title, story.blame = "conversion asked by a fault", Blame.NOBODY
         story.summary = (
-            f"The guest accessed {count(len(faults), 'page')} as the other kind, without a hypercall, and the VMM took that for a "
-            f"conversion request (implicit conversion): {'; '.join(requests[:4])}. Whether it was applied, this record does not show."
+            f"The guest accessed {count(len(faults), 'page')} as the other kind, without a hypercall, and the VMM took that "
+            "for a "
+            f"conversion request (implicit conversion): {'; '.join(requests[:4])}. Whether it was applied, this record does "
+            "not show."
         )
         story.missing.append(
-            "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e trace=ioctl -p PID-OF-THE-VMM"
+            "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e trace=ioctl -p "
+            "PID-OF-THE-VMM"
         )
         return story
     story.add(
@@ -78,7 +84,8 @@ def stopped(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     if any(fault.private is False for fault in faults):
         story.add(
             "Or",
-            "none of it: an access that is not private (flags 0) to a page that is shared already is no conversion request, but "
+            "none of it: an access that is not private (flags 0) to a page that is shared already is no conversion request, "
+            "but "
             "another access that KVM cannot serve, such as a write to a read-only memslot",
         )
     if incident.vm is None:
@@ -89,8 +96,12 @@ def stopped(history: History, seen: Scene, incident: IncidentEvents) -> Story:
 
 
 def _requests(reports: Reports, faults: list[FaultExit]) -> list[str]:
-    """The conversion request that a VMM reports right after each of the faults, at the same pages; empty unless all have one."""
-    requests = [one for one in reports.reports if isinstance(one.event, VmmSaid) and one.words.get("code") == "convert wish"]
+    """The conversion request that a VMM reports after each of the faults, at the same pages; empty unless all have one."""
+    requests = [
+        one
+        for one in reports.reports
+        if isinstance(one.event, VmmSaid) and one.words.get("code") == VmmReportCode.CONVERT_REQUEST
+    ]
     found = []
     for fault in faults:
         gfn = None if fault.start is None else hex(fault.start)

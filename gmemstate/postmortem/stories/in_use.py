@@ -71,7 +71,8 @@ def explain(story: Story, history: History, seen: Scene, incident: IncidentEvent
     if pages and not first.in_vm:
         story.add(
             "Mind",
-            f"error_offset {words.bytes_of(pages[0])} names the first page in use; it is no progress: nothing below it was converted "
+            f"error_offset {words.bytes_of(pages[0])} names the first page in use; it is no progress: nothing below it was "
+            "converted "
             "by that request",
         )
     story.add("Do", _advice(poisoned=poisoned, applied=success is not None))
@@ -88,7 +89,8 @@ def _advice(*, poisoned: bool, applied: bool) -> str:
         )
     if applied:
         return (
-            "nothing now. VMM: drop the DMA mapping or other use of the range before it converts, or on EAGAIN drop it and repeat the "
+            "nothing now. VMM: drop the DMA mapping or other use of the range before it converts, or on EAGAIN drop it and "
+            "repeat the "
             "whole request; never resume at error_offset (pages before it would stay shared)"
         )
     return "drop what holds the page (DMA mapping, registered buffer, I/O in flight), then repeat the whole request"
@@ -122,8 +124,10 @@ def _why(history: History, failure: Conversion) -> str:
         return "the page is poisoned: memory_failure() keeps a reference, so it counts as in use for ever [implied]"
     if failure.references is not None and failure.expected is not None:
         return (
-            f"a plain reference: the page had {failure.references} references where {failure.expected} are expected (page cache and the test "
-            "itself) [observed]. Pipes, I/O in flight and short GUP users look like this; a DMA pin would not have been counted at all"
+            f"a plain reference: the page had {failure.references} references where {failure.expected} are expected (page "
+            "cache and the test "
+            "itself) [observed]. Pipes, I/O in flight and short GUP users look like this; a DMA pin would not have been "
+            "counted at all"
         )
     if Capability.REFERENCES in failure.shown and failure.touched:
         tested = (
@@ -132,7 +136,8 @@ def _why(history: History, failure: Conversion) -> str:
             else "the pages before it were counted, each as expected; this one was not"
         )
         return (
-            f"pinned or still mapped: the kernel refused the page before it counted references ({tested}) [implied]. A DMA pin (VFIO, iommufd, "
+            f"pinned or still mapped: the kernel refused the page before it counted references ({tested}) [implied]. A DMA pin "
+            "(VFIO, iommufd, "
             "registered buffer) looks like this; a plain reference would show refs=3. Who pinned is not in here"
         )
     return "a pin, a mapping or a plain reference: this record does not show which (the test of references was not traced)"
@@ -148,7 +153,8 @@ def unmapped(failure: Conversion) -> str:
     if entries and None not in entries:
         gone = sum(value or 0 for value in entries)
         if gone:
-            text += f", and {count(gone, 'entry', 'entries')} of the guest's page tables [observed], because the memslot maps this file"
+            entry = count(gone, "entry", "entries")
+            text += f", and {entry} of the guest's page tables [observed], because the memslot maps this file"
         else:
             text += "; the guest had nothing mapped there [observed]"
     elif entries:
@@ -156,7 +162,8 @@ def unmapped(failure: Conversion) -> str:
     elif Capability.GUEST_UNMAP in failure.shown:
         text += "; the guest's page tables were left alone [observed: no memslot maps this file by its userspace_addr]"
     return (
-        f"{text}. Both sides map the pages again on their next access: no issue there. An IOMMU mapping is not changed: DMA goes on, "
+        f"{text}. Both sides map the pages again on their next access: no issue there. An IOMMU mapping is not changed: DMA "
+        "goes on, "
         "into memory that stayed shared"
     )
 

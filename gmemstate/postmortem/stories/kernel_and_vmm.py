@@ -8,8 +8,8 @@ from gmemstate.model.reports import VmmReportCode
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, Story, TimelineRow, step
-from gmemstate.postmortem.known.meanings import ReportMeaning, meaning
-from gmemstate.postmortem.known.patterns import filled, fits, gaps_in
+from gmemstate.postmortem.known.meanings import ReportMeaning, describe, meaning
+from gmemstate.postmortem.known.patterns import filled
 from gmemstate.postmortem.reports import ReportedEvent, Reports
 from gmemstate.postmortem.scene import Scene
 from gmemstate.text import count
@@ -32,7 +32,7 @@ def reported(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     facts = {
         "name": "(not in the tables)",
         **first.words,
-        "way": _way(first.words),
+        "way": way(first.words),
         "extent": count(int(pages), "page") if pages.isdigit() else "an unknown number of pages",
     }
     known = meaning(facts) or _in_its_own_words(facts)
@@ -41,17 +41,9 @@ def reported(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     story.evidence = words.evidence(history, incident.reports)
     story.add("Where", _places(incident.reports))
     story.add("Place", facts.get("place"))
-    for word, text in known.more:
-        if not gaps_in(text, facts):
-            story.add(word, filled(text, facts))
+    describe(story, known, facts, seen.reports)
     if facts.get("code") in WITHOUT_RANGE and "gfn" not in facts:
         story.add("Perhaps", _last_request(seen.reports, first))
-    story.missing += [
-        filled(text, facts)
-        for text, unless in known.ask
-        if unless is None or not any(fits(unless, report.words) for report in seen.reports)
-    ]
-    story.complete = not story.missing
     if facts.get("result") in ("EIO", "EINVAL", "EFAULT") and facts.get("code") in GIVEN_UP:
         _explain(history, seen.reports, story, facts["result"])
     return story
@@ -72,9 +64,10 @@ def _last_request(reports: Reports, report: ReportedEvent) -> str | None:
     return None
 
 
-def _way(facts: Mapping[str, str]) -> str:
-    way, path = facts.get("function", ""), facts.get("path")
-    return f"{way} ({path})" if way and path else way or path or "not known"
+def way(facts: Mapping[str, str]) -> str:
+    """The function that reported, and the way into the kernel that led to it."""
+    function, path = facts.get("function", ""), facts.get("path")
+    return f"{function} ({path})" if function and path else function or path or "not known"
 
 
 def _in_its_own_words(facts: Mapping[str, str]) -> ReportMeaning:
@@ -93,7 +86,8 @@ def _in_its_own_words(facts: Mapping[str, str]) -> ReportMeaning:
         more=(("Way", "{path}"),),
         ask=(
             (
-                "what was asked and answered meanwhile: tools/capture collect, or next time tools/capture trace --pid PID-OF-THE-VMM",
+                "what was asked and answered meanwhile: tools/capture collect, or next time tools/capture trace --pid "
+                "PID-OF-THE-VMM",
                 None,
             ),
         ),
@@ -168,7 +162,8 @@ def unrelated(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         Blame.NOBODY,
         "unrelated warning" if number == 1 else "unrelated warnings",
         "the host",
-        f"{count(number, 'warning')} of the kernel {'has' if number == 1 else 'have'} nothing to do with converting memory, by function "
+        f"{count(number, 'warning')} of the kernel {'has' if number == 1 else 'have'} nothing to do with converting memory, by "
+        "function "
         "and stack: do not look for the cause there.",
     )
     story.timeline = [_unrelated_row(report) for report in incident.reports]

@@ -4,6 +4,7 @@ from gmemstate.audit.history.history import History
 from gmemstate.model.events import Dialect, KernelWarned, TaskSignalled
 from gmemstate.model.machines.range import SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Vm
+from gmemstate.model.reports import KernelReportCode
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, Story, step
@@ -11,8 +12,8 @@ from gmemstate.postmortem.scene import Scene
 from gmemstate.text import count
 
 CAUSES = {
-    "fault injection": "not short: the kernel's fault injection ({cache}) made an allocation of thread {thread} fail",
-    "page allocation failure": "the kernel found no free pages for thread {thread}",
+    KernelReportCode.FAULT_INJECTION.value: "not short: the kernel's fault injection ({cache}) made an allocation of thread {thread} fail",
+    KernelReportCode.PAGE_ALLOCATION.value: "the kernel found no free pages for thread {thread}",
 }
 """Reports (lib/fault-inject.c fail_dump(), mm/page_alloc.c warn_alloc()) by what they say of an ENOMEM."""
 
@@ -62,7 +63,8 @@ def vmm_killed(history: History, seen: Scene, incident: IncidentEvents) -> Story
     story.add("Left", "nothing: the guest ends with its process")
     story.add(
         "Fix",
-        "VMM: punch the pages out of the guest_memfd (FALLOC_FL_PUNCH_HOLE) when they become shared, discard the shared ones when "
+        "VMM: punch the pages out of the guest_memfd (FALLOC_FL_PUNCH_HOLE) when they become shared, discard the shared ones "
+        "when "
         "they become private; or allow for both",
     )
     story.missing.append(

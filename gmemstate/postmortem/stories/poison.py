@@ -12,7 +12,7 @@ from gmemstate.postmortem.scene import PagesGone, Scene
 from gmemstate.text import count
 
 USUAL = "unevictable LRU page: Failed"
-"""What the kernel prints for a page of a guest_memfd, which are all unevictable; for another page it prints that something is left."""
+"""What the kernel prints for a page of a guest_memfd, which are all unevictable; for others it prints what is left."""
 BLOCK = 8
 """From how many adjacent pages on they are taken for one block."""
 
@@ -47,7 +47,8 @@ def poison(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         story.complete = False
         story.add(
             "Do",
-            "find out whether a guest_memfd holds the page; if so punch it out (its contents are lost) and inform the guest; replace "
+            "find out whether a guest_memfd holds the page; if so punch it out (its contents are lost) and inform the guest; "
+            "replace "
             "the memory module",
         )
     elif None in punches:
@@ -58,7 +59,8 @@ def poison(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     else:
         story.add(
             "Do",
-            "replace the memory module; the page was punched out of the guest_memfd, so the guest can go on without its contents",
+            "replace the memory module; the page was punched out of the guest_memfd, so the guest can go on without its "
+            "contents",
         )
     return story
 
@@ -68,12 +70,14 @@ def _summary(entries: list[MessedUp], *, in_file: bool, block: bool) -> str:
     have = f"{'has' if pages == 1 else 'have'} a memory error (poison)."
     if in_file:
         return (
-            f"{count(pages, 'page')} of guest_memfd {have} The poison stays with the page, through conversions in both directions, "
+            f"{count(pages, 'page')} of guest_memfd {have} The poison stays with the page, through conversions in both "
+            "directions, "
             "until it is punched out of the file."
         )
     if block:
         return (
-            f"{count(pages, 'host page')} {have} Pages that are adjacent like this are one block that the kernel gave up (SNP pages "
+            f"{count(pages, 'host page')} {have} Pages that are adjacent like this are one block that the kernel gave up (SNP "
+            "pages "
             "that leaked were once marked so), rather than as many hardware errors."
         )
     return f"{count(pages, 'host page')} {have} Whether a guest_memfd holds the page, this record does not show."
@@ -105,7 +109,8 @@ def _of_host(entries: list[MessedUp]) -> str:
     if not ignored:
         return "the page is out of use for good; nothing else is affected"
     return (
-        f'"{ignored[0]}" means that the kernel could not take the page away from its user: it is marked, and its user, perhaps the '
+        f'"{ignored[0]}" means that the kernel could not take the page away from its user: it is marked, and its user, perhaps '
+        "the "
         "kernel itself, may use it still; the next access to it can stop the host. Move the guests away and reboot"
     )
 
@@ -121,7 +126,8 @@ def _printed(entries: list[MessedUp], *, in_file: bool) -> str | None:
     printed = f'the kernel\'s "{failed}"{refers}' if failed else 'a "Failed" in the kernel\'s log'
     usual = "its normal way" if in_file else "what it prints for a page that guest_memfd holds, as well"
     return (
-        f"{printed} is {usual}: guest_memfd keeps the page on purpose (MF_DELAYED), which memory_failure() counts as a failure; the "
+        f"{printed} is {usual}: guest_memfd keeps the page on purpose (MF_DELAYED), which memory_failure() counts as a "
+        "failure; the "
         "poison was handled as designed [implied]"
     )
 

@@ -28,7 +28,8 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
     answer, wrong = ("success", asked - applied) if request.result == 0 else ("failure", applied)
     story = Story(Blame.VMM, incident.kind, words.guest(incident.vm), "")
     story.summary = (
-        f"The guest asked for {count(asked, 'page')} {kind}. {applied} became {kind}, {asked - applied} stayed {other}, and the "
+        f"The guest asked for {count(asked, 'page')} {kind}. {applied} became {kind}, {asked - applied} stayed {other}, and "
+        "the "
         f"answer to the guest was {answer} ({request.result}). It has a wrong view of {count(wrong, 'page')}."
     )
     if failed and request.result:
@@ -48,7 +49,8 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
     if "DIRECTION_FROM_CONVERSIONS" in verdict.flags and request.flags is not None:
         story.add(
             "Note",
-            f"a2={request.flags:#x} of the hypercall is {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it is read "
+            f"a2={request.flags:#x} of the hypercall is {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it "
+            "is read "
             f"as to-{kind}, because the ioctls convert to {kind} (KVM selftests use an encoding of their own).",
         )
     if failed and failed[0].result == ENOMEM:
@@ -89,13 +91,15 @@ def _advise(
 _BY_KVM = {
     -KVM_ENOSYS: (
         Blame.VMM,
-        "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers -1000 (KVM_ENOSYS) itself "
+        "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers -1000 (KVM_ENOSYS) "
+        "itself "
         "[implied]",
         "VMM: enable the capability, or do not offer the hypercall to the guest",
     ),
     -KVM_EINVAL: (
         Blame.GUEST,
-        "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and does not ask the VMM "
+        "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and does not ask "
+        "the VMM "
         "[implied]",
         "guest: ask for whole pages, at least one",
     ),
@@ -113,7 +117,8 @@ def refused(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         blame,
         "request refused by KVM" if by_kvm else "request refused",
         words.guest(incident.vm),
-        f"The guest asked {count(len(own), 'time')} for a conversion and {answer} was returned to it. No conversion followed, and "
+        f"The guest asked {count(len(own), 'time')} for a conversion and {answer} was returned to it. No conversion followed, "
+        "and "
         "nothing was changed.",
     )
     story.timeline = [step("asked", request.asked, _asked(request), note=f"returned {request.result}") for request in own]
@@ -185,7 +190,8 @@ def _why(story: Story, history: History, failure: Conversion) -> None:
         why = f"ran out of kernel memory while {step} was changed [implied]"
     elif failure.result == EAGAIN and failure.error_page is not None:
         why = (
-            f"was refused, as a page of it was in use (the first is idx {failure.error_page:#x} of its guest_memfd); no attribute of "
+            f"was refused, as a page of it was in use (the first is idx {failure.error_page:#x} of its guest_memfd); no "
+            "attribute of "
             "it changed [observed]"
         )
     else:
@@ -206,14 +212,16 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
         page = f", pfn {first.pfn:#x}" if first.pfn is not None else ""
         rest = (conversion.npages or 0) - sum(access.end - access.start for access in accesses)
         text += (
-            f"; the guest accessed gfn {first.start:#x}{words.at(first.t)}: a new {conversion.target} page{page} (a new private page is "
+            f"; the guest accessed gfn {first.start:#x}{words.at(first.t)}: a new {conversion.target} page{page} (a new "
+            "private page is "
             f"zeroed; the other {rest} will be, on first access)"
         )
     story.add("Left", text)
     if not conversion.in_vm:
         story.add(
             "Data",
-            f"the contents of {_place(history, conversion)} are where they were: the conversion is in place; the host can no longer "
+            f"the contents of {_place(history, conversion)} are where they were: the conversion is in place; the host can no "
+            "longer "
             "access them",
         )
     elif vm is not None and conversion.start is not None and conversion.target == PRIVATE:
@@ -225,7 +233,8 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
                 until = f"nothing discarded it before {when}its mapping went away"
             story.add(
                 "Data",
-                f"RECOVERABLE while the VMM lives: the old contents are in shared memory at hva {memory.hva:#x}+{memory.size:#x} "
+                "RECOVERABLE while the VMM lives: the old contents are in shared memory at hva "
+                f"{memory.hva:#x}+{memory.size:#x} "
                 f"(slot {slot_number(memory.slot)}); {until}",
             )
 

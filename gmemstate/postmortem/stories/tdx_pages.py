@@ -1,14 +1,11 @@
-"""Pages that the TDX module did not give back to the host, or did not take into a TD (arch/x86/kvm/vmx/tdx.c)."""
+"""Private pages that could not be taken back from a TD, and the status of a SEAMCALL (arch/x86/kvm/vmx/tdx.c)."""
 
 from collections.abc import Mapping
 
-from gmemstate.audit.history.history import History
 from gmemstate.decode import tdx_status
-from gmemstate.model.events import Cause
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, Story
 from gmemstate.postmortem.reports import detail_words
-from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.stories.messed_up import number, page, timeline, who
 from gmemstate.text import count
 
@@ -17,7 +14,7 @@ STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
 NEXT_TIME = "the gfn: next time tools/capture trace --pages --pid PID-OF-THE-VMM"
 
 
-def still_mapped(history: History, seen: Scene, incident: IncidentEvents) -> Story:
+def still_mapped(incident: IncidentEvents) -> Story:
     """A private page could not be taken out of a TD's secure page table: KVM marks the VM as bugged and informs nobody."""
     entries = incident.entries
     pages = number(entries)
@@ -28,7 +25,8 @@ def still_mapped(history: History, seen: Scene, incident: IncidentEvents) -> Sto
         Blame.KERNEL,
         "host suspect, VM dead",
         who(incident),
-        f"{_HAPPENED.get(step, _HAPPENED['REMOVE'])}: a bug of kernel or TDX module, not an error of the guest. KVM marked the VM as "
+        f"{_HAPPENED.get(step, _HAPPENED['REMOVE'])}: a bug of kernel or TDX module, not an error of the guest. KVM marked the "
+        "VM as "
         f"bugged. At least {count(pages, 'host page')} {_LEFT.get(step, _LEFT['REMOVE'])}.",
         complete=False,
     )
@@ -43,7 +41,8 @@ def still_mapped(history: History, seen: Scene, incident: IncidentEvents) -> Sto
     story.add("Page", ", ".join(page(entry) for entry in known) + " [implied: entry bits 51:12, leaf level]" if known else None)
     story.add(
         "Number",
-        f"at least {pages}. Only the first failure of a VM is printed; later ones of that VM are silent, and the warning appears once "
+        f"at least {pages}. Only the first failure of a VM is printed; later ones of that VM are silent, and the warning "
+        "appears once "
         "in a boot",
     )
     story.add("Result", _RESULT if path == "attributes ioctl" else _RESULT_OF_OTHERS)
@@ -51,60 +50,19 @@ def still_mapped(history: History, seen: Scene, incident: IncidentEvents) -> Sto
     story.add("Guest", "lost; its private memory cannot be recovered")
     story.add(
         "Do",
-        "1 drain this host, start no TD on it. 2 save dmesg, the VMM's log and the version of the TDX module. 3 stop this VM. 4 reboot: "
+        "1 drain this host, start no TD on it. 2 save dmesg, the VMM's log and the version of the TDX module. 3 stop this VM. "
+        "4 reboot: "
         "that alone clears the page",
     )
     story.add(
         "Expect",
-        "TDH_PHYMEM_PAGE_RECLAIM 0xc000040000000000 when the VM is torn down (the TD still owns pages): it corroborates this incident",
+        "TDH_PHYMEM_PAGE_RECLAIM 0xc000040000000000 when the VM is torn down (the TD still owns pages): it corroborates this "
+        "incident",
     )
     if any(entry.gfn is None for entry in entries):
         story.missing.append(NEXT_TIME)
     if not known:
         story.missing.append(f"the pfn: {_NO_PAGE[facts.get('reported', 'yes') if 'entry' in facts else 'none']}")
-    return story
-
-
-def refused_by_module(history: History, seen: Scene, incident: IncidentEvents) -> Story:
-    """The TDX module did not take a page, or a table, into a TD: KVM ends the VM, the page stays the host's."""
-    entries = incident.entries
-    facts = detail_words(entries[0].detail)
-    owned = facts.get("name") == "TDX_PAGE_METADATA_INCORRECT"
-    story = Story(
-        Blame.KERNEL if owned else Blame.UNKNOWN,
-        "page refused by the TDX module",
-        who(incident),
-        f"The TDX module refused {count(number(entries), 'page')} that KVM gave to a TD ({facts.get('leaf')}). No memory is lost or "
-        "exposed; KVM marks the VM as bugged.",
-        complete=False,
-    )
-    story.timeline = timeline(entries)
-    story.add("What", status(facts))
-    story.add("During", f"{facts['path']} ({facts.get('function')})" if "path" in facts else None)
-    if owned:
-        unmapped = any(entry.cause is Cause.SEPT_STILL_MAPS for entry in history.memory.messed_up.values())
-        story.add(
-            "Means",
-            "in the module's table of owners (PAMT) the page is not free: most likely it still belongs to a TD that it was never taken "
-            "from. That is how an earlier private unmap that failed becomes visible"
-            + ("; one is in this record [nothing ties the two lines]" if unmapped else ""),
-        )
-    story.add(
-        "Then",
-        "the fault returns EIO, and so does every later ioctl of the VM; a status that is transient is retried and not printed [implied]",
-    )
-    story.add(
-        "Host",
-        "suspect: the page goes back to the allocator, and every TD that is given it fails; ordinary use of it probably works until a "
-        "reboot clears it"
-        if owned
-        else "safe to keep running; the page is an ordinary one",
-    )
-    restart = "save the log and the version of the module; restart the guest"
-    story.add("Do", restart + ("; reboot before the next TD is started" if owned else ""))
-    story.missing.append("the page: the line names none; trace kvm_mmu_set_spte and a probe on tdh_mem_page_aug")
-    if owned:
-        story.missing.append("the unmap that failed: earlier lines of this boot: journalctl -k -b | grep SEAMCALL")
     return story
 
 
@@ -128,9 +86,11 @@ _LEFT = {
     "WBINVD": "may be overwritten by old cache lines of the dead TD",
 }
 _MEMORY = {
-    "WBINVD": "the page is not mapped any more, and not pinned, flagged or poisoned: it goes back to the free list. Until the caches "
+    "WBINVD": "the page is not mapped any more, and not pinned, flagged or poisoned: it goes back to the free list. Until the "
+    "caches "
     "have been flushed, lines with the TD's key may be written over what its next owner wrote",
-    "REMOVE": "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the guest_memfd closes. "
+    "REMOVE": "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the "
+    "guest_memfd closes. "
     "Ordinary use then works while the TD is never entered again; a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT "
     "(0xc0000300...)",
 }

@@ -103,7 +103,8 @@ def _closed(history: History, incident: IncidentEvents) -> Story:
         "guest_memfd closed under its memslot",
         words.guest(incident.vm),
         f"The guest_memfd of a memslot was closed while the guest was running, and the guest was stopped at "
-        f"{count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT. No conversion failed.",
+        f"{count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT. No conversion "
+        "failed.",
     )
     story.timeline = [words.fault_row(fault) for fault in faults]
     story.evidence = words.lines_of(history, faults)
@@ -158,7 +159,8 @@ def slot_swap(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         Blame.VMM,
         "private memory replaced",
         words.guest(incident.vm),
-        f"{count(pages, 'private page')} lost {'its' if pages == 1 else 'their'} guest_memfd by a change of memslots. The guest goes on with other "
+        f"{count(pages, 'private page')} lost {'its' if pages == 1 else 'their'} guest_memfd by a change of memslots. The "
+        "guest goes on with other "
         "memory, without a conversion.",
     )
     story.table = IncidentTable(
@@ -167,7 +169,8 @@ def slot_swap(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     )
     story.add(
         "Why",
-        "attributes belong to the guest_memfd; a plain memslot in its place counts as shared, and nothing checks for it [implied]",
+        "attributes belong to the guest_memfd; a plain memslot in its place counts as shared, and nothing checks for it "
+        "[implied]",
     )
     story.add(
         "Data",

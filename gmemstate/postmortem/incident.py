@@ -277,7 +277,7 @@ class PostMortem(Answer):
 
 
 def merged(ranges: list[tuple[int, int]]) -> tuple[GfnRange, ...]:
-    """Ranges of gfns in order, those that overlap or touch as one."""
+    """Ranges of gfns in order, those that overlap or adjoin as one."""
     found: list[list[int]] = []
     for start, end in sorted(ranges):
         if found and start <= found[-1][1]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import (
-    CONVERSION,
     KIND,
     NPAGES,
     OWNER,
@@ -23,8 +22,10 @@ from gmemstate.model.events import (
     Punched,
     SlotSet,
     T,
+    conversion_of,
     details,
     event_of,
+    foreign,
 )
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.linux import FALLOC_FL_PUNCH_HOLE, GUEST_MEMFD_FLAG_INIT_SHARED, PAGE_SHIFT
@@ -140,7 +141,7 @@ def scene(record: Record, history: History, reports: Reports, found: list[Incide
     seen = Scene(reports)
     memory = Memory()
     for row in record.events(1, history.memory.seq):
-        begun = wanted.get(row[CONVERSION] or 0)
+        begun = wanted.get(conversion_of(row) or 0)
         if begun is not None and begun.id not in seen.before and row[KIND] not in _BEFORE_THE_LOCK:
             seen.before[begun.id] = _before(memory, begun)
             seen.slots[begun.id] = [
@@ -154,7 +155,7 @@ def scene(record: Record, history: History, reports: Reports, found: list[Incide
             seen.reasons[row[SEQ]] = _no_memory(memory, row)
         if row[SEQ] % 10_000 == 0:
             memory.clear_pending()
-        if row[KIND] in _WATCHED:
+        if row[KIND] in _WATCHED and not foreign(row):
             _watch(seen, row, bounds)
     return seen
 

@@ -70,12 +70,12 @@ def fault_row(exit_: FaultExit, note: str | None = None, what: str = "fault") ->
 
 
 def at(t: int | None, word: str = "at") -> str:
-    """When something was, as a part of a sentence; nothing where the clock of the trace does not count seconds."""
+    """When (ns) something was, as a part of a sentence; nothing where the clock of the trace does not count seconds."""
     return "" if t is None else f" {word} {seconds(t)}"
 
 
 def on(t: int | None) -> str:
-    """Since when something was, as a part of a sentence."""
+    """Since when (ns) something was, as a part of a sentence."""
     return "" if t is None else f" from {seconds(t)} on"
 
 

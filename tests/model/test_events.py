@@ -20,6 +20,7 @@ from gmemstate.model.events import (
     SourceShows,
     VmmSaid,
     VmSeen,
+    conversion_of,
     detail,
     details,
     event_of,
@@ -99,6 +100,7 @@ def test_an_event_survives_its_row_and_its_bytes(kind: type[Event]) -> None:
         assert all(type(column) in (int, str, type(None)) for column in row)
         again = event_of(row)
         assert again == event
+        assert conversion_of(row) == getattr(event, "conversion", None)
         assert [type(getattr(again, field)) for field in kind.columns] == [
             type(getattr(event, field)) for field in kind.columns
         ]

@@ -5,9 +5,11 @@ from collections import Counter
 
 import pytest
 
+from gmemstate.model.document import SCHEMA
 from gmemstate.model.objects import FaultClass
+from gmemstate.model.units import END, Gfn
 from gmemstate.postmortem.grouping import IncidentEvents, grouped
-from gmemstate.postmortem.incident import Blame, IncidentKind
+from gmemstate.postmortem.incident import Blame, GfnRange, IncidentKind, merged
 from gmemstate.postmortem.render import html, text
 from gmemstate.postmortem.reports import Reports
 from tests.ingest.truth import FAILURES_ONLY, UNSEEN, reported
@@ -140,3 +142,21 @@ def test_data_and_page_say_what_the_text_says(case: str) -> None:
         for words in (incident.summary, *(section.text for section in incident.sections)):
             assert words in page.text
     assert all(reason in page.text for reason in report.missing)
+
+
+def test_an_incident_has_the_pages_the_time_and_the_next_steps_of_what_it_is_about() -> None:
+    (incident,) = of_case("half_done").incidents
+    assert (incident.kind, incident.blame, incident.guest) == (IncidentKind.PARTLY_APPLIED, Blame.VMM, "vm1")
+    assert incident.ranges == (GfnRange(Gfn(0x100000), Gfn(0x100100)),)
+    assert incident.t == 5_267_216_000
+    assert [step.split(" ")[0] for step in incident.next_steps] == ["convert", "VMM:"]
+    data = of_case("half_done").to_json()
+    assert (data["schema"], data["count"], data["complete"]) == (SCHEMA, 1, True)
+
+
+def test_ranges_are_merged_in_order_and_one_without_an_end_says_so() -> None:
+    assert merged([(8, 12), (0, 4), (4, 6), (10, 11), (20, END), (3, 3)]) == (
+        GfnRange(Gfn(0), Gfn(6)),
+        GfnRange(Gfn(8), Gfn(12)),
+        GfnRange(Gfn(20), None),
+    )

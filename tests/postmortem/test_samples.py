@@ -113,7 +113,7 @@ CONCLUSIONS = {
         KERNEL, ("pfn 0x40fdf36", "ASID 2", "0xfffffffff000", "VMSA", "sev_es_sync_vmsa (launch)", "9b9f7962e3e8", "No conversion is involved")
     ),
     "rmp-violation-avic-unassigned": Conclusion(
-        KERNEL, ("pfn 0x1149cc", "nobody's", "no conversion that failed", "AVIC"), complete=False, never=("d81cadbe1642",)
+        KERNEL, ("pfn 0x1149cc", "no guest owns the page", "no conversion that failed", "AVIC"), complete=False, never=("d81cadbe1642",)
     ),
     "leaking-pfn-range-shutdown": Conclusion(
         PLATFORM, ("security processor".upper(),), ("512 host pages", "2048 KiB", "0x146800..0x1469ff", "9770b428b1a2", "reboot"),

@@ -7,7 +7,7 @@ import pytest
 from gmemstate.model.events import Cause
 from gmemstate.postmortem.incident import Blame
 from gmemstate.postmortem.known import signatures
-from gmemstate.postmortem.known.meanings import meanings
+from gmemstate.postmortem.known.meanings import meaning, meanings
 from gmemstate.postmortem.known.signatures import catalogue
 from tests.postmortem.telling import post_mortem_of
 from tests.traces import read_lines
@@ -89,7 +89,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["ccp 0000:47:00.1: SEV: failed to SHUTDOWN error 0x0, rc -110", "SEV-SNP: Leaking PFN range 0x200000-0x200200"],
         ["SEV-SNP: Leaking PFN range 0x200000-0x200200"],
     ),
-    "leak-told-as-memory-failures": (
+    "leak-taken-for-memory-failures": (
         [POISON.format(pfn=0x700000 + n, what="unknown page", result="Ignored") for n in range(12)],
         [POISON.format(pfn=0x700000 + 7 * n, what="unknown page", result="Ignored") for n in range(12)],
     ),
@@ -127,7 +127,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["qemu-system-x86_64: Convert non guest_memfd backed memory region (0xfeb00000 ,+ 0x1000) to private"],
         ["qemu-system-x86_64: Convert non guest_memfd backed memory region (0xfeb00000 ,+ 0x1000) to shared"],
     ),
-    "fault-taken-for-a-wish": (
+    "fault-taken-for-a-request": (
         ["qemu-system-x86_64: Convert non guest_memfd backed memory region (0xe0000 ,+ 0x1000) to shared"],
         ["qemu-system-x86_64: Convert non guest_memfd backed memory region (0xe0000 ,+ 0x1000) to private"],
     ),
@@ -253,6 +253,12 @@ def test_the_reports_that_are_known_are_whole() -> None:
         assert {"kind"} <= set(known.when)
         assert known.title
         assert known.says.endswith((".", "}"))
+
+
+def test_each_cause_of_a_messed_up_page_has_a_meaning_or_a_story_of_its_own() -> None:
+    for cause in set(Cause) - {Cause.SEPT_STILL_MAPS, Cause.POISONED}:
+        known = meaning({"kind": "messed_up", "cause": cause.name.lower()})
+        assert known is not None, cause
 
 
 def test_each_known_problem_is_whole() -> None:

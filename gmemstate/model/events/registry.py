@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, dataclass_transform
 
 from gmemstate.model.errors import BadEvent
-from gmemstate.model.events.columns import COLUMNS, KIND, EventRow
+from gmemstate.model.events.columns import COLUMNS, CONVERSION, KIND, EventRow
 from gmemstate.model.units import signed, unsigned
 
 
@@ -56,6 +56,8 @@ BY_NAME: dict[str, type[Event]] = {}
 _MAKERS: dict[int, Callable[[EventRow], Event]] = {}
 WORDS: dict[int, tuple[tuple[int, frozenset[int]], ...]] = {}
 """for each kind with enumerations: their columns, and the words that they have"""
+_OF_CONVERSIONS: set[int] = set()
+"""the kinds that can belong to a conversion; in others the column holds a request, or nothing"""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=())
@@ -86,6 +88,8 @@ def kind(
             WORDS[made.code] = tuple(
                 (COLUMNS.index(made.columns[name]), frozenset(map(int, enum))) for name, enum in enums.items()
             )
+        if "conversion" in made.columns:
+            _OF_CONVERSIONS.add(made.code)
         KINDS[made.code] = BY_NAME[made.name] = made
         return made
 
@@ -147,6 +151,11 @@ def event_of(row: EventRow) -> Event:
         raise BadEvent(f"event kind {word} is unknown to this version; it was written by a newer one", kind=row[KIND])
     wrong = next(name for name, enum in kind.enums.items() if row[COLUMNS.index(kind.columns[name])] not in set(enum))
     raise BadEvent(f"{kind.name}: {wrong} {word!r} is no word of this version; it was written by a newer one", kind=row[KIND])
+
+
+def conversion_of(row: EventRow) -> int | None:
+    """The conversion that an event belongs to, by the seq that opened it; None where it belongs to none."""
+    return row[CONVERSION] if row[KIND] in _OF_CONVERSIONS else None
 
 
 def kinds() -> Iterator[type[Event]]:

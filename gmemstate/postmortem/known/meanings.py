@@ -1,8 +1,8 @@
 """What a report of a kernel or VMM means: whose fault, what happened, what is left, what to do, what is missing.
 
-The rows are data (``data/reports``), one for each kind of report that is known; the first that fits counts. Their texts
-name facts of the report in braces. Sources: arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c, arch/x86/kvm/svm/sev.c, virt/kvm/kvm_main.c and
-guest_memfd.c of Linux 6.8 to 7.2; QEMU's accel/kvm, hw/vfio and system/ram-block-attributes.c.
+The rows are data (``data/reports``), one for each kind of report that is known; the first that fits counts. Their texts name
+facts of the report in braces. Sources: arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c, arch/x86/kvm/svm/sev.c,
+virt/kvm/kvm_main.c and guest_memfd.c of Linux 6.8 to 7.2; QEMU's accel/kvm, hw/vfio and system/ram-block-attributes.c.
 """
 
 import re
@@ -32,8 +32,8 @@ TEXTS = {
     "[implied]",
     "page of a map": "the page: the line names none; trace kvm_mmu_set_spte and a probe on tdh_mem_page_aug",
     "rmp refuses": 'a guest that accessed it got KVM_RUN = EINVAL or EFAULT; QEMU prints "kvm run failed" with a register dump '
-    "of no use [implied]. The attribute stays private, nothing is rolled back; a retry hits the same page while it stays in that "
-    "guest_memfd",
+    "of no use [implied]. The attribute stays private, nothing is rolled back; a retry hits the same page while it stays in "
+    "that guest_memfd",
     "rmp stack": "whether it was to be a guest's or the firmware's page: the stack after the dump: dmesg | grep -A600 "
     "'RMPUPDATE failed'",
     "safe": "not affected: no page of it is suspect, leaked or poisoned by this",

@@ -44,7 +44,7 @@ def _timeline(rows: list[tuple[str, str, str, str, str]], width: int) -> list[st
     words, times, _, results, notes = (max(map(len, column)) for column in zip(*rows, strict=True))
     margin = len("  ") + (words + 1 if words else 0) + times + len("  ")
     room = width - margin - len("  ") - results - len("  ") - notes
-    texts = max((len(row[2]) for row in rows if len(row[2]) <= room), default=0)
+    texts = max((len(text) for _, _, text, _, _ in rows if len(text) <= room), default=0)
     lines = []
     for word, when, text, result, note in rows:
         start = f"  {word:{words}} {when:>{times}}  " if words else f"  {when:>{times}}  "

@@ -152,7 +152,7 @@ def _explain_no_memory(story: Story, first: Conversion, applied: bool) -> None:
     where = "attribute entries were reserved (xa_reserve)" if first.in_vm else "tree nodes were allocated (mas_preallocate)"
     story.add(
         "Why",
-        f"ENOMEM while {where}, which comes before anything is touched: attributes and mappings are as they were"
+        f"ENOMEM while {where}, which comes before anything is changed: attributes and mappings are as they were"
         + (
             " [observed: no unmap between entry and return]"
             if not first.touched and first.shown & {Capability.ZAP, Capability.GUEST_UNMAP}

@@ -12,7 +12,7 @@ from gmemstate.postmortem.scene import Scene
 from gmemstate.text import count
 
 CAUSES = {
-    KernelReportCode.FAULT_INJECTION.value: "not short: the kernel's fault injection ({cache}) made an allocation of thread {thread} fail",
+    KernelReportCode.FAULT_INJECTION.value: "not short: the kernel's fault injection ({cache}) failed an allocation of thread {thread}",
     KernelReportCode.PAGE_ALLOCATION.value: "the kernel found no free pages for thread {thread}",
 }
 """Reports (lib/fault-inject.c fail_dump(), mm/page_alloc.c warn_alloc()) by what they say of an ENOMEM."""

@@ -100,8 +100,8 @@ def events(trace: Path) -> Iterator[object]:
 
 ALONE = """
 import resource, sys
-from gmemstate.ingest.lines import Input
-from gmemstate.ingest.reading import Reading
+from gmemstate.ingest.input import Input
+from gmemstate.ingest.session import Reading
 for _ in Reading(Input(sys.argv[1])).events():
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)

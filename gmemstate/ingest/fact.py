@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gmemstate.model.events import Capability
-from gmemstate.model.linux import LAST_PAGE
+from gmemstate.model.linux import LAST_PAGE, PRIVATE_ATTRIBUTE
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -110,7 +110,7 @@ KINDS = PROBES | {
     "attempt": FactKind(("start", "end", "attrs"), Capability.ATTEMPTED),
     "gmem_arguments": FactKind(("start", "nr", "attrs")),
     "memslots_updated": FactKind(("kvm",)),
-    "unmap_hva": FactKind(("hva", "behind")),
+    "unmap_hva": FactKind(("hva", "end")),
     "spte": FactKind(("gfn", "level", "old", "new"), Capability.GUEST_ENTRIES),
     "set_spte": FactKind(("gfn", "level", "new")),
     "page_fault": FactKind(("address",), outside=True),
@@ -136,6 +136,8 @@ KINDS = PROBES | {
 """All kinds of facts of traces; those of logs are the messages of their catalogue."""
 _NONE = FactKind()
 
+STORED_ATTRIBUTES = {0x1: 0, 0x11: PRIVATE_ATTRIBUTE}
+"""Entries of the maple tree of a guest_memfd (xa_mk_value()) to the attributes that they are."""
 FOREVER = (1 << 64) - 1
 """The end of an invalidation that has none."""
 

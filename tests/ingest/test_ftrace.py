@@ -53,7 +53,7 @@ def test_every_line_of_a_probe_is_read_as_it_is_written(case: str) -> None:
         (TASK + "kvm_set_vm_mem_attributes: 0x00000000100000 -- 0x00000000100001 [0x0]",
          "attempt", {"start": 0x100000, "end": 0x100001, "attrs": 0}),
         (TASK + "kvm_unmap_hva_range: mmu notifier unmap range: 0x007f8201f84000 -- 0x007f8201f85000",
-         "unmap_hva", {"hva": 0x7F8201F84000, "behind": 0x7F8201F85000}),
+         "unmap_hva", {"hva": 0x7F8201F84000, "end": 0x7F8201F85000}),
         (TASK + "kvm_tdp_mmu_spte_changed: as id 0 gfn 100004 level 1 old_spte 101a92e67 new_spte 8000000000000000",
          "spte", {"as_id": 0, "gfn": 0x100004, "level": 1, "old": 0x101A92E67, "new": 1 << 63}),
         (TASK + "kvm_hypercall: nr 0xc a0 0x100000000 a1 0x200 a2 0x1 a3 0x0",

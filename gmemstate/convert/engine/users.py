@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 from gmemstate.model.errors import PageUserFailed
 from gmemstate.model.events import User
+from gmemstate.model.linux import MAX_ERRNO
 
 FOLL_PIN = 1024
 """GUP_PIN_COUNTING_BIAS: what one pin adds to the reference count of a small folio (include/linux/mm.h)."""
-MAX_ERRNO = 4095
-"""The largest errno that a kernel returns (include/linux/err.h)."""
 MAX_REFERENCES = (1 << 31) - 1
 """The largest reference count: folio_ref_count() is an int."""
 MAX_ENTRIES = (1 << 63) - 1

@@ -1,7 +1,7 @@
 """Facts about single pages: faults and unmaps. Consecutive ones become one event (a run)."""
 
 from gmemstate.ingest.correlate.memslots import link
-from gmemstate.ingest.correlate.trackees import Overlay, Run, Thread, VmState
+from gmemstate.ingest.correlate.trackees import Overlay, PageRun, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import (
@@ -34,57 +34,53 @@ RUNS = 32
 
 @handles("page_fault")
 def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """kvm_page_fault of the fault handlers of VMX and SVM: at which gfn the guest faulted."""
     thread.fault = fact.args["address"] >> PAGE_SHIFT
     return False
 
 
 @handles("gmem_get_pfn")
 def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
+    """Return of kvm_gmem_get_pfn(): guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
     args = fact.args
-    vm = tracker.vm(args["kvm"], fact, thread)
+    vm = tracker.vm(args["kvm"], thread)
     private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
     access = Access.GUEST_PRIVATE if private else Access.GUEST
     if args["ret"]:
         tracker.emit(FaultServed(access=access, owner=vm.handle, start=args["gfn"], npages=1, result=-args["ret"]))
         return True
     pfn = args.get("pfn")
-    _served(tracker, fact, thread, vm, access, args["gfn"], 1, None if pfn is None or pfn >= PFN_ERROR else pfn)
+    _served(tracker, thread, vm.handle, access, args["gfn"], 1, None if pfn is None or pfn >= PFN_ERROR else pfn)
     return True
 
 
 def _served(
-    tracker: Tracker, fact: Fact, thread: Thread, vm: VmState | None, access: Access, gfn: int, npages: int, pfn: int | None
+    tracker: Tracker, thread: Thread, owner: int | None, access: Access, gfn: int, npages: int, pfn: int | None
 ) -> None:
-    owner = vm.handle if vm is not None else None
     for other in (Access.GUEST, Access.GUEST_PRIVATE):
         run = thread.runs.get(other.name)
         if other is not access and run is not None and run.start <= gfn < run.end:
             access = other  # the entry of a page that guest_memfd has just given
 
-    def make(run: Run) -> Event:
+    def make(run: PageRun) -> Event:
         lost = thread.over.take(run.start, run.end) if thread.over is not None else []
-        pages = sum(behind - first for first, behind in lost)
-        replaced = (
-            {"replaced": [[hex(first), hex(behind)] for first, behind in lost[:RUNS]], "replaced_pages": pages} if lost else {}
-        )
+        named = [[hex(first), hex(end)] for first, end in lost[:RUNS]]
+        pages = sum(end - first for first, end in lost)
         return FaultServed(
             access=access,
             owner=owner,
             start=run.start,
-            npages=run.end - run.start,
-            pfn=run.value,
-            t=run.t,
-            line=run.first_line,
-            detail=run.detail(**replaced),
+            npages=run.npages,
+            pfn=run.pfn,
+            detail=run.detail(replaced=named or None, replaced_pages=pages or None),
         )
 
-    tracker.extend(thread, "touch", access.name, gfn, fact, pfn, make, npages)
+    tracker.extend(thread, "fault", access.name, gfn, make, npages, pfn)
 
 
 @handles("spte")
 def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """An entry of the guest's page tables comes or goes. No tag says private or shared: one table holds both."""
+    """__handle_changed_spte(): an entry of the guest's page tables comes or goes. No tag says private or shared: one table holds both."""
     level, old, new = fact.args["level"], fact.args["old"], fact.args["new"]
     npages = 1 << 9 * (level - 1)
     was, now = _leaf(old, level), _leaf(new, level)
@@ -96,16 +92,15 @@ def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return True
     if not now:
         return False
-    vm = tracker.vm_of(thread)
     gfn, pfn = fact.args["gfn"], (new & SPTE_PFN) >> PAGE_SHIFT
     if level > 1 and old & SPTE_MMU_PRESENT and not was:
         thread.over = Overlay(gfn, gfn + npages, pfn)
-    _served(tracker, fact, thread, vm, Access.GUEST, gfn, npages, pfn)
+    _served(tracker, thread, tracker.owner_of(thread), Access.GUEST, gfn, npages, pfn)
     return True
 
 
 def _lost_below(over: Overlay, gfn: int, npages: int, pfn: int) -> None:
-    """A small entry goes because a large one was put over it: if that leads to another host page, the guest finds other contents."""
+    """A small entry goes as a large one was put over it: if that leads to another host page, the guest finds other contents."""
     if not over.start <= gfn < over.end or pfn == over.pfn + gfn - over.start:
         return
     if over.lost and over.lost[-1][1] == gfn:
@@ -116,12 +111,12 @@ def _lost_below(over: Overlay, gfn: int, npages: int, pfn: int) -> None:
 
 @handles("set_spte")
 def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The same entry as the fault path tells it; where both are traced, one run holds it once."""
+    """mmu_set_spte(), the same entry as the fault path shows it; where both are traced, one run holds it once."""
     level, new = fact.args["level"], fact.args["new"]
     if not _leaf(new, level):
         return False
     npages, pfn = 1 << 9 * (level - 1), (new & SPTE_PFN) >> PAGE_SHIFT
-    _served(tracker, fact, thread, tracker.vm_of(thread), Access.GUEST, fact.args["gfn"] & -npages, npages, pfn)
+    _served(tracker, thread, tracker.owner_of(thread), Access.GUEST, fact.args["gfn"] & -npages, npages, pfn)
     return True
 
 
@@ -131,9 +126,9 @@ def _leaf(entry: int, level: int) -> bool:
 
 @handles("unmap_gfn")
 def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The guest's page tables answer an invalidation: of a conversion, of a punch, or of the host's own page tables."""
+    """Return of kvm_unmap_gfn_range(): the guest's page tables lose a range, because of a conversion, of a punch, or of the host's page tables."""
     args = fact.args
-    vm = tracker.vm(args["kvm"], fact, thread)
+    vm = tracker.vm(args["kvm"], thread)
     zap, thread.zap = thread.zap, None
     entries = zap[0] if zap else (0 if tracker.whole and Capability.GUEST_ENTRIES in vm.shown else None)
     first = zap[1] if zap else fact.line
@@ -147,7 +142,7 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         index = _first_index(vm, args["slot"], start, thread.bracket[0])
         thread.bracket[2].append((vm.handle, args["slot"], start, index))
         if thread.file is not None:
-            link(tracker, fact, thread, thread.file)
+            link(tracker, thread, thread.file)
     if call is not None:
         tracker.emit(
             UserAnswered(
@@ -169,7 +164,7 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
-    """The index behind the first gfn that was unmapped: the invalidation is clipped to the slot."""
+    """The page index of the first gfn that was unmapped: the invalidation is clipped to the slot."""
     known = vm.slots.get(slot)
     if known is None or known.index is None:
         return index
@@ -179,75 +174,67 @@ def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
 def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:
     owner = vm.handle
 
-    def make(run: Run) -> Event:
+    def make(run: PageRun) -> Event:
         return UserAnswered(
             user=User.GUEST,
             owner=owner,
             start=run.start,
-            npages=run.end - run.start,
+            npages=run.npages,
             result=0,
             entries=None if entries is None else run.count,
-            t=run.t,
-            line=run.first_line,
             detail=run.detail(),
         )
 
     if end - start > 1:
-        tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line, count=entries or 0)))
+        tracker.emit(make(PageRun(make, fact.t, fact.line, start, end, fact.line, count=entries or 0)))
         return
-    tracker.extend(thread, "unmap", "unmap", start, fact, None, make).count += entries or 0
+    tracker.extend(thread, "unmap", "unmap", start, make).count += entries or 0
 
 
 @handles("unmap_hva")
 def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The host's own page tables lose a range (mmu notifier); inside of an in-place conversion it is a part of that."""
-    start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["behind"] >> PAGE_SHIFT)
+    """kvm_mmu_notifier_invalidate_range_start(): host page tables lose a range; in an in-place conversion it is part of that."""
+    start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["end"] >> PAGE_SHIFT)
     if thread.call is not None and thread.call.through is Through.VM_IOCTL:
-        tracker.leave(thread)  # that ioctl never touches host page tables: the thread has gone on
-    call = thread.call
-    vm = tracker.vm_of(thread)
-    owner = vm.handle if vm is not None else None
-    conversion = call.handle if call is not None else None
+        tracker.leave(thread)  # that ioctl changes no host page tables: the thread has gone on
+    owner = tracker.owner_of(thread)
+    conversion = thread.call.handle if thread.call is not None else None
 
-    def make(run: Run) -> Event:
+    def make(run: PageRun) -> Event:
         return HvaUnmapped(
             start=run.start,
-            npages=run.end - run.start,
+            npages=run.npages,
             owner=owner,
             conversion=conversion,
-            t=run.t,
-            line=run.first_line,
             detail=run.detail(),
         )
 
     if end - start != 1 or conversion is not None:
-        tracker.emit(make(Run(make, fact.t, fact.line, start, end, fact.line)))
+        tracker.emit(make(PageRun(make, fact.t, fact.line, start, end, fact.line)))
     else:
-        tracker.extend(thread, "unmap", "hva", start, fact, None, make)
+        tracker.extend(thread, "unmap", "hva", start, make)
     return True
 
 
 @handles("gmem_ufault")
 def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The host touches the mmap of a guest_memfd; the file is that of the memslot whose hva and offset both fit."""
+    """Return of kvm_gmem_fault_user_mapping(): the host accesses the mmap of a guest_memfd. The file is that of the memslot whose hva and offset both fit."""
     args = fact.args
     owner = _file_at(tracker, thread, args["addr"], args["pgoff"])
     ret = args["ret"]
     result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0
 
-    def make(run: Run) -> Event:
+    def make(run: PageRun) -> Event:
         return FaultServed(
             access=Access.HOST,
             owner=owner,
             start=run.start,
-            npages=run.end - run.start,
+            npages=run.npages,
             result=result,
-            t=run.t,
-            line=run.first_line,
             detail=run.detail(),
         )
 
-    tracker.extend(thread, "host", f"host {owner} {result}", args["pgoff"], fact, None, make)
+    tracker.extend(thread, "host", f"host {owner} {result}", args["pgoff"], make)
     return True
 
 

@@ -13,10 +13,9 @@ from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.merge.clocks import own_time
 from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
-from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, SIGBUS, SIGKILL
+from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, SI_KERNEL, SIGBUS, SIGKILL
 from gmemstate.model.reports import KernelReportCode
 
-FROM_KERNEL = 128
 RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept", "frame", "task")
 """Reports that a dump of RMP entries and a line of the caller may belong to."""
 
@@ -90,7 +89,7 @@ def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(
         tracker,
         fact,
-        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=FROM_KERNEL, detail=detail(**facts)),
+        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=SI_KERNEL, detail=detail(**facts)),
     )
 
 

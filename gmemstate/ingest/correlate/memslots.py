@@ -1,6 +1,5 @@
-"""Facts about memslots and guest_memfds: what backs which gfns, and when a pointer is somebody new."""
+"""Facts about memslots and guest_memfds: what backs which gfns, and when a pointer is that of another guest."""
 
-from gmemstate.ingest.correlate.conversions import gmem_here
 from gmemstate.ingest.correlate.trackees import GmemState, Region, SlotState, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
@@ -24,13 +23,14 @@ from gmemstate.text import printable
 
 @handles("set_region")
 def set_region(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Entry of kvm_vm_ioctl() with KVM_SET_USER_MEMORY_REGION2."""
     thread.region = Region(fact.line, dict(fact.args))
     return True
 
 
 @handles("set_region_ret")
 def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The memslot as the kernel took it, with the binding that was made inside of the call."""
+    """Its return (kvm_set_memory_region()): the memslot as the kernel took it, with the binding that was made inside of the call."""
     region, thread.region = thread.region, None
     args = {**(region.args if region else {}), **fact.args}
     if not {"slot", "gpa", "size", "ret"} <= args.keys():
@@ -39,9 +39,9 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     start, npages = pages(args["gpa"], args["size"]) or (args["gpa"] >> PAGE_SHIFT, 0)
     wanted = SlotState(start, npages, args.get("hva"), args.get("flags", 0))
     if vm is not None and args["ret"] == 0:
-        met, vm = vm, _settle(tracker, fact, thread, vm, args["slot"], wanted)
-        if vm is not met and region is not None and region.inode is not None:
-            region.gmem = tracker.gmem_at(region.inode, fact, vm.handle).handle  # it is not of the guest that was there before
+        before, vm = vm, _settle(tracker, thread, vm, args["slot"], wanted)
+        if vm is not before and region is not None and region.inode is not None:
+            region.gmem = tracker.gmem_at(region.inode, vm.handle).handle  # it is not of the guest that was there before
     first = region.line if region is not None else fact.line
     tracker.emit(
         SlotSet(
@@ -56,15 +56,14 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             detail=detail(hva=None if wanted.hva is None else hex(wanted.hva), last=fact.line if first != fact.line else None),
         )
     )
-    if vm is None or args["ret"] or region is None or not npages or not args.get("flags", 0) & KVM_MEM_GUEST_MEMFD:
-        return True
-    base, count, index = region.bound or (start, npages, args.get("gmem_offset", 0) >> PAGE_SHIFT)
-    vm.slots[args["slot"]].gmem, vm.slots[args["slot"]].index = region.gmem, index
-    tracker.emit(GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem))
+    if vm is not None and not args["ret"] and region is not None and npages and wanted.flags & KVM_MEM_GUEST_MEMFD:
+        base, count, index = region.bound or (start, npages, args.get("gmem_offset", 0) >> PAGE_SHIFT)
+        wanted.gmem, wanted.index = region.gmem, index
+        tracker.emit(GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem))
     return True
 
 
-def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int, wanted: SlotState) -> VmState:
+def _settle(tracker: Tracker, thread: Thread, vm: VmState, slot: int, wanted: SlotState) -> VmState:
     """Take a slot into the picture of its guest; what the kernel would have refused proves that it is another guest.
 
     kvm_set_memory_region() refuses to change the size or the address of an existing slot, and any overlap.
@@ -83,7 +82,7 @@ def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int
         for other, have in vm.slots.items()
     )
     if changed or overlaps:
-        vm = tracker.new_vm(vm.pointer, fact, thread, makes=True)
+        vm = tracker.new_vm(vm.pointer, thread, makes=True)
         thread.vms.append(vm.handle)
     vm.slots[slot] = wanted
     return vm
@@ -91,8 +90,9 @@ def _settle(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, slot: int
 
 @handles("gmem_create")
 def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Return of kvm_gmem_create(): the fd, or a negative errno."""
     args = fact.args
-    vm = tracker.vm(args["kvm"], fact, thread, makes=True)
+    vm = tracker.vm(args["kvm"], thread, makes=True)
     flags, npages = args.get("flags", 0), args["size"] >> PAGE_SHIFT
     if args["fd"] < 0:
         tracker.emit(GmemCreated(vm=vm.handle, npages=npages, flags=flags, result=-args["fd"]))
@@ -111,9 +111,9 @@ def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_gmem_bind() of mainline, kvm_gmem_prepare_memory_region() of in-place kernels; the latter names the inode."""
     args = fact.args
-    vm = tracker.vm(args["kvm"], fact, thread, makes=True)
+    vm = tracker.vm(args["kvm"], thread, makes=True)
     if "<- kvm_gmem_bind" in fact.text:
-        tracker.mainline(vm, fact)
+        tracker.mainline(vm)
     region = thread.region
     if region is None:
         region = thread.region = Region(fact.line, {})
@@ -128,20 +128,21 @@ def gmem_bind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _bound_gmem(tracker: Tracker, fact: Fact, vm: VmState) -> GmemState:
-    """The guest_memfd that is bound: the inode if it was met, else what was created with the fd in this guest."""
+    """The guest_memfd that is bound: the inode if it was seen, else what was created with the fd in this guest."""
     pointer, fd = fact.args["inode"], fact.args.get("fd")
     known = tracker.gmem_known(pointer, vm.handle)
     created = tracker.gmem_of_fd(fd, vm.handle)
     if created is not None and created.pointer is None and (known is None or created.handle < known.handle):
         created.pointer = pointer
         return created
-    return known or tracker.gmem_at(pointer, fact, vm.handle)
+    return known or tracker.gmem_at(pointer, vm.handle)
 
 
 @handles("gmem_commit")
 def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """kvm_gmem_commit_memory_region() of in-place kernels: the binding holds."""
     args = fact.args
-    vm = tracker.vm(args["kvm"], fact, thread, makes=True)
+    vm = tracker.vm(args["kvm"], thread, makes=True)
     if thread.region is not None:
         thread.region.vm = vm
         if args.get("ret", 0) == 0 and {"base_gfn", "npages", "pgoff"} <= args.keys():
@@ -153,15 +154,11 @@ def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_unbind")
 def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Outside of a change of memslots it is the end of its guest (kvm_destroy_vm): its pointer may be somebody else's next."""
+    """kvm_gmem_unbind(): outside of a change of memslots it is the end of its guest (kvm_destroy_vm): another guest may get its address."""
     args = fact.args
-    guest_ids = [
-        vm
-        for vm in tracker.vms.values()
-        if (slot := vm.slots.get(args.get("slot", -1))) is not None
-        and (slot.start, slot.npages) == (args["base_gfn"], args["npages"])
-    ]
-    vm = guest_ids[0] if len(guest_ids) == 1 else tracker.vm_of(thread)
+    range_, number = (args["base_gfn"], args["npages"]), args.get("slot", -1)
+    found = [vm for vm in tracker.vms.values() if number in vm.slots and vm.slots[number].range == range_]
+    vm = found[0] if len(found) == 1 else tracker.vm_of(thread)
     if thread.region is not None:
         thread.region.vm = thread.region.vm or vm
         return True
@@ -178,8 +175,8 @@ def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_release")
 def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    vm = tracker.vm_of(thread)
-    gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None)
+    """kvm_gmem_release(): the last user of a file is gone; ``size`` is in bytes."""
+    gmem = tracker.gmem_of_syscall(thread, tracker.owner_of(thread))
     gmem.released = True
     thread.file, thread.bracket = gmem, None
     npages = fact.args["size"] >> PAGE_SHIFT if "size" in fact.args else None
@@ -189,13 +186,12 @@ def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_fallocate")
 def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A punch or an allocation; the gfns that were unmapped inside of it tell which memslot holds the file."""
+    """Return of kvm_gmem_fallocate(), a punch or an allocation: the gfns that were unmapped inside of it tell which memslot holds the file."""
     args = fact.args
-    vm = tracker.vm_of(thread)
-    gmem = gmem_here(tracker, fact, thread, vm.handle if vm else None) if "inode" in args else None
+    gmem = tracker.gmem_of_syscall(thread, tracker.owner_of(thread)) if "inode" in args else None
     run = pages(args["offset"], args["len"])
     if gmem is not None:
-        link(tracker, fact, thread, gmem)
+        link(tracker, thread, gmem)
     thread.bracket = None
     tracker.emit(
         Punched(
@@ -211,7 +207,7 @@ def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
-def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
+def link(tracker: Tracker, thread: Thread, gmem: GmemState) -> None:
     """Bind memslots to a guest_memfd by the unmaps that an invalidation of its indices has made."""
     _, _, unmaps = thread.bracket or (0, 0, [])
     for vm_handle, slot_id, gfn, index in unmaps:
@@ -238,8 +234,8 @@ def link(tracker: Tracker, fact: Fact, thread: Thread, gmem: GmemState) -> None:
 
 @handles("gmem_error")
 def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    vm = tracker.vm_of(thread)
-    thread.file = gmem_here(tracker, fact, thread, vm.handle if vm else None)
+    """kvm_gmem_error_folio(): a page of a file is poisoned."""
+    thread.file = tracker.gmem_of_syscall(thread, tracker.owner_of(thread))
     thread.error, thread.bracket = fact.args["index"], None
     tracker.emit(Poisoned(owner=thread.file.handle, start=fact.args["index"], npages=1))
     return True
@@ -247,7 +243,7 @@ def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("memory_failure")
 def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The kernel's last word on a poisoned page; behind kvm_gmem_error_folio() on the same thread it is that page."""
+    """action_result(), what came of a poisoned page; after kvm_gmem_error_folio() on the same thread it is that page."""
     gmem, index = (thread.file, thread.error) if thread.error is not None else (None, None)
     thread.file = thread.error = thread.bracket = None
     words = printable(fact.text.partition("recovery action for ")[2])
@@ -265,10 +261,10 @@ def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("memslots_updated")
 def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Memslot generation 1: the first memslot of a guest, whose birth is therefore on record or just before it."""
-    vm = tracker.vm(fact.args["kvm"], fact, thread, makes=True)
-    if fact.args.get("gen") == 1 and not vm.birth_told and tracker.whole:
-        vm.birth_told = True
+    """kvm_arch_memslots_updated() with generation 1: the first memslot of a guest, created on record or just before."""
+    vm = tracker.vm(fact.args["kvm"], thread, makes=True)
+    if fact.args.get("gen") == 1 and not vm.birth_recorded and tracker.whole:
+        vm.birth_recorded = True
         tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect, detail=detail(basis="implied")))
         return True
     return False
@@ -277,16 +273,17 @@ def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 @handles("vm_created")
 def vm_created(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_arch_init_vm(): whoever had this address before is gone, and nothing of the new guest can have been converted."""
-    vm = tracker.new_vm(fact.args["kvm"], fact, thread, makes=True)
+    vm = tracker.new_vm(fact.args["kvm"], thread, makes=True)
     thread.vms.append(vm.handle)
-    vm.birth_told = True
+    vm.birth_recorded = True
     tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect))
     return True
 
 
 @handles("vm_destroyed")
 def vm_destroyed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    vm = tracker.vm(fact.args["kvm"], fact, thread)
+    """kvm_destroy_vm(): another guest may get the address."""
+    vm = tracker.vm(fact.args["kvm"], thread)
     vm.torn_down = True
     tracker.emit(VmDestroyed(owner=vm.handle))
     return True

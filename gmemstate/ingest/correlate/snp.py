@@ -7,7 +7,7 @@ both.
 from gmemstate.decode import psmash, rmp_entry
 from gmemstate.decode.snp import sev_termination
 from gmemstate.ingest.correlate.kernel_reports import RMP_REPORTS, begin, beside, numbers, put
-from gmemstate.ingest.correlate.trackees import Run, Thread
+from gmemstate.ingest.correlate.trackees import PageRun, Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import Event, PageLeaked, ReclaimFailed, RmpViolation, VmDead, detail
@@ -125,13 +125,13 @@ def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     npages = fact.args.get("npages", fact.args.get("pfn_end", start + 1) - start)
     frame = beside(fact)
 
-    def make(run: Run) -> Event:
+    def make(run: PageRun) -> Event:
         facts = {**frame, "last": run.last_line if run.lines > 1 else None, "lines": run.lines if run.lines > 1 else None}
-        return PageLeaked(pfn=run.start, npages=run.end - run.start, t=run.t, line=run.first_line, detail=detail(**facts))
+        return PageLeaked(pfn=run.start, npages=run.npages, detail=detail(**facts))
 
     if not 0 < npages < 1 << 40:
         return False
-    tracker.extend(thread, "leak", "leak", start, fact, None, make, npages)
+    tracker.extend(thread, "leak", "leak", start, make, npages)
     return True
 
 

@@ -80,20 +80,21 @@ def _ask(tracker: Tracker, fact: Fact, thread: Thread) -> None:
     )
 
 
-def whole_call(tracker: Tracker, fact: Fact, thread: Thread, entered: tuple[str, dict[str, int], int]) -> bool:
+def whole_call(tracker: Tracker, fact: Fact, thread: Thread, entered: Fact) -> bool:
     """A conversion of which a trace shows the system call alone, neither probe nor tracepoint: asked, and the result.
 
-    False for another call, and for what comes back as ENOTTY: the file was no VM or guest_memfd. The range is in memory that nobody has read, as in strace.
+    False for another call, and for what comes back as ENOTTY: the file was no VM or guest_memfd. The range is in memory
+    that nobody has read, as in strace.
     """
-    known = ioctl_of(hex(entered[1].get("cmd", 0)), None)
+    known = ioctl_of(hex(entered.args.get("cmd", 0)), None)
     if known is None or known[0] not in CONVERTING or fact.args["returned"] == -ENOTTY:
         return False
     handle, result = tracker.handle(), -min(fact.args["returned"], 0)
     through = {SET_ATTRIBUTES: Through.VM_IOCTL, SET_ATTRIBUTES2: Through.GMEM_IOCTL}.get(known[1], Through.GMEM_CONVERT)
-    facts = detail(fd=entered[1].get("fd"), ioctl=known[1] if through is not Through.VM_IOCTL else None)
+    facts = detail(fd=entered.args.get("fd"), ioctl=known[1] if through is not Through.VM_IOCTL else None)
     tracker.emit(
         ConvertAsked(
-            conversion=handle, through=through, detail=facts, thread=thread.tid or None, t=thread.syscall_at, line=entered[2]
+            conversion=handle, through=through, detail=facts, thread=thread.tid or None, t=entered.t, line=entered.line
         )
     )
     tracker.emit(ConvertReturned(conversion=handle, result=result, thread=thread.tid or None))

@@ -113,12 +113,12 @@ def _of_status(fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> tupl
 
 def _warned_before(tracker: Tracker, fact: Fact) -> dict[str, Any]:
     """Who was warned about, where the warning stands right before the line and is about TDX."""
-    told = tracker.told
+    told = tracker.reported
     if told is None or told.kind != "warning" or not 0 < fact.line - told.last <= BEHIND:
         return {}
     if "tdx" not in f"{told.words.get('site', '')} {told.words.get('function', '')} {' '.join(told.frames)}":
         return {}
-    tracker.told = None  # one warning, one line
+    tracker.reported = None  # one warning, one line
     function = told.words.get("function")
     return {
         "thread": told.thread,

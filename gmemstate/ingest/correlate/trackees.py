@@ -1,4 +1,4 @@
-"""Who a trace is about, as far as it has shown them: guests, their memslots and guest_memfds, and threads in the middle of something."""
+"""Who a log is about, as far as it has shown them: guests, their memslots and guest_memfds, and threads inside of calls."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from gmemstate.ingest.fact import Fact
 from gmemstate.model.events import Capability, Dialect, Event, Through, detail
 
 RECENT = 64
-"""How many conversions of a guest are remembered after their end, to tell lost races."""
+"""How many conversions of a guest are remembered after their end, to recognise lost races."""
 
 
 @dataclass(slots=True)
@@ -41,9 +41,18 @@ class Call:
     """of the in-use test: first line, last line, last index, references there, number of pages"""
 
     @property
+    def owner(self) -> int | None:
+        """The reference of what holds its attributes: the VM, or the guest_memfd."""
+        return self.vm if self.through is Through.VM_IOCTL else self.gmem
+
+    @property
     def end(self) -> int | None:
-        """The page behind the range."""
+        """The page after the range."""
         return None if self.start is None or self.npages is None else self.start + self.npages
+
+    def covers(self, page: int) -> bool:
+        """Whether a page (gfn or index) is in its range."""
+        return self.start is not None and self.end is not None and self.start <= page < self.end
 
 
 @dataclass(slots=True)
@@ -57,6 +66,11 @@ class SlotState:
     gmem: int | None = None
     index: int | None = None
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """Its first gfn and its pages."""
+        return self.start, self.npages
+
 
 @dataclass(slots=True)
 class VmState:
@@ -64,16 +78,14 @@ class VmState:
 
     handle: int
     pointer: int
-    line: int
-    thread: int
     born_here: bool
     """its first line makes its first memslot or guest_memfd"""
     dialect: Dialect = Dialect.UNKNOWN
     shown: set[Capability] = field(default_factory=set)
     """the capabilities proven by lines about it"""
     returned: dict[int, int] = field(default_factory=dict)
-    """what ioctls had returned to its thread when it was met"""
-    birth_told: bool = False
+    """what ioctls had returned to its thread when it was first seen"""
+    birth_recorded: bool = False
     fd: int | None = None
     file: int | None = None
     """what its ioctls were called on: the fd of one thread, the file of them all"""
@@ -97,7 +109,7 @@ class GmemState:
     pointer: int | None = None
     released: bool = False
     doubtful: bool = False
-    """events were lost since it was met: another file may be at its address"""
+    """events were lost since it was seen: another file may be at its address"""
 
 
 @dataclass(slots=True)
@@ -114,18 +126,25 @@ class Region:
 
 
 @dataclass(slots=True)
-class Run:
+class PageRun:
     """Consecutive pages that lines one by one say the same of; becomes one event."""
 
-    make: Callable[["Run"], Event]
+    make: Callable[["PageRun"], Event]
     t: int | None
     first_line: int
     start: int
     end: int
     last_line: int = 0
     lines: int = 1
-    value: int | None = None
+    pfn: int | None = None
+    """the host page of the first one"""
     count: int = 0
+    """entries of page tables that were removed"""
+
+    @property
+    def npages(self) -> int:
+        """How many pages it has."""
+        return self.end - self.start
 
     def detail(self, **facts: Any) -> str | None:
         """Which lines the run is made of, and what else there is to say of it."""
@@ -135,16 +154,16 @@ class Run:
 
 @dataclass(slots=True)
 class Overlay:
-    """A large entry that a thread has put over a table of small ones, and the pages below that had another host page behind them."""
+    """A large SPTE that a thread has put over a table of small ones, and the gfns below that had another host page."""
 
     start: int
     end: int
     pfn: int
     lost: list[list[int]] = field(default_factory=list)
-    """runs ``[first, behind)``, until they are told"""
+    """runs ``[first, end)`` of gfns, until they are recorded"""
 
     def take(self, start: int, end: int) -> list[list[int]]:
-        """What was lost below a large entry, once."""
+        """The gfns whose host page was replaced by a large entry over ``[start, end)``; once."""
         if (start, end) != (self.start, self.end):
             return []
         lost, self.lost = self.lost, []
@@ -159,9 +178,8 @@ class Thread:
     comm: str
     vms: list[int] = field(default_factory=list)
     call: Call | None = None
-    syscall: tuple[str, dict[str, int], int] | None = None
-    syscall_at: int | None = None
-    """the time at which it entered the system call"""
+    syscall: Fact | None = None
+    """the entry of the system call that it is inside of"""
     region: Region | None = None
     zap: tuple[int, int, int] | None = None
     """entries of the guest's page tables removed since the last notifier line: number, first line, last line"""
@@ -170,10 +188,10 @@ class Thread:
     """an invalidation of indices (start, end) and the gfns unmapped in it: (vm, slot, gfn, index)"""
     exit: Fact | None = None
     """the last return of KVM_RUN, if it asks for nothing and is not on record yet"""
-    exit_told: bool = False
+    exit_recorded: bool = False
     failed: bool = False
     """its last exit was KVM_EXIT_INTERNAL_ERROR"""
-    fault_told: bool = False
+    fault_recorded: bool = False
     entered: int | None = None
     """the line since which its vCPU runs the guest"""
     request: int | None = None
@@ -184,6 +202,6 @@ class Thread:
     """the guest_memfd that it closes or poisons"""
     error: int | None = None
     """the page index of the last kvm_gmem_error_folio"""
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, PageRun] = field(default_factory=dict)
     returned: dict[int, int] = field(default_factory=dict)
     """small values that ioctls returned, with their last line: one of them was the fd of a VM"""

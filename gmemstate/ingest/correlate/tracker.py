@@ -1,14 +1,14 @@
-"""The join: who is who in a trace, and the events that its facts amount to.
+"""Who is who in a log, and the events that its facts amount to: takes one fact after the other.
 
-A kvm pointer is one guest from one birth on; a line without one belongs to the guest of its thread if that thread was
-seen with exactly one, else to nobody. Facts of a thread nest like its calls. What cannot be decided stays None.
+A kvm pointer is one guest from its first line to its last; a line without one belongs to the guest of its thread if that thread
+was seen with exactly one, else to nobody. Facts of a thread nest like its calls. What cannot be decided stays None.
 """
 
 from collections.abc import Callable
 
 from gmemstate.ingest.correlate.kernel_report import Report
-from gmemstate.ingest.correlate.trackees import GmemState, Run, Thread, VmState
-from gmemstate.ingest.fact import KINDS, Fact, FactKind, Marker
+from gmemstate.ingest.correlate.trackees import GmemState, PageRun, Thread, VmState
+from gmemstate.ingest.fact import KINDS, STORED_ATTRIBUTES, Fact, FactKind, Marker
 from gmemstate.model.events import (
     Capability,
     Dialect,
@@ -65,12 +65,12 @@ class Tracker:
         self.whole = True
         """nothing was lost so far"""
         self.sees_inside = False
-        """probes or tracepoints inside of a conversion's ioctl were met: a system call without them is of another file"""
+        """lines from inside of a conversion's ioctl were seen: a system call without them is of another file"""
         self._running: dict[int, Thread] = {}
         self._group = ""
         self.report: Report | None = None
         """what the kernel is telling in several lines"""
-        self.told: Report | None = None
+        self.reported: Report | None = None
         """the last report that came to its end"""
         self.gmem_fds: set[int] = set()
         """file descriptors that calls have shown to be of guest_memfds"""
@@ -99,7 +99,7 @@ class Tracker:
         pointer = fact.args.get("kvm")
         vm = self.vms.get(pointer) if pointer is not None else self.vm_of(thread)
         shown = self.shown if vm is None else vm.shown
-        if capability in shown or (fact.name == "gmem_store" and fact.args.get("val") not in (0x1, 0x11)):
+        if capability in shown or (fact.name == "gmem_store" and fact.args["val"] not in STORED_ATTRIBUTES):
             return
         shown.add(capability)
         owner = vm.handle if vm is not None else None
@@ -117,11 +117,14 @@ class Tracker:
 
     def add(self, event: Event) -> None:
         """Add an event that does not end a run of pages. One that names no line is of the line, and of the time, at hand."""
+        self._add(event, self.fact.line, self.fact.t)
+
+    def _add(self, event: Event, line: int, t: int | None) -> None:
         stamp = object.__setattr__  # events are frozen for all who get to see them
         stamp(event, "source", self.source)
         if event.line is None:
-            stamp(event, "line", self.fact.line)
-            stamp(event, "t", self.fact.t)
+            stamp(event, "line", line)
+            stamp(event, "t", t)
         self.made.append(event)
 
     def handle(self) -> int:
@@ -137,14 +140,13 @@ class Tracker:
         group: str,
         key: str,
         page: int,
-        fact: Fact,
-        value: int | None,
-        make: Callable[[Run], Event],
+        make: Callable[[PageRun], Event],
         npages: int = 1,
-    ) -> Run:
-        """Add a line to the run ``key`` of a thread, or begin it anew where the pages do not follow.
+        pfn: int | None = None,
+    ) -> PageRun:
+        """Add the pages of the line at hand to the run ``key`` of a thread, or begin another one where they do not follow.
 
-        Only runs of one group are pending at a time: the order between touching and unmapping counts.
+        Only runs of one group are pending at a time: the order between faults and unmaps counts. ``pfn`` is that of the first page.
         """
         if group != self._group:
             self.flush()
@@ -152,18 +154,18 @@ class Tracker:
         run = thread.runs.get(key)
         if run is not None and page <= run.end <= page + npages:
             run.end = page + npages
-            run.last_line = fact.line
+            run.last_line = self.fact.line
             run.lines += 1
             return run
         if run is not None:
             self._end_run(thread, key)
-        run = thread.runs[key] = Run(make, fact.t, fact.line, page, page + npages, fact.line, value=value)
+        run = thread.runs[key] = PageRun(make, self.fact.t, self.fact.line, page, page + npages, self.fact.line, pfn=pfn)
         self._running[thread.tid] = thread
         return run
 
     def _end_run(self, thread: Thread, key: str) -> None:
         run = thread.runs.pop(key)
-        self.add(run.make(run))
+        self._add(run.make(run), run.first_line, run.t)
 
     def flush(self) -> None:
         """Make the events of all pending runs."""
@@ -172,55 +174,53 @@ class Tracker:
                 self._end_run(thread, key)
         self._running.clear()
         if self.report is not None:
-            self.told, self.report = self.report, None
-            self.add(self.told.event())
+            self.reported, self.report = self.report, None
+            self.add(self.reported.event())
 
     # --- who is who
 
-    def vm(self, pointer: int, fact: Fact, thread: Thread, *, makes: bool = False) -> VmState:
-        """The guest behind a kvm pointer. ``makes`` says that the line belongs to making something in it."""
+    def vm(self, pointer: int, thread: Thread, *, makes: bool = False) -> VmState:
+        """The guest at a kvm pointer. ``makes`` says that the line belongs to making something in it."""
         vm = self.vms.get(pointer)
         if vm is None or (makes and vm.torn_down):
-            vm = self.new_vm(pointer, fact, thread, makes=makes)
+            vm = self.new_vm(pointer, thread, makes=makes)
         if vm.handle not in thread.vms:
             thread.vms.append(vm.handle)
         return vm
 
-    def new_vm(self, pointer: int, fact: Fact, thread: Thread, *, makes: bool) -> VmState:
-        """A guest that was not met before; an older one at the same address is gone."""
+    def new_vm(self, pointer: int, thread: Thread, *, makes: bool) -> VmState:
+        """A guest that was not seen before; an older one at the same address is gone."""
         old = self.vms.get(pointer)
-        vm = VmState(self.handle(), pointer, fact.line, thread.tid, makes and self.whole, returned=thread.returned.copy())
+        vm = VmState(self.handle(), pointer, makes and self.whole, returned=thread.returned.copy())
         self.vms[pointer] = self.by_handle[vm.handle] = vm
         if old is not None:
             del self.by_handle[old.handle]
             for other in self.threads.values():
                 if old.handle in other.vms:
                     other.vms.remove(old.handle)
-        self.emit(
-            VmSeen(
-                owner=vm.handle,
-                made=int(vm.born_here),
-                pointer=pointer,
-                thread=thread.tid,
-                detail=detail(comm=printable(thread.comm)),
-            )
-        )
+        comm = detail(comm=printable(thread.comm))
+        self.emit(VmSeen(owner=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, detail=comm))
         return vm
 
     def vm_of(self, thread: Thread) -> VmState | None:
         """The one guest that a thread was seen with; None if there are none or several."""
         return self.by_handle.get(thread.vms[0]) if len(thread.vms) == 1 else None
 
-    def mainline(self, vm: VmState, fact: Fact) -> None:
-        """A name in a line proves that the attributes of a guest live in its VM."""
+    def owner_of(self, thread: Thread) -> int | None:
+        """The reference of the one guest that a thread was seen with."""
+        vm = self.vm_of(thread)
+        return None if vm is None else vm.handle
+
+    def mainline(self, vm: VmState) -> None:
+        """The name of a function proves that the attributes of a guest live in its VM."""
         if vm.dialect is Dialect.UNKNOWN:
             vm.dialect = Dialect.MAINLINE
             self.emit(DialectSeen(owner=vm.handle, dialect=vm.dialect))
 
     def gmem_known(self, pointer: int, vm: int | None) -> GmemState | None:
-        """The guest_memfd that was met at an inode pointer. ``vm`` is the guest that the line names, if it names one.
+        """The guest_memfd that was seen at an inode pointer. ``vm`` is the guest that the line names, if it names one.
 
-        The file of another guest is another file; and behind a gap only the guest tells that it is still the same.
+        The file of another guest is another file; and after a gap only the guest tells that it is still the same.
         """
         for gmem in reversed(self.gmems):
             if gmem.pointer == pointer and not gmem.released:
@@ -229,14 +229,14 @@ class Tracker:
                 return gmem if same else None
         return None
 
-    def gmem_at(self, pointer: int, fact: Fact, vm: int | None) -> GmemState:
-        """A guest_memfd that was not met before; or the only one of its guest whose inode no line has named yet.
+    def gmem_at(self, pointer: int, vm: int | None) -> GmemState:
+        """A guest_memfd that was not seen before; or the only one of its guest whose inode no line has named yet.
 
         File descriptors are dup()ed: the one that is bound need not be the one that was returned. But a guest_memfd is
         bound to the guest that has made it (kvm_gmem_bind(), kvm_gmem_prepare_memory_region()).
         """
         guest_id = self.by_handle.get(vm or 0)
-        if guest_id is not None and guest_id.born_here and self.whole and "kvm" in fact.args:
+        if guest_id is not None and guest_id.born_here and self.whole and "kvm" in self.fact.args:
             nameless = [gmem for gmem in self.gmems if gmem.vm == vm and gmem.pointer is None and gmem.fd is not None]
             if len(nameless) == 1:
                 nameless[0].pointer = pointer
@@ -252,6 +252,21 @@ class Tracker:
             if gmem.fd == fd is not None and (vm is None or gmem.vm == vm):
                 return gmem
         return None
+
+    def gmem_of_syscall(self, thread: Thread, vm: int | None) -> GmemState:
+        """The guest_memfd of a line inside a syscall on its fd: the one created with that fd, if the inode was not seen."""
+        pointer = self.fact.args["inode"]
+        known = self.gmem_known(pointer, vm if "kvm" in self.fact.args else None)
+        fd = thread.syscall.args.get("fd") if thread.syscall is not None else None
+        vm = self.owner_of(thread) if vm is None else vm
+        created = self.gmem_of_fd(fd, vm) if fd is not None and vm is not None else None
+        if created is not None and created.pointer is None and (known is None or created.handle < known.handle):
+            created.pointer = pointer
+            return created
+        if known is not None and known.vm is None and vm is not None:
+            known.vm = vm
+            self.emit(GmemSeen(owner=known.handle, pointer=pointer, vm=vm))
+        return known or self.gmem_at(pointer, vm)
 
     def leave(self, thread: Thread) -> None:
         """A thread is no longer inside its conversion."""
@@ -270,7 +285,7 @@ class Tracker:
         self.whole = True
 
     def mark(self, marker: Marker) -> None:
-        """A gap in the trace: nothing that was in the middle can be trusted to be the same behind it."""
+        """A gap in the trace: nothing that was in the middle can be trusted to be the same after it."""
         kind = GAPS.get(marker.name, GapKind.OVERWRITTEN)
         what = detail(what=printable(marker.text)) if marker.text else None
         self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, detail=what))

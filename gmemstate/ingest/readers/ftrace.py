@@ -99,8 +99,8 @@ def _attributes(text: str) -> Mapping[str, int] | None:
 
 def _hva(text: str) -> Mapping[str, int] | None:
     match = _HVA(text)
-    first, behind = (int(match[1], 16), int(match[2], 16)) if match else (0, 0)
-    return {"hva": first, "behind": behind} if first < behind else None
+    start, end = (int(match[1], 16), int(match[2], 16)) if match else (0, 0)
+    return {"hva": start, "end": end} if start < end else None
 
 
 def _spte(text: str) -> Mapping[str, int] | None:

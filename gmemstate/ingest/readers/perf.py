@@ -56,7 +56,7 @@ _TRACEPOINTS = {
     "kvm_hypercall": ("hypercall", {"nr": "number", "a0": "a0", "a1": "a1", "a2": "a2"}),
     "kvm_userspace_exit": ("exit", {"reason": "reason", "errno": "err"}),
     "kvm_page_fault": ("page_fault", {"vcpu_id": "vcpu", "fault_address": "address", "error_code": "error_code"}),
-    "kvm_unmap_hva_range": ("unmap_hva", {"start": "hva", "end": "behind"}),
+    "kvm_unmap_hva_range": ("unmap_hva", {"start": "hva", "end": "end"}),
     "kvm_tdp_mmu_spte_changed": (
         "spte",
         {"as_id": "as_id", "gfn": "gfn", "level": "level", "old_spte": "old", "new_spte": "new"},

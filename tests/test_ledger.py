@@ -149,9 +149,10 @@ def test_a_range_of_one_of_several_guests_needs_its_name(place: Place) -> None:
 def test_events_of_ones_own_stand_behind_those_of_a_log(place: Place) -> None:
     with place.open() as ledger:
         ledger.ingest(traces.capture("simple"))
-        (vm,) = ledger.memory().vms
+        ledger.record(VmSeen(owner=-1, pointer=1))
+        _, vm = ledger.memory().vms
         head = ledger.record(*conversion(vm, 0x5000))
-        assert ledger.range(0x5000).state == "private"
+        assert ledger.range(0x5000, "vm2").state == "private"
         (again,) = ledger.ingest(traces.capture("simple"))
         assert again.known
         assert ledger.head() == head

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--live", is_flag=True, help="Fire every trigger of the real state machines instead of the compiled tables.")
 @click.option("--steps", is_flag=True, help="Print every step of the machines instead, in the words of runtime verification.")
 @click.option("--from", "first", metavar="SEQ|TIME", help="With --steps: only those from here on.")
 @click.option("--to", "last", metavar="SEQ|TIME", help="With --steps: only those up to here.")
 @json_option()
 @click.pass_obj
-def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None, as_json: bool) -> Exit:
+def replay(db: str, steps: bool, first: str | None, last: str | None, as_json: bool) -> Exit:
     """Fold the record anew; say what fits no machine or invariant.
 
     Also compares the tables for SQL readers with what the record folds to.
@@ -38,7 +37,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
     from gmemstate.text import count
 
     with reading(db) as ledger:
-        history = History(live=live)
+        history = History()
         inspection = Inspection(history.memory)
         with render.progress("folding", ledger.head().seq) as progress:
             history.fold(inspection.watch(_watched(ledger.record_.events(), progress)))
@@ -49,7 +48,6 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
         findings = history.findings
         facts = {
             "events": history.memory.seq,
-            "machines": "live" if live else "compiled",
             "conversions": len(history.ordered()),
             "requests": len(history.requests),
             "guests": len(history.memory.vms),
@@ -61,7 +59,7 @@ def replay(db: str, live: bool, steps: bool, first: str | None, last: str | None
             render.as_json(facts)
         else:
             click.echo(
-                f"{count(history.memory.seq, 'event')} folded ({facts['machines']} machines): "
+                f"{count(history.memory.seq, 'event')} folded: "
                 f"{count(len(history.memory.vms), 'guest')}, {count(len(history.ordered()), 'conversion')}, "
                 f"{count(len(history.requests), 'request')}, {count(len(findings), 'finding')}"
             )

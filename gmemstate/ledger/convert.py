@@ -206,7 +206,7 @@ class ConversionRunner:
     def _append(self, event: e.Event, known: dict[int, int] | None = None) -> None:
         source = self._source if event.source is None else event.source
         row = replace(event, source=source, t=time.monotonic_ns() - self._begun).row()
-        self._recorder.append([row], {} if known is None else known)
+        self._recorder.append([row], {} if known is None else known, live=True)
 
     def _ours(self, source: int | None) -> bool:
         return any(info.id == source and info.format == SourceFormat.ENGINE for info in self._recorder.record.sources())

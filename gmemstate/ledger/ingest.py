@@ -59,13 +59,13 @@ class Intake:
         """Read one source as it comes, each event as soon as it is known. Raises CannotRead, SourceChanged."""
         known: dict[int, int] = {}
         with contextlib.closing(Source(self._record, opened, 0, 1, known)) as source:
-            self._alone(source, known)
+            self._alone(source, known, live=True)
             result = source.result(apart=False)
         if isinstance(result, Refused):
             raise result.error
         return result
 
-    def _alone(self, source: Source, known: dict[int, int]) -> None:
+    def _alone(self, source: Source, known: dict[int, int], *, live: bool = False) -> None:
         """Append the events of a source that stands for itself."""
         rows: list[EventRow] = []
         now: int | None = None
@@ -77,7 +77,7 @@ class Intake:
                 source.added += 1
             if item.last:
                 if rows:
-                    self._recorder.append(rows, known)
+                    self._recorder.append(rows, known, live=live)
                     rows.clear()
                 for reference in item.closed:
                     known.pop(reference, None)

@@ -83,7 +83,7 @@ class Ledger(Answers):
 
     def record(self, *events: Event, expect: Mapping[int, int] | None = None) -> Head:
         """Append events as one batch; on return they are stored. ``expect`` maps guests to the last seq seen of each."""
-        return self._recording().append([event.row() for event in events], None, expect)
+        return self._recording().append([event.row() for event in events], None, expect, live=True)
 
     def record_rows(self, rows: Iterable[EventRow]) -> Head:
         """Append a finished record of others, such as a simulation, as one batch; references are its own seqs."""

@@ -12,9 +12,9 @@ from gmemstate.model.linux import GUEST_MEMFD_FLAG_INIT_SHARED
 from gmemstate.model.machines.conversion import CONVERSION
 from gmemstate.model.machines.definition import Definition
 from gmemstate.model.machines.messed_up import MESSED_UP
-from gmemstate.model.machines.range import PRIVATE, RANGE, SHARED, UNKNOWN, is_in_flight
+from gmemstate.model.machines.range import GONE, PRIVATE, RANGE, SHARED, UNKNOWN, is_in_flight
 from gmemstate.model.machines.run import NO_WAY, compiled, fire
-from gmemstate.model.objects import Conversion, FaultExit, Gmem, MessedUp, Request, Slot, Source, Vm
+from gmemstate.model.objects import Conversion, FaultExit, Gmem, GuestEnd, MessedUp, Request, Slot, Source, Vm
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, Gfn, PageIndex
 
@@ -32,17 +32,19 @@ class StateRun(NamedTuple):
 class Memory:
     """Ranges, guests, slots, backing, mappings, open conversions and requests, and the messed-up set.
 
-    ``live`` makes every step fire a trigger of the real state machines; otherwise the compiled tables are used,
-    which are equal.
+    The state machines move what is in it, one instance for each run of pages, conversion and messed-up entry.
     """
 
     def __init__(self, *, live: bool = False) -> None:
         self.live = live
-        self._range_tables = compiled(RANGE).codes
+        """steps fire triggers of the real machines; else they use the tables that are compiled from them"""
+        self._ranges = compiled(RANGE)
         self._conversion_ways = compiled(CONVERSION).next_state
         self.seq = 0
         self.sources: dict[int, Source] = {}
         self.vms: dict[int, Vm] = {}
+        self.destroyed: set[int] = set()
+        """guests that are gone: their ranges are, and keep what they had at the end for those who read"""
         self.gmems: dict[int, Gmem] = {}
         self.ranges: dict[int, RangeMap] = {}
         """attribute of each page, per attribute owner, as codes of the range machine"""
@@ -89,20 +91,45 @@ class Memory:
         """Fire a trigger of the range machine on every run of ``[start, end)``; late evidence moves none."""
         if not self.moving:
             return
+        if owner in self.destroyed:
+            self._unexpected(owner, trigger, [StateRun(start, end, GONE)], seq)
+            return
         ranges = self.ranges.get(owner)
         if ranges is None:
             ranges = self.ranges[owner] = RangeMap()
-        table = self._range_tables[trigger] if not self.live else self._fired(ranges.runs(start, end), trigger)
+        table = self._ranges.codes[trigger] if not self.live else self._fired(ranges.spans(start, end), trigger)
         bad = ranges.step(start, end, table)
         self.dirty.append((owner, start, end))
         if bad:
-            self._unexpected(owner, trigger, bad, seq)
+            self._unexpected(owner, trigger, [StateRun(first, last, RANGE.states[code]) for first, last, code in bad], seq)
+
+    def keep(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
+        """Fire a trigger that leaves the state as it is (R4, R5, R8, R19 to R21) on pages of a VM or a guest_memfd.
+
+        It is fired where the attributes of the pages are held. In bulk only ranges that are gone need to be asked: all others
+        expect it.
+        """
+        if self.moving and (self.live or self.destroyed or trigger not in self._ranges.steady):
+            for holder, first, last in self.holders(owner, start, end):
+                self._ask(holder, trigger, first, last, seq)
+
+    def destroy(self, vm: Vm, seq: int) -> None:
+        """End the range machines of a guest (R22). What they had stays readable: that is what a post-mortem asks for."""
+        self._ask(vm.id, "destroyed", 0, END, seq)
+        vm.gone = GuestEnd.DESTROYED
+        self.destroyed.add(vm.id)
+
+    def _ask(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
+        """Fire a trigger on every run of ``[start, end)``, and leave the runs as they are."""
+        runs = [StateRun(start, end, GONE)] if owner in self.destroyed else self.runs(owner, start, end)
+        refused = {state for state in {run.state for run in runs} if self._next(RANGE, state, trigger) is None}
+        self._unexpected(owner, trigger, [run for run in runs if run.state in refused], seq)
 
     def step_everything(self, owner: int, trigger: str) -> None:
         """Fire a trigger of the range machine on every run of an attribute owner."""
         ranges = self.ranges.get(owner)
-        if ranges is not None:
-            ranges.step_all(self._range_tables[trigger] if not self.live else self._fired(ranges, trigger))
+        if ranges is not None and owner not in self.destroyed:
+            ranges.step_all(self._ranges.codes[trigger] if not self.live else self._fired(ranges, trigger))
             self.dirty.append((owner, 0, END))
 
     def _fired(self, runs: Iterable[tuple[int, int, int]], trigger: str) -> bytes:
@@ -112,9 +139,8 @@ class Memory:
             table[code] = NO_WAY if state is None else _CODES[state]
         return bytes(table)
 
-    def _unexpected(self, owner: int, trigger: str, bad: Iterable[tuple[int, int, int]], seq: int) -> None:
-        for start, end, code in bad:
-            state = RANGE.states[code]
+    def _unexpected(self, owner: int, trigger: str, bad: Iterable[StateRun], seq: int) -> None:
+        for start, end, state in bad:
             code_name = "SERIALISATION" if trigger.startswith("zap_to_") and is_in_flight(state) else "RANGE-UNEXPECTED"
             self.find(code_name, seq, unexpected(trigger, state), owner, start, end)
 
@@ -181,6 +207,22 @@ class Memory:
         for gmem in self.gmems.values():
             yield from (gmem.backing, gmem.orders)
 
+    def holders(self, owner: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Where the attributes of pages of a VM (gfns) or of a guest_memfd (page indices) are held, and as which pages."""
+        gmem = self.gmems.get(owner)
+        if gmem is not None and not gmem.inplace:
+            for vm in self.vms.values():
+                for slot in vm.slots.values():
+                    if slot.gmem == owner and slot.index is not None:
+                        first, last = max(slot.index, start), min(slot.index + slot.npages, end)
+                        if first < last:
+                            yield vm.id, slot.start + first - slot.index, slot.start + last - slot.index
+            return
+        parts: list[tuple[int, int, int]] = [
+            (gmem_id, first, last) for gmem_id, first, last, _ in self.indices(owner, start, end) if self.gmems[gmem_id].inplace
+        ]
+        yield from parts or ((owner, start, end),)
+
     # --- pages
 
     def indices(self, vm: int, start: int, end: int) -> Iterator[tuple[int, PageIndex, PageIndex, Slot]]:
@@ -246,11 +288,8 @@ class Memory:
 
     def move(self, conversion: Conversion, trigger: str, seq: int) -> None:
         """Fire a trigger of the conversion machine on a conversion."""
-        state = (
-            self._conversion_ways[trigger].get(conversion.state)
-            if not self.live
-            else fire(CONVERSION, conversion.state, trigger)
-        )
+        ways = self._conversion_ways[trigger]
+        state = fire(CONVERSION, conversion.state, trigger) if self.live else ways.get(conversion.state)
         if state is None:
             self.find("CONVERSION-UNEXPECTED", seq, unexpected(trigger, conversion.state), conversion.owner,
                       conversion.start, conversion.end)  # fmt: skip

@@ -109,6 +109,15 @@ class Slot:
         return None if self.flags is None else bool(self.flags & KVM_MEM_GUEST_MEMFD)
 
 
+class GuestEnd(StrEnum):
+    """What became of a guest that is no more, or no good any more."""
+
+    BUGGED = "bugged"
+    """KVM has marked it as bugged (kvm_vm_bugged()): its ioctls answer EIO"""
+    DEAD = "dead"
+    DESTROYED = "destroyed"
+
+
 @dataclass(slots=True)
 class Vm:
     """A guest: one kvm pointer in one recording, from one birth on."""
@@ -125,8 +134,7 @@ class Vm:
     dialect: Dialect = Dialect.UNKNOWN
     shows: frozenset[int] = frozenset()
     """the capabilities that its source has proven for it"""
-    gone: str | None = None
-    """None, "bugged", "dead" or "destroyed" """
+    gone: GuestEnd | None = None
     slots: dict[int, Slot] = field(default_factory=dict)
     ghosts: list[Slot] = field(default_factory=list)
     """deleted slots that had a guest_memfd"""

@@ -25,7 +25,7 @@ from gmemstate.model.machines.conversion import CONVERSION
 from gmemstate.model.machines.messed_up import MESSED_UP
 from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import MAPPED, POISONED_PAGE, Conversion, FaultExit, Gmem, MessedUp, Request, Source, Vm
+from gmemstate.model.objects import MAPPED, POISONED_PAGE, Conversion, FaultExit, Gmem, GuestEnd, MessedUp, Request, Source, Vm
 from gmemstate.model.plain import plain, reader
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
@@ -177,6 +177,7 @@ def _read(parts: Any, maps: list[RangeMap]) -> _Plain:
 
 def _derive(memory: Memory) -> None:
     """Fill in what follows from the rest, and make sure that what is named is there."""
+    memory.destroyed = {vm.id for vm in memory.vms.values() if vm.gone is GuestEnd.DESTROYED}
     memory.late = {source.id for source in memory.sources.values() if source.until is not None}
     for conversion in memory.conversions.values():
         conversion.target = KIND_OF.get(conversion.attributes)

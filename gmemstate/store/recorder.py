@@ -46,12 +46,18 @@ class Recorder:
         self.memory = Memory()
 
     def append(
-        self, rows: Iterable[EventRow], known: dict[int, int] | None = None, expect: Mapping[int, int] | None = None
+        self,
+        rows: Iterable[EventRow],
+        known: dict[int, int] | None = None,
+        expect: Mapping[int, int] | None = None,
+        *,
+        live: bool = False,
     ) -> Head:
         """Append rows as one batch and return the new head; on return the batch is stored.
 
         ``known`` maps references to seqs over several batches. ``expect`` maps guests to the last seq that the caller has
-        seen of each. Raises Conflict, CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
+        seen of each. ``live`` events fire triggers of the real state machines; those that are read in bulk use the tables
+        that are compiled from them. Raises Conflict, CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
         """
         rows = list(rows)
         if not rows:
@@ -60,7 +66,7 @@ class Recorder:
             if expect or not self._sqlite:
                 self._catch_up(cursor)
                 self._check(expect or {})
-            batch, new = self._write(cursor, rows, known or {})
+            batch, new = self._write(cursor, rows, known or {}, live=live)
         if known is not None:
             known.update(new)
         self._head = Head(batch.last, batch.hash)
@@ -156,7 +162,7 @@ class Recorder:
                 )
 
     def _write(
-        self, cursor: Any, rows: list[EventRow], known: Mapping[int, int], recorded: int | None = None
+        self, cursor: Any, rows: list[EventRow], known: Mapping[int, int], recorded: int | None = None, *, live: bool = False
     ) -> tuple[Batch, dict[int, int]]:
         recorded = self._clock() if recorded is None else recorded
         batch, numbered, new = self._seal(rows, known, recorded)
@@ -172,7 +178,9 @@ class Recorder:
         cursor.execute(self._insert_batch, (batch.first, batch.size, batch.recorded, batch.previous, batch.hash))
         memory = self.memory
         memory.clear_pending()
+        memory.live = live
         fold(numbered, memory)
+        memory.live = False
         if self._projector is not None:
             self._projector.write(cursor, memory, numbered)
             self._keeper.write(cursor, memory, batch.hash)

@@ -29,7 +29,6 @@ def questions(where: Path) -> list[list[str]]:
     ]
     asked += [[verb, *form] for verb in ("postmortem", "host", "status", "replay") for form in ([], ["--json"])]
     asked += [
-        ["replay", "--live"],
         ["replay", "--steps"],
         ["replay", "--steps", "--from", str(middle), "--json"],
         ["diff", "--from", str(middle)],

@@ -332,7 +332,8 @@ def test_a_history_that_nobody_would_write_is_judged_all_the_same(seed: int) -> 
 def test_looking_changes_nothing_and_live_machines_see_the_same(case: str) -> None:
     rows = read_case(case).rows
     for live in (False, True):
-        history = History(live=live)
+        history = History()
+        history.memory.live = live
         inspection = Inspection(history.memory)
         history.fold(inspection.watch(rows))
         assert history.findings == read_case(case).history.findings

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gmemstate.model.machines.run import MACHINES
-from tests.cli.running import ledger_of, say
+from tests.cli.running import say
 
 NAMES = ("range", "conversion", "messed-up")
 Arrow = tuple[str, str, str]
@@ -109,15 +109,3 @@ def test_table_and_data_have_the_same_rows(name: str) -> None:
     assert header.split() == ["row", "trigger", "from", "to", "note"]
     assert [row.split()[:2] for row in rows] == [[row["id"], row["trigger"]] for row in data["rows"]]
     assert data["states"] == list(MACHINES[name].states)
-
-
-@pytest.mark.parametrize("case", ["half_done", "ip_hwpoison_shared", "ip_swap", "nogmem", "race"])
-def test_the_live_machines_and_the_compiled_tables_come_to_the_same(
-    case: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    ledger = ledger_of(tmp_path_factory.mktemp("live"), case)
-    compiled, live = (json.loads(say("--db", ledger, "replay", "--json", *flag).out) for flag in ((), ("--live",)))
-    assert (compiled.pop("machines"), live.pop("machines")) == ("compiled", "live")
-    assert live == compiled
-    assert compiled["events"] > 50
-    assert compiled["stale_tables"] == []

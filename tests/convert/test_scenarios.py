@@ -361,7 +361,7 @@ def test_a_stored_simulation_is_a_record_like_any_other(name: str, dialect: str,
     rows = json.loads(say("--db", where, "conversions", "--json").out)
     verdicts = outcome.facts.verdicts
     assert [row["label"] for row in rows][len(rows) - len(verdicts) :] == verdicts
-    assert say("--db", where, "replay", "--live").code == (1 if outcome.facts.findings or meant(outcome) else 0)
+    assert say("--db", where, "replay").code == (1 if outcome.facts.findings or meant(outcome) else 0)
 
 
 @pytest.mark.parametrize("dialect", DIALECT_NAMES)

@@ -15,7 +15,7 @@ R4:   any                                           --answered-->              =
 R5:   any                                           --private_unmap_failed-->  =
 R6:   zapping(b>t)                                  --users_checked-->         checked(b>t)
 R7:   b zapping(b>k) checked(b>k)                   --store_k-->               stored(b>k)
-R8:   stored(b>t)                                   --restructured-->          =
+R8:   any                                           --restructured-->          =
 R9:   stored(b>t)                                   --ended-->                 t
 R9:   stored(b>k)                                   --returned_ok_k-->         k
 R10:  zapping(b>t) checked(b>t) stored(b>t)         --gap-->                   torn
@@ -78,7 +78,6 @@ C23: cut open                      --declare-->             declared
 MESSED_UP = """
 M1: trusted            --marked-->       messed_up
 M2: messed_up          --seen_reused-->  reused
-M3: messed_up reused   --fixed-->        cleared
 M4: messed_up reused   --rebooted-->     cleared
 """
 

@@ -191,7 +191,7 @@ def test_missing_evidence_never_settles_anything() -> None:
 def test_behind_a_gap_nothing_is_unexpected() -> None:
     """Whatever comes next, what was lost may have led to it: no kernel and no reader is accused."""
     assert all(may(CONVERSION, "cut", trigger) for trigger in CONVERSION.triggers())
-    once = {"born_shared", "born_private", "restructured"}
+    once = {"born_shared", "born_private"}
     for state in ("unknown", "torn"):
         assert {trigger for trigger in RANGE.triggers() if not may(RANGE, state, trigger)} <= once
 

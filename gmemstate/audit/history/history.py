@@ -71,9 +71,9 @@ class CorroboratingReport(NamedTuple):
 class History(Moment):
     """Folds a record and remembers what the memory lets go: ended conversions, requests, faults, findings."""
 
-    def __init__(self, *, live: bool = False, last: int | None = None) -> None:
+    def __init__(self, *, last: int | None = None) -> None:
         """``last`` is the seq at which the asker stops, None for the end of the record."""
-        super().__init__(Memory(live=live), last)
+        super().__init__(Memory(), last)
         self.conversions: dict[int, Conversion] = {}
         self.places: dict[int, tuple[int, int] | None] = {}
         """for conversions of guest_memfds: the gfns behind them when they ended"""

@@ -396,6 +396,8 @@ def user_answered(memory: Memory, seq: int, row: EventRow) -> None:
     owner, start, user = row[OWNER], row[START], row[ACTOR]
     end = END if row[NPAGES] is None else (start or 0) + row[NPAGES]
     conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
+    if owner is not None and start is not None:
+        memory.keep(owner, "answered", start, end, seq)
     if row[RESULT]:
         if conversion is not None:
             memory.move(conversion, "refused", seq)
@@ -457,9 +459,11 @@ def restructured(memory: Memory, seq: int, row: EventRow) -> None:
     owner, start = conversion.owner, row[START]
     if row[RESULT]:
         memory.move(conversion, "store_failed", seq)
-    elif owner in memory.gmems and start is not None:
+    elif owner is not None and owner in memory.gmems and start is not None:
+        end = start + (row[NPAGES] or 1)
+        memory.keep(owner, "restructured", start, end, seq)
         order = (row[VALUE] or 0) & MAX_ORDER if row[KIND] == FolioMerged.code else 0
-        memory.gmems[owner].orders.set(start, start + (row[NPAGES] or 1), order)
+        memory.gmems[owner].orders.set(start, end, order)
 
 
 def undone(memory: Memory, seq: int, row: EventRow) -> None:

@@ -118,6 +118,7 @@ def punched(memory: Memory, seq: int, row: EventRow) -> None:
         memory.back(owner, start, end, HOLE)
     else:
         memory.back(owner, start, end, PRESENT)
+    memory.keep(owner, "backing_changed", start, end, seq)
 
 
 def pfn_in(row: EventRow) -> Pfn | None:
@@ -139,6 +140,7 @@ def poisoned(memory: Memory, seq: int, row: EventRow) -> None:
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
         memory.back(owner, start, start + (row[NPAGES] or 1), POISONED_PAGE)
+        memory.keep(owner, "backing_changed", start, start + (row[NPAGES] or 1), seq)
     place = memory.place(owner, index_in(row))
     key = next(
         (
@@ -234,6 +236,8 @@ def private_unmap_failed(memory: Memory, seq: int, row: EventRow) -> None:
         entry.gmem, entry.index = row[OWNER], index_in(row)
         entry.vm, entry.gfn = memory.place(entry.gmem, entry.index)
     memory.mark(entry, "marked", seq)
+    if row[OWNER] is not None and row[START] is not None:
+        memory.keep(row[OWNER], "private_unmap_failed", row[START], row[START] + (row[NPAGES] or 1), seq)
     if conversion := memory.conversions.get(row[CONVERSION] or 0):
         conversion.suspects += row[NPAGES] or 1
         memory.move(conversion, "suspect", seq)
@@ -304,6 +308,7 @@ def _hold(memory: Memory, row: EventRow, user: User, mapped: int) -> None:
 def page_freed(memory: Memory, seq: int, row: EventRow) -> None:
     if row[OWNER] is not None and row[START] is not None:
         memory.back(row[OWNER], row[START], row[START] + (row[NPAGES] or 1), HOLE)
+        memory.keep(row[OWNER], "backing_changed", row[START], row[START] + (row[NPAGES] or 1), seq)
 
 
 HANDLERS = {

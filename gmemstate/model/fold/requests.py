@@ -105,7 +105,7 @@ def _of_this_guest(memory: Memory, answered: FaultExit | Request | None, convers
     guest = memory.vm_of(conversion)
     if answered.owner is not None and guest is not None:
         return answered.owner == guest
-    living = {vm.pointer: vm for vm in memory.vms.values() if vm.source == conversion.source and vm.gone != "destroyed"}
+    living = {vm.pointer: vm for vm in memory.vms.values() if vm.source == conversion.source and vm.id not in memory.destroyed}
     own = {vm.id for vm in living.values() if vm.thread == conversion.thread}
     return len(own | {owner for owner in (answered.owner, guest) if owner is not None}) <= 1
 

@@ -34,7 +34,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import HOLE, Gmem, Slot, Source, Vm
+from gmemstate.model.objects import HOLE, Gmem, GuestEnd, Slot, Source, Vm
 from gmemstate.model.units import END, Gfn, PageIndex, unsigned
 
 
@@ -122,19 +122,21 @@ def dialect_seen(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def vm_destroyed(memory: Memory, seq: int, row: EventRow) -> None:
-    """R22. What the guest had at its end stays readable: that is what a post-mortem asks for."""
+    """R22: kvm_destroy_vm() frees the attributes with the VM."""
     if vm := memory.vms.get(row[OWNER] or 0):
-        vm.gone = "destroyed"
+        memory.destroy(vm, seq)
 
 
 def vm_bugged(memory: Memory, seq: int, row: EventRow) -> None:
     if vm := memory.vms.get(row[OWNER] or 0):
-        vm.gone = "bugged"
+        memory.keep(vm.id, "vm_bugged", 0, END, seq)
+        vm.gone = GuestEnd.BUGGED
 
 
 def vm_dead(memory: Memory, seq: int, row: EventRow) -> None:
     if vm := memory.vms.get(row[OWNER] or 0):
-        vm.gone = vm.gone or "dead"
+        memory.keep(vm.id, "vm_bugged", 0, END, seq)
+        vm.gone = vm.gone or GuestEnd.DEAD
 
 
 def slot_set(memory: Memory, seq: int, row: EventRow) -> None:
@@ -146,6 +148,12 @@ def slot_set(memory: Memory, seq: int, row: EventRow) -> None:
         if source := memory.sources.get(row[SOURCE] or 0):
             source.blind = True
         return
+    for start, npages in {
+        (row[START], row[NPAGES]),
+        *((slot.start, slot.npages) for slot in [vm.slots.get(row[ACTOR])] if slot),
+    }:
+        if start is not None and npages:
+            memory.keep(vm.id, "slot_changed", start, start + npages, seq)
     old = vm.slots.pop(row[ACTOR], None)
     if old is not None and old.has_gmem:
         vm.ghosts.append(old)
@@ -222,6 +230,7 @@ def gmem_unbound(memory: Memory, seq: int, row: EventRow) -> None:
 
 def gmem_released(memory: Memory, seq: int, row: EventRow) -> None:
     if gmem := memory.gmems.get(row[OWNER] or 0):
+        memory.keep(gmem.id, "backing_changed", 0, END, seq)
         gmem.released = True
 
 

@@ -79,7 +79,7 @@ def _range_rows() -> Iterator[Row]:
             yield Row("R7", f"store_{kind}", (b, *before_store), stored, "the attribute is written")
         yield Row("R7", f"store_{kind}", (TORN,), in_flight("stored", UNKNOWN, kind), "the attribute is written")
         yield Row("R7", f"store_{kind}", of("stored", target=kind), STAY, "the store is seen once more")
-    yield Row("R8", "restructured", of("stored"), STAY, "folios split or merged: a page size is no state")
+    yield Row("R8", "restructured", live, STAY, "folios split or merged: a page size is no state")
     for b, t in pairs:
         yield Row("R9", "ended", (in_flight("stored", b, t),), t, "the invalidation ends behind the store")
     yield Row(

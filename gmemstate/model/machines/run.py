@@ -55,6 +55,8 @@ class Compiled(NamedTuple):
     """from state to next state"""
     codes: dict[str, bytes]
     """256 bytes: the code of the next state (its place in ``Definition.states``) for each code of a state, else NO_WAY"""
+    steady: frozenset[str]
+    """the triggers that change no state, and that every state but the final ones expects"""
 
 
 @cache
@@ -69,7 +71,9 @@ def compiled(definition: Definition) -> Compiled:
         for state, dest in ways.items():
             table[code_of[state]] = code_of[dest]
         next_state[trigger], codes[trigger] = ways, bytes(table)
-    return Compiled(next_state, codes)
+    lasting = set(definition.states) - set(definition.final)
+    steady = {trigger for trigger, ways in next_state.items() if ways == {state: state for state in lasting}}
+    return Compiled(next_state, codes, frozenset(steady))
 
 
 def fire(definition: Definition, state: str, trigger: str) -> str | None:

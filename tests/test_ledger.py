@@ -8,9 +8,10 @@ import pytest
 import gmemstate
 from gmemstate.audit.queries import StateRow
 from gmemstate.ledger.ledger import Ledger
-from gmemstate.model.errors import UsageError
-from gmemstate.model.events import ConvertReturned, SourceOpened, SourceRead, VmSeen
+from gmemstate.model.errors import UnexpectedTrigger, UsageError
+from gmemstate.model.events import ConvertReturned, SourceOpened, SourceRead, VmDestroyed, VmSeen
 from gmemstate.model.fold.apply import fold
+from gmemstate.model.units import Gfn
 from tests import traces
 from tests.store import places
 from tests.store.places import ROOT, Place, assert_chained, conversion, guests, python
@@ -113,7 +114,12 @@ def test_a_range_is_the_run_of_equal_state_that_holds_a_gfn(place: Place) -> Non
         ledger.record(*conversion(2, 0x100, 0x10))
         ledger.record(*conversion(2, 0x110, 0x10))
         page = ledger.range(0x117)
-        assert page == ("vm1", 0x100, 0x120, "private")
+        assert (page.guest, page.start, page.end, page.state) == ("vm1", 0x100, 0x120, "private")
+        first, last = page.history
+        assert (first.kind, first.before, first.after) == ("vm_created", "unknown", "shared")
+        assert (last.kind, last.before, last.after) == ("convert_returned", "shared", "private")
+        assert page.since == last
+        assert last.seq == ledger.head().seq
         assert ledger.range(0xFF).end == 0x100
         assert ledger.range(0x120).start == 0x120
         assert ledger.range(0x120).state == "shared"
@@ -127,6 +133,21 @@ def test_a_range_may_only_do_what_its_machine_allows(place: Place) -> None:
         assert page.may("zap_to_private")
         assert not page.may("undone")
         assert not page.may("no such trigger")
+        assert "zap_to_private" in page.triggers
+        with pytest.raises(UnexpectedTrigger, match="event undone not expected in the state shared") as caught:
+            page.fire("undone")
+        assert caught.value.data == {"trigger": "undone", "state": "shared"}
+        assert page.fire("zap_to_private") == page.state == "zapping(shared>private)"
+        assert ledger.range(0x100).state == "shared", "what is on record is moved by events only"
+
+
+def test_the_ranges_of_a_destroyed_guest_are_gone(place: Place) -> None:
+    with place.open() as ledger:
+        ledger.record(*guests(1), VmDestroyed(owner=2))
+        page = ledger.range(0x100)
+        assert (page.state, page.triggers) == ("gone", [])
+        assert [moved.kind for moved in page.history] == ["vm_created", "vm_destroyed"]
+        assert ledger.memory().attribute(2, Gfn(0x100)) == "shared", "what it had at its end can still be read"
 
 
 def test_a_range_of_one_of_several_guests_needs_its_name(place: Place) -> None:

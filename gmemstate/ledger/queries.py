@@ -4,7 +4,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from gmemstate.audit import queries as views
 from gmemstate.audit.check.check import Checked, Checkpoint, check
@@ -12,27 +11,12 @@ from gmemstate.audit.history.corroboration import history as history_of
 from gmemstate.audit.history.history import History
 from gmemstate.audit.history.moment import Moment, moment_at
 from gmemstate.audit.history.when import late_marks, seq_of
-from gmemstate.model.errors import UsageError
+from gmemstate.ledger.range import RangeMachine, range_machine
 from gmemstate.model.events import SEQ, Event, event_of
-from gmemstate.model.machines.range import RANGE
-from gmemstate.model.machines.run import may
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
 from gmemstate.model.units import END, Gfn
 from gmemstate.store.jsonl import JsonlInspection, JsonlRecord
-
-
-class RangeView(NamedTuple):
-    """The range of equal state that holds a gfn: one row of the range machine."""
-
-    guest: str
-    start: Gfn
-    end: Gfn
-    state: str
-
-    def may(self, trigger: str) -> bool:
-        """Whether an event is expected in this state."""
-        return may(RANGE, self.state, trigger)
 
 
 class Answers(ABC):
@@ -101,23 +85,13 @@ class Answers(ABC):
         """All host pages that can no longer be trusted."""
         return views.messed_up(self.moment(at))
 
-    def range(self, gfn: int, guest: str | None = None, at: str | int | None = None) -> RangeView:
-        """The range of equal state that holds a gfn of a guest (which may be left out if there is one only)."""
-        memory = self.memory(at)
-        guests = [vm for vm in memory.vms.values() if guest in (None, vm.name)]
-        if len(guests) != 1:
-            names = ", ".join(vm.name for vm in memory.vms.values()) or "none"
-            raise UsageError(f"which guest? There are: {names}", guests=names)
-        vm = guests[0]
-        state = memory.attribute(vm.id, Gfn(gfn))
-        runs = [run for run in memory.guest_runs(vm.id) if run.start < run.end]
-        at_hand = next(n for n, run in enumerate(runs) if run.start <= gfn < run.end)
-        first, last = at_hand, at_hand
-        while first and runs[first - 1].state == state:
-            first -= 1
-        while last + 1 < len(runs) and runs[last + 1].state == state:
-            last += 1
-        return RangeView(vm.name, Gfn(runs[first].start), Gfn(runs[last].end), state)
+    def range(self, gfn: int, guest: str | None = None, at: str | int | None = None) -> RangeMachine:
+        """The range machine of the pages of equal state that hold a gfn, as it was at a moment.
+
+        ``guest`` may be left out if there is one only. Raises UsageError where it is not clear which guest is meant.
+        """
+        rows = self.record_.events(1, seq_of(self.record_, at))
+        return range_machine(self.memory(at), rows, Gfn(gfn), guest)
 
 
 class Exported(Answers):

@@ -67,6 +67,15 @@ class BadEvent(GmemstateError):
     code = "bad-event"
 
 
+class UnexpectedTrigger(GmemstateError):
+    """A trigger is not expected in the state of a machine.
+
+    ``data`` holds ``trigger`` and ``state``.
+    """
+
+    code = "unexpected-trigger"
+
+
 class PageUserFailed(GmemstateError):
     """A user of pages raised in a conversion, lacks an attribute, or gave an answer that no kernel could see.
 

@@ -17,29 +17,6 @@ from gmemstate.postmortem.incident import Blame, Story
 from gmemstate.postmortem.known.patterns import Facts, filled, fits, gaps_in
 from gmemstate.postmortem.reports import Reports
 
-TEXTS = {
-    "host log": "the host's kernel log of the same minute: dmesg -T | grep -e SEAMCALL -e SEV -e kvm -e 'Memory failure'",
-    "vmm log": "which VM it was and what it had asked for: its VMM's log of the same second (tools/capture qemu prints "
-    "the options with which QEMU says it)",
-    "answer": "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e "
-    "trace=ioctl,fallocate -p "
-    "PID-OF-THE-VMM",
-    "end of the vm": "every later ioctl of the VM returns EIO; its vCPUs cannot run any more",
-    "first line": "which host page it is: the first line of the failure: dmesg | grep 'RMPUPDATE failed'",
-    "gfn and pfn": 'gfn and pfn at once: dmesg | grep "Failed to update RMP entry: GFN"',
-    "map fails": "the fault returns EIO, and so does every later ioctl of the VM; a status that is transient is retried and "
-    "not printed "
-    "[implied]",
-    "page of a map": "the page: the line names none; trace kvm_mmu_set_spte and a probe on tdh_mem_page_aug",
-    "rmp refuses": 'a guest that accessed it got KVM_RUN = EINVAL or EFAULT; QEMU prints "kvm run failed" with a register dump '
-    "of no use [implied]. The attribute stays private, nothing is rolled back; a retry hits the same page while it stays in "
-    "that guest_memfd",
-    "rmp stack": "whether it was to be a guest's or the firmware's page: the stack after the dump: dmesg | grep -A600 "
-    "'RMPUPDATE failed'",
-    "safe": "not affected: no page of it is suspect, leaked or poisoned by this",
-}
-"""Sentences that many rows share, by their names in ``<>``."""
-
 
 @dataclass(frozen=True, slots=True)
 class ReportMeaning:
@@ -55,30 +32,43 @@ class ReportMeaning:
     more: tuple[tuple[str, str], ...] = ()
     ask: tuple[tuple[str, Facts | None], ...] = ()
 
-    @property
-    def ends_vm(self) -> bool:
-        """Whether KVM gives the VM up with such a report."""
-        return any(TEXTS["end of the vm"] in text for _, text in self.more)
+    ends_vm: bool = False
+    """whether KVM gives the VM up with such a report"""
+
+
+@cache
+def _files() -> tuple[dict[str, Any], ...]:
+    folder = Path(str(resources.files("gmemstate"))) / "data" / "reports"
+    return tuple(tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml")))
+
+
+def shared_text(name: str) -> str:
+    """A sentence that many rows share; they name it in ``<>``."""
+    text: str = _files()[0]["texts"][name]
+    return text
 
 
 @cache
 def meanings() -> tuple[ReportMeaning, ...]:
     """All kinds of reports that are known, in the order in which they are tried."""
-    folder = Path(str(resources.files("gmemstate"))) / "data" / "reports"
-    files = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))]
-    return tuple(_read(row) for content in files for row in content["report"])
+    return tuple(_read(row) for content in _files() for row in content.get("report", ()))
 
 
 def _read(row: dict[str, Any]) -> ReportMeaning:
-    more = tuple((word, _whole(text)) for word, text in row.get("more", ()))
-    ask = tuple(
-        (_whole(one["text"]), one["unless"]) if isinstance(one, dict) else (_whole(one), None) for one in row.get("ask", ())
+    ask = [one if isinstance(one, dict) else {"text": one} for one in row.get("ask", ())]
+    return ReportMeaning(
+        when=row["when"],
+        blame=Blame(row["blame"]),
+        title=row["title"],
+        says=_whole(row["says"]),
+        more=tuple((word, _whole(text)) for word, text in row.get("more", ())),
+        ask=tuple((_whole(one["text"]), one.get("unless")) for one in ask),
+        ends_vm=any("<end of the vm>" in text for _, text in row.get("more", ())),
     )
-    return ReportMeaning(row["when"], Blame(row["blame"]), row["title"], _whole(row["says"]), more, ask)
 
 
 def _whole(text: str) -> str:
-    return re.sub(r"<([a-z ]+)>", lambda match: TEXTS[match[1]], text)
+    return re.sub(r"<([a-z ]+)>", lambda match: shared_text(match[1]), text)
 
 
 def describe(story: Story, known: ReportMeaning, facts: Facts, reports: Reports) -> None:

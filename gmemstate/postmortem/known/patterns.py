@@ -1,7 +1,8 @@
 """Patterns of facts: how known problems and the meanings of reports are recognised."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 
 Facts = Mapping[str, str]
 """Facts of a report by their names, or a pattern for each of them."""
@@ -9,7 +10,15 @@ Facts = Mapping[str, str]
 
 def fits(wanted: Facts, known: Facts) -> bool:
     """Whether each pattern fits the whole of the fact of its name; a fact that is not known fits nothing."""
-    return all(name in known and re.fullmatch(pattern, known[name], re.DOTALL) for name, pattern in wanted.items())
+    for name, pattern in wanted.items():
+        if name not in known or not _matcher(pattern)(known[name]):
+            return False
+    return True
+
+
+@cache
+def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(pattern, re.DOTALL).fullmatch
 
 
 def filled(template: str, known: Facts) -> str:

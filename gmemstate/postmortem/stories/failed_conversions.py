@@ -118,10 +118,9 @@ def _explain_unwritten(story: Story, first: Conversion) -> None:
         return
     story.add(
         "Why",
-        "the kernel had read the arguments and begun [observed], so the EFAULT is about the answer: error_offset could not be "
-        "written "
-        "back, as the structure lies in memory that is read-only. It hides the errno proper, EAGAIN: a page was in use "
-        "[implied]",
+        "the kernel had read the arguments and begun [observed], so the EFAULT is about the answer: error_offset could not "
+        "be written back, as the structure lies in memory that is read-only. It hides the errno proper, EAGAIN: a page was "
+        "in use [implied]",
     )
     story.add("Each", in_use.unmapped(first))
     story.add("Fix", "VMM: pass the arguments in memory that can be written; then repeat the whole request")

@@ -33,8 +33,7 @@ def lost_race(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     story.add(
         "Why",
         "the attribute changed between the fault and its check (kvm_mmu_faultin_pfn): the page was converted while this vCPU "
-        "was "
-        "in the guest [implied]",
+        "was in the guest [implied]",
     )
     story.add(
         "Do",
@@ -67,9 +66,8 @@ def stopped(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         story.title, story.blame = "conversion asked by a fault", Blame.NOBODY
         story.summary = (
             f"The guest accessed {count(len(faults), 'page')} as the other kind, without a hypercall, and the VMM took that "
-            "for a "
-            f"conversion request (implicit conversion): {'; '.join(requests[:4])}. Whether it was applied, this record does "
-            "not show."
+            f"for a conversion request (implicit conversion): {'; '.join(requests[:4])}. Whether it was applied, this record "
+            "does not show."
         )
         story.missing.append(
             "what the kernel answered: tools/capture trace --pid PID-OF-THE-VMM, or strace -f -ttt -yy -e trace=ioctl -p "
@@ -78,15 +76,14 @@ def stopped(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         return story
     story.add(
         "Maybe",
-        "the page was asked for as the other kind (a conversion request), no guest_memfd backs it, or a conversion "
-        "ran meanwhile: the kernel answers all three alike",
+        "the page was asked for as the other kind (a conversion request), no guest_memfd backs it, or a conversion ran "
+        "meanwhile: the kernel answers all three alike",
     )
     if any(fault.private is False for fault in faults):
         story.add(
             "Or",
             "none of it: an access that is not private (flags 0) to a page that is shared already is no conversion request, "
-            "but "
-            "another access that KVM cannot serve, such as a write to a read-only memslot",
+            "but another access that KVM cannot serve, such as a write to a read-only memslot",
         )
     if incident.vm is None:
         story.missing.append(

@@ -24,8 +24,7 @@ def sources_disagree(history: History, seen: Scene, incident: IncidentEvents) ->
     """Two sources report different results of one call: which of them is right, the record does not show."""
     summary = (
         f"Of {count(len(incident.findings), 'conversion')} two sources report different things. What the kernel's own trace "
-        "shows is "
-        "what counts here; two calls that were taken for one are likelier than a wrong trace."
+        "shows is what counts here; two calls that were taken for one are likelier than a wrong trace."
     )
     return _listed(incident, Blame.UNKNOWN, summary, complete=False)
 
@@ -34,8 +33,7 @@ def page_reused(history: History, seen: Scene, incident: IncidentEvents) -> Stor
     """A host page that could not be trusted got a new owner (INV-22)."""
     summary = (
         f"{count(len(incident.findings), 'time')} a host page that can no longer be trusted became the memory of somebody "
-        "else. "
-        "The old owner may still reach it."
+        "else. The old owner may still reach it."
     )
     return _listed(incident, Blame.KERNEL, summary, complete=True)
 

@@ -14,7 +14,7 @@ from gmemstate.postmortem.reports import detail_words
 from gmemstate.postmortem.scene import Scene
 from gmemstate.postmortem.stories.kernel_and_vmm import way
 from gmemstate.postmortem.stories.messed_up import number, page, timeline, who
-from gmemstate.postmortem.stories.tdx_pages import status, still_mapped
+from gmemstate.postmortem.stories.tdx_pages import status, unmap_facts
 from gmemstate.text import count
 
 
@@ -22,23 +22,19 @@ def suspect(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     """Host pages that a failed unmap, assignment, leak or reclaim has left in doubt."""
     entries = incident.entries
     cause = entries[0].cause
-    story = still_mapped(incident) if cause is Cause.SEPT_STILL_MAPS else _by_cause(history, seen, incident)
-    marks = seen.reports.marks
-    story.evidence += words.evidence(history, [marks[entry.id] for entry in entries if entry.id in marks])
-    story.add("Reuse", entries[0].reuse_risk)
-    if cause not in (Cause.SEPT_STILL_MAPS, Cause.UNUSABLE_PRIVATE) and any(entry.pfn is None for entry in entries):
-        story.missing.append("which host page it is: no line names a pfn")
-    return story
-
-
-def _by_cause(history: History, seen: Scene, incident: IncidentEvents) -> Story:
-    """What the table of reports has for the cause of the pages."""
     facts = _facts(history, seen, incident)
     known = meaning(facts)
     assert known is not None  # a test holds that each cause has a row
     story = Story(known.blame, known.title, who(incident), filled(known.says, facts))
-    story.timeline = timeline(incident.entries)
+    story.timeline = timeline(entries)
     describe(story, known, facts, seen.reports)
+    marks = seen.reports.marks
+    story.evidence = words.evidence(history, [marks[entry.id] for entry in entries if entry.id in marks])
+    story.add("Reuse", entries[0].reuse_risk)
+    if cause is Cause.SEPT_STILL_MAPS:
+        story.complete = False  # whether other pages of the VM are left, no line shows
+    elif cause is not Cause.UNUSABLE_PRIVATE and any(entry.pfn is None for entry in entries):
+        story.missing.append("which host page it is: no line names a pfn")
     return story
 
 
@@ -66,6 +62,8 @@ def _facts(history: History, seen: Scene, incident: IncidentEvents) -> Mapping[s
         "near": "; ".join(own.get("near", "not known").split("; ")[:3]),
         "status_text": status(own) or "not known",
     }
+    if first.cause is Cause.SEPT_STILL_MAPS:
+        facts |= unmap_facts(entries, own)
     facts |= {name: hex(value) for name, value in (("pfn", first.pfn), ("gfn", first.gfn)) if value is not None}
     mark = seen.reports.marks.get(first.id)
     if mark is not None and "place" in mark.words:

@@ -65,15 +65,14 @@ def explain(story: Story, history: History, seen: Scene, incident: IncidentEvent
     if success is not None:
         story.add(
             "Then",
-            f"the retry{words.at(success.asked)} succeeded: {words.where(success)} is {success.target}"
-            f"{words.at(success.returned, 'since')}",
+            f"the retry{words.at(success.asked)} succeeded: {words.where(success)} is "
+            f"{success.target}{words.at(success.returned, 'since')}",
         )
     if pages and not first.in_vm:
         story.add(
             "Mind",
             f"error_offset {words.bytes_of(pages[0])} names the first page in use; it is no progress: nothing below it was "
-            "converted "
-            "by that request",
+            "converted by that request",
         )
     story.add("Do", _advice(poisoned=poisoned, applied=success is not None))
     if not poisoned:
@@ -90,8 +89,7 @@ def _advice(*, poisoned: bool, applied: bool) -> str:
     if applied:
         return (
             "nothing now. VMM: drop the DMA mapping or other use of the range before it converts, or on EAGAIN drop it and "
-            "repeat the "
-            "whole request; never resume at error_offset (pages before it would stay shared)"
+            "repeat the whole request; never resume at error_offset (pages before it would stay shared)"
         )
     return "drop what holds the page (DMA mapping, registered buffer, I/O in flight), then repeat the whole request"
 
@@ -125,9 +123,8 @@ def _why(history: History, failure: Conversion) -> str:
     if failure.references is not None and failure.expected is not None:
         return (
             f"a plain reference: the page had {failure.references} references where {failure.expected} are expected (page "
-            "cache and the test "
-            "itself) [observed]. Pipes, I/O in flight and short GUP users look like this; a DMA pin would not have been "
-            "counted at all"
+            "cache and the test itself) [observed]. Pipes, I/O in flight and short GUP users look like this; a DMA pin would "
+            "not have been counted at all"
         )
     if Capability.REFERENCES in failure.shown and failure.touched:
         tested = (
@@ -137,8 +134,8 @@ def _why(history: History, failure: Conversion) -> str:
         )
         return (
             f"pinned or still mapped: the kernel refused the page before it counted references ({tested}) [implied]. A DMA pin "
-            "(VFIO, iommufd, "
-            "registered buffer) looks like this; a plain reference would show refs=3. Who pinned is not in here"
+            "(VFIO, iommufd, registered buffer) looks like this; a plain reference would show refs=3. Who pinned is not in "
+            "here"
         )
     return "a pin, a mapping or a plain reference: this record does not show which (the test of references was not traced)"
 
@@ -163,8 +160,7 @@ def unmapped(failure: Conversion) -> str:
         text += "; the guest's page tables were left alone [observed: no memslot maps this file by its userspace_addr]"
     return (
         f"{text}. Both sides map the pages again on their next access: no issue there. An IOMMU mapping is not changed: DMA "
-        "goes on, "
-        "into memory that stayed shared"
+        "goes on, into memory that stayed shared"
     )
 
 

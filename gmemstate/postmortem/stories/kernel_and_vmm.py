@@ -162,9 +162,8 @@ def unrelated(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         Blame.NOBODY,
         "unrelated warning" if number == 1 else "unrelated warnings",
         "the host",
-        f"{count(number, 'warning')} of the kernel {'has' if number == 1 else 'have'} nothing to do with converting memory, by "
-        "function "
-        "and stack: do not look for the cause there.",
+        f"{count(number, 'warning')} of the kernel {'has' if number == 1 else 'have'} nothing to do with converting memory, "
+        "by function and stack: do not look for the cause there.",
     )
     story.timeline = [_unrelated_row(report) for report in incident.reports]
     story.evidence = words.evidence(history, incident.reports)

@@ -12,7 +12,8 @@ from gmemstate.postmortem.scene import Scene
 from gmemstate.text import count
 
 CAUSES = {
-    KernelReportCode.FAULT_INJECTION.value: "not short: the kernel's fault injection ({cache}) failed an allocation of thread {thread}",
+    KernelReportCode.FAULT_INJECTION.value: "not short: the kernel's fault injection ({cache}) made an allocation "
+    "of thread {thread} fail",
     KernelReportCode.PAGE_ALLOCATION.value: "the kernel found no free pages for thread {thread}",
 }
 """Reports (lib/fault-inject.c fail_dump(), mm/page_alloc.c warn_alloc()) by what they say of an ENOMEM."""
@@ -57,15 +58,14 @@ def vmm_killed(history: History, seen: Scene, incident: IncidentEvents) -> Story
     if kept:
         story.add(
             "Memory",
-            f"{count(kept, 'page')} of guest_memfd {'was' if kept == 1 else 'were'} shared at the end and still held a page of "
-            "private memory in addition to the shared one [observed]: a conversion to shared frees nothing",
+            f"{count(kept, 'page')} of guest_memfd {'was' if kept == 1 else 'were'} shared at the end and still held a page "
+            "of private memory in addition to the shared one [observed]: a conversion to shared frees nothing",
         )
     story.add("Left", "nothing: the guest ends with its process")
     story.add(
         "Fix",
         "VMM: punch the pages out of the guest_memfd (FALLOC_FL_PUNCH_HOLE) when they become shared, discard the shared ones "
-        "when "
-        "they become private; or allow for both",
+        "when they become private; or allow for both",
     )
     story.missing.append(
         f"what used the memory: look into dmesg{words.at(kills[0].t, 'near')} for 'Out of memory' and its table of tasks"

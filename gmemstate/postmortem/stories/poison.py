@@ -48,8 +48,7 @@ def poison(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         story.add(
             "Do",
             "find out whether a guest_memfd holds the page; if so punch it out (its contents are lost) and inform the guest; "
-            "replace "
-            "the memory module",
+            "replace the memory module",
         )
     elif None in punches:
         story.add(
@@ -71,14 +70,12 @@ def _summary(entries: list[MessedUp], *, in_file: bool, block: bool) -> str:
     if in_file:
         return (
             f"{count(pages, 'page')} of guest_memfd {have} The poison stays with the page, through conversions in both "
-            "directions, "
-            "until it is punched out of the file."
+            "directions, until it is punched out of the file."
         )
     if block:
         return (
             f"{count(pages, 'host page')} {have} Pages that are adjacent like this are one block that the kernel gave up (SNP "
-            "pages "
-            "that leaked were once marked so), rather than as many hardware errors."
+            "pages that leaked were once marked so), rather than as many hardware errors."
         )
     return f"{count(pages, 'host page')} {have} Whether a guest_memfd holds the page, this record does not show."
 
@@ -110,8 +107,7 @@ def _of_host(entries: list[MessedUp]) -> str:
         return "the page is out of use for good; nothing else is affected"
     return (
         f'"{ignored[0]}" means that the kernel could not take the page away from its user: it is marked, and its user, perhaps '
-        "the "
-        "kernel itself, may use it still; the next access to it can stop the host. Move the guests away and reboot"
+        "the kernel itself, may use it still; the next access to it can stop the host. Move the guests away and reboot"
     )
 
 
@@ -127,8 +123,7 @@ def _printed(entries: list[MessedUp], *, in_file: bool) -> str | None:
     usual = "its normal way" if in_file else "what it prints for a page that guest_memfd holds, as well"
     return (
         f"{printed} is {usual}: guest_memfd keeps the page on purpose (MF_DELAYED), which memory_failure() counts as a "
-        "failure; the "
-        "poison was handled as designed [implied]"
+        "failure; the poison was handled as designed [implied]"
     )
 
 

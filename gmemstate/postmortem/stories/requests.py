@@ -29,8 +29,7 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
     story = Story(Blame.VMM, incident.kind, words.guest(incident.vm), "")
     story.summary = (
         f"The guest asked for {count(asked, 'page')} {kind}. {applied} became {kind}, {asked - applied} stayed {other}, and "
-        "the "
-        f"answer to the guest was {answer} ({request.result}). It has a wrong view of {count(wrong, 'page')}."
+        f"the answer to the guest was {answer} ({request.result}). It has a wrong view of {count(wrong, 'page')}."
     )
     if failed and request.result:
         story.summary += " The VMM did not undo what it had done" + (
@@ -50,8 +49,7 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
         story.add(
             "Note",
             f"a2={request.flags:#x} of the hypercall is {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it "
-            "is read "
-            f"as to-{kind}, because the ioctls convert to {kind} (KVM selftests use an encoding of their own).",
+            f"is read as to-{kind}, because the ioctls convert to {kind} (KVM selftests use an encoding of their own).",
         )
     if failed and failed[0].result == ENOMEM:
         no_memory.explain(story, history, seen, failed)
@@ -91,16 +89,14 @@ def _advise(
 _BY_KVM = {
     -KVM_ENOSYS: (
         Blame.VMM,
-        "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers -1000 (KVM_ENOSYS) "
-        "itself "
-        "[implied]",
+        "KVM hands no MAP_GPA_RANGE to a VMM that has not enabled KVM_CAP_EXIT_HYPERCALL for it: it answers -1000 "
+        "(KVM_ENOSYS) itself [implied]",
         "VMM: enable the capability, or do not offer the hypercall to the guest",
     ),
     -KVM_EINVAL: (
         Blame.GUEST,
         "KVM itself answers -22 (KVM_EINVAL) to a misaligned address, to 0 pages and to a range that wraps, and does not ask "
-        "the VMM "
-        "[implied]",
+        "the VMM [implied]",
         "guest: ask for whole pages, at least one",
     ),
 }
@@ -118,8 +114,7 @@ def refused(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         "request refused by KVM" if by_kvm else "request refused",
         words.guest(incident.vm),
         f"The guest asked {count(len(own), 'time')} for a conversion and {answer} was returned to it. No conversion followed, "
-        "and "
-        "nothing was changed.",
+        "and nothing was changed.",
     )
     story.timeline = [step("asked", request.asked, _asked(request), note=f"returned {request.result}") for request in own]
     story.add("Why", why)
@@ -191,8 +186,7 @@ def _why(story: Story, history: History, failure: Conversion) -> None:
     elif failure.result == EAGAIN and failure.error_page is not None:
         why = (
             f"was refused, as a page of it was in use (the first is idx {failure.error_page:#x} of its guest_memfd); no "
-            "attribute of "
-            "it changed [observed]"
+            "attribute of it changed [observed]"
         )
     else:
         why = f"failed with {words.errno_name(failure.result)}"
@@ -213,16 +207,14 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
         rest = (conversion.npages or 0) - sum(access.end - access.start for access in accesses)
         text += (
             f"; the guest accessed gfn {first.start:#x}{words.at(first.t)}: a new {conversion.target} page{page} (a new "
-            "private page is "
-            f"zeroed; the other {rest} will be, on first access)"
+            f"private page is zeroed; the other {rest} will be, on first access)"
         )
     story.add("Left", text)
     if not conversion.in_vm:
         story.add(
             "Data",
             f"the contents of {_place(history, conversion)} are where they were: the conversion is in place; the host can no "
-            "longer "
-            "access them",
+            "longer access them",
         )
     elif vm is not None and conversion.start is not None and conversion.target == PRIVATE:
         for memory in seen.hva_ranges(vm, conversion.start, conversion.end or END):
@@ -234,8 +226,7 @@ def _left(story: Story, history: History, seen: Scene, vm: Vm | None, conversion
             story.add(
                 "Data",
                 "RECOVERABLE while the VMM lives: the old contents are in shared memory at hva "
-                f"{memory.hva:#x}+{memory.size:#x} "
-                f"(slot {slot_number(memory.slot)}); {until}",
+                f"{memory.hva:#x}+{memory.size:#x} (slot {slot_number(memory.slot)}); {until}",
             )
 
 

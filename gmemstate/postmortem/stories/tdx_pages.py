@@ -3,67 +3,31 @@
 from collections.abc import Mapping
 
 from gmemstate.decode import tdx_status
-from gmemstate.postmortem.grouping import IncidentEvents
-from gmemstate.postmortem.incident import Blame, Story
-from gmemstate.postmortem.reports import detail_words
-from gmemstate.postmortem.stories.messed_up import number, page, timeline, who
-from gmemstate.text import count
+from gmemstate.model.objects import MessedUp
+from gmemstate.postmortem.stories.messed_up import page
 
 STEPS = ("BLOCK", "TRACK", "REMOVE", "WBINVD")
 """What taking one private page from a TD is made of (tdx_sept_remove_leaf_spte)."""
-NEXT_TIME = "the gfn: next time tools/capture trace --pages --pid PID-OF-THE-VMM"
 
 
-def still_mapped(incident: IncidentEvents) -> Story:
-    """A private page could not be taken out of a TD's secure page table: KVM marks the VM as bugged and informs nobody."""
-    entries = incident.entries
-    pages = number(entries)
-    facts = detail_words(entries[0].detail)
-    step = facts.get("leaf", "").rsplit(".", 1)[-1]
-    path = facts.get("path")
-    story = Story(
-        Blame.KERNEL,
-        "host suspect, VM dead",
-        who(incident),
-        f"{_HAPPENED.get(step, _HAPPENED['REMOVE'])}: a bug of kernel or TDX module, not an error of the guest. KVM marked the "
-        "VM as "
-        f"bugged. At least {count(pages, 'host page')} {_LEFT.get(step, _LEFT['REMOVE'])}.",
-        complete=False,
-    )
-    story.timeline = timeline(entries)
-    story.add("Step", _step(step))
-    story.add("Status", status(facts))
-    if path is not None:
-        story.add("During", f"{path} ({facts.get('function')}): {_DURING.get(path, 'no conversion that is known')}")
-    else:
-        story.missing.append("what was under way: the stack of the warning: dmesg | grep -B40 SEAMCALL")
+def unmap_facts(entries: list[MessedUp], own: Mapping[str, str]) -> dict[str, str]:
+    """What failed while pages were taken from a TD, and what that leaves; ``own`` is the detail of the first."""
+    name, path = own.get("leaf", "").rsplit(".", 1)[-1], own.get("path")
+    facts = {key: texts.get(name, texts["REMOVE"]) for key, texts in _BY_STEP.items()}
     known = [entry for entry in entries if entry.pfn is not None]
-    story.add("Page", ", ".join(page(entry) for entry in known) + " [implied: entry bits 51:12, leaf level]" if known else None)
-    story.add(
-        "Number",
-        f"at least {pages}. Only the first failure of a VM is printed; later ones of that VM are silent, and the warning "
-        "appears once "
-        "in a boot",
-    )
-    story.add("Result", _RESULT if path == "attributes ioctl" else _RESULT_OF_OTHERS)
-    story.add("Memory", _MEMORY.get(step, _MEMORY["REMOVE"]))
-    story.add("Guest", "lost; its private memory cannot be recovered")
-    story.add(
-        "Do",
-        "1 drain this host, start no TD on it. 2 save dmesg, the VMM's log and the version of the TDX module. 3 stop this VM. "
-        "4 reboot: "
-        "that alone clears the page",
-    )
-    story.add(
-        "Expect",
-        "TDH_PHYMEM_PAGE_RECLAIM 0xc000040000000000 when the VM is torn down (the TD still owns pages): it corroborates this "
-        "incident",
-    )
-    if any(entry.gfn is None for entry in entries):
-        story.missing.append(NEXT_TIME)
-    if not known:
-        story.missing.append(f"the pfn: {_NO_PAGE[facts.get('reported', 'yes') if 'entry' in facts else 'none']}")
-    return story
+    if name in STEPS:
+        facts["step"] = _step(name)
+    if path is not None:
+        facts["during"] = f"{path} ({own.get('function')}): {_DURING.get(path, 'no conversion that is known')}"
+    if known:
+        facts["host_pages"] = ", ".join(page(entry) for entry in known)
+    if all(entry.gfn is not None for entry in entries):
+        facts["gfns"] = "known"
+    asked = path == "attributes ioctl"
+    return facts | {
+        "outcome": "ioctl returned 0 and the attribute says shared" if asked else "call that freed the page succeeded",
+        "no_page": _NO_PAGE[own.get("reported", "yes") if "entry" in own else "none"],
+    }
 
 
 _NO_PAGE = {
@@ -73,33 +37,28 @@ _NO_PAGE = {
 }
 """Why no host page is known, by whether an entry was reported."""
 
-_HAPPENED = {
-    "BLOCK": "A private page could not be blocked in a TD's secure page table, so it was not taken out",
-    "TRACK": "The vCPUs of a TD could not be made to drop their translations of a private page that was taken from it",
-    "REMOVE": "A private page could not be taken out of a TD's secure page table",
-    "WBINVD": "A private page was taken out of a TD's secure page table, and its cache lines could not be written back",
+_BY_STEP = {
+    "happened": {
+        "BLOCK": "A private page could not be blocked in a TD's secure page table, so it was not taken out",
+        "TRACK": "The vCPUs of a TD could not be made to drop their translations of a private page that was taken from it",
+        "REMOVE": "A private page could not be taken out of a TD's secure page table",
+        "WBINVD": "A private page was taken out of a TD's secure page table, and its cache lines could not be written back",
+    },
+    "left": {
+        "BLOCK": "is still mapped by the dead TD",
+        "TRACK": "may still be reached by the dead TD by old translations; whether it was removed after that is not printed",
+        "REMOVE": "may still be mapped by the dead TD",
+        "WBINVD": "may be overwritten by old cache lines of the dead TD",
+    },
+    "memory": {
+        "WBINVD": "the page is not mapped any more, and not pinned, flagged or poisoned: it goes back to the free list. "
+        "Until the caches have been flushed, lines with the TD's key may be written over what its next owner wrote",
+        "REMOVE": "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the "
+        "guest_memfd closes. Ordinary use then works while the TD is never entered again; a new TD that gets it fails with "
+        "TDX_PAGE_METADATA_INCORRECT (0xc0000300...)",
+    },
 }
-_LEFT = {
-    "BLOCK": "is still mapped by the dead TD",
-    "TRACK": "may still be reached by the dead TD through old translations; whether it was removed after that is not printed",
-    "REMOVE": "may still be mapped by the dead TD",
-    "WBINVD": "may be overwritten by old cache lines of the dead TD",
-}
-_MEMORY = {
-    "WBINVD": "the page is not mapped any more, and not pinned, flagged or poisoned: it goes back to the free list. Until the "
-    "caches "
-    "have been flushed, lines with the TD's key may be written over what its next owner wrote",
-    "REMOVE": "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the "
-    "guest_memfd closes. "
-    "Ordinary use then works while the TD is never entered again; a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT "
-    "(0xc0000300...)",
-}
-_INFORMED = (
-    " [implied: guest_memfd and the VMM are not informed]; every later KVM ioctl of this VM returns "
-    'EIO ("kvm run failed Input/output error" in QEMU)'
-)
-_RESULT = "the ioctl returned 0 and the attribute says shared" + _INFORMED
-_RESULT_OF_OTHERS = "the call that freed the page succeeded" + _INFORMED
+"""What a step that failed means; what is not there is as for REMOVE."""
 _DURING = {
     "attributes ioctl": "a conversion; direction to shared [implied: a zap of private entries]",
     "fallocate": "a hole punch, no conversion",
@@ -112,9 +71,7 @@ _DURING = {
 """What a way into the kernel means for a zap of private entries."""
 
 
-def _step(name: str) -> str | None:
-    if name not in STEPS:
-        return None
+def _step(name: str) -> str:
     n = STEPS.index(name)
     before = ", ".join(f"{step} ok" for step in STEPS[:n])
     after = f", {STEPS[n + 1]} not reached" if n + 1 < len(STEPS) and name != "TRACK" else ""

@@ -26,8 +26,7 @@ def killed(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         "killed inside a conversion",
         words.guest(incident.vm),
         f"The task was killed while {words.where(first)} was converted to {first.target}. The conversion was not interrupted: "
-        f"{end}; "
-        "the process died then. All-or-nothing held.",
+        f"{end}; the process died then. All-or-nothing held.",
     )
     rows: list[TimelineRow] = []
     for conversion in own:
@@ -55,16 +54,14 @@ def result_unknown(history: History, seen: Scene, incident: IncidentEvents) -> S
         "result not seen",
         words.guest(incident.vm),
         f"{count(len(own), 'conversion')} {'was' if len(own) == 1 else 'were'} attempted; this record does not show with what "
-        "result. "
-        "The state of these pages is unknown.",
+        "result. The state of these pages is unknown.",
         complete=False,
     )
     story.timeline = [words.row(conversion, note="the record ends inside" if conversion.gapped else "") for conversion in own]
     if Capability.RETURNED not in own[0].shown:
         story.missing.append(
             "the results: a tracepoint fires before the lock, the no-op test and every failure; add return probes on "
-            "kvm_vm_ioctl and "
-            "kvm_gmem_ioctl, or strace -f -T -e ioctl"
+            "kvm_vm_ioctl and kvm_gmem_ioctl, or strace -f -T -e ioctl"
         )
     story.evidence = words.lines_of(history, own)
     return story

@@ -11,7 +11,7 @@ from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, IncidentTable, Story
-from gmemstate.postmortem.known.meanings import TEXTS
+from gmemstate.postmortem.known.meanings import shared_text
 from gmemstate.postmortem.scene import CLOSED, Scene
 from gmemstate.text import count
 
@@ -43,7 +43,7 @@ def rejected(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         story.add(
             "Do", "look for what ended the VM: the first failure before this one; a dead or bugged VM must be started again"
         )
-        story.missing.append(f"which of them: {TEXTS['host log']}")
+        story.missing.append(f"which of them: {shared_text('host log')}")
         story.complete = False
     else:
         story.add("Do", "correct the call in the VMM; retrying it unchanged fails again")
@@ -66,8 +66,8 @@ def private_without_memory(history: History, seen: Scene, incident: IncidentEven
     left = sum(end - start for start, end, _ in incident.trapped)
     stopped = "was stopped at " + count(accesses, "access", "accesses") if accesses else "that accesses them is stopped"
     summary = (
-        "Gfns with attribute private have no memory: the conversion succeeded, for attributes need no memory, "
-        f"but {'the' if accesses else 'a'} guest {stopped}."
+        "Gfns with attribute private have no memory: the conversion succeeded, for attributes need no memory, but "
+        f"{'the' if accesses else 'a'} guest {stopped}."
     )
     if left:
         many = len(incident.trapped)
@@ -102,7 +102,7 @@ def _closed(history: History, incident: IncidentEvents) -> Story:
         Blame.VMM,
         "guest_memfd closed under its memslot",
         words.guest(incident.vm),
-        f"The guest_memfd of a memslot was closed while the guest was running, and the guest was stopped at "
+        "The guest_memfd of a memslot was closed while the guest was running, and the guest was stopped at "
         f"{count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT. No conversion "
         "failed.",
     )
@@ -160,8 +160,7 @@ def slot_swap(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         "private memory replaced",
         words.guest(incident.vm),
         f"{count(pages, 'private page')} lost {'its' if pages == 1 else 'their'} guest_memfd by a change of memslots. The "
-        "guest goes on with other "
-        "memory, without a conversion.",
+        "guest goes on with other memory, without a conversion.",
     )
     story.table = IncidentTable(
         ("gfn", "size"),

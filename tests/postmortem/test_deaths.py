@@ -21,12 +21,15 @@ from tests.ingest.small_kernel import (
 from tests.postmortem.telling import about, post_mortem_of
 from tests.traces import read_lines
 
-VICTIM = "mark_victim: pid=100 comm=qemu total-vm=28628kB anon-rss=26240kB file-rss:0kB shmem-rss:840kB uid=0 pgtables=92kB oom_score_adj=0"
+VICTIM = (
+    "mark_victim: pid=100 comm=qemu total-vm=28628kB anon-rss=26240kB file-rss:0kB shmem-rss:840kB uid=0 "
+    "pgtables=92kB oom_score_adj=0"
+)
 KILL = "signal_generate: sig=9 errno=0 code=128 comm=qemu pid=100 grp=1 res=0"
 
 
 def report(programs: list[tuple[int, str, Program]], folder: Path) -> PostMortem:
-    """What is told of programs on a mainline kernel that has memory."""
+    """What is shown of programs on a mainline kernel that has memory."""
     kernel = next(
         kernel for kernel in (ran(programs, seed) for seed in range(99)) if all(not call.errno for call in kernel.calls)
     )
@@ -39,7 +42,7 @@ def ran(programs: list[tuple[int, str, Program]], seed: int) -> Kernel:
     return kernel
 
 
-def test_a_vmm_that_is_killed_for_want_of_memory_is_told_of_and_no_conversion_is_blamed(tmp_path: Path) -> None:
+def test_a_vmm_that_the_oom_killer_kills_is_an_incident_and_no_conversion_is_blamed(tmp_path: Path) -> None:
     def program(thread: Thread) -> Steps:
         handle = yield from thread.make_guest()
         yield from thread.convert(handle, 0, GMEM_PAGES, PRIVATE)

@@ -1,4 +1,4 @@
-"""What holds for the post-mortem of every capture: it tells all that failed and nothing else, and says what is missing."""
+"""What holds for the post-mortem of every capture: it has all that failed and nothing else, and says what is missing."""
 
 import json
 from collections import Counter
@@ -35,7 +35,7 @@ MISSING = {
     "st_guest_memfd": "no line shows a conversion, and none proves that one would have been seen",
     "st_set_region": "no line shows a conversion, and none proves that one would have been seen",
 }
-"""The captures whose evidence has holes that touch the answer, and what is said of them. All others are whole."""
+"""The captures whose evidence has holes that concern the answer, and what is said of them. All others are whole."""
 
 ABOUT_FAILURES = (
     IncidentKind.REFUSED_THEN_APPLIED,
@@ -57,7 +57,7 @@ def failures(incident: IncidentEvents) -> list[int]:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in UNSEEN and meta(case)["ground_truth"]])
-def test_every_call_that_failed_is_told_once_and_no_other(case: str) -> None:
+def test_every_call_that_failed_is_in_one_incident_and_no_other_call_is(case: str) -> None:
     expected = Counter(one.call.errno for one in reported(case) if one.call.errno)
     if case in ("simple_tp", "st_conv_tp", "lost_overrun"):
         assert not expected
@@ -67,16 +67,16 @@ def test_every_call_that_failed_is_told_once_and_no_other(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_that_went_wrong_is_left_out(case: str) -> None:
     history = read_case(case).history
-    told_of = found(case)
-    faults = {fault.seq for incident in told_of for fault in incident.faults}
+    incidents = found(case)
+    faults = {fault.seq for incident in incidents for fault in incident.faults}
     assert faults == {fault.seq for fault in history.faults if fault.kind is not FaultClass.MISMATCH}
-    entries = {entry.id for incident in told_of for entry in incident.entries}
+    entries = {entry.id for incident in incidents for entry in incident.entries}
     assert entries == {entry.id for entry in history.memory.messed_up.values() if entry.state != "cleared"}
-    assert sum(len(incident.findings) for incident in told_of) == len(history.findings)
+    assert sum(len(incident.findings) for incident in incidents) == len(history.findings)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "guest_ask" in case or "half_done" in case])
-def test_every_answer_that_disappointed_a_guest_is_told(case: str) -> None:
+def test_every_error_that_a_guest_got_as_an_answer_is_reported(case: str) -> None:
     answers = Counter(truth.number("hypercall_ret") for truth in ground_truth(case) if truth.op == "guest_saw")
     whole = text.report(of_case(case))
     for answer, times in answers.items():

@@ -1,4 +1,4 @@
-"""The incidents of the other failures: what each capture's program has seen is what is told."""
+"""The incidents of the other failures: what each capture's program has seen is what is shown."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.traces import ground_truth, lines_of, read_lines
 # --- a request half done --------------------------------------------------------------------------------------------
 
 
-def test_half_done_tells_who_was_told_what_and_which_pages_differ() -> None:
+def test_half_done_shows_the_answer_to_the_guest_and_which_pages_differ() -> None:
     incident = only("half_done")
     assert (incident.blame, incident.title) == ("VMM", "partly applied")
     assert "The guest asked for 256 pages private. 128 became private, 128 stayed shared" in incident.summary
@@ -26,7 +26,7 @@ def test_half_done_tells_who_was_told_what_and_which_pages_differ() -> None:
     assert incident.complete
 
 
-def test_half_done_tells_the_times_and_results_that_the_kernel_printed() -> None:
+def test_half_done_shows_the_times_and_results_that_the_kernel_printed() -> None:
     shown = [(word, when, text.split(" to ")[0], result) for word, when, text, result, _ in only("half_done").rows()]
     assert shown == [
         ("asked", "5.267216", "vCPU thread 112: MAP_GPA_RANGE gpa 0x100000000, 256 pages", ""),
@@ -37,7 +37,7 @@ def test_half_done_tells_the_times_and_results_that_the_kernel_printed() -> None
     assert "64.2 ms after it asked" in only("half_done").rows()[-1][2]
 
 
-def test_half_done_tells_why_what_is_left_and_what_to_do() -> None:
+def test_half_done_explains_why_what_is_left_and_what_to_do() -> None:
     incident = only("half_done")
     why = about(incident, "Why")
     assert why.startswith("gfn [0x100080,0x100100) ran out of kernel memory while attribute entries were reserved (xa_reserve)")
@@ -73,7 +73,7 @@ def test_half_done_in_place_names_the_gfns_where_two_files_have_the_same_indices
     assert about(incident, "Missing").startswith("who held the page")
 
 
-def test_a_guest_that_is_told_success_of_what_was_not_done_has_the_wrong_view_of_the_rest(tmp_path: Path) -> None:
+def test_a_guest_that_got_success_for_what_was_not_done_has_the_wrong_view_of_the_rest(tmp_path: Path) -> None:
     """The record of half_done, but with the VMM answering 0."""
     lines = [line.replace(b"ret=-12", b"ret=0") if b"hc_done" in line else line for line in lines_of("half_done")]
     (incident,) = post_mortem_of(read_lines(lines, tmp_path)).incidents
@@ -97,7 +97,7 @@ def test_enomem_was_retried_with_success_103_ms_later_and_left_nothing() -> None
     assert about(incident, "Left") == "nothing"
 
 
-def test_enomem_in_place_is_told_once_for_each_end_that_it_took() -> None:
+def test_enomem_in_place_is_one_incident_for_each_end_that_it_took() -> None:
     """Three failures: one repeated with success; one to shared and one to private that were not."""
     assert [truth.errno for truth in ground_truth("ip_enomem") if truth.errno == 12] == [12, 12, 12]
     titles = [incident.title for incident in of_case("ip_enomem").incidents]
@@ -108,7 +108,7 @@ def test_enomem_in_place_is_told_once_for_each_end_that_it_took() -> None:
 # --- private without memory -----------------------------------------------------------------------------------------
 
 
-def test_nogmem_private_gfns_have_no_memory_behind_them_and_one_trap_remains() -> None:
+def test_nogmem_private_gfns_have_no_memory_and_one_trap_remains() -> None:
     incident = only("nogmem")
     assert (incident.blame, incident.title) == ("VMM", "private without memory")
     assert "Gfns with attribute private have no memory: the conversion succeeded" in incident.summary
@@ -135,7 +135,7 @@ def test_a_closed_guest_memfd_is_not_taken_for_private_gfns_without_memory() -> 
     assert float(when) < stopped.t / 1e9
 
 
-def test_a_swapped_memslot_is_told_with_the_pages_that_lost_their_memory() -> None:
+def test_a_swapped_memslot_is_reported_with_the_pages_that_lost_their_memory() -> None:
     incident = only("ip_swap")
     assert incident.title == "private memory replaced"
     assert "8 private pages lost their guest_memfd by a change of memslots" in incident.summary
@@ -167,8 +167,8 @@ def test_hwpoison_stays_with_the_page_and_the_kernels_failed_is_its_normal_way()
     injected = next(truth for truth in ground_truth("hwpoison_private") if truth.op == "hwpoison_inject")
     poison = next(row for row in incident.rows() if row[0] == "poison")
     assert poison[2] == f"idx 0x7, gfn {injected.number('gfn'):#x}, pfn {injected.number('pfn'):#x}"
-    touched = [row[3] for row in incident.rows() if row[0] == "access"]
-    assert touched == [{133: "EHWPOISON"}[truth.errno] for truth in ground_truth("hwpoison_private") if truth.errno == 133]
+    results = [row[3] for row in incident.rows() if row[0] == "access"]
+    assert results == [{133: "EHWPOISON"}[truth.errno] for truth in ground_truth("hwpoison_private") if truth.errno == 133]
     assert [row[0] for row in incident.rows()][-1] == "punch"
     assert "the page was punched out" in about(incident, "Do")
 
@@ -192,7 +192,7 @@ def answers(incident: Incident) -> list[str]:
 
 
 def test_a_request_that_kvm_answers_itself_is_no_silence() -> None:
-    """KVM_CAP_EXIT_HYPERCALL is off: the guest is told -1000 each time, and the VMM never hears of it."""
+    """KVM_CAP_EXIT_HYPERCALL is off: the guest is shown -1000 each time, and the VMM never hears of it."""
     saw = [truth.number("hypercall_ret") for truth in ground_truth("guest_ask_nocap") if truth.op == "guest_saw"]
     incident = only("guest_ask_nocap")
     assert (incident.blame, incident.title) == ("VMM", "request refused by KVM")
@@ -212,7 +212,7 @@ def test_a_malformed_request_is_the_guests_own_fault() -> None:
     assert "-12 at " in about(titled("guest_ask", "not applied, then applied"), "Answer")
 
 
-def test_refused_arguments_are_told_by_errno_and_nothing_is_said_to_have_changed() -> None:
+def test_refused_arguments_are_listed_by_errno_and_nothing_is_said_to_have_changed() -> None:
     incidents = [incident for incident in of_case("einval").incidents]
     assert {incident.title for incident in incidents} == {"refused by the argument checks"}
     assert (

@@ -1,4 +1,4 @@
-"""The first answer to logs as people bring them: what failed is never told as nothing, what is not shown stays unknown."""
+"""The first answer to logs as people bring them: what failed is never shown as nothing, what is not shown stays unknown."""
 
 from pathlib import Path
 
@@ -14,11 +14,13 @@ STRACE = (
     "4455 10:11:22.301000 <... ioctl resumed>) = -1 ENOMEM (Cannot allocate memory)",
 )
 PERF = (
-    "       CPU 0/KVM    4456 [003]  8123.100300:           syscalls:sys_enter_ioctl: fd: 0x0000000b, cmd: 0x4020aed2, arg: 0x7ffd11223340",
+    "       CPU 0/KVM    4456 [003]  8123.100300:           syscalls:sys_enter_ioctl: fd: 0x0000000b, cmd: "
+    "0x4020aed2, arg: 0x7ffd11223340",
     "       CPU 0/KVM    4456 [003]  8123.100400:            syscalls:sys_exit_ioctl: 0xfffffffffffffff4",
 )
 PERF_RAW = (
-    "       CPU 0/KVM    4456 [003]  8123.100300:               raw_syscalls:sys_enter: NR 16 (b, 4020aed2, 7ffd11223340, 0, 0, 0)",
+    "       CPU 0/KVM    4456 [003]  8123.100300:               raw_syscalls:sys_enter: NR 16 (b, 4020aed2, "
+    "7ffd11223340, 0, 0, 0)",
     "       CPU 0/KVM    4456 [003]  8123.100400:                raw_syscalls:sys_exit: NR 16 = -12",
 )
 TRACE_CMD = (
@@ -30,7 +32,7 @@ TRACE_CMD = (
 
 @pytest.mark.parametrize("lines", [STRACE, PERF, PERF_RAW, TRACE_CMD], ids=["strace", "perf", "perf raw", "trace-cmd"])
 def test_a_failed_call_without_its_range_is_a_failure_all_the_same(tmp_path: Path, lines: tuple[str, ...]) -> None:
-    """Its errno is told, its range and the guest are not known, and nothing is said of which kind was asked for."""
+    """Its errno is shown, its range and the guest are not known, and nothing is said of which kind was asked for."""
     _, incidents = read(tmp_path, *lines)
     (incident,) = incidents
     assert (incident.blame, incident.title) == ("memory shortage", "not applied")
@@ -43,7 +45,7 @@ def test_a_failed_call_without_its_range_is_a_failure_all_the_same(tmp_path: Pat
 
 
 def test_refusals_without_a_range_are_not_said_to_be_of_one_page(tmp_path: Path) -> None:
-    """What was asked again, and whether it went well, cannot be told: a later success may be of other pages."""
+    """What was asked again, and whether it went well, is not known: a later success may be of other pages."""
     call = "4455 10:11:22.{}00000 ioctl(12<anon_inode:[kvm-gmem]>, KVM_SET_MEMORY_ATTRIBUTES2, 0x7ffd11223340) = {}"
     refused = "-1 EAGAIN (Resource temporarily unavailable)"
     _, (incident,) = read(tmp_path, call.format(1, refused), call.format(2, refused), call.format(3, "0"))
@@ -61,16 +63,16 @@ def test_eio_is_the_end_of_a_vm_and_no_mistake_in_the_call(tmp_path: Path) -> No
     assert "what ended the VM" in text(incident)
 
 
-def test_a_call_that_probes_have_shown_is_told_once(tmp_path: Path) -> None:
+def test_a_call_that_probes_have_shown_is_reported_once(tmp_path: Path) -> None:
     """Where probes show what is inside of the calls, a call of the same number on another file is no conversion."""
     where = "  qemu-4456  [003] .....  8123.1003"
     history, _ = read(
         tmp_path,
         where + "00: sys_ioctl(fd: 11, cmd: 0x4020aed2, arg: 0x7ffd11223340)",
-        where
-        + "10: vm_ioctl: (kvm_vm_ioctl+0x4/0x1d40 [kvm]) file=0xffff888100b23840 cmd=0x4020aed2 addr=0x100000000 size=0x2000 attrs=0x8 flags=0x0",
-        where
-        + "20: vm_ioctl_ret: ([unknown/kretprobe'd] <- kvm_vm_ioctl) cmd=0x4020aed2 ret=-12 addr=0x100000000 size=0x2000 attrs=0x8 kvm=0xffff888100a06000",
+        where + "10: vm_ioctl: (kvm_vm_ioctl+0x4/0x1d40 [kvm]) file=0xffff888100b23840 cmd=0x4020aed2 addr=0x100000000 "
+        "size=0x2000 attrs=0x8 flags=0x0",
+        where + "20: vm_ioctl_ret: ([unknown/kretprobe'd] <- kvm_vm_ioctl) cmd=0x4020aed2 ret=-12 addr=0x100000000 size=0x2000 "
+        "attrs=0x8 kvm=0xffff888100a06000",
         where + "30: sys_ioctl -> 0xfffffffffffffff4",
         where + "40: sys_ioctl(fd: 6, cmd: 0x4020aed2, arg: 0x7ffd11223340)",
         where + "50: sys_ioctl -> 0xffffffffffffffea",
@@ -115,7 +117,7 @@ MAIL = (
 )
 
 
-def test_a_line_that_a_mail_has_broken_is_told_as_not_whole(tmp_path: Path) -> None:
+def test_a_line_that_a_mail_has_broken_is_reported_as_not_whole(tmp_path: Path) -> None:
     history, (incident,) = read(tmp_path, *MAIL)
     assert (incident.blame, incident.title, incident.complete) == ("unknown", "failed, in a line that is not whole", False)
     assert "journalctl -k" in text(incident)
@@ -151,8 +153,13 @@ def test_the_warning_alone_is_not_called_unrelated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["tdx: Guest detected", "Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP", "Memory Encryption Features active: Intel TDX"]
-)  # fmt: skip
+    "line",
+    [
+        "tdx: Guest detected",
+        "Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP",
+        "Memory Encryption Features active: Intel TDX",
+    ],
+)
 def test_the_log_of_a_guest_says_nothing_of_its_host(tmp_path: Path, line: str) -> None:
     """It names no messed-up page of the host, and is no proof that there is none."""
     history, incidents = read(
@@ -208,7 +215,7 @@ def test_the_usual_end_of_a_page_of_a_guest_memfd_is_called_usual(tmp_path: Path
 
 @pytest.mark.parametrize("action", ["free buddy page: Failed", "huge page: Failed"])
 def test_another_failed_recovery_is_not_taken_for_the_usual_end(tmp_path: Path, action: str) -> None:
-    """Pages of guest_memfds are unevictable; of others "Failed" tells nothing good."""
+    """Pages of guest_memfds are unevictable; of others "Failed" means nothing good."""
     _, (incident,) = read(tmp_path, POISON + action)
     assert "MF_DELAYED" not in text(incident)
     assert action in text(incident)
@@ -219,12 +226,12 @@ def test_a_page_that_the_kernel_could_not_take_away_may_be_in_use_still(tmp_path
     _, (incident,) = read(
         tmp_path, POISON + "reserved kernel page: Ignored", POISON.replace("f21", "f22") + "dirty LRU page: Recovered"
     )
-    told = text(incident)
-    assert "out of use for good" not in told
-    assert "put out of use" not in told
-    assert '"reserved kernel page: Ignored"' in told
-    assert "dirty LRU page: Recovered" in told
-    assert "find out whether a guest_memfd holds the page" in told
+    shown = text(incident)
+    assert "out of use for good" not in shown
+    assert "put out of use" not in shown
+    assert '"reserved kernel page: Ignored"' in shown
+    assert "dirty LRU page: Recovered" in shown
+    assert "find out whether a guest_memfd holds the page" in shown
 
 
 def test_an_entry_that_is_no_leaf_is_not_called_missing(tmp_path: Path) -> None:

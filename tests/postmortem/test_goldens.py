@@ -1,4 +1,4 @@
-"""What an expert wrote by hand of two kernel logs is said by the post-mortem, in other words; and what differs where the log differs."""
+"""The post-mortem of two kernel logs has all facts that an expert wrote down; where the log differs, they differ."""
 
 from pathlib import Path
 
@@ -10,18 +10,24 @@ from gmemstate.postmortem.render import text
 from tests.postmortem.telling import about, post_mortem_of
 from tests.traces import SHARED, Read, read_file, read_lines
 
-WARNING = "[ 7000.100000] WARNING: arch/x86/kvm/vmx/tdx.c:1700 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], CPU#3: CPU 1/KVM/4711"
+WARNING = (
+    "[ 7000.100000] WARNING: arch/x86/kvm/vmx/tdx.c:1700 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], "
+    "CPU#3: CPU 1/KVM/4711"
+)
 STACK = "[ 7000.100010]  (call trace: ... kvm_tdp_mmu_unmap_gfn_range, {frame}, kvm_vm_ioctl ...)"
 FAILED = "[ 7000.100300] kvm_intel: SEAMCALL {leaf} failed: {status}{entry}"
 ENTRY = ", entry 0x7654321077, level_state 0x400"
 
 
 def failed(
-    folder: Path, leaf: str = "TDH_MEM_PAGE_REMOVE", status: str = "0xc0000b0d00000001", entry: str = ENTRY,
+    folder: Path,
+    leaf: str = "TDH_MEM_PAGE_REMOVE",
+    status: str = "0xc0000b0d00000001",
+    entry: str = ENTRY,
     frame: str = "kvm_arch_pre_set_memory_attributes",
-) -> tuple[Incident, str]:  # fmt: skip
-    told = [WARNING, STACK.format(frame=frame), FAILED.format(leaf=leaf, status=status, entry=entry)]
-    return only(read_lines([line.encode() for line in told], folder))
+) -> tuple[Incident, str]:
+    lines = [WARNING, STACK.format(frame=frame), FAILED.format(leaf=leaf, status=status, entry=entry)]
+    return only(read_lines([line.encode() for line in lines], folder))
 
 
 def only(read: Read) -> tuple[Incident, str]:
@@ -36,40 +42,82 @@ SAMPLE = SHARED / "samples" / "dmesg-snp" / "rmpupdate-ret2-hvfixed-dump-amdsev2
 @pytest.mark.skipif(not GOLDEN.exists(), reason="the log is not at hand")
 def test_a_page_that_could_not_be_removed_from_a_td_in_substance() -> None:
     read = read_file(GOLDEN)
-    incident, told = only(read)
+    incident, shown = only(read)
     assert incident.blame == "kernel or module"
     assert not incident.complete
     for fact in (
-        "HOST SUSPECT, VM DEAD", "not an error of the guest", "marked the VM as bugged", "At least 1 host page", "8123.440395", "thread 40213 (CPU 3/KVM)",
-        "no VM name or id", "attributes ioctl", "a conversion; direction to shared [implied", "3 of 4", "BLOCK ok, TRACK ok [implied", "REMOVE failed, WBINVD not reached",
-        "0xc0000b0d00000001 TDX_EPT_ENTRY_STATE_INCORRECT, operand RCX", "level 4K, state PRESENT", "not the blocked state that REMOVE requires",
-        "pfn 0x1a2b3c4 [implied: entry bits 51:12", "Only the first failure of a VM is printed", "warning appears once in a boot", "returned 0 and the attribute says shared",
-        "EIO", "not pinned, flagged or poisoned", "hole punch", "a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT", "lost; its private memory",
-        "drain this host", "save dmesg", "reboot: that alone", "0xc000040000000000", "corroborates this incident", "Missing the gfn",
-    ):  # fmt: skip
-        assert fact in told, fact
+        "HOST SUSPECT, VM DEAD",
+        "not an error of the guest",
+        "marked the VM as bugged",
+        "At least 1 host page",
+        "8123.440395",
+        "thread 40213 (CPU 3/KVM)",
+        "no VM name or id",
+        "attributes ioctl",
+        "a conversion; direction to shared [implied",
+        "3 of 4",
+        "BLOCK ok, TRACK ok [implied",
+        "REMOVE failed, WBINVD not reached",
+        "0xc0000b0d00000001 TDX_EPT_ENTRY_STATE_INCORRECT, operand RCX",
+        "level 4K, state PRESENT",
+        "not the blocked state that REMOVE requires",
+        "pfn 0x1a2b3c4 [implied: entry bits 51:12",
+        "Only the first failure of a VM is printed",
+        "warning appears once in a boot",
+        "returned 0 and the attribute says shared",
+        "EIO",
+        "not pinned, flagged or poisoned",
+        "hole punch",
+        "a new TD that gets it fails with TDX_PAGE_METADATA_INCORRECT",
+        "lost; its private memory",
+        "drain this host",
+        "save dmesg",
+        "reboot: that alone",
+        "0xc000040000000000",
+        "corroborates this incident",
+        "Missing the gfn",
+    ):
+        assert fact in shown, fact
     assert [(answer.advice, answer.until) for answer in host(read.history).answers][1] == ("no", "the next reboot")
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the public sample logs are not at hand")
 def test_a_page_that_the_rmp_refuses_in_substance() -> None:
-    incident, told = only(read_file(SAMPLE))
+    incident, shown = only(read_file(SAMPLE))
     assert incident.blame == "host platform"
     assert not incident.complete
     for fact in (
-        "PAGE REFUSED BY THE RMP", "No memory is lost or exposed", "255267.410514", "pfn 0x56700", "level 4K", "returned 2 = FAIL_PERMISSION", "EFAULT",
-        "to private [implied: the page was unassigned", "0x56600-0x5660e held by firmware or the platform (assigned, ASID 0)", "likely:", "88a921aa3c6b",
-        "AMDESE/AMDSEV#245", "KVM_RUN = EINVAL", "The attribute stays private", "nothing is rolled back", "a retry hits the same page", "safe to keep running",
-        "not leaked, not suspect", "A reboot does not help", "memmap=2M$0x56600000", "dmesg | grep -e 'RMP table'", '"Failed to update RMP entry: GFN"',
+        "PAGE REFUSED BY THE RMP",
+        "No memory is lost or exposed",
+        "255267.410514",
+        "pfn 0x56700",
+        "level 4K",
+        "returned 2 = FAIL_PERMISSION",
+        "EFAULT",
+        "to private [implied: the page was unassigned",
+        "0x56600-0x5660e held by firmware or the platform (assigned, ASID 0)",
+        "likely:",
+        "88a921aa3c6b",
+        "AMDESE/AMDSEV#245",
+        "KVM_RUN = EINVAL",
+        "The attribute stays private",
+        "nothing is rolled back",
+        "a retry hits the same page",
+        "safe to keep running",
+        "not leaked, not suspect",
+        "A reboot does not help",
+        "memmap=2M$0x56600000",
+        "dmesg | grep -e 'RMP table'",
+        '"Failed to update RMP entry: GFN"',
         "the stack after the dump",
-    ):  # fmt: skip
-        assert fact in told, fact
+    ):
+        assert fact in shown, fact
 
 
 def test_an_entry_that_is_not_reported_is_no_page(tmp_path: Path) -> None:
-    incident, told = failed(tmp_path, status="0xc000010000000001", entry=", entry 0x0, level_state 0x0")
-    assert "the entry is not reported with this status" in told
-    assert "pfn 0x0" not in told
+    incident, shown = failed(tmp_path, status="0xc000010000000001", entry=", entry 0x0, level_state 0x0")
+    assert "the entry is not reported with this status" in shown
+    assert "pfn 0x0" not in shown
     assert any("the pfn" in missing for missing in incident.missing)
 
 
@@ -83,10 +131,10 @@ def test_an_entry_that_is_not_reported_is_no_page(tmp_path: Path) -> None:
     ],
 )
 def test_another_way_into_the_kernel_is_no_conversion(frame: str, way: str, tmp_path: Path) -> None:
-    _, told = failed(tmp_path, frame=frame)
-    assert way in told
-    assert "the attribute says shared" not in told
-    assert "direction to shared" not in told
+    _, shown = failed(tmp_path, frame=frame)
+    assert way in shown
+    assert "the attribute says shared" not in shown
+    assert "direction to shared" not in shown
 
 
 @pytest.mark.parametrize(
@@ -99,15 +147,15 @@ def test_another_way_into_the_kernel_is_no_conversion(frame: str, way: str, tmp_
 )
 def test_each_step_that_fails_leaves_something_else(leaf: str, left: str, tmp_path: Path) -> None:
     """BLOCK and REMOVE leave the page mapped, TRACK perhaps, WBINVD leaves cache lines only."""
-    _, told = failed(tmp_path, leaf=leaf, entry="")
-    assert left in told
+    _, shown = failed(tmp_path, leaf=leaf, entry="")
+    assert left in shown
 
 
 def test_what_was_under_way_is_asked_for_where_the_warning_is_missing(tmp_path: Path) -> None:
-    incident, told = only(
+    incident, shown = only(
         read_lines([FAILED.format(leaf="TDH_MEM_PAGE_REMOVE", status="0xc0000b0d00000001", entry=ENTRY).encode()], tmp_path)
     )
-    assert "the attribute says shared" not in told
+    assert "the attribute says shared" not in shown
     assert any("what was under way" in missing and "dmesg" in missing for missing in incident.missing)
 
 
@@ -127,17 +175,17 @@ def test_the_first_failures_of_two_vms_are_two_stories(tmp_path: Path) -> None:
     """Each VM prints its own first failure; the threads of the warnings tell them apart."""
     first = [WARNING, FAILED.format(leaf="TDH_MEM_PAGE_REMOVE", status="0xc0000b0d00000001", entry=ENTRY)]
     other = [line.replace("4711", "4800").replace("7000.1", "7100.1").replace("0x7654321077", "0x7654322077") for line in first]
-    told = post_mortem_of(read_lines([line.encode() for line in (*first, *other)], tmp_path))
-    assert [("4711" in incident.who, "4800" in incident.who) for incident in told.incidents] == [(True, False), (False, True)]
+    shown = post_mortem_of(read_lines([line.encode() for line in (*first, *other)], tmp_path))
+    assert [("4711" in incident.who, "4800" in incident.who) for incident in shown.incidents] == [(True, False), (False, True)]
 
 
 def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> None:
     """Owners disagree (PAMT): the page was never taken from its last TD. Another status says nothing of the kind."""
     refused = "kvm_intel: SEAMCALL TDH_MEM_PAGE_AUG failed: {status}, entry 0x0, level_state 0x0"
-    owned, told = only(read_lines([refused.format(status="0xc000030000000001").encode()], tmp_path))
+    owned, shown = only(read_lines([refused.format(status="0xc000030000000001").encode()], tmp_path))
     assert owned.blame == "kernel or module"
-    assert "most likely it still belongs to a TD" in told
-    assert "RMP" not in told
+    assert "most likely it still belongs to a TD" in shown
+    assert "RMP" not in shown
     _, other = only(read_lines([refused.format(status="0xc000010000000001").encode()], tmp_path))
     assert "still belongs" not in other
 
@@ -146,19 +194,27 @@ def test_a_page_that_a_new_td_is_refused_may_be_an_old_ones(tmp_path: Path) -> N
     ("errno", "line", "because"),
     [
         ("Input/output error", WARNING.replace("tdx_sept_set_private_spte", "tdx_mem_page_aug"), 'bugged, by "'),
-        ("Input/output error", FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""), "bugged, by the failed private unmap"),
-        ("Invalid argument", "kvm_amd: SEV: Failed to update RMP entry: GFN 100 PFN 4abcd level 1 error -14", "the page that could not be made private"),
+        (
+            "Input/output error",
+            FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""),
+            "bugged, by the failed private unmap",
+        ),
+        (
+            "Invalid argument",
+            "kvm_amd: SEV: Failed to update RMP entry: GFN 100 PFN 4abcd level 1 error -14",
+            "the page that could not be made private",
+        ),
         ("Invalid argument", FAILED.format(leaf="TDH_MEM_TRACK", status="0x8000020100000000", entry=""), None),
         ("Input/output error", "kvm_amd: SEV: Failed to update RMP entry: GFN 100 PFN 4abcd level 1 error -14", None),
     ],
-)  # fmt: skip
-def test_the_kernels_half_is_named_beside_the_vmms_and_not_tied_to_it(
+)
+def test_the_kernels_report_is_named_next_to_the_vmms_and_not_tied_to_it(
     errno: str, line: str, because: str | None, tmp_path: Path
 ) -> None:
-    told = post_mortem_of(read_lines([line.encode(), f"error: kvm run failed {errno}".encode()], tmp_path))
+    shown = post_mortem_of(read_lines([line.encode(), f"error: kvm run failed {errno}".encode()], tmp_path))
     (perhaps,) = (
         {one.word: one.text for one in incident.sections}.get("Perhaps")
-        for incident in told.incidents
+        for incident in shown.incidents
         if "KVM_RUN returned" in incident.summary
     )
     if because is None:
@@ -170,11 +226,14 @@ def test_the_kernels_half_is_named_beside_the_vmms_and_not_tied_to_it(
         assert "no line ties it to this VM" in perhaps
 
 
-def test_a_failure_without_a_range_names_the_wish_right_before_it_as_a_guess(tmp_path: Path) -> None:
-    wish = "kvm_convert_memory start 0x7f000000 size 0x200000 private_to_shared"
-    refused = "qemu-kvm: ram_block_attributes_for_each_discarded_section: Failed to notify RAM discard listener: No space left on device"
-    _, told = only(read_lines([wish.encode(), refused.encode()], tmp_path))
-    assert "gfn 0x7f000+512 to shared" in told
-    assert "[guess" in told
-    _, far = only(read_lines([wish.encode(), *[b"kvm_run_exit cpu_index 0, reason 2"] * 30, refused.encode()], tmp_path))
+def test_a_failure_without_a_range_names_the_request_right_before_it_as_a_guess(tmp_path: Path) -> None:
+    request = "kvm_convert_memory start 0x7f000000 size 0x200000 private_to_shared"
+    refused = (
+        "qemu-kvm: ram_block_attributes_for_each_discarded_section: Failed to notify RAM discard listener: No space "
+        "left on device"
+    )
+    _, shown = only(read_lines([request.encode(), refused.encode()], tmp_path))
+    assert "gfn 0x7f000+512 to shared" in shown
+    assert "[guess" in shown
+    _, far = only(read_lines([request.encode(), *[b"kvm_run_exit cpu_index 0, reason 2"] * 30, refused.encode()], tmp_path))
     assert "0x7f000" not in far

@@ -12,7 +12,8 @@ from gmemstate.postmortem.known.signatures import catalogue
 from gmemstate.postmortem.report import post_mortem
 
 REMOVE = (
-    "[ 8123.440118] WARNING: arch/x86/kvm/vmx/tdx.c:1817 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], CPU#37: CPU 3/KVM/40213",
+    "[ 8123.440118] WARNING: arch/x86/kvm/vmx/tdx.c:1817 at tdx_sept_set_private_spte+0x2f1/0x4d0 [kvm_intel], "
+    "CPU#37: CPU 3/KVM/40213",
     "[ 8123.440200] Call Trace:",
     "[ 8123.440201]  <TASK>",
     "[ 8123.440202]  kvm_tdp_mmu_unmap_gfn_range+0x10/0x20 [kvm]",
@@ -55,16 +56,27 @@ def advice(history: History) -> dict[Guests, Advice]:
 
 
 def test_a_page_that_could_not_be_removed_makes_the_host_suspect(tmp_path: Path) -> None:
-    """The step, the status, the page, what nobody was told, and that only a reboot clears it; in one incident."""
+    """The step, the status, the page, what nobody was shown, and that only a reboot clears it; in one incident."""
     history, incidents = read(tmp_path, *REMOVE)
     (incident,) = incidents
-    told = text(incident)
+    shown = text(incident)
     assert incident.blame == "kernel or module"
     for fact in (
-        "thread 40213", "3 of 4", "REMOVE failed, WBINVD not reached", "TDX_EPT_ENTRY_STATE_INCORRECT", "level 4K, state PRESENT", "0x1a2b3c4",
-        "attributes ioctl", "at least 1", "returned 0", "EIO", "TDX_PAGE_METADATA_INCORRECT", "reboot", "the gfn",
-    ):  # fmt: skip
-        assert fact in told, fact
+        "thread 40213",
+        "3 of 4",
+        "REMOVE failed, WBINVD not reached",
+        "TDX_EPT_ENTRY_STATE_INCORRECT",
+        "level 4K, state PRESENT",
+        "0x1a2b3c4",
+        "attributes ioctl",
+        "at least 1",
+        "returned 0",
+        "EIO",
+        "TDX_PAGE_METADATA_INCORRECT",
+        "reboot",
+        "the gfn",
+    ):
+        assert fact in shown, fact
     assert not incident.complete
     assert advice(history) == {Guests.PLAIN: Advice.RISK, Guests.TDX: Advice.NO, Guests.SNP: Advice.YES}
     assert host(history).at_least
@@ -73,12 +85,20 @@ def test_a_page_that_could_not_be_removed_makes_the_host_suspect(tmp_path: Path)
 def test_a_page_that_the_rmp_refuses_is_no_danger_and_a_known_problem(tmp_path: Path) -> None:
     history, incidents = read(tmp_path, *RMPUPDATE)
     (incident,) = incidents
-    told = text(incident)
+    shown = text(incident)
     assert incident.blame == "host platform"
     for fact in (
-        "0x56700", "FAIL_PERMISSION", "to private", "unassigned", "0x56600", "No memory is lost", "A reboot does not help", "88a921aa3c6b", "Missing",
-    ):  # fmt: skip
-        assert fact in told, fact
+        "0x56700",
+        "FAIL_PERMISSION",
+        "to private",
+        "unassigned",
+        "0x56600",
+        "No memory is lost",
+        "A reboot does not help",
+        "88a921aa3c6b",
+        "Missing",
+    ):
+        assert fact in shown, fact
     assert advice(history)[Guests.PLAIN] is Advice.YES
     assert advice(history)[Guests.SNP] is Advice.RISK
 

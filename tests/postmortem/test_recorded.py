@@ -37,7 +37,7 @@ def titled(incidents: list[Incident], title: str) -> Incident:
     return incident
 
 
-def test_a_page_that_could_not_be_unmapped_is_told_with_what_it_means_for_the_host() -> None:
+def test_a_page_that_could_not_be_unmapped_is_reported_with_what_it_means_for_the_host() -> None:
     incident = story_of(PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x1A2B3C4, owner=-1, start=0x100))
     assert (incident.blame, incident.title) == ("kernel or module", "host suspect, VM dead")
     assert "pfn 0x1a2b3c4, gfn 0x100" in incident.rows()[0][2]
@@ -51,7 +51,7 @@ def test_a_page_that_nobody_named_is_said_to_be_unknown_and_asked_for() -> None:
     assert "which host page it is" in about(incident, "Missing")
 
 
-def test_an_event_that_fits_no_state_is_told_in_the_words_of_runtime_verification() -> None:
+def test_an_event_that_fits_no_state_is_reported_in_the_words_of_runtime_verification() -> None:
     asked = ConvertAsked(conversion=-2, through=Through.VM_IOCTL, owner=-1, thread=7, start=0, npages=1, attributes=8)
     undone = Undone(conversion=-2, owner=-1, start=0, npages=1, result=0)
     incident = titled(tell_events(asked, undone), "impossible history")
@@ -61,7 +61,7 @@ def test_an_event_that_fits_no_state_is_told_in_the_words_of_runtime_verificatio
     assert not incident.complete
 
 
-def test_a_bad_page_that_is_given_away_is_told_as_such() -> None:
+def test_a_bad_page_that_is_given_away_is_an_incident() -> None:
     bad = PrivateUnmapFailed(step=UnmapStep.REMOVE, pfn=0x1A2B3C4, owner=-1, start=0x100)
     given = PageAdded(owner=-1, start=7, npages=1, pfn=0x1A2B3C4)
     incident = titled(tell_events(bad, given), "bad page given away")

@@ -1,4 +1,4 @@
-"""The incident that the project was made for: a page is held, a conversion is refused, the page is let go, the retry succeeds."""
+"""The incident that the project was made for: a page is held, a conversion refused, the page released, the retry succeeds."""
 
 import pytest
 
@@ -19,7 +19,7 @@ NOT_TRACED = ("ip_eagain_base", "ip_eagain_lean", "ip_eagain_graph", "ip_lost_ov
 
 
 def first_refusal(case: str) -> tuple[int, int]:
-    """The page in use that the program was told first, and the number of pages that it had asked for."""
+    """The page in use that the program was shown first, and the number of pages that it had asked for."""
     refused = next(truth for truth in ground_truth(case) if truth.errno == 11)
     return (refused.number("error_offset") or 0) >> 12, (refused.number("size") or 0) >> 12
 
@@ -29,7 +29,7 @@ def story_of(case: str) -> Incident:
 
 
 @pytest.mark.parametrize("case", [*PINNED, *IN_A_PIPE, *NOT_TRACED])
-def test_the_held_page_is_the_one_that_the_program_was_told(case: str) -> None:
+def test_the_held_page_is_the_one_that_was_returned_to_the_program(case: str) -> None:
     page, _ = first_refusal(case)
     assert about(story_of(case), "Where").split()[:2] == ["idx", f"{page:#x}"] or case == "ip_eagain_graph"
     if case == "ip_eagain_graph":  # the function graph has the pointer to the structure only, not error_offset
@@ -47,7 +47,7 @@ def test_the_held_page_is_named_as_gfn_and_as_the_host_address_that_was_pinned(c
 
 
 @pytest.mark.parametrize("case", PINNED)
-def test_a_pin_is_told_from_a_plain_reference_by_what_the_kernel_did_not_count(case: str) -> None:
+def test_a_pin_is_distinguished_from_a_plain_reference_by_what_the_kernel_did_not_count(case: str) -> None:
     why = about(story_of(case), "Why")
     assert why.startswith("pinned or still mapped: the kernel refused the page before it counted references")
     assert "[implied]" in why
@@ -55,7 +55,7 @@ def test_a_pin_is_told_from_a_plain_reference_by_what_the_kernel_did_not_count(c
 
 
 @pytest.mark.parametrize("case", IN_A_PIPE)
-def test_a_plain_reference_is_told_from_a_pin_by_the_count(case: str) -> None:
+def test_a_plain_reference_is_distinguished_from_a_pin_by_the_count(case: str) -> None:
     why = about(story_of(case), "Why")
     assert why.startswith("a plain reference: the page had 3 references where 2 are expected")
     assert "[observed]" in why
@@ -144,7 +144,7 @@ def test_what_was_done_before_counts_only_pages_of_the_same_range() -> None:
     assert not any("done before" in note for note in notes[:-1])
 
 
-def test_a_page_that_was_punched_out_is_not_said_to_have_been_let_go() -> None:
+def test_a_page_that_was_punched_out_is_not_said_to_have_been_released() -> None:
     incident = only("ip_punch")
     punch = next(
         truth for truth in ground_truth("ip_punch") if truth.fields.get("offset") == "0xa000" and truth.op == "fallocate"
@@ -173,7 +173,7 @@ def test_refusals_that_nobody_repeated_are_not_said_to_have_been_repaired() -> N
     assert not about(incident, "Then")
 
 
-def test_the_guest_that_asked_is_said_to_have_been_told() -> None:
+def test_what_was_returned_to_the_guest_that_asked_is_reported() -> None:
     """The VMM answers -11 twice, and the third request succeeds."""
     saw = [truth.number("hypercall_ret") for truth in ground_truth("ip_guest_ask") if truth.op == "guest_saw"]
     assert saw.count(-11) == 2
@@ -189,7 +189,7 @@ def test_a_poisoned_page_counts_as_in_use_until_it_is_punched(case: str) -> None
     assert about(incident, "Do").startswith("nothing now")
 
 
-def test_an_answer_that_could_not_be_written_back_is_told_from_arguments_that_could_not_be_read() -> None:
+def test_an_answer_that_could_not_be_written_back_is_distinguished_from_arguments_that_could_not_be_read() -> None:
     """The program passes the structure in read-only memory: EFAULT stands for EAGAIN, and the host's mappings are gone."""
     incident = titled("ip_einval", "not applied, then applied")
     assert incident.blame == "VMM"

@@ -55,10 +55,19 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         HOST_FAULT.format(entry=NOBODYS, function="memcpy_orig", caller="ext4_write_begin").split("\n"),
     ),
     "tlb-tracking": (
-        ["SEAMCALL (0x000000000000000f) failed: 0xc0000b0800000001 RCX 0x0000000123456000 RDX 0x0000000000000400 R8 0x0000000000000000"],
-        ["SEAMCALL (0x000000000000000f) failed: 0xc0000b0d00000001 RCX 0x0000000123456000 RDX 0x0000000000000400 R8 0x0000000000000000"],
+        [
+            "SEAMCALL (0x000000000000000f) failed: 0xc0000b0800000001 RCX 0x0000000123456000 RDX 0x0000000000000400 R8 "
+            "0x0000000000000000"
+        ],
+        [
+            "SEAMCALL (0x000000000000000f) failed: 0xc0000b0d00000001 RCX 0x0000000123456000 RDX 0x0000000000000400 R8 "
+            "0x0000000000000000"
+        ],
     ),
-    "page-aug-warn": ([WARNING.format(file="tdx.c", function="tdx_mem_page_aug")], [WARNING.format(file="tdx.c", function="tdx_mem_page_add")]),
+    "page-aug-warn": (
+        [WARNING.format(file="tdx.c", function="tdx_mem_page_aug")],
+        [WARNING.format(file="tdx.c", function="tdx_mem_page_add")],
+    ),
     "dirty-logging": (
         [WARNING.format(file="main.c", function="vt_update_cpu_dirty_logging")],
         [WARNING.format(file="main.c", function="vt_vcpu_run")],
@@ -68,17 +77,24 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0x8000020000000001, rcx 0x0, rdx, 0x0, r8 0x0"],
     ),
     "td-still-owns-pages": (
-        ["[  100.000001] kvm_intel: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001, entry 0x7654321077, level_state 0x400",
-         "[  200.000001] kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0xc000040000000000, rcx 0x0, rdx, 0x0, r8 0x0"],
-        ["[  100.000001] kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_WBINVD failed: 0xc000010000000001",
-         "[  200.000001] kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0xc000040000000000, rcx 0x0, rdx, 0x0, r8 0x0"],
+        [
+            "[  100.000001] kvm_intel: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0xc0000b0d00000001, entry 0x7654321077, "
+            "level_state 0x400",
+            "[  200.000001] kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0xc000040000000000, rcx 0x0, rdx, 0x0, r8 0x0",
+        ],
+        [
+            "[  100.000001] kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_WBINVD failed: 0xc000010000000001",
+            "[  200.000001] kvm_intel: SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0xc000040000000000, rcx 0x0, rdx, 0x0, r8 0x0",
+        ],
     ),
     "machine-check-in-a-td": (
         [FATAL, "[  500.200000] mce: Uncorrected hardware memory error in user-access at 82000123456000"],
         [FATAL],
     ),
     "shareability-race": (
-        SHAREABILITY.format(text="Shareability should always be defined for all indices in inode.", function="kvm_gmem_shareability_get").split("\n"),
+        SHAREABILITY.format(
+            text="Shareability should always be defined for all indices in inode.", function="kvm_gmem_shareability_get"
+        ).split("\n"),
         SHAREABILITY.format(text="Something else", function="kvm_gmem_shareability_get").split("\n"),
     ),
     "overlap-retried": (
@@ -102,10 +118,16 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["[   30.0] SEV: Unsupported exit-code 0x72 in #VC exception (IP: 0x7000)"],
     ),
     "array-bounds-tdparams": (
-        ["[ 5.0] UBSAN: array-index-out-of-bounds in arch/x86/kvm/vmx/tdx.c:2600:4", "[ 5.1]  __ubsan_handle_out_of_bounds+0x1/0x2",
-         "[ 5.2]  setup_tdparams+0x1/0x2 [kvm_intel]"],
-        ["[ 5.0] UBSAN: array-index-out-of-bounds in drivers/net/a.c:2600:4", "[ 5.1]  __ubsan_handle_out_of_bounds+0x1/0x2",
-         "[ 5.2]  a_probe+0x1/0x2 [a]"],
+        [
+            "[ 5.0] UBSAN: array-index-out-of-bounds in arch/x86/kvm/vmx/tdx.c:2600:4",
+            "[ 5.1]  __ubsan_handle_out_of_bounds+0x1/0x2",
+            "[ 5.2]  setup_tdparams+0x1/0x2 [kvm_intel]",
+        ],
+        [
+            "[ 5.0] UBSAN: array-index-out-of-bounds in drivers/net/a.c:2600:4",
+            "[ 5.1]  __ubsan_handle_out_of_bounds+0x1/0x2",
+            "[ 5.2]  a_probe+0x1/0x2 [a]",
+        ],
     ),
     "tdx-module-init": (
         ["virt/tdx: SEAMCALL (0x0000000000000021) failed: 0xc000090000000000"],
@@ -145,7 +167,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "double-pin": (["VmPin:\t33554432 kB"], ["VmPin:\t       0 kB"]),
     "discard-broken": (
-        ["qemu-kvm: vfio 0000:41:00.0: failed to setup container for group 7: Cannot set discarding of RAM broken: Device or resource busy"],
+        [
+            "qemu-kvm: vfio 0000:41:00.0: failed to setup container for group 7: Cannot set discarding of RAM broken: "
+            "Device or resource busy"
+        ],
         ["qemu-kvm: vfio 0000:41:00.0: failed to setup container for group 7: Device or resource busy"],
     ),
     "guest-memfd-denied": (
@@ -157,10 +182,16 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["qemu-system-x86_64: kvm_create_guest_memfd: error creating kvm guest memfd: Permission denied"],
     ),
     "readonly-memslot": (
-        ["qemu-kvm: kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION2 failed, slot=3, start=0xffd00000, size=0x300000, flags=0x2, "
-         "guest_memfd=-1, guest_memfd_offset=0x0: Invalid argument"],
-        ["qemu-kvm: kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION2 failed, slot=3, start=0xffd00000, size=0x300000, flags=0x4, "
-         "guest_memfd=9, guest_memfd_offset=0x0: Invalid argument"],
+        [
+            "qemu-kvm: kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION2 failed, slot=3, start=0xffd00000, "
+            "size=0x300000, flags=0x2, "
+            "guest_memfd=-1, guest_memfd_offset=0x0: Invalid argument"
+        ],
+        [
+            "qemu-kvm: kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION2 failed, slot=3, start=0xffd00000, "
+            "size=0x300000, flags=0x4, "
+            "guest_memfd=9, guest_memfd_offset=0x0: Invalid argument"
+        ],
     ),
     "launch-contention": (
         ["qemu-kvm: KVM_TDX_INIT_MEM_REGION failed Resource temporarily unavailable"],
@@ -172,12 +203,15 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "large-page-over-mixed-range": (
         [
-            "vcpu-77   [003] ..... 5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 200 level 2 old_spte 7700b16827 new_spte 5555600ea7",
+            "vcpu-77   [003] ..... 5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 200 level 2 old_spte 7700b16827 "
+            "new_spte 5555600ea7",
             "vcpu-77   [003] ..... 5.000002: kvm_tdp_mmu_spte_changed: as id 0 gfn 205 level 1 old_spte 123456e67 new_spte 5a0",
         ],
         [
-            "vcpu-77   [003] ..... 5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 200 level 2 old_spte 7700b16827 new_spte 5555600ea7",
-            "vcpu-77   [003] ..... 5.000002: kvm_tdp_mmu_spte_changed: as id 0 gfn 205 level 1 old_spte 5555605e67 new_spte 5a0",
+            "vcpu-77   [003] ..... 5.000001: kvm_tdp_mmu_spte_changed: as id 0 gfn 200 level 2 old_spte 7700b16827 "
+            "new_spte 5555600ea7",
+            "vcpu-77   [003] ..... 5.000002: kvm_tdp_mmu_spte_changed: as id 0 gfn 205 level 1 old_spte 5555605e67 "
+            "new_spte 5a0",
         ],
     ),
     "visibility-half-changed": (
@@ -185,13 +219,13 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["failed to modify gpa visibility, elements successfully processed 0: Operation denied."],
     ),
     "sev-term-unknown": (["KVM: unknown exit reason 24"], ["KVM: unknown exit reason 39"]),
-}  # fmt: skip
+}
 """Known problem to a log that fits, and one that nearly does: the same kind of line, without what makes it that problem."""
 
 
 def claims(lines: list[str], folder: Path) -> str:
-    told = post_mortem_of(read_lines([line.encode() for line in lines], folder))
-    return "\n".join(str(problem) for incident in told.incidents for problem in incident.known_problems)
+    shown = post_mortem_of(read_lines([line.encode() for line in lines], folder))
+    return "\n".join(str(problem) for incident in shown.incidents for problem in incident.known_problems)
 
 
 def test_each_known_problem_has_a_case() -> None:

@@ -26,10 +26,26 @@ LONG = "x" * 200
 
 def incident(**facts: object) -> Incident:
     known = {
-        "number": 1, "kind": IncidentKind.NOT_APPLIED, "blame": Blame.VMM, "title": "not applied", "guest": "vm1", "who": "vm1",
-        "ranges": (), "seq": 1, "t": None, "summary": "One page was in use.", "timeline": (), "omitted": 0, "table": None,
-        "sections": (), "known_problems": (), "next_steps": (), "evidence": (), "missing": (), "complete": True,
-    }  # fmt: skip
+        "number": 1,
+        "kind": IncidentKind.NOT_APPLIED,
+        "blame": Blame.VMM,
+        "title": "not applied",
+        "guest": "vm1",
+        "who": "vm1",
+        "ranges": (),
+        "seq": 1,
+        "t": None,
+        "summary": "One page was in use.",
+        "timeline": (),
+        "omitted": 0,
+        "table": None,
+        "sections": (),
+        "known_problems": (),
+        "next_steps": (),
+        "evidence": (),
+        "missing": (),
+        "complete": True,
+    }
     return Incident(**{**known, **facts})  # type: ignore[arg-type]
 
 
@@ -91,12 +107,12 @@ def test_a_report_of_nothing_says_so_and_what_it_looked_at() -> None:
 def test_of_a_trace_that_is_not_whole_it_is_not_said_that_nothing_is_lost(tmp_path: Path) -> None:
     """Its header counts more entries than there are."""
     lines = [line for line in lines_of("half_done") if b"vm_ioctl_ret: " not in line]
-    told = text.report(post_mortem_of(read_lines(lines, tmp_path)))
-    assert "entries that its header names are missing" in " ".join(told.split())
-    assert "none lost" not in told
+    shown = text.report(post_mortem_of(read_lines(lines, tmp_path)))
+    assert "entries that its header names are missing" in " ".join(shown.split())
+    assert "none lost" not in shown
 
 
-def test_two_sources_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_two_sources_of_the_same_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     """The text names a file by the shortest tail of its path that no other source has; the data have the whole path."""
     folder = tmp_path / "somewhere" / "half_done"
     folder.mkdir(parents=True)

@@ -10,10 +10,7 @@ Facts = Mapping[str, str]
 
 def fits(wanted: Facts, known: Facts) -> bool:
     """Whether each pattern fits the whole of the fact of its name; a fact that is not known fits nothing."""
-    for name, pattern in wanted.items():
-        if name not in known or not _matcher(pattern)(known[name]):
-            return False
-    return True
+    return all(name in known and _matcher(pattern)(known[name]) for name, pattern in wanted.items())
 
 
 @cache

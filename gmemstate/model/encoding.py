@@ -5,7 +5,8 @@ A batch is a header and its events in order. All integers are little endian and 
 ===========  =====================================================================================================
 header       ``b"gmemstate batch 1\\n"``; the hash of the batch before (32 bytes, zero for the first); the seq of its
              first event (i64); the number of its events (i64); the time of recording in ns since 1970 (i64)
-event        a u16 whose bit n says that column n is present (1: t .. 12: detail; the seq is not repeated); then each present column in order: integers as i64,
+event        a u16 whose bit n says that column n is present (1: t .. 12: detail; the seq is not repeated); then each present
+column in order: integers as i64,
              ``detail`` (the last one) as its length in bytes (u32) and UTF-8
 hash         SHA-256 over header and events
 ===========  =====================================================================================================

@@ -47,7 +47,7 @@ CATALOGUE = {
     ),
     "SLOT-SWAP-FLIP": Code(
         Severity.WARNING,
-        "private gfns lost their guest_memfd by a change of memslots: the guest goes on with other memory, without a conversion",
+        "private gfns lost their guest_memfd by a change of memslots: the guest now uses other memory, without a conversion",
         "convert the range to shared before its memslot is replaced",
     ),
     "PFN-REUSED": Code(
@@ -58,7 +58,7 @@ CATALOGUE = {
     "WITNESSES-DISAGREE": Code(
         Severity.ERROR,
         "two sources say different things of one call: of its result, or of whether there was one",
-        "look at both lines; two calls that were taken for one are likelier than a kernel that lies: check the threads and the clocks",
+        "compare both lines; two calls that were taken for one are likelier than a kernel that lies: check threads and clocks",
     ),
     "UNKNOWN-KIND": Code(
         Severity.ERROR,

@@ -152,7 +152,7 @@ class Memory:
         return [StateRun(first, last, RANGE.states[code]) for first, last, code in ranges.spans(start, end)]
 
     def only(self, owner: int, start: int, end: int) -> str | None:
-        """The state that all pages of ``[start, end)`` of one attribute owner have; None if they differ, or if there are none."""
+        """The state of all pages of ``[start, end)`` of one attribute owner; None if they differ, or if there are none."""
         ranges = self.ranges.get(owner)
         code = ranges.only(start, end) if ranges is not None else 0 if start < end else None
         return None if code is None else RANGE.states[code]

@@ -1,6 +1,7 @@
-"""Which report of a kernel or a VMM an event records, and the formats of sources: words that stores hold and several rooms compare.
+"""Codes of reports of kernels and VMMs, and formats of sources: words that stores hold and several packages compare.
 
-The values stand in the stored ``detail`` of events (``code`` of a vmm_said, ``what`` of kernel_warned, rmp_violation and vm_dead) and in
+The values stand in the stored ``detail`` of events (``code`` of a vmm_said, ``what`` of kernel_warned, rmp_violation and
+vm_dead) and in
 ``source_opened``; they never change. Pages and signatures name them in TOML files, which a test compares with these.
 """
 

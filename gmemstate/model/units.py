@@ -1,8 +1,9 @@
 """Pages and addresses: different things have different types, and ranges are half-open.
 
 A *gfn* numbers the pages of a guest, a *page index* those of a guest_memfd, a *pfn* those of the host;
-a *gpa* is a guest address in bytes. At run time all are plain integers. mypy keeps them apart where one becomes another (memslots, addresses, host pages); an
-event's column that holds the one or the other by its attribute owner is a plain integer, and so is what the range map is asked for.
+a *gpa* is a guest address in bytes. At run time all are plain integers. mypy keeps them apart where one becomes another
+(memslots, addresses, host pages); an event's column that holds the one or the other by its attribute owner is a plain integer,
+and so is what the range map is asked for.
 """
 
 import re
@@ -136,7 +137,7 @@ class PageRange(NamedTuple):
     end: int = END
 
     def meets(self, unit: Unit, start: int | None, end: int | None) -> bool:
-        """Whether pages ``[start, end)`` are among these; what is not known (``start`` None) is not, ``end`` None has no end."""
+        """Whether pages ``[start, end)`` are among these; not if ``start`` is None (not known); None as ``end`` is no end."""
         return unit is self.unit and start is not None and start < self.end and self.start < (END if end is None else end)
 
 

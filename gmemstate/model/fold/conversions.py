@@ -111,7 +111,7 @@ def _open(memory: Memory, seq: int, row: EventRow, through: Through) -> Conversi
 
 
 def _supersede(memory: Memory, seq: int, old: Conversion) -> None:
-    """A thread that asks anew has left its last conversion, whose result nobody saw (R18)."""
+    """A thread that asks again has left its last conversion, whose result nobody saw (R18)."""
     if not old.gapped:  # else its pages are torn already, and may have been settled by others since
         _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
     old.superseded = True
@@ -136,7 +136,7 @@ def _apply(memory: Memory, conversion: Conversion, seq: int, *, certain: bool) -
 
 
 def _learn(memory: Memory, conversion: Conversion, seq: int, row: EventRow) -> None:
-    """What any event of a conversion may tell: its line, its attribute owner."""
+    """What any event of a conversion may say: its line, its attribute owner."""
     conversion.last = seq
     if row[LINE] is not None:
         conversion.last_line = row[LINE]
@@ -173,11 +173,13 @@ def _seen_from_outside(memory: Memory, seq: int, row: EventRow) -> bool:
 
 
 def convert_asked(memory: Memory, seq: int, row: EventRow) -> None:
+    """C1: a conversion ioctl is entered, its arguments are not read yet (kvm_vm_ioctl, kvm_gmem_ioctl)."""
     if not _seen_from_outside(memory, seq, row):
         _asked(memory, seq, row).entered = True
 
 
 def convert_met(memory: Memory, seq: int, row: EventRow) -> None:
+    """C2: a conversion that was under way when tracing began."""
     if not _seen_from_outside(memory, seq, row):
         _asked(memory, seq, row)
 
@@ -191,6 +193,7 @@ def _asked(memory: Memory, seq: int, row: EventRow) -> Conversion:
 
 
 def convert_attempted(memory: Memory, seq: int, row: EventRow) -> None:
+    """C3: the arguments were accepted (tracepoint kvm_vm_set_mem_attributes)."""
     if _seen_from_outside(memory, seq, row):
         return
     conversion = _open(memory, seq, row, Through.VM_IOCTL)
@@ -218,6 +221,7 @@ def _known(memory: Memory, seq: int, row: EventRow) -> Conversion | None:
 
 
 def convert_returned(memory: Memory, seq: int, row: EventRow) -> None:
+    """C17 to C20: the ioctl returns; what was in flight is settled by its errno, as far as its steps were seen."""
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -231,34 +235,42 @@ def convert_returned(memory: Memory, seq: int, row: EventRow) -> None:
         conversion.read_twice = (row[START], row[NPAGES]) == (conversion.start, conversion.npages)
     if result != ENOTTY:
         _activate(memory, conversion, seq)
-    trigger = RETURNED.get(result, "returned_error")
     if result == 0 and conversion.items is not None:
         _return_items(memory, conversion, seq)
         return
-    if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
-        trigger = "returned_noop"
-    elif result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
-        trigger = "returned_error"  # it may be a refusal that could not be written back
-    memory.move(conversion, trigger, seq)
-    owner, vm = conversion.owner, memory.vms.get(conversion.owner or 0)
+    memory.move(conversion, _return_trigger(memory, conversion, result), seq)
     if result == 0:
-        source = memory.sources.get(conversion.source or 0)
-        if source is not None and source.reference is not None:
-            source.alone += 1
-        if conversion.result_from is None or _is_followed(memory, conversion):
-            _apply(memory, conversion, seq, certain=True)
-        else:
-            _lose(memory, conversion, seq)
-        if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
-            vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
-    elif owner is not None and conversion.touched is not None:
+        _return_success(memory, conversion, seq)
+    elif conversion.owner is not None and conversion.touched is not None:
         for pages in lock_order.without(conversion.touched, conversion.taken):
-            memory.step(owner, "returned_err", *pages, seq)
+            memory.step(conversion.owner, "returned_err", *pages, seq)
     memory.end(conversion, seq)
 
 
+def _return_trigger(memory: Memory, conversion: Conversion, result: int) -> str:
+    """The trigger of a result, by its errno and by what the conversion has been seen to do."""
+    if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
+        return "returned_noop"
+    if result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
+        return "returned_error"  # it may be a refusal that could not be written back
+    return RETURNED.get(result, "returned_error")
+
+
+def _return_success(memory: Memory, conversion: Conversion, seq: int) -> None:
+    """The pages of a conversion that returned 0 have the new value, unless others may have changed them since, unseen."""
+    source, vm = memory.sources.get(conversion.source or 0), memory.vms.get(conversion.owner or 0)
+    if source is not None and source.reference is not None:
+        source.alone += 1
+    if conversion.result_from is None or _is_followed(memory, conversion):
+        _apply(memory, conversion, seq, certain=True)
+    else:
+        _lose(memory, conversion, seq)
+    if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
+        vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
+
+
 def _is_followed(memory: Memory, conversion: Conversion) -> bool:
-    """Whether its own source has shown all that happened up to now; else others may have changed its pages behind it, unseen."""
+    """Whether its own source has shown all that happened up to now; else others may have changed its pages since, unseen."""
     source = memory.sources.get(conversion.source or 0)
     return not conversion.gapped and source is not None and not source.read
 
@@ -321,6 +333,7 @@ def attrs_compared(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def work_item(memory: Memory, seq: int, row: EventRow) -> None:
+    """RFC v2, compute_work(): a run of pages that differ from the target, and will be converted."""
     conversion, start = _known(memory, seq, row), row[START]
     if conversion is not None and start is not None:
         conversion.items = (*(conversion.items or ()), (start, start + (row[NPAGES] or 1)))
@@ -328,6 +341,7 @@ def work_item(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def reserved(memory: Memory, seq: int, row: EventRow) -> None:
+    """C6: memory for the tree is reserved (xa_reserve, mas_preallocate), or is not: nothing was changed then."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "reserved", seq)
         if row[RESULT] and conversion.through is Through.GMEM_CONVERT:
@@ -335,6 +349,7 @@ def reserved(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def zap_started(memory: Memory, seq: int, row: EventRow) -> None:
+    """R3: mappings of the range go from here on (kvm_mmu_invalidate_begin, kvm_gmem_invalidate_start)."""
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -378,11 +393,13 @@ def _touch(conversion: Conversion, start: int, end: int) -> None:
 
 
 def invalidate_added(memory: Memory, seq: int, row: EventRow) -> None:
+    """kvm_mmu_invalidate_range_add(): it says where the pages are; they change by the steps of the conversion."""
     if row[CONVERSION] is not None:
         _known(memory, seq, row)
 
 
 def invalidate_ended(memory: Memory, seq: int, row: EventRow) -> None:
+    """R9: faults are let in again (kvm_mmu_invalidate_end)."""
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -412,6 +429,7 @@ def user_answered(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def users_checked(memory: Memory, seq: int, row: EventRow) -> None:
+    """R6: the references of the folios were counted (kvm_gmem_has_safe_refcount, filemap_range_has_page)."""
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -453,6 +471,7 @@ def attrs_stored(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def restructured(memory: Memory, seq: int, row: EventRow) -> None:
+    """R8: folios are split or merged (kvm_gmem_split_folio_in_filemap); a page size is no state."""
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -467,7 +486,7 @@ def restructured(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def undone(memory: Memory, seq: int, row: EventRow) -> None:
-    """R12, R13: an item of a rollback. Behind a WARN only the kernel can say what the range has."""
+    """R12, R13: an item of a rollback. After a WARN only the kernel can say what the range has."""
     conversion = _known(memory, seq, row)
     if conversion is None:
         return
@@ -480,7 +499,7 @@ def undone(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def interrupted(memory: Memory, seq: int, row: EventRow) -> None:
-    """C22: nobody will say what became of it; what it had not touched is as before."""
+    """C22: nobody will say what became of it; what it had not begun is as before."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "cut", seq)
         conversion.gapped = True
@@ -488,11 +507,13 @@ def interrupted(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def hva_unmapped(memory: Memory, seq: int, row: EventRow) -> None:
+    """An invalidation of the VMM's own page tables (kvm_unmap_hva_range): no attribute changes."""
     if row[CONVERSION] is not None:
         _known(memory, seq, row)
 
 
 def spinning(memory: Memory, seq: int, row: EventRow) -> None:
+    """The conversion waits for references that do not go away; it has not returned (check-first)."""
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
         conversion.stuck = True
         memory.move(conversion, "spinning", seq)
@@ -507,6 +528,7 @@ def task_signalled(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def declared(memory: Memory, seq: int, row: EventRow) -> None:
+    """An operator says what the pages of an interrupted conversion have (`Ledger.resolve`)."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "declare", seq)
         owner, start, end, target = conversion.owner, conversion.start, conversion.end, conversion.target

@@ -1,4 +1,4 @@
-"""Whose turn it is: conversions of one attribute owner hold one lock (INV-20), but their returns are seen behind it, in any order.
+"""Lock order: conversions of one attribute owner hold one lock (INV-20), but their returns are seen after it, in any order.
 
 What counts is the order in which they held the lock. A step under the lock shows that all others have let it go; where no
 steps are shown, the order of two conversions that went on at the same time is not known, and so is what they both changed.
@@ -42,7 +42,7 @@ def acquire(memory: Memory, conversion: Conversion, seq: int) -> None:
 
 
 def _settle(memory: Memory, over: Conversion, seq: int) -> None:
-    """What a conversion that let go of the lock has left behind it, as far as its steps tell."""
+    """What a conversion that released the lock has left, as far as its steps show."""
     if over.owner is None or over.touched is None:
         return
     if over.stored and over.target is not None:
@@ -54,7 +54,7 @@ def _settle(memory: Memory, over: Conversion, seq: int) -> None:
 
 
 def release(memory: Memory, conversion: Conversion, seq: int, *, changed: bool) -> list[Pages]:
-    """The pages of a conversion that is over, but for those that others have changed behind it or are changing.
+    """The pages of a conversion that is over, but for those that others have changed since or are changing.
 
     Whether another one that is still open came before or behind it is not known unless both have shown steps.
     """

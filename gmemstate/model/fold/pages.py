@@ -68,6 +68,7 @@ def fault_served(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def memory_fault_exit(memory: Memory, seq: int, row: EventRow) -> None:
+    """KVM_RUN returned KVM_EXIT_MEMORY_FAULT (kvm_mmu_prepare_memory_fault_exit); it is kept with its class."""
     fault = FaultExit(
         seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES],
         None if row[VALUE] is None else bool(row[VALUE] & PRIVATE_ATTRIBUTE),
@@ -137,6 +138,7 @@ def index_in(row: EventRow) -> PageIndex | None:
 
 
 def poisoned(memory: Memory, seq: int, row: EventRow) -> None:
+    """A page has a hardware memory error (memory_failure, kvm_gmem_error_folio)."""
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
         memory.back(owner, start, start + (row[NPAGES] or 1), POISONED_PAGE)
@@ -183,6 +185,7 @@ def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | 
 
 
 def private_mapped(memory: Memory, seq: int, row: EventRow) -> None:
+    """A page is mapped as private: RMPUPDATE on SNP, TDH.MEM.PAGE.ADD or AUG on TDX."""
     _look_for_reuse(memory, seq, row, tuple(Cause))
 
 
@@ -200,6 +203,7 @@ def _look_for_reuse(memory: Memory, seq: int, row: EventRow, causes: Container[C
 
 
 def private_map_failed(memory: Memory, seq: int, row: EventRow) -> None:
+    """rmp_make_private() or TDH.MEM.PAGE.AUG failed: nobody can say whose the host page is."""
     entry = MessedUp(
         seq,
         Cause.UNUSABLE_PRIVATE,
@@ -244,6 +248,7 @@ def private_unmap_failed(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def page_leaked(memory: Memory, seq: int, row: EventRow) -> None:
+    """snp_leak_pages(), or a TDX page that was not given back: the host never uses it again."""
     entry = MessedUp(
         seq,
         Cause.LEAKED_BY_KERNEL,
@@ -259,6 +264,7 @@ def page_leaked(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def reclaim_failed(memory: Memory, seq: int, row: EventRow) -> None:
+    """TDH.PHYMEM.PAGE.RECLAIM failed: the page still belongs to the module (tdx_reclaim_page)."""
     count = 1 if row[VALUE] is not None else None
     entry = MessedUp(
         seq,
@@ -275,6 +281,7 @@ def reclaim_failed(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def page_added(memory: Memory, seq: int, row: EventRow) -> None:
+    """A page is in the file (kvm_gmem_get_folio, fallocate)."""
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
         end = start + (row[NPAGES] or 1)
@@ -285,18 +292,22 @@ def page_added(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def dma_mapped(memory: Memory, seq: int, row: EventRow) -> None:
+    """A device maps pages (VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP)."""
     _hold(memory, row, User.IOMMU, MAPPED)
 
 
 def dma_unmapped(memory: Memory, seq: int, row: EventRow) -> None:
+    """A device maps pages no longer."""
     _hold(memory, row, User.IOMMU, UNMAPPED)
 
 
 def pinned(memory: Memory, seq: int, row: EventRow) -> None:
+    """Somebody holds a reference on pages (pin_user_pages)."""
     _hold(memory, row, User.PIN, MAPPED)
 
 
 def unpinned(memory: Memory, seq: int, row: EventRow) -> None:
+    """A reference on pages is dropped."""
     _hold(memory, row, User.PIN, UNMAPPED)
 
 
@@ -306,6 +317,7 @@ def _hold(memory: Memory, row: EventRow, user: User, mapped: int) -> None:
 
 
 def page_freed(memory: Memory, seq: int, row: EventRow) -> None:
+    """A page has left the file (kvm_gmem_free_folio)."""
     if row[OWNER] is not None and row[START] is not None:
         memory.back(row[OWNER], row[START], row[START] + (row[NPAGES] or 1), HOLE)
         memory.keep(row[OWNER], "backing_changed", row[START], row[START] + (row[NPAGES] or 1), seq)

@@ -1,4 +1,4 @@
-"""Requests: what a guest asks for, what it is told, and which conversions were asked because of it."""
+"""Requests: what a guest asks for, what is returned to it, and which conversions were asked because of it."""
 
 from gmemstate.model.events import (
     ACTOR,
@@ -25,17 +25,19 @@ from gmemstate.model.objects import Conversion, FaultClass, FaultExit, Request, 
 from gmemstate.model.units import END
 
 UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
-"""What a thread was told by an exit for a hypercall that is not on record."""
+"""The place of a thread's request that is not on record: an exit for a hypercall has shown that there is one."""
 
 
 def guest_asked(memory: Memory, seq: int, row: EventRow) -> None:
+    """A guest asks for a conversion: KVM_HC_MAP_GPA_RANGE, TDVMCALL MapGPA or an SNP page state change."""
     key = (row[SOURCE], row[ACTOR] or 0)
     old = memory.requests.get(memory.open_request.get(key, 0))
     if old is not None and not old.ended:
         old.unanswered, old.last = True, seq
         memory.changed_requests.add(old.id)
     request = Request(seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES], row[VALUE],
-                      RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE], last_line=row[LINE], last=seq)  # fmt: skip
+                      RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE],
+                       last_line=row[LINE], last=seq)  # fmt: skip
     memory.requests[seq] = request
     memory.open_request[key] = seq
     memory.exits[key] = request
@@ -43,6 +45,7 @@ def guest_asked(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def vcpu_exited(memory: Memory, seq: int, row: EventRow) -> None:
+    """KVM_RUN returned to the VMM (kvm_userspace_exit); a hypercall exit hands the guest's request on."""
     key = (row[SOURCE], row[ACTOR] or 0)
     request = memory.requests.get(memory.open_request.get(key, 0))
     if row[VALUE] == KVM_EXIT_HYPERCALL and request is not None and not request.ended:
@@ -57,6 +60,7 @@ def vcpu_exited(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def guest_answered(memory: Memory, seq: int, row: EventRow) -> None:
+    """The request of a guest is answered (complete_hypercall_exit, snp_complete_psc)."""
     request = memory.requests.get(row[CONVERSION] or 0)
     if request is None or request.ended:
         return
@@ -69,7 +73,7 @@ def guest_answered(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def find_trigger(memory: Memory, conversion: Conversion, source: Source | None) -> None:
-    """Why the conversion is asked: from what its thread, or else any vCPU of its source, was last told by KVM."""
+    """Why the conversion is asked: from what its thread, or else any vCPU of its source, was last answered by KVM."""
     if source is None:
         return
     if source.read:
@@ -96,7 +100,7 @@ def find_trigger(memory: Memory, conversion: Conversion, source: Source | None) 
 
 
 def _of_this_guest(memory: Memory, answered: FaultExit | Request | None, conversion: Conversion) -> bool:
-    """Whether what a thread was last told is of the guest that it now converts; a thread may have made several.
+    """Whether what a thread was last answered is of the guest that it now converts; a thread may have made several.
 
     Where a line names no guest it is the only one of its thread.
     """

@@ -39,10 +39,12 @@ from gmemstate.model.units import END, Gfn, PageIndex, unsigned
 
 
 def source_opened(memory: Memory, seq: int, row: EventRow) -> None:
+    """A file, stream or simulation that events come from; its detail says of which format."""
     memory.sources[seq] = Source(seq)
 
 
 def clock_pair(memory: Memory, seq: int, row: EventRow) -> None:
+    """The clocks of two sources are compared: how many ns the one is ahead of the other."""
     source, other = memory.sources.get(row[SOURCE] or 0), memory.sources.get(row[ACTOR] or 0)
     if source is not None and other is not None and row[T] is not None and row[VALUE] is not None:
         source.reference, source.ahead = other.id, row[T] - row[VALUE]
@@ -50,12 +52,14 @@ def clock_pair(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def source_shows(memory: Memory, seq: int, row: EventRow) -> None:
+    """A source has proven that it shows a kind of step: where one is missing there, it did not happen."""
     shower = memory.vms.get(row[OWNER] or 0) or memory.sources.get(row[SOURCE] or 0)
     if shower is not None and row[VALUE] is not None:
         shower.shows |= {row[VALUE]}
 
 
 def source_read(memory: Memory, seq: int, row: EventRow) -> None:
+    """A source was read to its end; what its open conversions showed until then is kept."""
     if source := memory.sources.get(row[SOURCE] or 0):
         source.read, source.last_read = True, seq
         for conversion in memory.open_conversions():
@@ -66,7 +70,7 @@ def source_read(memory: Memory, seq: int, row: EventRow) -> None:
 def gap(memory: Memory, seq: int, row: EventRow) -> None:
     """Whatever was settled may have changed unseen, and what was going on is torn (R10, C22).
 
-    Memslots may be others, guests may have been told anything, and how a guest_memfd was born tells its state no more.
+    Memslots may be others, guests may have been given any answer, and the flags of a guest_memfd no longer say its state.
     """
     source = memory.sources.get(row[SOURCE] or 0)
     if row[ACTOR] == GapKind.LATE:
@@ -95,13 +99,14 @@ def gap(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def host_booted(memory: Memory, seq: int, row: EventRow) -> None:
-    """What a reboot clears is clear. A log that has a reboot in it tells nothing of when other logs were written."""
+    """What a reboot clears is clear. A log that has a reboot in it does not say when other logs were written."""
     for entry in list(memory.messed_up.values()):
         if entry.cleared_by == "reboot" and row[SOURCE] in (None, entry.source):
             memory.mark(entry, "rebooted", seq)
 
 
 def vm_seen(memory: Memory, seq: int, row: EventRow) -> None:
+    """A guest is first observed, at the address of its struct kvm (kvm_create_vm)."""
     pointer = None if row[VALUE] is None else unsigned(row[VALUE])
     memory.vms[seq] = Vm(seq, len(memory.vms) + 1, row[SOURCE], pointer, row[ACTOR], row[DETAIL], bool(row[RESULT]))
 
@@ -117,6 +122,7 @@ def vm_created(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def dialect_seen(memory: Memory, seq: int, row: EventRow) -> None:
+    """The kernel has shown a function that one dialect alone has: the guest's attributes live where that one keeps them."""
     if vm := memory.vms.get(row[OWNER] or 0):
         vm.dialect = Dialect(row[VALUE] or 0)
 
@@ -128,12 +134,14 @@ def vm_destroyed(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def vm_bugged(memory: Memory, seq: int, row: EventRow) -> None:
+    """R21: kvm_vm_bugged() is final; attributes are as they were, and every ioctl returns EIO from here on."""
     if vm := memory.vms.get(row[OWNER] or 0):
         memory.keep(vm.id, "vm_bugged", 0, END, seq)
         vm.gone = GuestEnd.BUGGED
 
 
 def vm_dead(memory: Memory, seq: int, row: EventRow) -> None:
+    """R21: kvm_vm_dead() is final, like kvm_vm_bugged(); the first of the two is kept."""
     if vm := memory.vms.get(row[OWNER] or 0):
         memory.keep(vm.id, "vm_bugged", 0, END, seq)
         vm.gone = vm.gone or GuestEnd.DEAD
@@ -191,6 +199,7 @@ def _look_for_a_swap(memory: Memory, seq: int, vm: Vm, slot: Slot) -> None:
 
 
 def gmem_created(memory: Memory, seq: int, row: EventRow) -> None:
+    """kvm_gmem_create(): a file of holes; a guest of an in-place kernel has its attributes in the inode from here on."""
     if row[OWNER] is None or row[RESULT]:
         return
     gmem = Gmem(row[OWNER], row[ACTOR], row[NPAGES], row[VALUE])
@@ -202,6 +211,7 @@ def gmem_created(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def gmem_seen(memory: Memory, seq: int, row: EventRow) -> None:
+    """A guest_memfd is first observed, by the address of its struct file or inode."""
     if known := memory.gmems.get(row[OWNER] or 0):
         known.vm = known.vm if known.vm is not None else row[ACTOR]
         return
@@ -210,6 +220,7 @@ def gmem_seen(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def gmem_bound(memory: Memory, seq: int, row: EventRow) -> None:
+    """kvm_gmem_bind(): the pages of a memslot are those of the file from its index on."""
     vm = memory.vms.get(row[OWNER] or 0)
     if vm is None or row[RESULT] or row[START] is None:
         return
@@ -222,6 +233,7 @@ def gmem_bound(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def gmem_unbound(memory: Memory, seq: int, row: EventRow) -> None:
+    """kvm_gmem_unbind(): the memslot has no file any more."""
     vm = memory.vms.get(row[OWNER] or 0)
     for slot in vm.slots.values() if vm else ():
         if slot.start == row[START] and slot.npages == row[NPAGES]:
@@ -229,6 +241,7 @@ def gmem_unbound(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 def gmem_released(memory: Memory, seq: int, row: EventRow) -> None:
+    """kvm_gmem_release(): the file is closed, its pages are freed; the attributes go with the inode."""
     if gmem := memory.gmems.get(row[OWNER] or 0):
         memory.keep(gmem.id, "backing_changed", 0, END, seq)
         gmem.released = True

@@ -13,7 +13,8 @@ from gmemstate.cli.options import json_option
 from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.decode import Meaning, Reading, Word
+    from gmemstate.decode import Meaning
+    from gmemstate.messages.reading import Reading, Word
 
 LIMIT = 64 << 10
 """A line of standard input is read in pieces of this many bytes."""
@@ -67,7 +68,7 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
 
 def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Reading]]":
     """Words from the command line; a line that the shell took apart is put together again."""
-    from gmemstate.decode.lines import recognised
+    from gmemstate.messages.reading import recognised
 
     line = " ".join(words)
     apart = not any(recognised(word) for word in words) and recognised(line)
@@ -84,7 +85,7 @@ def _piped() -> "Iterator[tuple[int, Reading]]":
 
 
 def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
-    from gmemstate.decode.lines import MAX_LINE, read
+    from gmemstate.messages.reading import MAX_LINE, read
     from gmemstate.text import printable
 
     # Cleaned first, so that nothing that a terminal obeys gets any further; columns count in what is shown.

@@ -1,8 +1,8 @@
 """Words and numbers that others print, explained: pure functions and tables, no input or output.
 
-:func:`read` explains a pasted line or word; the other functions read one kind of word each and give a typed result, or a
-:class:`Meaning` where there is no more to a word than its text. Every table names the file or manual that its figures come from.
-What no source has is not explained: the answer is None, or a result whose name is None.
+Each function reads one kind of word and gives a typed result, or a :class:`Meaning` where there is no more to a word than its text.
+Every table names the file or manual that its figures come from. What no source has is not explained: the result is None, or one
+whose name is None. Whole lines are explained by :mod:`gmemstate.messages.reading`.
 """
 
 from gmemstate.decode.addresses import address_of
@@ -19,7 +19,6 @@ from gmemstate.decode.hypercalls import (
 )
 from gmemstate.decode.ioctls import Ioctl, ioctl, ioctl_number, ioctls
 from gmemstate.decode.kvm import ExitReason, MemoryAttributes, exit_reason, memory_attributes, memory_fault_flags
-from gmemstate.decode.lines import Reading, Word, read
 from gmemstate.decode.meaning import Meaning
 from gmemstate.decode.snp import RmpCode, RmpEntry, psmash, pvalidate, rmp_entry, rmpupdate
 from gmemstate.decode.tdx import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, tdx_status
@@ -34,14 +33,12 @@ __all__ = [
     "Meaning",
     "MemoryAttributes",
     "Outcome",
-    "Reading",
     "RmpCode",
     "RmpEntry",
     "SeamcallLeaf",
     "SeptEntry",
     "Spte",
     "TdxStatus",
-    "Word",
     "address_of",
     "errno",
     "errno_name",
@@ -58,7 +55,6 @@ __all__ = [
     "memory_fault_flags",
     "psmash",
     "pvalidate",
-    "read",
     "rmp_entry",
     "rmpupdate",
     "seamcall_leaf",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gmemstate.decode import read
+from gmemstate.messages.reading import read
 
 LINES = [
     # --- TDX

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gmemstate.decode import read
 from gmemstate.decode.words import Rank, meanings, ranked
+from gmemstate.messages.reading import read
 
 
 def kinds(word):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from gmemstate.audit import queries as views
 from gmemstate.audit.host import host
-from gmemstate.decode import read as decode
 from gmemstate.ingest.input import MAX_LINE, Input
 from gmemstate.ingest.session import Reading
+from gmemstate.messages.reading import read as decode
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
 from gmemstate.postmortem.render import html, text

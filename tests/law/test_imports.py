@@ -21,7 +21,7 @@ PLANTED = {
         ("ingest/fact.py", "from gmemstate.convert.engine import ioctl"),
         ("convert/engine/ioctl.py", "if TYPE_CHECKING:\n    from gmemstate.ingest import fact"),
         ("audit/why.py", "from gmemstate.store import schema"),
-        ("messages/form.py", "from gmemstate.decode import errnos"),
+        ("decode/errnos.py", "from gmemstate.messages import catalogue"),
         ("model/units.py", "from gmemstate.decode import errnos"),
         ("postmortem/words.py", "from gmemstate.ledger import ledger"),
         ("rooms_without_a_layer.py", '"""A package or module that no layer names."""'),

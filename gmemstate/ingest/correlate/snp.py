@@ -144,8 +144,8 @@ def reclaim_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("terminated")
 def terminated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A guest ended itself."""
-    reason_set, code = fact.args["set"], fact.args["code"]
+    """A guest ended itself (sev_handle_vmgexit_msr_protocol(), GHCB_MSR_TERM_REQ): the set of its reason, and the code in it."""
+    reason_set, code = (int(part, 16) for part in fact.words["termination"].split(":"))
     facts = {
         "what": KernelReportCode.TERMINATION,
         "set": hex(reason_set),

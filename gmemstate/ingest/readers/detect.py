@@ -13,7 +13,7 @@ from gmemstate.ingest.readers.other_vmms import OtherVmm
 from gmemstate.ingest.readers.perf import PerfScriptReader, PerfTraceReader
 from gmemstate.ingest.readers.qemu import Qemu
 from gmemstate.ingest.readers.strace import StraceReader
-from gmemstate.messages.form import ParsedMessage
+from gmemstate.messages.catalogue import ParsedMessage
 from gmemstate.model.reports import SourceFormat
 from gmemstate.text import printable
 

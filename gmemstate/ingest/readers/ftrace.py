@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from gmemstate.ingest.fact import PROBES, SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.function_graph import Graph
-from gmemstate.messages.form import ParsedMessage
+from gmemstate.messages.catalogue import ParsedMessage
 from gmemstate.model.reports import SourceFormat
 
 # No number is longer than 64 bits; what is longer is none, and its line is damaged. Possessive quantifiers (``*+``) keep the

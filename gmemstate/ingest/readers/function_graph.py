@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from gmemstate.ingest.fact import SECONDS, Context, Fact, nanoseconds, sound
-from gmemstate.messages.form import ParsedMessage
+from gmemstate.messages.catalogue import ParsedMessage
 
 _LINE = re.compile(
     rf" *(?:(?P<s>{SECONDS})\.(?P<f>\d+) \| +)?(?:\d+\) +)?(?P<comm>\S.*?)-(?P<thread>[0-9]{{1,9}}) +\|"

@@ -8,35 +8,12 @@ import re
 
 from gmemstate.ingest.fact import Context
 from gmemstate.ingest.readers.envelopes import LogEnvelope
-from gmemstate.messages.form import ParsedMessage, first, form
+from gmemstate.messages.catalogue import ParsedMessage, facts, first
 from gmemstate.model.linux import PRIVATE_ATTRIBUTE
 from gmemstate.model.reports import SourceFormat, VmmReportCode
 
-_FORMS = (
-    # libkrun
-    form("vmm_said", r"Unable to convert memory with properties: gpa: <gpa:h>,? size: <size:h>,? to_private: (?P<to_private>true|false)",
-         code=VmmReportCode.CONVERT_REFUSED),
-    form("vmm_said", r"KVM_EXIT_MEMORY_FAULT: Unknown flag (?!0x)<flags:d>", code=VmmReportCode.UNKNOWN_FAULT_FLAG),
-    form("vmm_said", r"(?P<what>CreateGuestMemfd|SetMemoryAttributes|SetUserMemoryRegion2?)\(Error\(<errno:d>\)\)", code=VmmReportCode.CALL_FAILED),
-    form("vmm_said", r"DmaMap\((?:\w{1,40}\()?Error\(<errno:d>\)", code=VmmReportCode.DMA, what="MAP"),
-    # OpenVMM, OpenHCL
-    form("vmm_said", r"KVM_HC_MAP_GPA_RANGE set memory attributes", code=VmmReportCode.MAP_GPA_RANGE),
-    form("vmm_said", r"failed to modify gpa visibility, elements successfully processed <processed:d>: (?P<error>[^.(]{1,80})",
-         code=VmmReportCode.VISIBILITY),
-    form("vmm_said", r"guest accessed inaccessible gpa.{0,60}?\bgpa=<gpa:h>(?: is_shared=(?P<is_shared>true|false))?",
-         code=VmmReportCode.INACCESSIBLE_GPA),
-    form("vmm_said", r"Guest has reported system crash", code=VmmReportCode.GUEST_CRASH),
-    # guest firmware
-    form("vmm_said", r"SetMemorySharedOrPrivate: Cr3Base=0x[0-9a-fA-F]{1,16} Physical=<gpa:h> Length=<size:h> Mode=(?P<to>Shared|Private)",
-         code=VmmReportCode.FIRMWARE_REQUEST, by="edk2"),
-    form("vmm_said", r"TdVmcall\(MAPGPA\) Retry PhysicalAddress is <gpa:h>, MapGpaRetryaddr is <next:h>", code=VmmReportCode.MAP_GPA_RETRY, by="edk2"),
-    form("vmm_said", r"\[SVSM\] Validating <gpa:h>-<behind:h>", code=VmmReportCode.VALIDATES, by="SVSM"),
-    form("vmm_said", r"^VmPin:\s+<kilobytes:d> kB$", code=VmmReportCode.PINNED_MEMORY),
-)  # fmt: skip
 SHARED_BITS = (1 << 51, 1 << 47)
 """Where a TD has the bit that makes an address shared, with 52 and 48 bits of addresses."""
-_HINT = re.compile(r"MemoryFault|convert memory|KVM_|Error\(|visibility|inaccessible|crash|SetMemory|MAPGPA|SVSM|VmPin").search
-_FAULT = re.compile(r"MemoryFault \{ ?(?P<fields>[a-z]+: \d{1,20}(?:, [a-z]+: \d{1,20}){0,5}) ?\}").search
 _FIELDS = re.compile(
     r"\b(gpa|size|page_count|map_attributes|attributes|private)[=:] ?(0x[0-9a-f]{1,16}|\d{1,19}|true|false)"
 ).findall
@@ -51,26 +28,23 @@ class OtherVmm:
     def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of theirs."""
         text = envelope.text
-        if _HINT(text):
-            fault = _FAULT(text)
-            if fault is not None:
-                fields = dict(part.split(": ") for part in fault["fields"].split(", "))
-                numbers = {name: int(value) for name, value in fields.items() if name in ("gpa", "size", "flags")}
-                seen = ParsedMessage("fault_seen", numbers, text)
-                if "Unexpected exit" not in text or "gpa" not in numbers:
-                    return seen
-                to = "private" if numbers.get("flags", 0) & PRIVATE_ATTRIBUTE else "shared"
-                return [seen, ParsedMessage("vmm_said", numbers, text, {"code": VmmReportCode.UNHANDLED_EXIT, "to": to})]
-            found = first(_FORMS, text)
-            if found is not None:
-                return (
-                    _with_fields(found)
-                    if "HC_MAP" in text
-                    else _without_shared_bit(found)
-                    if "MAPGPA" in text
-                    else _directed(found)
-                )
+        found = first(facts("other_vmms"), text)
+        if found is not None:
+            said = found[0].parsed(found[1])
+            return None if said is None else _with_implied(said)
         return Context(self.format, proof=True) if _KNOWN(text) else None
+
+
+def _with_implied(said: ParsedMessage) -> ParsedMessage | list[ParsedMessage]:
+    """A message with what its wording implies: fields that it names, the direction, the pages without the shared bit."""
+    if said.name == "fault_seen":
+        if "Unexpected exit" not in said.text or "gpa" not in said.args:
+            return said
+        to = "private" if said.args.get("flags", 0) & PRIVATE_ATTRIBUTE else "shared"
+        return [said, ParsedMessage("vmm_said", said.args, said.text, {"code": VmmReportCode.UNHANDLED_EXIT, "to": to})]
+    if "HC_MAP" in said.text:
+        return _with_fields(said)
+    return _without_shared_bit(said) if "MAPGPA" in said.text else _directed(said)
 
 
 def _without_shared_bit(said: ParsedMessage) -> ParsedMessage:

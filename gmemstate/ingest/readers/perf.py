@@ -11,7 +11,7 @@ from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, nanose
 from gmemstate.ingest.readers.envelopes import PROCESS, Clock, LogEnvelope
 from gmemstate.ingest.readers.ftrace import read_event
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, told
-from gmemstate.messages.form import ParsedMessage
+from gmemstate.messages.catalogue import ParsedMessage
 from gmemstate.model.linux import (
     FALLOC_FL_COLLAPSE_RANGE,
     FALLOC_FL_INSERT_RANGE,

@@ -1,16 +1,16 @@
-"""A pasted line or word: what kind of line it is, which of its words are worth explaining, and where they stand."""
+"""A pasted line or word explained: which message of the catalogue it is, which of its words are worth explaining, and where they stand."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gmemstate.decode import addresses, errnos, words
-from gmemstate.decode.forms import FORMS
-from gmemstate.decode.groups import GUESSED, Piece, read_group
 from gmemstate.decode.meaning import Meaning
+from gmemstate.messages.catalogue import DECODED, Message, messages
+from gmemstate.messages.fields import TYPES, Piece, explained
 
 MAX_LINE = 4096
-"""What a line has beyond this is not looked at."""
+"""What a line has after so many characters is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a line or a single word says: who prints such lines and what they tell, and the words in it."""
+    """What a line or a single word says: who prints such lines and what they mean (``forms``), and the words in it."""
 
     text: str
     forms: tuple[tuple[str, str], ...]
@@ -62,40 +62,43 @@ def read(text: str) -> Reading:
 
 
 def recognised(text: str) -> bool:
-    """Whether a text has the form of a line that is known, so that words typed apart belong together."""
-    return any(form.pattern.search(text[:MAX_LINE]) for form in FORMS)
+    """Whether a text has the form of a message, so that words typed apart belong together."""
+    return any(message.search(text[:MAX_LINE]) for message in messages(*DECODED))
 
 
 def _line(line: str) -> Reading:
     forms: dict[tuple[str, str], None] = {}
     found: dict[int, Word] = {}
     taken: list[tuple[int, int]] = []
-    for form in FORMS:
-        for match in form.pattern.finditer(line):
+    fields: list[tuple[int, int]] = []
+    for message in messages(*DECODED):
+        for match in message.pattern.finditer(line) if message.literal in line else ():
             if any(match.start() < end and start < match.end() for start, end in taken):
                 continue
             taken.append(match.span())
-            forms[form.who, form.says] = None
-            for word in _of_match(match, line):
+            fields += [match.span(name) for name, kind in message.types.items() if kind is not TYPES["text"] and match[name]]
+            forms[message.speaker, message.says] = None
+            for word in _of_match(message, match, line):
                 found[word.column] = word
-    for word in _sure(line, taken):
+    for word in _sure(line, fields):
         found.setdefault(word.column, word)
     return Reading(line, tuple(forms), tuple(found[column] for column in sorted(found)))
 
 
-def _of_match(match: re.Match[str], line: str) -> Iterator[Word]:
-    groups = match.groupdict()
-    for name, text in groups.items():
+def _of_match(message: Message, match: re.Match[str], line: str) -> Iterator[Word]:
+    numbers, texts = message.values(match)
+    for name, text in match.groupdict().items():
         if text is not None:
-            meanings = read_group(name, Piece(text, groups, line))
+            kind = message.types.get(name, TYPES["text"])
+            meanings = explained(kind, Piece(text, numbers.get(name, 0), numbers, texts, line, message.call))
             if meanings:
-                yield Word(match.start(name) + 1, text, meanings, len(meanings) == 1 and name not in GUESSED)
+                yield Word(match.start(name) + 1, text, meanings, len(meanings) == 1 and kind.certain)
 
 
-def _sure(line: str, taken: list[tuple[int, int]]) -> Iterator[Word]:
-    """Words that mean one thing wherever they stand."""
+def _sure(line: str, fields: list[tuple[int, int]]) -> Iterator[Word]:
+    """Words that mean one thing wherever they stand, outside of the fields of messages."""
     for match in _TOKEN(line):
-        if not any(match.start() < end and start < match.end() for start, end in taken):
+        if not any(match.start() < end and start < match.end() for start, end in fields):
             text = match[0]
             meanings = words.sure(text) if len(text) > 3 else ()
             if meanings:

@@ -1,15 +1,16 @@
 """The front door: what is on record comes out, now or at a moment, and what one knows oneself goes in."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import gmemstate
-from gmemstate.audit.queries import StateRow
+from gmemstate.audit.queries.state import StateRow
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import UnexpectedTrigger, UsageError
-from gmemstate.model.events import ConvertReturned, SourceOpened, SourceRead, VmDestroyed, VmSeen
+from gmemstate.model.events import Cause, ConvertReturned, SourceOpened, SourceRead, VmDestroyed, VmSeen
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.units import Gfn
 from tests import traces
@@ -40,20 +41,20 @@ def test_the_memory_at_an_event_is_what_the_record_up_to_it_folds_to(asked: Ledg
 def test_the_state_changes_with_the_moment(asked: Ledger) -> None:
     """By number or as text; before the first conversion nothing is private, and in the end nothing is again."""
     with asked as ledger:
-        first, *_, last = [row["id"] for row in ledger.conversions()]
+        first, *_, last = [row.id for row in ledger.conversions()]
         assert ledger.state(at=last) == ledger.state(at=str(last))
         moments = [private(ledger.state(at=seq)) for seq in (first, last)]
         assert moments[0] == 0 < moments[1]
         assert private(ledger.state()) == 0
 
 
-def private(rows: list[StateRow]) -> int:
+def private(rows: Iterable[StateRow]) -> int:
     return sum(row.end - row.start for row in rows if row.state == "private")
 
 
 def test_state_at_a_time_is_that_before_the_first_later_event(asked: Ledger) -> None:
     with asked as ledger:
-        timed = [(seq, event.t) for seq, event in ledger.events() if event.t is not None]
+        timed = [(one.seq, one.event.t) for one in ledger.events() if one.event.t is not None]
         seq, t = next((seq, t) for seq, t in timed if seq > 40)
         last = max(seq for seq, other in timed if other <= t)
         second = f"{t // 10**9}.{t % 10**9:09d}"
@@ -63,7 +64,7 @@ def test_state_at_a_time_is_that_before_the_first_later_event(asked: Ledger) -> 
 
 def test_state_is_clipped_to_the_pages_that_are_asked_for(asked: Ledger) -> None:
     with asked as ledger:
-        rows = ledger.state(start=0x100, end=0x200)
+        rows = ledger.state("0x100-0x200")
         assert (rows[0].start, rows[-1].end) == (0x100, 0x200)
         assert sum(row.end - row.start for row in rows) == 0x100
 
@@ -72,30 +73,30 @@ def test_requests_and_conversions_are_those_up_to_the_moment(asked: Ledger) -> N
     with asked as ledger:
         conversions, requests = ledger.conversions(), ledger.requests()
         assert (len(conversions), len(requests)) == (3, 5)
-        assert {key for row in requests for key in row["conversions"]} == {row["id"] for row in conversions}
+        assert {key for row in requests for key in row.conversions} == {row.id for row in conversions}
         for n, row in enumerate(requests):
-            assert len(ledger.requests(at=row["id"])) == n + 1
+            assert len(ledger.requests(at=row.id)) == n + 1
         for n, row in enumerate(conversions):
-            assert [one["label"] for one in ledger.conversions(at=row["id"])][n] == "in_flight"
+            assert [one.label for one in ledger.conversions(at=row.id)][n] == "in_flight"
 
 
 def test_events_are_typed_and_in_order(asked: Ledger) -> None:
     with asked as ledger:
         events = list(ledger.events())
-        assert [seq for seq, _ in events] == list(range(1, ledger.head().seq + 1))
-        assert isinstance(events[0][1], SourceOpened)
-        assert isinstance(events[-1][1], SourceRead)
-        returned = [(seq, event.result) for seq, event in events if isinstance(event, ConvertReturned)]
-        assert [result for _, result in returned] == [row["errno"] for row in ledger.conversions()]
+        assert [one.seq for one in events] == list(range(1, ledger.head().seq + 1))
+        assert isinstance(events[0].event, SourceOpened)
+        assert isinstance(events[-1].event, SourceRead)
+        returned = [one.event.result for one in events if isinstance(one.event, ConvertReturned)]
+        assert returned == [row.errno for row in ledger.conversions()]
 
 
 def test_messed_up_pages_are_listed_from_the_moment_they_are(place: Place) -> None:
     with place.open() as ledger:
         ledger.ingest(traces.capture("hwpoison_private"))
         (entry,) = ledger.messed_up()
-        assert entry["cause"] == "poisoned"
-        assert ledger.messed_up(at=entry["id"] - 1) == []
-        assert len(ledger.messed_up(at=entry["id"])) == 1
+        assert entry.cause is Cause.POISONED
+        assert not ledger.messed_up(at=entry.id - 1)
+        assert len(ledger.messed_up(at=entry.id)) == 1
 
 
 def test_a_history_remembers_what_a_memory_lets_go(asked: Ledger) -> None:

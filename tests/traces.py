@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gmemstate.audit import queries as views
 from gmemstate.audit.history.corroboration import compared
 from gmemstate.audit.history.history import History
 from gmemstate.ingest.input import Account, Input
 from gmemstate.ingest.session import Reading
 from gmemstate.model.events import EventRow
 from gmemstate.model.record import resolve
+from tests import views
 
 CAPTURES = Path(__file__).parent / "captures"
 CASES = sorted(path.parent.name for path in CAPTURES.glob("*/meta.json"))

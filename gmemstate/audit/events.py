@@ -1,12 +1,16 @@
 """Events as JSON, and which of them are wanted."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
+from gmemstate.model.document import Document, Json
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, START, Event, EventRow, details
 from gmemstate.model.memory import Memory
-from gmemstate.model.units import END, PageRange
+from gmemstate.model.units import END, PageRange, Unit
+from gmemstate.narrate import Narrator
 
 _HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "address", "iova")
 
@@ -14,20 +18,46 @@ _HEX = ("pointer", "pfn", "attributes", "flags", "offset", "error_offset", "addr
 def event_facts(seq: int, event: Event) -> dict[str, Any]:
     """What an event says, with the names of its kind, as JSON has it."""
     facts: dict[str, Any] = {"seq": seq, "kind": event.name}
-    for field in event.columns:
-        value = getattr(event, field)
-        if value is None or field == "detail":
+    for name in event.columns:
+        value = getattr(event, name)
+        if value is None or name == "detail":
             continue
         if isinstance(value, IntEnum):
             value = value.name.lower()
-        elif field in _HEX or field in ("start", "index"):
+        elif name in _HEX or name in ("start", "index"):
             value = f"{value:#x}"
-        elif field == "t":
+        elif name == "t":
             value = str(value)
-        facts[field] = value
+        facts[name] = value
     if event.detail is not None:
         facts["detail"] = details(event.detail)
     return facts
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent(Document):
+    """An event with its seq, and one sentence for it."""
+
+    seq: int
+    event: Event
+    narrator: Callable[[], Narrator] = field(repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """What happened, in one sentence without a full stop."""
+        return self.narrator().sentence(self.event)
+
+    @property
+    def evidence(self) -> str | None:
+        """The line that shows it (``dmesg.txt:7``); None where it was not read anywhere."""
+        return self.narrator().evidence(self.event) or None
+
+    def __str__(self) -> str:
+        return self.narrator().line(self.seq, self.event)
+
+    def to_json(self) -> dict[str, Json]:
+        """The names of its kind with what it says of each, the sentence, and the line that shows it."""
+        return {**event_facts(self.seq, self.event), "text": self.text, "evidence": self.evidence}
 
 
 class Filter(NamedTuple):
@@ -51,7 +81,7 @@ class Filter(NamedTuple):
                 names = ", ".join(vm.name for vm in memory.vms.values()) or "there are none"
                 raise UsageError(f"{guest!r} is no guest of this ledger: {names}")
             gmems = {gmem.id for gmem in memory.gmems.values() if guest is None or gmem.vm in vms}
-            owners = frozenset(vms | gmems if place is None else gmems if place.unit == "idx" else vms)
+            owners = frozenset(vms | gmems if place is None else gmems if place.unit is Unit.INDEX else vms)
         start, end = (0, END) if place is None else (place.start, place.end)
         return cls(kind, owners, conversion, start, end)
 

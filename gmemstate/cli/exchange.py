@@ -11,7 +11,7 @@ from gmemstate.cli.options import reading
 from gmemstate.model.errors import CannotWrite
 
 if TYPE_CHECKING:
-    from gmemstate.ledger.queries import Answers
+    from gmemstate.ledger.queries import Queries
     from gmemstate.model.record import Head
 
 
@@ -31,7 +31,7 @@ def export(db: str, file: str) -> Exit:
     return Exit.CLEAN
 
 
-def _written(path: Path, ledger: "Answers") -> "Head":
+def _written(path: Path, ledger: "Queries") -> "Head":
     """Write a file that is not there yet, whole or not at all."""
     from gmemstate.store import jsonl
 

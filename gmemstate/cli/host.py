@@ -42,7 +42,7 @@ def host(db: str, at: str | None, as_json: bool) -> Exit:
             rows = [(answer.guests, answer.advice, answer.until, answer.why) for answer in found.answers]
             render.as_table(("start", "may you", "until", "why"), rows, empty="", folding=("why",))
             _pages(history, found.entries, found.at_least)
-        return finish(history, also=any(answer.advice is Advice.UNKNOWN for answer in found.answers))
+        return finish(history.missing(), also=any(answer.advice is Advice.UNKNOWN for answer in found.answers))
 
 
 def _pages(history: "History", entries: "tuple[MessedUp, ...]", at_least: str | None) -> None:

@@ -1,8 +1,7 @@
 """What verbs have in common: options, the ledger that they read, and how an answer ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +9,7 @@ import click
 from gmemstate.cli.exits import Exit, talk
 
 if TYPE_CHECKING:
-    from gmemstate.audit.history.moment import Moment
-    from gmemstate.ledger.queries import Answers
+    from gmemstate import Queries
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -28,32 +26,34 @@ def at_option() -> Decorator:
     return click.option("--at", metavar="SEQ|TIME", help="As of an event (42) or of a time of the trace's clock (5.31).")
 
 
+def range_argument() -> Decorator:
+    """``[RANGE]`` for a verb."""
+    return click.argument("pages", metavar="[RANGE]", required=False)
+
+
+def guest_option() -> Decorator:
+    """``--guest`` for a verb that lists."""
+    return click.option("--guest", metavar="NAME", help="Only what is of this guest, e.g. vm1.")
+
+
 @contextmanager
-def reading(where: str) -> "Iterator[Answers]":
+def reading(where: str) -> "Iterator[Queries]":
     """A ledger, or an export of one, that is only read; an export needs no database."""
-    from gmemstate.store.jsonl import is_export
+    import gmemstate
 
-    if is_export(Path(where)):
-        from gmemstate.ledger.queries import Exported
-
-        yield Exported(Path(where))
-        return
-    from gmemstate.ledger.ledger import Ledger
-
-    with Ledger.open(where, readonly=True) as ledger:
+    with gmemstate.read(where) as ledger:
         yield ledger
         warn(ledger)
 
 
-def warn(ledger: "Answers") -> None:
+def warn(ledger: "Queries") -> None:
     """Say which snapshots were not used, and why."""
-    for told in ledger.dropped:
-        talk(f"warning: {told}")
+    for reason in ledger.dropped:
+        talk(f"warning: {reason}")
 
 
-def finish(moment: "Moment", *, also: bool = False) -> Exit:
+def finish(missing: Sequence[str], *, also: bool = False) -> Exit:
     """Say what is missing from an answer, and the exit code that follows; ``also``: the answer itself is not whole."""
-    missing = moment.missing()
     for reason in missing:
         talk(f"incomplete: {reason}")
     return Exit.INCOMPLETE if missing or also else Exit.CLEAN

@@ -10,7 +10,7 @@ from gmemstate.cli.options import json_option, reading
 from gmemstate.model.errors import CannotWrite, UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.ledger.queries import Answers
+    from gmemstate.ledger.queries import Queries
 
 
 @click.command()
@@ -56,7 +56,7 @@ def demo(db: str) -> Exit:
     return code
 
 
-def _tell(ledger: "Answers", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
+def _tell(ledger: "Queries", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
     from dataclasses import replace
 
     from gmemstate.postmortem.render import html, text

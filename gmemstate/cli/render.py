@@ -19,8 +19,8 @@ PATIENCE = 0.5
 
 
 def as_json(data: Any) -> None:
-    """Print data as JSON."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print an answer as JSON."""
+    click.echo(json.dumps(data.to_json() if hasattr(data, "to_json") else data, indent=2, ensure_ascii=False))
 
 
 def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, folding: Sequence[str] | None = None) -> None:

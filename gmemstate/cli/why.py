@@ -53,7 +53,7 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
             click.echo(_headline(address, answer))
             for seq, event in answer.events:
                 click.echo(narrator.line(seq, event))
-    return finish(then, also=answer.facts.state in ("unknown", "torn"))
+    return finish(then.missing(), also=answer.facts.state in ("unknown", "torn"))
 
 
 def _address(text: str) -> tuple[str, int]:

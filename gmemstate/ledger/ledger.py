@@ -14,7 +14,7 @@ from gmemstate.convert.engine.users import PageUser
 from gmemstate.ingest.follow import FollowedFile
 from gmemstate.ledger.convert import ConversionResult, ConversionRunner, Outcome, Resolution
 from gmemstate.ledger.ingest import Intake
-from gmemstate.ledger.queries import Answers
+from gmemstate.ledger.queries import Queries
 from gmemstate.ledger.source import Ingested, Refused
 from gmemstate.model.errors import CannotRead, GmemstateError, UsageError
 from gmemstate.model.events import (
@@ -40,7 +40,7 @@ from gmemstate.store.record import StoredRecord
 from gmemstate.store.recorder import Recorder
 
 
-class Ledger(Answers):
+class Ledger(Queries):
     """A record of conversions in a file or a database, and the answers that it gives.
 
     Use :meth:`open`; a ledger is a context manager. All methods raise subclasses of GmemstateError.
@@ -62,9 +62,6 @@ class Ledger(Answers):
         ``durable`` makes every commit survive a power cut; without it only the closing of the ledger does.
         """
         return cls(str(where), writable=not readonly, synchronous="FULL" if durable else "NORMAL")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()

@@ -1,91 +1,136 @@
-"""The answers that a record gives, whether it lies in a database or in a file."""
+"""What can be asked of a record, whether it is in a database or in an export: one function for each verb.
+
+Parameters that they share: ``at`` is a moment, the seq of an event (42 or "42") or a time of the clock of the sources in seconds
+("5.31"), None for the end of the record; ``guest`` is a name ("vm1"); ``pages`` is a range of gfns or of pages of a guest_memfd, as
+a :class:`PageRange` or as text ("0x100000-0x100080", "gfn:0x100004+4", "gpa:0x100004000", "idx:0x5"). All raise UsageError for a
+moment, a guest or a range that there is not.
+"""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
 
-from gmemstate.audit import queries as views
 from gmemstate.audit.check.check import Checked, Checkpoint, check
+from gmemstate.audit.events import Filter, RecordedEvent
 from gmemstate.audit.history.corroboration import history as history_of
 from gmemstate.audit.history.history import History
 from gmemstate.audit.history.moment import Moment, moment_at
 from gmemstate.audit.history.when import late_marks, seq_of
+from gmemstate.audit.history.when import since as first_seq
+from gmemstate.audit.queries.conversions import ConversionRow, conversions
+from gmemstate.audit.queries.evidence import NO_GUEST
+from gmemstate.audit.queries.messed_up import MessedUpRow, messed_up
+from gmemstate.audit.queries.requests import RequestRow, requests
+from gmemstate.audit.queries.state import EVERYTHING, StateRow, state
+from gmemstate.audit.queries.status import Status, status
 from gmemstate.ledger.range import RangeMachine, range_machine
-from gmemstate.model.events import SEQ, Event, event_of
+from gmemstate.model.document import Listing
+from gmemstate.model.errors import UsageError
+from gmemstate.model.events import BY_NAME, SEQ, Cause, event_of
+from gmemstate.model.machines.range import UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
-from gmemstate.model.units import END, Gfn
-from gmemstate.store.jsonl import JsonlInspection, JsonlRecord
+from gmemstate.model.units import Gfn, PageRange, parse_range
+from gmemstate.model.verdict import Label
+from gmemstate.narrate import Narrator
+from gmemstate.store.jsonl import JsonlInspection, JsonlRecord, is_export
+
+When = str | int | None
+Pages = PageRange | str | None
+Row = TypeVar("Row", ConversionRow, RequestRow, StateRow, MessedUpRow)
 
 
-class Answers(ABC):
+class Queries(ABC):
     """What can be asked of a record; ``where`` says where it lies."""
 
     def __init__(self, record: Record, where: str) -> None:
         self.record_: Record = record
         self.where = where
 
-    @property
-    def dropped(self) -> list[str]:
-        """What was wrong with the snapshots that were not used; a file has none."""
-        return []
+    def __enter__(self) -> Self:
+        return self
 
-    @abstractmethod
-    def check(self, checkpoint: Checkpoint | None = None) -> Checked:
-        """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
 
-    def stale_projections(self, history: History) -> list[str]:
-        """The tables for SQL readers that are not what a history of the whole record folds to; a file has none."""
-        return []
+    # --- lists
 
-    def checkpoint(self) -> Checkpoint:
-        """What to keep elsewhere of the record as it is now."""
-        head = self.head()
-        return Checkpoint(head.seq, head.hash, time.time_ns())
+    def conversions(
+        self,
+        pages: Pages = None,
+        *,
+        guest: str | None = None,
+        to: str | None = None,
+        label: Label | None = None,
+        at: When = None,
+    ) -> Listing[ConversionRow]:
+        """Conversions with their verdicts, oldest first: of a guest, of pages, to "shared" or "private", with a label.
 
-    def head(self) -> Head:
-        """Where the record ends."""
-        return self.record_.head()
+        Raises UsageError.
+        """
+        history = self.history(at)
+        rows = (row for row in conversions(history) if to in (None, row.to) and label in (None, row.label))
+        return _listed(history, rows, guest, page_range(pages))
 
-    def events(self, first: int = 1, last: int | None = None) -> Iterator[tuple[int, Event]]:
-        """The events ``first .. last`` with their seqs, typed."""
-        return ((row[SEQ], event_of(row)) for row in self.record_.events(first, last))
+    def requests(self, pages: Pages = None, *, guest: str | None = None, at: When = None) -> Listing[RequestRow]:
+        """What guests asked for and what they got as the answer, oldest first. Raises UsageError."""
+        history = self.history(at)
+        return _listed(history, requests(history), guest, page_range(pages))
 
-    def history(self, at: str | int | None = None) -> History:
-        """Everything that happened up to a moment (a seq, or a time like "5.31"); the whole record if None."""
-        last = seq_of(self.record_, at)
-        return history_of(self.record_, last, late_marks(self.record_, at, last))
+    def state(
+        self, pages: Pages = None, *, guest: str | None = None, known: bool = False, at: When = None
+    ) -> Listing[StateRow]:
+        """The state of pages (all gfns of every guest if None), clipped to them; with ``known`` only of those of known guests and state.
 
-    def moment(self, at: str | int | None = None) -> Moment:
-        """What was true at a moment, and what was known of the sources by then."""
-        last = seq_of(self.record_, at)
-        found = moment_at(self.record_, last).fold(late_marks(self.record_, at, last))
-        if any(source.alone for source in found.memory.sources.values()):
-            found.missing_conversions = history_of(self.record_, last).missing_conversions
-        return found
+        Raises UsageError.
+        """
+        moment = self.moment(at)
+        rows = state(moment, page_range(pages) or EVERYTHING)
+        wanted = (row for row in rows if not known or row.state != UNKNOWN or row.guest == NO_GUEST)
+        return _listed(moment, wanted, guest)
 
-    def memory(self, at: str | int | None = None) -> Memory:
-        """What was true at a moment."""
-        return self.moment(at).memory
+    def messed_up(
+        self, pages: Pages = None, *, guest: str | None = None, cause: Cause | None = None, at: When = None
+    ) -> Listing[MessedUpRow]:
+        """Host pages that can no longer be trusted, oldest first: of a guest, of pages of it, of a cause. Raises UsageError."""
+        moment = self.moment(at)
+        rows = (row for row in messed_up(moment) if cause in (None, row.cause))
+        return _listed(moment, rows, guest, page_range(pages))
 
-    def state(self, at: str | int | None = None, start: int = 0, end: int = END) -> list[views.StateRow]:
-        """The state of gfns ``[start, end)`` of every guest at a moment."""
-        return list(views.state(self.moment(at), start, end))
+    def events(
+        self,
+        pages: Pages = None,
+        *,
+        guest: str | None = None,
+        kind: str | None = None,
+        conversion: int | None = None,
+        since: When = None,
+        at: When = None,
+    ) -> Iterator[RecordedEvent]:
+        """The events with their seqs, oldest first: of pages, of a guest and its guest_memfds, of a kind (``convert_returned``), of a conversion or a request, from a moment on.
 
-    def conversions(self, at: str | int | None = None) -> list[views.Json]:
-        """All conversions with their verdicts."""
-        return views.conversions(self.history(at))
+        Raises UsageError.
+        """
+        if kind is not None and kind not in BY_NAME:
+            raise UsageError(f"invalid kind of event {kind!r}: kinds are {', '.join(sorted(BY_NAME))}")
+        first, last, wanted_pages = first_seq(self.record_, since), seq_of(self.record_, at), page_range(pages)
+        memory = self.memory() if guest is not None or wanted_pages is not None else None
+        wanted = Filter.of(memory, BY_NAME[kind].code if kind else None, guest, conversion, wanted_pages)
+        rows = self.record_.events(first, last)
+        narrator = cache(self.narrator)
+        return (RecordedEvent(row[SEQ], event_of(row), narrator) for row in rows if wanted.lets(row))
 
-    def requests(self, at: str | int | None = None) -> list[views.Json]:
-        """All requests of guests with what became of them."""
-        return views.requests(self.history(at))
+    def status(self) -> Status:
+        """What the ledger holds: sources, guests, guest_memfds, and how much is on record."""
+        return status(self.where, self.head(), self.history())
 
-    def messed_up(self, at: str | int | None = None) -> list[views.Json]:
-        """All host pages that can no longer be trusted."""
-        return views.messed_up(self.moment(at))
+    # --- one page, one host, two records
 
-    def range(self, gfn: int, guest: str | None = None, at: str | int | None = None) -> RangeMachine:
+    def range(self, gfn: int, guest: str | None = None, at: When = None) -> RangeMachine:
         """The range machine of the pages of equal state that hold a gfn, as it was at a moment.
 
         ``guest`` may be left out if there is one only. Raises UsageError where it is not clear which guest is meant.
@@ -93,8 +138,56 @@ class Answers(ABC):
         rows = self.record_.events(1, seq_of(self.record_, at))
         return range_machine(self.memory(at), rows, Gfn(gfn), guest)
 
+    # --- the record itself
 
-class Exported(Answers):
+    def head(self) -> Head:
+        """Where the record ends."""
+        return self.record_.head()
+
+    def checkpoint(self) -> Checkpoint:
+        """What to keep elsewhere of the record as it is now."""
+        head = self.head()
+        return Checkpoint(head.seq, head.hash, time.time_ns())
+
+    @abstractmethod
+    def check(self, checkpoint: Checkpoint | None = None) -> Checked:
+        """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
+
+    @property
+    def dropped(self) -> list[str]:
+        """What was wrong with the snapshots that were not used; a file has none."""
+        return []
+
+    def stale_projections(self, history: History) -> list[str]:
+        """The tables for SQL readers that are not what a history of the whole record folds to; a file has none."""
+        return []
+
+    # --- what all of these fold
+
+    def history(self, at: When = None) -> History:
+        """Everything that happened up to a moment. Raises UsageError."""
+        last = seq_of(self.record_, at)
+        return history_of(self.record_, last, late_marks(self.record_, at, last))
+
+    def moment(self, at: When = None) -> Moment:
+        """What was true at a moment, and what was known of the sources by then. Raises UsageError."""
+        last = seq_of(self.record_, at)
+        found = moment_at(self.record_, last).fold(late_marks(self.record_, at, last))
+        if any(source.alone for source in found.memory.sources.values()):
+            found.missing_conversions = history_of(self.record_, last).missing_conversions
+        return found
+
+    def narrator(self, at: When = None) -> Narrator:
+        """What says each event in a sentence, with the names that guests and sources have at a moment. Raises UsageError."""
+        moment = self.moment(at)
+        return Narrator(moment.memory, moment.labels())
+
+    def memory(self, at: When = None) -> Memory:
+        """What was true at a moment. Raises UsageError."""
+        return self.moment(at).memory
+
+
+class Export(Queries):
     """An export, read in place of a ledger."""
 
     def __init__(self, path: Path) -> None:
@@ -104,3 +197,32 @@ class Exported(Answers):
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check every line."""
         return check(self.record_, JsonlInspection(self._file), Checked(), checkpoint)
+
+
+def read(where: str | Path) -> Queries:
+    """Open a ledger (a path or a database URL) or an export, to be asked only; an export needs no database.
+
+    Raises NotALedger, CannotRead.
+    """
+    if is_export(Path(where)):
+        return Export(Path(where))
+    from gmemstate.ledger.ledger import Ledger
+
+    return Ledger.open(where, readonly=True)
+
+
+def page_range(pages: Pages) -> PageRange | None:
+    """The pages that a text means. Raises UsageError."""
+    found = parse_range(pages) if isinstance(pages, str) else pages
+    if pages is not None and found is None:
+        raise UsageError(f"invalid range {pages!r}: write 0x100000-0x100080, gfn:0x100004+4, gpa:0x100004000 or idx:0x5")
+    return found
+
+
+def _listed(moment: Moment, rows: Iterable[Row], guest: str | None = None, pages: PageRange | None = None) -> Listing[Row]:
+    """The rows of a guest and of pages, with what is missing from them. Raises UsageError for a guest that there is not."""
+    names: list[str] = [vm.name for vm in moment.memory.vms.values()]
+    if guest not in (None, NO_GUEST, *names):
+        raise UsageError(f"no guest {guest!r} in this ledger: {', '.join(names) or 'there are none'}")
+    found = (row for row in rows if guest in (None, row.guest) and (pages is None or row.meets(pages)))
+    return Listing(tuple(found), tuple(moment.missing()))

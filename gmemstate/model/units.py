@@ -89,9 +89,9 @@ def hexadecimal(value: int | None) -> str | None:
     return None if value is None else f"{unsigned(value):#x}"
 
 
-def span(start: int, end: int) -> str:
-    """A half-open range as people read it: ``[0x100000,0x100080)``."""
-    return f"[{start:#x},{'end' if end >= END else f'{end:#x}'})"
+def span(start: int, end: int | None) -> str:
+    """A half-open range as people read it: ``[0x100000,0x100080)``; ``end`` None is the end of everything."""
+    return f"[{start:#x},{'end' if end is None or end >= END else f'{end:#x}'})"
 
 
 def seconds(t: int | None) -> str:

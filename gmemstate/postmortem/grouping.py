@@ -7,7 +7,8 @@ incidents of one guest with the same cause and the same end are one.
 from dataclasses import dataclass, field
 
 from gmemstate.audit.history.history import History
-from gmemstate.audit.queries import gfns, judged, served
+from gmemstate.audit.queries.conversions import gfns, judged
+from gmemstate.audit.queries.requests import Note, served
 from gmemstate.model.events import Cause
 from gmemstate.model.findings import Finding
 from gmemstate.model.machines.range import PRIVATE
@@ -69,7 +70,9 @@ class IncidentEvents:
     def ranges(self, history: History) -> list[tuple[int, int]]:
         """The gfns ``[start, end)`` that it is about, as far as they are known; they may overlap."""
         asked = [episode.request for episode in self.episodes if episode.request is not None]
-        found = [place for conversion in self.all_conversions if (place := gfns(history, conversion)) is not None]
+        found: list[tuple[int, int]] = [
+            place for conversion in self.all_conversions if (place := gfns(history, conversion)) is not None
+        ]
         found += [_run(request.start, request.npages) for request in (*self.requests, *asked) if request.start is not None]
         found += [_run(fault.start, fault.npages) for fault in self.faults if fault.start is not None]
         found += [_run(entry.gfn, entry.count) for entry in self.entries if entry.gfn is not None]
@@ -127,9 +130,9 @@ def _requests(history: History, groups: _Groups) -> set[int]:
     answered: set[int] = set()
     for request in history.requests.values():
         own = [history.conversions[key] for key in request.conversions if key in history.conversions]
-        flags = served(history, request).flags
-        partly = "TOLD_FAIL_BUT_APPLIED" in flags and any(conversion.result for conversion in own)
-        if partly or "TOLD_OK_NOT_APPLIED" in flags:
+        notes = served(history, request).notes
+        partly = Note.RETURNED_FAIL_BUT_APPLIED in notes and any(conversion.result for conversion in own)
+        if partly or Note.RETURNED_OK_NOT_APPLIED in notes:
             answered |= {conversion.id for conversion in own}
             kind = IncidentKind.PARTLY_APPLIED if partly else IncidentKind.SUCCESS_NOT_APPLIED
             groups.of(kind, _vm(history, request.owner), request.id, request.id).episodes.append(Episode(own, request))

@@ -20,7 +20,7 @@ def questions(where: Path) -> list[list[str]]:
         guests = [(vm.name, ledger.memory().guest_runs(vm.id)) for vm in memory.vms.values()]
         gmems = [str(gmem) for gmem in memory.gmems]
         pfns = [entry.pfn for entry in memory.messed_up.values() if entry.pfn is not None]
-        conversion = next(iter(ledger.conversions()), {"id": 1})["id"]
+        conversion = next((row.id for row in ledger.conversions()), 1)
     asked = [
         [verb, *at, *form]
         for verb in ("conversions", "requests", "state", "messed-up", "events")

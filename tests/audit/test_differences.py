@@ -14,9 +14,9 @@ def test_the_difference_of_two_moments_is_what_was_converted_between_them(tmp_pa
     with Ledger.open(tmp_path / "vm.db") as ledger:
         ledger.ingest(capture("half_done"))
         first = ledger.conversions()[0]
-        changed = list(changes(ledger.memory(first["id"] + 5), ledger.memory()))
+        changed = list(changes(ledger.memory(first.id + 5), ledger.memory()))
         assert [(change.start, change.end, change.before, change.after) for change in changed] == [
-            (int(first["start"], 16), int(first["end"], 16), "shared", "private")
+            (first.start, first.end, "shared", "private")
         ]
 
 
@@ -52,7 +52,7 @@ def test_moments_are_seqs_or_times_wherever_one_asks_from_and_to(tmp_path: Path)
     where = tmp_path / "vm.db"
     with Ledger.open(where) as ledger:
         ledger.ingest(capture("half_done"))
-        times = {seq: event.t or 0 for seq, event in ledger.events()}
+        times = {one.seq: one.event.t or 0 for one in ledger.events()}
     seq = next(n for n in range(40, 80) if times[n - 1] < times[n] < times[n + 1])
     time = f"{times[seq] / 1e9:.9f}"
     whole = list(range(1, max(times) + 1))
@@ -67,18 +67,18 @@ def test_moments_are_seqs_or_times_wherever_one_asks_from_and_to(tmp_path: Path)
 
 def test_events_are_chosen_by_kind_guest_conversion_and_pages(original: Path) -> None:
     with Ledger.open(original, readonly=True) as ledger:
-        events, memory = dict(ledger.events()), ledger.memory()
+        events, memory = {one.seq: one.event for one in ledger.events()}, ledger.memory()
         wanted = ledger.conversions()[0]
     vm = next(vm for vm in memory.vms.values() if vm.name == "vm1")
     returned = {seq for seq, event in events.items() if event.name == "convert_returned"}
     assert set(shown(original, "events", "--kind", "convert_returned")) == returned
-    own = {seq for seq, event in events.items() if getattr(event, "conversion", None) == wanted["id"]}
-    assert own <= set(shown(original, "events", "--conversion", str(wanted["id"])))
+    own = {seq for seq, event in events.items() if getattr(event, "conversion", None) == wanted.id}
+    assert own <= set(shown(original, "events", "--conversion", str(wanted.id)))
     of_guest = set(shown(original, "events", "--guest", "vm1"))
     assert of_guest >= {seq for seq, event in events.items() if getattr(event, "owner", None) == vm.id}
     both = set(shown(original, "events", "--guest", "vm1", "--kind", "convert_returned"))
     assert both == of_guest & returned
-    low, high = int(wanted["start"], 16), int(wanted["end"], 16)
+    low, high = wanted.start, wanted.end
     for seq in shown(original, "events", f"{low:#x}-{high:#x}"):
         start, npages = events[seq].start, events[seq].npages  # type: ignore[attr-defined]
         assert start < high

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gmemstate.ledger.ledger import Ledger, restore
-from gmemstate.ledger.queries import Exported
+from gmemstate.ledger.queries import Export
 from gmemstate.model.encoding import Batch
 from gmemstate.model.errors import CannotRead, UsageError
 from gmemstate.model.events import EventRow
@@ -38,7 +38,7 @@ def test_an_export_is_lossless_and_always_the_same(original: Path, tmp_path: Pat
         assert ledger.head() == head
     with Ledger.open(made) as ledger:
         assert not ledger.check().problems
-    assert not Exported(first).check().problems
+    assert not Export(first).check().problems
     assert verify(first).returncode == 0
 
 

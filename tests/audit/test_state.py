@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from gmemstate.audit import queries as views
 from gmemstate.audit.history.corroboration import history
 from gmemstate.model.machines.range import PRIVATE, SHARED
+from tests import views
 from tests.postmortem.telling import Rows
 from tests.traces import read_case
 
@@ -30,8 +30,8 @@ def test_a_conversion_of_a_guest_memfd_in_flight_names_itself_on_the_gfns_in_fro
 
 
 def test_a_row_says_what_became_of_the_guest_only_after_it_did() -> None:
-    assert {row.gone for row in rows("half_done")} == {"destroyed"}
-    assert {row.gone for row in rows("half_done", 50)} == {None}
+    assert {row.guest_gone for row in rows("half_done")} == {"destroyed"}
+    assert {row.guest_gone for row in rows("half_done", 50)} == {None}
 
 
 @pytest.mark.parametrize(("start", "end"), [(0x100000, 0x100004), (0x10007E, 0x100082), (0x5, 0x6)])

@@ -188,7 +188,7 @@ def test_a_signal_ends_it_and_leaves_the_kernel_as_it_was(by: signal.Signals, ke
     assert "conv/vm_ioctl_ret: r4096:conv/vm_ioctl_ret kvm_vm_ioctl cmd=ioctl:x32" in (out / "probes.txt").read_text()
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(out / "trace.txt")
-        assert [one["label"] for one in ledger.conversions()] == ["committed", "noop", "committed"]
+        assert [one.label for one in ledger.conversions()] == ["committed", "noop", "committed"]
 
 
 def test_it_records_while_a_command_runs_and_ends_with_it(kernel: Kernel, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def conversions(where: Path) -> list[Any]:
     if not count(where):
         return []
     with Ledger.open(where, readonly=True) as ledger:
-        return [one for one in ledger.conversions() if one["errno"] is not None]
+        return [one for one in ledger.conversions() if one.errno is not None]
 
 
 def test_however_often_it_is_killed_the_events_are_those_of_one_reading(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def warnings(where: Path) -> int:
     if not count(where):
         return 0
     with Ledger.open(where, readonly=True) as ledger:
-        return sum(isinstance(event, KernelWarned) for _, event in ledger.events())
+        return sum(isinstance(event, KernelWarned) for event in (one.event for one in ledger.events()))
 
 
 def test_two_logs_are_followed_into_one_ledger_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ NS = re.compile(r"0|[1-9][0-9]*").fullmatch
 CONVERSION = {
     "id", "guest", "thread", "through", "gpa", "offset", "size", "attributes", "to", "start", "end", "errno", "error_offset",
     "applied", "residue", "label", "stuck", "dying", "trigger", "request", "started_ns", "ended_ns", "evidence",
-    "witnesses",
+    "corroborations",
 }  # fmt: skip
 LABELS = {
     "committed",
@@ -68,7 +68,7 @@ def test_each_conversion_has_all_keys_in_their_forms(case: str, answers: dict[st
             assert set(left) == {"what", "unit", "start", "end", "entries", "basis"}
         assert set(row["evidence"]) == {"file", "first", "last"}
         assert row["evidence"]["first"] <= row["evidence"]["last"] <= len(lines_of(case))
-        assert row["witnesses"] == []  # there is one source
+        assert row["corroborations"] == []  # there is one source
 
 
 @pytest.mark.parametrize("case", CASES)

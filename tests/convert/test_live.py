@@ -86,7 +86,7 @@ def killed_at_its_first_question(where: Path) -> int:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
     assert done.returncode == -signal.SIGKILL
     with gmemstate.open(where, readonly=True) as ledger:
-        return int(ledger.conversions()[-1]["id"])
+        return ledger.conversions()[-1].id
 
 
 def test_a_refused_conversion_says_what_it_returned_and_what_is_left(ledger: Ledger) -> None:
@@ -118,8 +118,8 @@ def test_every_step_is_stored_before_the_next_one(ledger: Ledger, where: Path) -
 
         def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
             with gmemstate.open(where, readonly=True) as other:
-                seen.append([event.name for _, event in other.events(other.head().seq)])
-                assert other.conversions()[-1]["label"] == "in_flight"
+                seen.append([event.name for event in (one.event for one in other.events(since=other.head().seq))])
+                assert other.conversions()[-1].label == "in_flight"
             return UnmapAnswer(0, 0)
 
         def references(self, start: int, end: int, *, drained: bool) -> int:
@@ -137,11 +137,13 @@ def test_a_killed_conversion_is_in_flight_until_the_next_one_gets_the_lock(where
         ledger.record(*guest(Dialect.INPLACE))
     left = killed_at_its_first_question(where)
     with gmemstate.open(where) as ledger:
-        assert ledger.conversions()[-1]["label"] == "in_flight"
+        assert ledger.conversions()[-1].label == "in_flight"
         with pytest.raises(UsageError, match="torn"):
             ledger.convert(GMEM, 0, 16, "private")
-        assert [event.conversion for _, event in ledger.events() if isinstance(event, Interrupted)] == [left]
-        assert ledger.conversions()[-1]["label"] == "cut"
+        assert [event.conversion for event in (one.event for one in ledger.events()) if isinstance(event, Interrupted)] == [
+            left
+        ]
+        assert ledger.conversions()[-1].label == "cut"
         assert states(ledger) == [(0, 8, "torn"), (8, 16, "shared")]
         assert ledger.convert(GMEM, 8, 16, "private").result == 0  # what it had not changed is as before
 
@@ -207,9 +209,9 @@ def test_whichever_step_was_its_last_a_roll_back_gives_everything_back(tmp_path:
             break
         with gmemstate.open(where, durable=False) as ledger:
             left = ledger.conversions()[1:]
-            labels.append(left[0]["label"] if left else None)
+            labels.append(left[0].label if left else None)
             if labels[-1] == "in_flight":
-                assert ledger.resolve(int(left[0]["id"]), "roll-back").verdict.label is Label.DECLARED
+                assert ledger.resolve(left[0].id, "roll-back").verdict.label is Label.DECLARED
                 assert kinds(ledger) == [(4, SHARED), (8, PRIVATE), (16, SHARED)]
             assert not ledger.history().findings
             assert ledger.convert(owner, start, start + 16, SHARED).result == 0
@@ -226,7 +228,7 @@ def test_an_observed_conversion_can_only_be_declared(where: Path) -> None:
     trace.write_bytes(b"\n".join(lines[: entry + 1]) + b"\n")
     with gmemstate.open(where) as ledger:
         ledger.ingest(trace)
-        left = int(ledger.conversions()[-1]["id"])
+        left = ledger.conversions()[-1].id
         with pytest.raises(UsageError, match="observed"):
             ledger.resolve(left, "roll-back")
         assert ledger.resolve(left, "declare", "unknown").verdict.label is Label.DECLARED
@@ -244,7 +246,7 @@ def test_what_was_seen_up_to_its_store_is_what_an_operator_says(where: Path, out
     with gmemstate.open(where) as ledger:
         ledger.ingest(trace)
         assert ledger.range(0x100000).state == "stored(shared>private)"
-        ledger.resolve(int(ledger.conversions()[-1]["id"]), "declare", outcome)
+        ledger.resolve(ledger.conversions()[-1].id, "declare", outcome)
         assert ledger.range(0x100000).state == state
         assert not ledger.history().findings
 
@@ -263,7 +265,7 @@ def test_conversions_of_one_space_take_turns_over_threads(ledger: Ledger, where:
     for thread in threads:
         thread.join()
     inside = None
-    for _, event in ledger.events():
+    for event in (one.event for one in ledger.events()):
         conversion = getattr(event, "conversion", None)
         if conversion is not None:
             assert inside in (None, conversion)
@@ -293,7 +295,7 @@ def test_a_silent_user_leaves_the_conversion_stuck(ledger: Ledger) -> None:
         GMEM, 0, 16, "private", users=[users.host("S", range(16), refuses=None, refused=frozenset(range(16)))]
     )
     assert result.result is None
-    assert ledger.conversions()[-1]["stuck"]
+    assert ledger.conversions()[-1].stuck
 
 
 def test_nothing_is_left_beside_the_ledger(where: Path) -> None:

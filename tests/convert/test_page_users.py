@@ -92,8 +92,10 @@ def test_a_user_that_fails_is_named_and_leaves_an_interrupted_conversion_that_ca
         left = failed.value.data["conversion"]
         assert failed.value.data["method"] == attribute
         assert f'conversion {left} is left interrupted: ledger.resolve({left}, "roll-back")' in str(failed.value)
-        assert [event.conversion for _, event in ledger.events() if isinstance(event, Interrupted)] == [left]
-        assert not [event for _, event in ledger.events() if isinstance(event, ConvertReturned)]
+        assert [event.conversion for event in (one.event for one in ledger.events()) if isinstance(event, Interrupted)] == [
+            left
+        ]
+        assert not [event for event in (one.event for one in ledger.events()) if isinstance(event, ConvertReturned)]
         assert ledger.resolve(left, "roll-back").verdict.label is Label.DECLARED
         assert states(ledger) == [(0, 16, "shared")]
         assert not ledger.history().findings

@@ -62,7 +62,7 @@ def assert_recovered(where: str, acknowledged: Acknowledged | None, size: int = 
     """A prefix of the history with everything acknowledged and at most one batch more, that checks clean and goes on."""
     with Ledger.open(where) as ledger:
         head = ledger.head()
-        assert [event for _, event in ledger.events()] == expected(head.seq)
+        assert [event for event in (one.event for one in ledger.events())] == expected(head.seq)
         promised = acknowledged.seq if acknowledged else 0
         assert promised <= head.seq <= promised + max(2 * size, BORN - promised)
         ends = {batch.last: batch.hash for batch in ledger.record_.batches()}

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from gmemstate.audit import queries as views
-from gmemstate.audit.queries import Json
 from gmemstate.model.events import KIND, EventRow, FaultServed, HvaUnmapped, SourceRead, UserAnswered
+from tests import views
 from tests.traces import Read
+from tests.views import Json
 
 EFAULT = 14
 WEAK = {"unknown", "attempted", "cut", "in_flight"}

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gmemstate.audit import queries as views
 from gmemstate.ingest.fact import PROBES, Marker
 from gmemstate.ingest.readers.detect import FormatDetector
 from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import GmemstateError
 from gmemstate.model.linux import LAST_PAGE
+from tests import views
 from tests.traces import CASES, Read, lines_of, read_lines
 
 SMALL = [

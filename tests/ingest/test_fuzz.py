@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gmemstate.audit import queries as views
 from gmemstate.audit.host import host
 from gmemstate.ingest.input import MAX_LINE, Input
 from gmemstate.ingest.session import Reading
@@ -22,6 +21,7 @@ from gmemstate.messages.reading import read as decode
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
 from gmemstate.postmortem.render import html, text
+from tests import views
 from tests.ingest.test_readers_any_line import FRAMES, KNOWN, NUMBERS
 from tests.postmortem.telling import post_mortem_of
 from tests.traces import CASES, SHARED, Read, lines_of, read_file

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import gmemstate
-from gmemstate.audit import queries as views
+from tests import views
 from tests.ingest.compare import changed
 from tests.traces import (
     CASES,

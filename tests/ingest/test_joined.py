@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import queries as views
-from gmemstate.audit.queries import Json
 from gmemstate.ledger import ingest as intake
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import KIND, SOURCE, ClockPair, T
 from gmemstate.store.recorder import Recorder
+from tests import views
 from tests.cli.running import say
 from tests.postmortem.telling import of_case, post_mortem_of
 from tests.together import KERNEL_LOG, STRACE, TRACE, WITH_STRACE, clocks, files_of, log_of, put, read_together, source_of
 from tests.traces import Read, lines_of, read_case, read_file
+from tests.views import Json
 
-OWN = ("id", "request", "evidence", "witnesses")
+OWN = ("id", "request", "evidence", "corroborations")
 """What differs between two records of the same."""
 WITHOUT_RESULTS = ("simple_tp", "st_conv_tp")
 """Cases whose trace has the static tracepoints only."""
@@ -28,7 +28,7 @@ SLEW = 3_000_000
 def shown(read: Read, source: int | None) -> list[Json]:
     """What is said of the conversions that one source has shown (or, None, any)."""
     return [
-        {name: value for name, value in views.conversion_json(read.history, one).items() if name not in OWN}
+        {name: value for name, value in views.conversion(read.history, one).items() if name not in OWN}
         for one in read.history.ordered()
         if source in (None, one.source)
     ]
@@ -108,7 +108,7 @@ def test_what_a_tracepoint_leaves_open_strace_answers_and_the_pages_are_known(tm
     one = shown(read, None)[0]
     assert (one["to"], one["errno"], one["label"], one["applied"]["extent"]) == ("private", 0, "committed", "all")
     assert {one["label"] for one in shown(read_case("simple_tp"), None)} == {"attempted"}
-    told = views.conversion_json(read.history, read.history.ordered()[0])["witnesses"]
+    told = views.conversion(read.history, read.history.ordered()[0])["corroborations"]
     assert [(witness["file"].rpartition("/")[2], witness["errno"]) for witness in told] == [(STRACE, 0)]
 
 
@@ -172,9 +172,9 @@ def test_a_guest_that_was_told_success_is_found_out_by_the_errno_of_another_sour
     lines = [line.replace(b"ret=-12", b"ret=0") if b"hc_done" in line else line for line in lines]
     files = {TRACE: lines, STRACE: log_of("half_done", STRACE)}
     (told,) = views.requests(read_together(files, tmp_path).history)
-    assert "TOLD_OK_NOT_APPLIED" in told["notes"]
+    assert "returned_ok_not_applied" in told["notes"]
     (alone,) = views.requests(read_together({TRACE: lines}, tmp_path).history)
-    assert "TOLD_OK_NOT_APPLIED" not in alone["notes"]
+    assert "returned_ok_not_applied" not in alone["notes"]
 
 
 # --- again, and late -----------------------------------------------------------------------------------------------------
@@ -224,14 +224,15 @@ def test_evidence_that_comes_late_bears_witness_and_moves_no_page(tmp_path: Path
     trace, strace = put({TRACE: lines_of("half_done"), STRACE: log_of("half_done", STRACE)}, tmp_path / "logs")
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(trace)
-        states, last = ledger.state(), ledger.head().seq
+        states, last = ledger.state().rows, ledger.head().seq
         (result,) = ledger.ingest(strace)
         assert result.late
         assert not result.complete
-        assert ledger.state() == states
-        assert [one["errno"] for one in ledger.conversions()] == [0, 12], "no call has become two conversions"
-        assert [len(one["witnesses"]) for one in ledger.conversions()] == [1, 1]
-        assert ledger.state(at="5.29") == ledger.state(at=last - sum(1 for _ in _behind(ledger, last, 5.29)))
+        assert ledger.state().rows == states
+        assert [one.errno for one in ledger.conversions()] == [0, 12], "no call has become two conversions"
+        assert [len(one.corroborations) for one in ledger.conversions()] == [1, 1]
+        before = last - sum(1 for _ in _behind(ledger, last, 5.29))
+        assert ledger.state(at="5.29").rows == ledger.state(at=before).rows
         assert any("came later" in reason and "--db NEW.db ingest" in reason for reason in ledger.history().missing())
         assert not ledger.stale_projections(ledger.history())
 
@@ -251,8 +252,8 @@ def test_a_trace_that_comes_behind_strace_is_late_and_leaves_every_page_unknown(
         (result,) = ledger.ingest(trace)
         assert result.late
         assert {row.state for row in ledger.state()} == {"unknown"}
-        told = [one for one in ledger.conversions() if one["size"] is not None]
-        assert [one["errno"] for one in told] == [one["errno"] for one in read_case("enomem").conversions]
+        told = [one for one in ledger.conversions() if one.size is not None]
+        assert [one.errno for one in told] == [one["errno"] for one in read_case("enomem").conversions]
 
 
 def test_a_result_that_another_source_told_later_stands_in_the_table_as_well(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_result_that_another_source_told_later_stands_in_the_table_as_well(tmp
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(trace)
         ledger.ingest(strace)
-        assert [one["errno"] for one in ledger.conversions()] == [0, 0, 0]
+        assert [one.errno for one in ledger.conversions()] == [0, 0, 0]
     said = say("--db", tmp_path / "a.db", "conversions").out.splitlines()
     assert ["  0  " in line and "not seen" not in line for line in said[1:]] == [True] * 3
 
@@ -308,5 +309,7 @@ def test_reading_together_that_was_broken_off_goes_on_as_if_it_had_not_been(
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         results = ledger.ingest(*paths)
         assert [result.late for result in results] == [0, 0]
-        assert [unnamed(one) for one in ledger.conversions()] == [unnamed(one) for one in views.conversions(once.history)]
+        assert [unnamed(one.to_json()) for one in ledger.conversions()] == [
+            unnamed(one) for one in views.conversions(once.history)
+        ]
         assert [row[1:4] for row in ledger.record_.events()] == [row[1:4] for row in once.rows]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import queries as views
-from gmemstate.audit.queries import Json
+from tests import views
 from tests.ingest.compare import changed
 from tests.together import (
     STRACE,
@@ -26,6 +25,7 @@ from tests.together import (
     result_from,
 )  # fmt: skip
 from tests.traces import Read, header_length, kind_of, kinds_of, later, lines_of, read_case, renamed, without
+from tests.views import Json
 
 FEW = ("half_done", "simple_tp", "ip_eagain_pin")
 TELLING = {
@@ -112,7 +112,7 @@ def test_a_trace_that_has_ended_says_nothing_by_its_silence(tmp_path: Path) -> N
 
 
 def unnamed(read: Read, *, times: bool = True) -> list[Json]:
-    hidden = {"witnesses", "evidence", *(() if times else ("thread", "started_ns", "ended_ns"))}
+    hidden = {"corroborations", "evidence", *(() if times else ("thread", "started_ns", "ended_ns"))}
     return [{name: value for name, value in one.items() if name not in hidden} for one in views.conversions(read.history)]
 
 
@@ -149,7 +149,7 @@ def test_threads_that_only_one_source_knows_by_these_names_join_nothing(case: st
     told = [one for one in unnamed(apart) if one["thread"] < 70_000]
     alone = unnamed(read_case(case))
     assert [{**one, "id": 0, "request": 0} for one in told] == [{**one, "id": 0, "request": 0} for one in alone]
-    assert all(not one["witnesses"] for one in views.conversions(apart.history))
+    assert all(not one["corroborations"] for one in views.conversions(apart.history))
 
 
 # --- two runs at once ----------------------------------------------------------------------------------------------------
@@ -193,4 +193,4 @@ def test_two_runs_at_once_are_told_as_each_alone(first: str, second: str, tmp_pa
     together = read_together(at_once(first, second), tmp_path)
     assert by_thread(together) == alone
     assert not together.history.findings
-    assert sum(len(one["witnesses"]) for one in views.conversions(together.history)) == sum(map(len, alone.values()))
+    assert sum(len(one["corroborations"]) for one in views.conversions(together.history)) == sum(map(len, alone.values()))

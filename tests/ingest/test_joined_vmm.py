@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import queries as views
-from gmemstate.audit.queries import Json
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.postmortem.incident import IncidentKind
 from gmemstate.postmortem.report import post_mortem
+from tests import views
 from tests.cli.running import say
 from tests.ingest.compare import changed
 from tests.postmortem.telling import post_mortem_of
 from tests.together import TRACE, clocks, marked, put, read_together, result_from
 from tests.traces import Read, header_length, later, lines_of, read_case, renamed, without
+from tests.views import Json
 
 QEMU = "qemu.log"
 NO_MEMORY, GOOD = (0x100080000, 0x80000), (0x100000000, 0x80000)
@@ -66,14 +66,14 @@ def heard(read: Read) -> list[tuple[str | None, int | None, list[tuple[int, int 
         (
             one["start"],
             one["errno"],
-            [(w["line"], w["errno"], w["join"]) for w in one["witnesses"] if w["file"].endswith(QEMU)],
+            [(w["line"], w["errno"], w["join"]) for w in one["corroborations"] if w["file"].endswith(QEMU)],
         )
         for one in views.conversions(read.history)
     ]
 
 
 def unheard(one: Json) -> Json:
-    return {name: value for name, value in one.items() if name not in ("evidence", "witnesses", "id", "request")}
+    return {name: value for name, value in one.items() if name not in ("evidence", "corroborations", "id", "request")}
 
 
 def says_nothing(read: Read) -> bool:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import queries as views
+from gmemstate.audit.history.history import History
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.events import OWNER, SOURCE, VmSeen
+from tests import views
 from tests.traces import ALL_CASES, SHARED, capture, lines_of, read_case, read_file
 
 WITNESSES = {case: [path for name in ("strace.txt", "dmesg.txt") for path in SHARED.glob(f"captures/**/{case}/{name}") if path.stat().st_size]
@@ -28,11 +29,11 @@ def place(case: str, folder: Path) -> Path:
     return path
 
 
-def told(history: views.History, source: int) -> list[views.Json]:
+def told(history: History, source: int) -> list[views.Json]:
     """What is said of the conversions that one source has shown, but for their numbers."""
-    numbers = ("id", "request", "evidence", "witnesses")
+    numbers = ("id", "request", "evidence", "corroborations")
     return [
-        {name: value for name, value in views.conversion_json(history, conversion).items() if name not in numbers}
+        {name: value for name, value in views.conversion(history, conversion).items() if name not in numbers}
         for conversion in history.ordered()
         if conversion.source == source
     ]

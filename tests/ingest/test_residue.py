@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from gmemstate.audit.queries import Json
 from tests.traces import CASES, Truth, ground_truth, read_case
+from tests.views import Json
 
 CONVERSION = "set_memory_attributes2"
 MEASURE = "host_ptes"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.queries import Json, messed_up, requests
 from gmemstate.model.events import DETAIL, KIND, SourceOpened, SourceRead
 from tests.postmortem.telling import post_mortem_of
 from tests.traces import CAPTURES, CASES, Read, capture, later, lines_of, read_case, read_file, read_lines, renamed
+from tests.views import Json, messed_up, requests
 
 PIDS = 70_000
 HOUR = 3600

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import queries as views
+from tests import views
 from tests.ingest.small_kernel import (
     EINVAL,
     ELSEWHERE,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit import queries as views
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.postmortem.incident import IncidentKind
 from gmemstate.postmortem.report import post_mortem
+from tests import views
 from tests.cli.running import say
 from tests.ingest.test_joined_less_evidence import LOST
 from tests.together import STRACE, TRACE, calls_of_others, log_of, put, read_together

@@ -10,6 +10,7 @@ from typing import Any
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.store.schema import HEAD
 from tests.traces import capture
+from tests.views import conversions, messed_up
 
 MUSEUM = Path(__file__).parent
 CASES = ("half_done", "ip_hwpoison_shared")
@@ -22,8 +23,10 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "events": head.seq,
         "head": head.hash.hex(),
         "batches": [[batch.first, batch.size, batch.recorded] for batch in ledger.record_.batches()],
-        "conversions": [[c["id"], c["guest"], c["start"], c["end"], c["to"], c["errno"]] for c in ledger.conversions()],
-        "messed up": [[m["cause"], m["pfn"], m["guest"], m["gfn"]] for m in ledger.messed_up()],
+        "conversions": [
+            [c["id"], c["guest"], c["start"], c["end"], c["to"], c["errno"]] for c in conversions(ledger.history())
+        ],
+        "messed up": [[m["cause"], m["pfn"], m["guest"], m["gfn"]] for m in messed_up(ledger.moment())],
     }
 
 

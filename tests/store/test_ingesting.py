@@ -44,7 +44,7 @@ RUNS = (FaultServed, HvaUnmapped, UserAnswered)
 
 def facts(ledger: Ledger) -> Counter[tuple[Any, ...]]:
     """What is on record, whatever the seqs are; of the kinds that runs are made of, each page once."""
-    events = dict(ledger.events())
+    events = {one.seq: one.event for one in ledger.events()}
     found: Counter[tuple[Any, ...]] = Counter()
     for event in events.values():
         if isinstance(event, SourceRead):
@@ -77,7 +77,10 @@ def _named(events: dict[int, Event], event: Event, name: str) -> Any:
 def answers(ledger: Ledger) -> list[Any]:
     """Conversions, requests, messed-up pages and states, without the seqs and the file that name them."""
     states = [(row.guest, row.start, row.end, row.state, row.unbacked) for row in ledger.state()]
-    return [*map(unnamed, (ledger.conversions(), ledger.requests(), ledger.messed_up())), states]
+    return [
+        *(unnamed([row.to_json() for row in rows]) for rows in (ledger.conversions(), ledger.requests(), ledger.messed_up())),
+        states,
+    ]
 
 
 def unnamed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

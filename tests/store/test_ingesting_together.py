@@ -28,7 +28,7 @@ def test_what_comes_in_a_second_call_is_late_and_joined_all_the_same(place: Plac
         ledger.ingest(trace)
         (result,) = ledger.ingest(strace)
         assert result.late
-        assert [len(one["witnesses"]) for one in ledger.conversions()] == [1, 1]
+        assert [len(one.corroborations) for one in ledger.conversions()] == [1, 1]
         assert not ledger.stale_projections(ledger.history())
         assert not ledger.check().problems
     with place.open() as ledger:

@@ -84,7 +84,7 @@ def test_writers_on_different_guests_succeed_in_turn_without_conflict(place: Ser
         assert_chained(ledger)
         assert ledger.head().seq == 5 + 2 * 2 * 15
         assert ledger.check().problems == []
-        assert {row["label"] for row in ledger.conversions()} == {"committed"}
+        assert {row.label for row in ledger.conversions()} == {"committed"}
 
 
 def test_writers_on_one_guest_get_conflicts_and_can_retry(place: ServerPlace) -> None:
@@ -173,7 +173,7 @@ def test_conversions_of_one_guest_memfd_take_turns_over_processes(server: Server
     assert [child.wait(60) for child in children] == [0, 0]
     inside = None
     with Ledger.open(where, readonly=True) as ledger:
-        for _, event in ledger.events():
+        for event in (one.event for one in ledger.events()):
             conversion = getattr(event, "conversion", None)
             if conversion is not None:
                 assert inside in (None, conversion)

@@ -122,8 +122,8 @@ def test_an_empty_ledger_is_rebuilt_to_empty_tables(place: Place) -> None:
 def test_the_tables_say_in_sql_what_the_ledger_answers(place: Place) -> None:
     with place.open() as ledger:
         ledger.ingest(traces.capture("half_done"))
-        asked = [(row["id"], row["errno"], row["label"], row["to"]) for row in ledger.conversions()]
-        requests = [(row["id"], len(row["conversions"]), row["told"]) for row in ledger.requests()]
+        asked = [(row.id, row.errno, row.label, row.to) for row in ledger.conversions()]
+        requests = [(row.id, len(row.conversions), row.returned) for row in ledger.requests()]
         private = [(run.start, run.end - run.start) for run in ledger.state() if run.state == "private"]
     assert place.sql("SELECT id, errno, label, target FROM conversion ORDER BY id") == asked != []
     assert place.sql("SELECT id, conversions, result FROM request ORDER BY id") == requests != []

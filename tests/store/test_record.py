@@ -139,16 +139,15 @@ def test_events_come_back_as_they_were_recorded(place: Place) -> None:
 def test_events_first_to_last_are_given_both_included(filled: Place) -> None:
     with filled.open(readonly=True) as ledger:
         everything = list(ledger.events())
-        assert list(ledger.events(2, 5)) == everything[1:5]
-        assert list(ledger.events(5)) == everything[4:]
-        assert list(ledger.events(last=3)) == everything[:3]
-        assert list(ledger.events(10)) == []
+        assert list(ledger.events(since=2, at=5)) == everything[1:5]
+        assert list(ledger.events(since=5)) == everything[4:]
+        assert list(ledger.events(at=3)) == everything[:3]
 
 
 def test_a_reference_becomes_the_seq_of_the_first_event_that_carries_it(place: Place) -> None:
     with place.open() as ledger:
         ledger.record(SourceOpened(source=-7), VmSeen(source=-7, owner=-9, pointer=1), *conversion(-9, 0x10, reference=-4))
-        rows = [event for _, event in ledger.events()]
+        rows = [event for event in (one.event for one in ledger.events())]
         assert [event.source for event in rows[:2]] == [1, 1]
         assert {getattr(event, "owner", None) for event in rows[1:]} == {2}
         assert {getattr(event, "conversion", None) for event in rows[2:]} == {3}
@@ -159,7 +158,7 @@ def test_references_hold_over_the_batches_of_one_source_only(place: Place) -> No
     with place.open() as ledger:
         ledger.record(VmSeen(owner=-1, pointer=1))
         ledger.record(VmSeen(owner=-1, pointer=2))
-        assert [event.owner for _, event in ledger.events()] == [1, 2]
+        assert [event.owner for event in (one.event for one in ledger.events())] == [1, 2]
         assert len(ledger.memory().vms) == 2
 
 
@@ -236,7 +235,7 @@ def test_every_kind_has_a_view_with_the_names_of_its_fields(place: Place) -> Non
     """Whoever reads with SQL finds ``pointer`` and ``thread``, not ``value`` and ``actor``."""
     with place.open() as ledger:
         ledger.ingest(traces.capture("half_done"))
-        stored = {seq: event for seq, event in ledger.events()}
+        stored = {one.seq: one.event for one in ledger.events()}
     for kind in KINDS.values():
         columns = ("seq", *kind.columns)
         stored_as = {"owner": "space", "holder": "owner"}
@@ -258,4 +257,4 @@ def _column(kind: type, field: str) -> int:
 
 def test_what_is_stored_is_typed_again(filled: Place) -> None:
     with filled.open(readonly=True) as ledger:
-        assert [event_of(row) for row in ledger.record_.events()] == [event for _, event in ledger.events()]
+        assert [event_of(row) for row in ledger.record_.events()] == [event for event in (one.event for one in ledger.events())]

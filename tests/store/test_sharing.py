@@ -163,7 +163,7 @@ def test_processes_that_write_to_one_ledger_serialise(filled: Place) -> None:
     with filled.open(readonly=True) as ledger:
         assert_chained(ledger)
         assert ledger.head().seq == 5 + 2 * 2 * count
-        events = dict(ledger.events())
+        events = {one.seq: one.event for one in ledger.events()}
         assert all(
             {events[seq].owner for seq in range(batch.first, batch.first + batch.size)} in ({2}, {3})
             for batch in list(ledger.record_.batches())[1:]

@@ -8,7 +8,6 @@ from hashlib import sha256
 
 import pytest
 
-from gmemstate.audit.queries import state_json
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.snapshot import MAGIC
 from gmemstate.store import snapshots
@@ -53,13 +52,13 @@ def visible(place: Place, moments: range) -> list[object]:
             ledger.head(),
             *(sorted(ledger.record_.table(name)) for name in DERIVED[:-1]),
         ]
-        at = [(state(ledger, seq), ledger.messed_up(seq), ledger.moment(seq).missing()) for seq in moments]
+        at = [(state(ledger, seq), ledger.messed_up(at=seq), ledger.moment(seq).missing()) for seq in moments]
         assert ledger.dropped == []
     return [*ends, *at]
 
 
 def state(ledger: Ledger, at: int | str) -> list[object]:
-    return [state_json(row) for row in ledger.state(at)]
+    return list(ledger.state(at=at))
 
 
 def kept(place: Place) -> list[int]:
@@ -229,11 +228,11 @@ def test_a_snapshot_that_is_wrong_is_told_not_used_and_dropped_by_the_next_recor
     """The record wins: the answer is that of the fold."""
     seq = kept(filled)[-1]
     with filled.open(readonly=True) as ledger:
-        good = state(ledger, seq + 1), ledger.messed_up(seq + 1)
+        good = state(ledger, seq + 1), ledger.messed_up(at=seq + 1)
     spoil(filled, seq)  # type: ignore[operator]
     seq = kept(filled)[-1]
     with filled.open(readonly=True) as ledger:
-        assert (state(ledger, seq + 1), ledger.messed_up(seq + 1)) == good
+        assert (state(ledger, seq + 1), ledger.messed_up(at=seq + 1)) == good
         (told,) = ledger.dropped
         assert told.startswith(f"the snapshot at event {seq} was not used: it ")
         assert told.endswith("`gmemstate rebuild` makes it anew")

@@ -53,9 +53,9 @@ def test_a_refused_page_is_followed_to_the_conversion_that_went_through(filled: 
     assert [row[2] for row in found] == ["0x5", "0x5", "0x5"]
     assert len({row[3] for row in found}) == 1, "the same one for all three"
     with filled.open(readonly=True) as ledger:
-        by_id = {conversion["id"]: conversion for conversion in ledger.conversions()}
+        by_id = {conversion.id: conversion for conversion in ledger.conversions()}
     through = by_id[found[0][3]]
-    assert (through["errno"], through["offset"], through["size"]) == (0, "0x0", "0x10000")
+    assert (through.errno, through.offset, through.size) == (0, 0, 0x10000)
     assert all(row[4] > 0 for row in found)
 
 

@@ -43,11 +43,11 @@ def seq_of(record: Record, at: str | int | None) -> int | None:
     return _event_at(record, int(Decimal(match["time"]) * NS))
 
 
-def since(record: Record, at: str | None) -> int:
+def since(record: Record, at: str | int | None) -> int:
     """The first seq from a moment on: a seq itself, or that of the first event that is not earlier than a time. Raises as :func:`seq_of`."""
     if at is None:
         return 1
-    match = _MOMENT.fullmatch(at.strip())
+    match = _MOMENT.fullmatch(str(at).strip())
     if match is None or match["seq"] is not None:
         return seq_of(record, at) or 1
     return _event_at(record, int(Decimal(match["time"]) * NS) - 1) + 1

@@ -1,7 +1,8 @@
 """Requests of guests: answered otherwise than they were carried out, or answered with an error without any conversion."""
 
 from gmemstate.audit.history.history import History
-from gmemstate.audit.queries import gfns, served
+from gmemstate.audit.queries.conversions import gfns
+from gmemstate.audit.queries.requests import Note, served
 from gmemstate.decode.hypercalls import ENCRYPTED
 from gmemstate.model.events import User, details
 from gmemstate.model.linux import EAGAIN, ENOMEM, KVM_EINVAL, KVM_ENOSYS
@@ -45,7 +46,7 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
         _left(story, history, seen, incident.vm, conversion)
     story.add("Host", _host(history))
     _advise(story, history, request, done, failed, kind, other)
-    if "DIRECTION_FROM_CONVERSIONS" in verdict.flags and request.flags is not None:
+    if Note.DIRECTION_FROM_CONVERSIONS in verdict.notes and request.flags is not None:
         story.add(
             "Note",
             f"a2={request.flags:#x} of the hypercall is {'private' if request.flags & ENCRYPTED else 'shared'} by the ABI; it "

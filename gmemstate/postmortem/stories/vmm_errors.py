@@ -1,7 +1,7 @@
 """Mistakes of a VMM: refused arguments, private pages without memory, memslots swapped under private gfns."""
 
 from gmemstate.audit.history.history import History
-from gmemstate.audit.queries import gfns
+from gmemstate.audit.queries.conversions import gfns
 from gmemstate.model.events import Dialect, details
 from gmemstate.model.linux import EFAULT, EINVAL, EIO, ENOTTY
 from gmemstate.model.machines.range import SHARED

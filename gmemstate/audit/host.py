@@ -10,20 +10,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from gmemstate.audit.history.history import History
-from gmemstate.model.events import (
-    DETAIL,
-    KIND,
-    LINE,
-    RESULT,
-    SOURCE,
-    Cause,
-    DmaUnmapped,
-    EventRow,
-    KernelWarned,
-    RmpViolation,
-    VmmSaid,
-    details,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import DETAIL, KIND, LINE, RESULT, SOURCE, details
 from gmemstate.model.linux import PAGE_SIZE
 from gmemstate.model.objects import MessedUp
 from gmemstate.model.reports import SourceFormat, formats_of
@@ -79,37 +67,37 @@ class _Rule:
 
 _REBOOT = "the next reboot"
 _RULES = {
-    Cause.SEPT_STILL_MAPS: _Rule(
+    e.Cause.SEPT_STILL_MAPS: _Rule(
         (Advice.RISK, "a page may still be mapped by a dead TD; ordinary use works as long as that TD is never entered again"),
         (Advice.NO, "the TDX module refuses a new TD the page (TDX_PAGE_METADATA_INCORRECT)"),
         None,
         _REBOOT,
     ),
-    Cause.RMP_STILL_GUEST: _Rule(
+    e.Cause.RMP_STILL_GUEST: _Rule(
         (Advice.NO, "the RMP still gives a page to a guest: whoever writes to it takes a fault, the kernel included"),
         None,
         (Advice.NO, "the RMP still gives a page to a guest that is gone"),
         _REBOOT,
     ),
-    Cause.UNUSABLE_PRIVATE: _Rule(
+    e.Cause.UNUSABLE_PRIVATE: _Rule(
         None,
         (Advice.RISK, "a page cannot be made private: a guest that is given it will fail"),
         (Advice.RISK, "a page cannot be made private: a guest that is given it will fail"),
         "the cause is mended; a reboot does not help",
     ),
-    Cause.STALE_DMA: _Rule(
+    e.Cause.STALE_DMA: _Rule(
         (Advice.NO, "a device still reaches pages that are others' now"),
         (Advice.NO, "a device still reaches pages that are others' now"),
         (Advice.NO, "a device still reaches pages that are others' now"),
         "the device is reset or unbound",
     ),
-    Cause.LEAKED_BY_KERNEL: _Rule(None, None, None, _REBOOT),
-    Cause.POISONED: _Rule(None, None, None, "for ever"),
-    Cause.RECLAIM_REFUSED: _Rule(None, None, None, _REBOOT),
+    e.Cause.LEAKED_BY_KERNEL: _Rule(None, None, None, _REBOOT),
+    e.Cause.POISONED: _Rule(None, None, None, "for ever"),
+    e.Cause.RECLAIM_REFUSED: _Rule(None, None, None, _REBOOT),
 }
 """Leaked, poisoned and unreclaimed pages are kept by the kernel: memory is lost, nobody is given it."""
 
-_LOST = (Cause.LEAKED_BY_KERNEL, Cause.RECLAIM_REFUSED, Cause.POISONED)
+_LOST = (e.Cause.LEAKED_BY_KERNEL, e.Cause.RECLAIM_REFUSED, e.Cause.POISONED)
 _ORDER = (Advice.NO, Advice.RISK, Advice.UNKNOWN, Advice.YES)
 
 
@@ -143,18 +131,18 @@ def host(history: History) -> Host:
 def _of_guests(history: History) -> Iterator[int | None]:
     """The sources that the kernel of a protected guest has written: what they do not say is not said of the host."""
     for row in history.reports:
-        if row[KIND] == KernelWarned.code and details(row[DETAIL]).get("what") == "kernel of a guest":
+        if row[KIND] == e.KernelWarned.code and details(row[DETAIL]).get("what") == "kernel of a guest":
             yield row[SOURCE]
 
 
 def _more(history: History, entries: tuple[MessedUp, ...]) -> str | None:
     """Why there may be more pages than are on record."""
     causes = {entry.cause for entry in entries}
-    if Cause.SEPT_STILL_MAPS in causes:
+    if e.Cause.SEPT_STILL_MAPS in causes:
         return "the kernel prints the first failure of a VM only"
     if any(entry.count is None for entry in entries):
         return "some lines name no page"
-    if causes & {Cause.RMP_STILL_GUEST, Cause.RECLAIM_REFUSED, Cause.UNUSABLE_PRIVATE}:
+    if causes & {e.Cause.RMP_STILL_GUEST, e.Cause.RECLAIM_REFUSED, e.Cause.UNUSABLE_PRIVATE}:
         return "the kernel limits the rate of such lines"
     if any(SourceFormat.KERNEL_LOG in formats_of(source.format) and source.gaps for source in history.sources.values()):
         return "lines of the kernel log are missing"
@@ -171,27 +159,27 @@ def _doubts(history: History) -> Iterator[Doubt]:
             continue
         facts = details(row[DETAIL])
         said: tuple[tuple[Guests, ...], str, str] | None = None
-        if row[KIND] == KernelWarned.code and (kind := _DAMAGED.get(str(facts.get("what")))) is not None:
+        if row[KIND] == e.KernelWarned.code and (kind := _DAMAGED.get(str(facts.get("what")))) is not None:
             said = (
                 (Guests.PLAIN, kind),
                 "the line is read whole",
                 "a step of TDX or SNP failed, and the line is damaged or shortened",
             )
-        elif row[KIND] == KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":
+        elif row[KIND] == e.KernelWarned.code and facts.get("about") == "private unmap" and facts.get("what") != "RMPUPDATE":
             said = (
                 tuple(Guests),
                 _REBOOT,
                 "a warning about a private unmap: a page may still be a guest's, which one is not on record",
             )
-        elif row[KIND] == KernelWarned.code and facts.get("what") == "RMPUPDATE" and "to" not in facts:
+        elif row[KIND] == e.KernelWarned.code and facts.get("what") == "RMPUPDATE" and "to" not in facts:
             said = (
                 (Guests.PLAIN, Guests.SNP),
                 "its direction is known",
                 "RMPUPDATE failed, and whether a page stayed a guest's is not on record",
             )
-        elif row[KIND] == RmpViolation.code and str(facts.get("owner")).startswith("guest-owned"):
+        elif row[KIND] == e.RmpViolation.code and str(facts.get("owner")).startswith("guest-owned"):
             said = ((Guests.PLAIN, Guests.SNP), _REBOOT, "the host met a page that the RMP gives to a guest")
-        elif row[KIND] == RmpViolation.code and _met_by_the_host(facts):
+        elif row[KIND] == e.RmpViolation.code and _met_by_the_host(facts):
             said = ((Guests.PLAIN, Guests.SNP), _REBOOT, "the host met a page that the hardware does not give to it")
         elif _still_mapped_for_a_device(row, facts):
             said = (tuple(Guests), "the device is reset or unbound", "a device may still reach pages that became private")
@@ -204,11 +192,11 @@ def _met_by_the_host(facts: dict[str, Any]) -> bool:
     return str(facts.get("what")).endswith("fault of the host") and "unassigned" not in str(facts.get("owner"))
 
 
-def _still_mapped_for_a_device(row: EventRow, facts: dict[str, Any]) -> bool:
-    if row[KIND] == DmaUnmapped.code:
+def _still_mapped_for_a_device(row: e.EventRow, facts: dict[str, Any]) -> bool:
+    if row[KIND] == e.DmaUnmapped.code:
         return bool(row[RESULT])
     code = facts.get("code")
-    return row[KIND] == VmmSaid.code and (code == "DMA still mapped" or (code, facts.get("what")) == ("DMA", "UNMAP"))
+    return row[KIND] == e.VmmSaid.code and (code == "DMA still mapped" or (code, facts.get("what")) == ("DMA", "UNMAP"))
 
 
 def _answer(guests: Guests, entries: tuple[MessedUp, ...], doubts: tuple[Doubt, ...], *, looked: bool) -> Answer:

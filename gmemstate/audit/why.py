@@ -7,33 +7,16 @@ pieces, then each single event. Nothing that remains can be left out.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import (
-    CONVERSION,
-    KIND,
-    NPAGES,
-    OWNER,
-    SEQ,
-    START,
-    VALUE,
-    Event,
-    EventRow,
-    HostBooted,
-    Poisoned,
-    PrivateMapFailed,
-    PrivateMapped,
-    PrivateUnmapFailed,
-    ReclaimFailed,
-    SourceShows,
-    event_of,
-)
+from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, SEQ, START, VALUE, event_of
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 from gmemstate.model.units import END, Gfn
 
 BY_PFN = frozenset(
-    kind.code for kind in (HostBooted, Poisoned, PrivateMapFailed, PrivateMapped, PrivateUnmapFailed, ReclaimFailed)
+    kind.code for kind in (e.HostBooted, e.Poisoned, e.PrivateMapFailed, e.PrivateMapped, e.PrivateUnmapFailed, e.ReclaimFailed)
 )
 """Kinds that speak of host pages."""
 
@@ -60,7 +43,7 @@ class Why(NamedTuple):
 
     spot: Spot
     facts: Facts
-    events: tuple[tuple[int, Event], ...]
+    events: tuple[tuple[int, e.Event], ...]
 
 
 def find_spot(memory: Memory, unit: str, page: int, guest: str | None = None) -> Spot:
@@ -118,7 +101,7 @@ def why(record: Record, spot: Spot, last: int | None = None) -> Why:
 class _Goal:
     """What a set of events must give: the same facts, and no finding that the whole record lacks."""
 
-    def __init__(self, rows: Sequence[EventRow], spot: Spot) -> None:
+    def __init__(self, rows: Sequence[e.EventRow], spot: Spot) -> None:
         self.spot = spot
         self.memory = _folded(rows)
         self.facts = facts(self.memory, spot)
@@ -138,7 +121,7 @@ class _Goal:
                     found |= {vm.id} | ({slot.gmem} if slot.gmem is not None else set())
         return found
 
-    def covers(self, row: EventRow) -> bool:
+    def covers(self, row: e.EventRow) -> bool:
         """Whether an event is about pages among which the page may be."""
         start = row[START]
         if start is None or row[OWNER] is None or row[OWNER] not in self.owners or self.spot.unit == "pfn":
@@ -147,7 +130,7 @@ class _Goal:
             return True  # numbered otherwise: which of its pages is meant depends on the memslots
         return start <= self.spot.page < (END if row[NPAGES] is None else start + row[NPAGES])
 
-    def reached(self, rows: Sequence[EventRow]) -> bool:
+    def reached(self, rows: Sequence[e.EventRow]) -> bool:
         """Whether some events alone give the same facts."""
         try:
             memory = _folded(rows)
@@ -158,16 +141,16 @@ class _Goal:
         return all((finding.code, finding.seq) in self.findings for finding in memory.findings)
 
 
-def _folded(rows: Sequence[EventRow]) -> Memory:
+def _folded(rows: Sequence[e.EventRow]) -> Memory:
     memory = Memory()
     for row in rows:
         apply(memory, row)
     return memory
 
 
-def _concerns(row: EventRow, goal: _Goal) -> bool:
+def _concerns(row: e.EventRow, goal: _Goal) -> bool:
     """Whether an event may have to do with the page at all."""
-    if row[KIND] == SourceShows.code:
+    if row[KIND] == e.SourceShows.code:
         return True
     if goal.spot.unit == "pfn" and row[KIND] in BY_PFN:
         return row[VALUE] in (None, goal.spot.page) or row[START] is not None
@@ -176,7 +159,7 @@ def _concerns(row: EventRow, goal: _Goal) -> bool:
     return (row[OWNER] is None or row[OWNER] in goal.owners) and goal.covers(row)
 
 
-def _without_pieces(rows: list[EventRow], size: int, goal: _Goal) -> tuple[list[EventRow], bool]:
+def _without_pieces(rows: list[e.EventRow], size: int, goal: _Goal) -> tuple[list[e.EventRow], bool]:
     """Leave out every piece of ``size`` events that can be; from the end, as what is later depends on what is earlier."""
     smaller = False
     end = len(rows)

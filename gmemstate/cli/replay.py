@@ -12,7 +12,7 @@ from gmemstate.cli.options import finish, json_option, reading
 from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from gmemstate.audit.invariants import Judged
+    from gmemstate.audit.invariants import InvariantResult
     from gmemstate.model.events import EventRow
 
 
@@ -33,17 +33,17 @@ def replay(db: str, steps: bool, first: str | None, last: str | None, as_json: b
         raise UsageError("--from and --to choose the steps to print: add --steps")
     from gmemstate.audit.history.corroboration import compared
     from gmemstate.audit.history.history import History
-    from gmemstate.audit.invariants import Inspection, Outcome
+    from gmemstate.audit.invariants import InvariantChecker, InvariantOutcome
     from gmemstate.text import count
 
     with reading(db) as ledger:
         history = History()
-        inspection = Inspection(history.memory)
+        inspection = InvariantChecker(history.memory)
         with render.progress("folding", ledger.head().seq) as progress:
             history.fold(inspection.watch(_watched(ledger.record_.events(), progress)))
         compared(history)
-        judged = inspection.judged()
-        broken = [invariant for invariant in judged if invariant.outcome is Outcome.BROKEN]
+        judged = inspection.results()
+        broken = [invariant for invariant in judged if invariant.outcome is InvariantOutcome.BROKEN]
         differing = ledger.stale_projections(history)
         findings = history.findings
         facts = {
@@ -89,7 +89,7 @@ def _steps(db: str, first: str | None, last: str | None, *, as_json: bool) -> Ex
     return Exit.CLEAN
 
 
-def _tell_broken(judged: "Judged") -> None:
+def _tell_broken(judged: "InvariantResult") -> None:
     """An invariant, its claim, and its findings."""
     invariant = judged.invariant
     click.echo(f"  {invariant.id} ({invariant.severity}) is broken: {invariant.claim}")
@@ -99,12 +99,12 @@ def _tell_broken(judged: "Judged") -> None:
         click.echo(f"    and {judged.broken - len(judged.findings)} more")
 
 
-def _account(judged: "list[Judged]") -> str:
+def _account(judged: "list[InvariantResult]") -> str:
     """How many invariants came to what."""
-    from gmemstate.audit.invariants import Outcome
+    from gmemstate.audit.invariants import InvariantOutcome
 
     found = Counter(invariant.outcome for invariant in judged)
-    return f"{len(judged)} invariants: {', '.join(f'{found[outcome]} {outcome}' for outcome in Outcome)}"
+    return f"{len(judged)} invariants: {', '.join(f'{found[outcome]} {outcome}' for outcome in InvariantOutcome)}"
 
 
 def _watched(rows: "Iterable[EventRow]", progress: Callable[[int], None]) -> "Iterator[EventRow]":

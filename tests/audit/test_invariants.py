@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.history.history import History
-from gmemstate.audit.invariants import CATALOGUE, Inspection, Judged, Outcome, evaluate
+from gmemstate.audit.invariants import CATALOGUE, InvariantChecker, InvariantOutcome, InvariantResult, evaluate
 from gmemstate.audit.invariants.catalogue import OnRecord
-from gmemstate.audit.invariants.inspection import KEPT
-from gmemstate.audit.invariants.moment import AT_THE_END, BEFORE, BEHIND
+from gmemstate.audit.invariants.checker import KEPT
+from gmemstate.audit.invariants.context import AFTER, AT_END, BEFORE
 from gmemstate.convert.scenario import load as reading
 from gmemstate.convert.simulation import run as outcome
 from gmemstate.ledger.ledger import Ledger
@@ -48,7 +48,7 @@ ONLY_BROKEN = ("INV-08", "INV-33")
 """Those of which only the breaking can be seen."""
 
 
-def judged(rows: Iterable[EventRow]) -> dict[str, Judged]:
+def judged(rows: Iterable[EventRow]) -> dict[str, InvariantResult]:
     return {found.invariant.id: found for found in evaluate(rows)}
 
 
@@ -62,7 +62,7 @@ def broken(rows: Iterable[EventRow]) -> dict[str, list[str]]:
 
 def test_the_catalogue_has_all_49_and_a_judge_for_each_that_can_be_seen() -> None:
     assert list(CATALOGUE) == [f"INV-{n:02}" for n in range(1, 50)]
-    tables = [*BEFORE.values(), *BEHIND.values(), AT_THE_END]
+    tables = [*BEFORE.values(), *AFTER.values(), AT_END]
     with_a_judge = {code for table in tables for judges in table.values() for code, _ in judges}
     assert set(CATALOGUE) - with_a_judge == set(NEVER)
 
@@ -106,7 +106,7 @@ def test_a_story_breaks_its_invariant_at_one_event_and_no_other_invariant(tale: 
     story, shown = tale.returned()
     assert set(broken(story.rows)) == {tale.invariant, *tale.also}
     found = judged(story.rows)[tale.invariant]
-    assert found.outcome is Outcome.BROKEN
+    assert found.outcome is InvariantOutcome.BROKEN
     assert {finding.seq for finding in found.findings} == {shown}
     assert {finding.severity for finding in found.findings} == {CATALOGUE[tale.invariant].severity}
 
@@ -116,8 +116,8 @@ def test_a_story_that_is_as_it_must_be_is_looked_at_and_holds(tale: Tale) -> Non
     story, _ = tale.returned()
     assert broken(story.rows) == {}
     found = judged(story.rows)[tale.invariant]
-    assert found.outcome is Outcome.HELD
-    assert found.looks
+    assert found.outcome is InvariantOutcome.HELD
+    assert found.evaluations
 
 
 def test_what_broke_is_said_with_its_pages() -> None:
@@ -134,7 +134,7 @@ def test_many_findings_of_one_invariant_are_counted_and_the_first_are_kept() -> 
     story.converted(0, 8, PRIVATE)
     shown = [story.touched(e.Access.HOST, n % 8) for n in range(KEPT + 5)]
     found = judged(story.rows)["INV-05"]
-    assert (found.looks, found.broken) == (KEPT + 5, KEPT + 5)
+    assert (found.evaluations, found.broken) == (KEPT + 5, KEPT + 5)
     assert [finding.seq for finding in found.findings] == shown[:KEPT]
 
 
@@ -144,21 +144,21 @@ def test_many_findings_of_one_invariant_are_counted_and_the_first_are_kept() -> 
 @pytest.mark.parametrize("dialect", [Dialect.MAINLINE, Dialect.RFC_V2, Dialect.INPLACE, Dialect.CHECK_FIRST])
 def test_of_a_guest_to_which_nothing_has_happened_only_its_memslots_are_said_to_hold(dialect: Dialect) -> None:
     found = judged(Story(dialect).rows)
-    assert [code for code, one in found.items() if one.outcome is Outcome.HELD] == ["INV-29"]
-    assert all((one.missing is None) == (one.outcome is not Outcome.NOT_EVALUABLE) for one in found.values())
-    assert all(found[code].outcome is Outcome.NOT_EVALUABLE for code in NEVER)
+    assert [code for code, one in found.items() if one.outcome is InvariantOutcome.HELD] == ["INV-29"]
+    assert all((one.missing is None) == (one.outcome is not InvariantOutcome.NOT_EVALUABLE) for one in found.values())
+    assert all(found[code].outcome is InvariantOutcome.NOT_EVALUABLE for code in NEVER)
 
 
 def test_an_empty_record_shows_nothing() -> None:
     found = judged([])
-    assert {one.outcome for one in found.values()} == {Outcome.NOT_EVALUABLE}
+    assert {one.outcome for one in found.values()} == {InvariantOutcome.NOT_EVALUABLE}
     assert found["INV-02"].missing == "no guest of dialect mainline is on record"
     assert found["INV-26"].missing == "no event punched is on record: nothing was punched or allocated"
 
 
 def test_what_a_source_has_not_proven_to_show_is_named() -> None:
     found = judged(read_case("ip_kill_mid").rows)
-    assert found["INV-01"].outcome is Outcome.NOT_EVALUABLE
+    assert found["INV-01"].outcome is InvariantOutcome.NOT_EVALUABLE
     assert found["INV-01"].missing == "no source has shown stores of attributes (maple_tree:ma_write)"
     assert found["INV-37"].missing == "nothing of TDX or SNP hardware is on record"
 
@@ -173,8 +173,8 @@ def test_a_missing_step_says_nothing_in_a_record_that_does_not_show_such_steps()
                                thread=1, source=1)  # fmt: skip
         rows += [(first, *asked.row()[1:]),
                  (first + 1, *e.ConvertReturned(conversion=first, result=EAGAIN, error_offset=0, source=1).row()[1:])]  # fmt: skip
-    assert judged(story.rows)["INV-01"].outcome is Outcome.HELD
-    assert judged(silent)["INV-01"].outcome is Outcome.NOT_EVALUABLE
+    assert judged(story.rows)["INV-01"].outcome is InvariantOutcome.HELD
+    assert judged(silent)["INV-01"].outcome is InvariantOutcome.NOT_EVALUABLE
 
 
 # --- real kernels ---------------------------------------------------------------------------------------------------
@@ -194,7 +194,12 @@ def test_a_real_kernel_breaks_none(case: str) -> None:
 
 
 def test_the_captures_are_really_looked_at() -> None:
-    held = {found.invariant.id for case in CASES for found in evaluate(read_case(case).rows) if found.outcome is Outcome.HELD}
+    held = {
+        found.invariant.id
+        for case in CASES
+        for found in evaluate(read_case(case).rows)
+        if found.outcome is InvariantOutcome.HELD
+    }
     assert sorted(held) == list(LOOKED_AT)
 
 
@@ -206,7 +211,7 @@ def test_the_captures_are_really_looked_at() -> None:
 def test_each_answer_that_the_program_has_got_was_looked_at(case: str, invariant: str, errno: int) -> None:
     answers = [call for call in ground_truth(case) if call.op == "set_memory_attributes2" and call.errno == errno]
     assert answers
-    assert judged(read_case(case).rows)[invariant].looks == len(answers)
+    assert judged(read_case(case).rows)[invariant].evaluations == len(answers)
 
 
 Tamper = Callable[[EventRow], EventRow]
@@ -325,7 +330,7 @@ def test_a_history_that_nobody_would_write_is_judged_all_the_same(seed: int) -> 
         rows += numbered
     found = evaluate(rows)
     assert len(found) == 49
-    assert all(one.broken <= one.looks and len(one.findings) == min(one.broken, KEPT) for one in found)
+    assert all(one.broken <= one.evaluations and len(one.findings) == min(one.broken, KEPT) for one in found)
 
 
 @pytest.mark.parametrize("case", ["half_done", "ip_mixed", "ip_lost_overrun"])
@@ -334,11 +339,11 @@ def test_looking_changes_nothing_and_live_machines_see_the_same(case: str) -> No
     for live in (False, True):
         history = History()
         history.memory.live = live
-        inspection = Inspection(history.memory)
+        inspection = InvariantChecker(history.memory)
         history.fold(inspection.watch(rows))
         assert history.findings == read_case(case).history.findings
         assert history.memory.ranges == read_case(case).history.memory.ranges
-        assert inspection.judged() == evaluate(rows)
+        assert inspection.results() == evaluate(rows)
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -358,7 +363,7 @@ def test_replay_says_what_is_broken_and_counts_the_rest(tmp_path: Path) -> None:
     assert claim == f"  INV-05 (fatal) is broken: {CATALOGUE['INV-05'].claim}"
     assert finding == f"    {shown}: event host fault_served not expected in the state private [0x3,0x4) [INV-05]"
     found = judged(story.rows)
-    counts = [sum(one.outcome is outcome for one in found.values()) for outcome in Outcome]
+    counts = [sum(one.outcome is outcome for one in found.values()) for outcome in InvariantOutcome]
     assert account == "49 invariants: {} held, {} broken, {} not seen, {} not evaluable".format(*counts)
     facts = json.loads(say("--db", where, "replay", "--json").out)
     assert [one["id"] for one in facts["invariants"]] == list(CATALOGUE)

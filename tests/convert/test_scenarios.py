@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gmemstate.audit.invariants import Outcome as Judgement
+from gmemstate.audit.invariants import InvariantOutcome as Judgement
 from gmemstate.audit.invariants import evaluate
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES
 from gmemstate.convert.scenario.definition import Scenario

@@ -20,7 +20,7 @@ from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.record import Record
 
 if TYPE_CHECKING:
-    from gmemstate.audit.invariants import Judged
+    from gmemstate.audit.invariants import InvariantResult
 
 FIRST_LINE = "gmemstate checkpoint 1"
 _CHECKPOINT = re.compile(rf"{FIRST_LINE}\r?\nevents (\d{{1,19}})\r?\nhead ([0-9a-f]{{64}})\r?\nat (\d{{1,19}})\s*").fullmatch
@@ -72,7 +72,7 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
     history: History | None = None
     """the fold, where the record is whole"""
-    judged: "list[Judged]" = field(default_factory=list)
+    judged: "list[InvariantResult]" = field(default_factory=list)
     """what came of each invariant, where the record is whole"""
     batches: int = 0
     events: int = 0
@@ -95,22 +95,22 @@ class Checked:
 
     def not_evaluable(self) -> dict[str, list[str]]:
         """The invariants that the record cannot show, by what it lacks."""
-        from gmemstate.audit.invariants import Outcome
+        from gmemstate.audit.invariants import InvariantOutcome
 
         lacking: dict[str, list[str]] = {}
         for judged in self.judged:
-            if judged.outcome is Outcome.NOT_EVALUABLE:
+            if judged.outcome is InvariantOutcome.NOT_EVALUABLE:
                 lacking.setdefault(judged.missing or "?", []).append(judged.invariant.id)
         return lacking
 
 
 def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Checkpoint | None = None) -> Checked:
     """Check a record from its first byte to its last, in one pass; the result is completed and returned."""
-    from gmemstate.audit.invariants import Inspection
+    from gmemstate.audit.invariants import InvariantChecker
 
     result.looked_at = inspected.medium()
     history = History()
-    invariants = Inspection(history.memory)
+    invariants = InvariantChecker(history.memory)
     others: list[Problem] = []
     snapshots = Compared(record, history.memory, lambda *problem: others.append(Problem(*problem)))
     batches: list[Batch] = []
@@ -130,7 +130,7 @@ def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Che
         result.not_covered.append(f"{unseen}: {snapshots.unread}")
     else:
         result.problems += others
-        result.history, result.judged = compared(history), invariants.judged()
+        result.history, result.judged = compared(history), invariants.results()
         result.looked_at += ["machines", "invariants"]
     return result
 

@@ -6,42 +6,8 @@ from typing import NamedTuple, Self
 
 from gmemstate.audit.history.moment import ABOUT_SOURCES, AT_ONCE, Moment
 from gmemstate.decode import errno_name
-from gmemstate.model.events import (
-    DETAIL,
-    KIND,
-    LINE,
-    OWNER,
-    RESULT,
-    SEQ,
-    SOURCE,
-    VALUE,
-    ConvertReturned,
-    DmaFaulted,
-    DmaMapped,
-    DmaUnmapped,
-    EventRow,
-    FaultServed,
-    GeneralProtection,
-    HkidLeaked,
-    HostBooted,
-    KernelWarned,
-    MachineCheck,
-    PageLeaked,
-    Poisoned,
-    PrivateMapFailed,
-    PrivateUnmapFailed,
-    ReclaimFailed,
-    RmpViolation,
-    SlotSet,
-    T,
-    TaskSignalled,
-    TaskStuck,
-    VcpuExited,
-    VmBugged,
-    VmDead,
-    VmmSaid,
-    details,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import DETAIL, KIND, LINE, OWNER, RESULT, SEQ, SOURCE, VALUE, T, details
 from gmemstate.model.findings import Finding
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.linux import KVM_EXIT_INTERNAL_ERROR
@@ -51,11 +17,11 @@ from gmemstate.model.objects import Conversion, FaultExit, Request, Trigger
 REPORTS = frozenset(
     kind.code
     for kind in (
-        DmaFaulted, GeneralProtection, HkidLeaked, KernelWarned, MachineCheck, RmpViolation, TaskStuck, VmBugged, VmDead, VmmSaid
+        e.DmaFaulted, e.GeneralProtection, e.HkidLeaked, e.KernelWarned, e.MachineCheck, e.RmpViolation, e.TaskStuck, e.VmBugged, e.VmDead, e.VmmSaid
     )
 )  # fmt: skip
 """Kinds that no conversion needs and that a post-mortem may be about."""
-MARKS = frozenset(kind.code for kind in (PageLeaked, Poisoned, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed))
+MARKS = frozenset(kind.code for kind in (e.PageLeaked, e.Poisoned, e.PrivateMapFailed, e.PrivateUnmapFailed, e.ReclaimFailed))
 
 
 class CorroboratingReport(NamedTuple):
@@ -89,16 +55,16 @@ class History(Moment):
         self.first_times: dict[int | None, int] = {}
         self.last_times: dict[int | None, int] = {}
         """the times (ns of its clock) of the first event of each source and of its last"""
-        self.reports: list[EventRow] = []
+        self.reports: list[e.EventRow] = []
         """what kernels and VMMs have said of themselves, guests and devices, and what a VMM was refused"""
-        self.boots: list[EventRow] = []
+        self.boots: list[e.EventRow] = []
         """when the host was started anew, each for the source that says so"""
-        self.marks: dict[int, EventRow] = {}
+        self.marks: dict[int, e.EventRow] = {}
         """what has made host pages messed up, by the id of the entry"""
-        self.kills: list[EventRow] = []
+        self.kills: list[e.EventRow] = []
         """tasks of guests that the kernel has killed for want of memory"""
 
-    def fold(self, rows: Iterable[EventRow]) -> Self:
+    def fold(self, rows: Iterable[e.EventRow]) -> Self:
         """Apply rows in order."""
         fold(self._followed(rows), self.memory)
         self._collect()
@@ -106,7 +72,7 @@ class History(Moment):
             self._keep(conversion)
         return self
 
-    def _followed(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
+    def _followed(self, rows: Iterable[e.EventRow]) -> Iterator[e.EventRow]:
         memory, first, last = self.memory, self.first_times, self.last_times
         for n, row in enumerate(rows, 1):
             yield row
@@ -120,7 +86,7 @@ class History(Moment):
             if memory.ended or memory.corroborations or n % AT_ONCE == 0:
                 self._collect()
 
-    def _keep_row(self, row: EventRow) -> None:
+    def _keep_row(self, row: e.EventRow) -> None:
         """Keep an event that a question may be about, and that the memory lets go."""
         kind = row[KIND]
         if kind in ABOUT_SOURCES:
@@ -129,9 +95,9 @@ class History(Moment):
             self.reports.append(row)
         elif kind in MARKS:
             self.marks[row[SEQ]] = row
-        elif kind == HostBooted.code:
+        elif kind == e.HostBooted.code:
             self.boots.append(row)
-        elif kind == TaskSignalled.code and row[OWNER] is not None and details(row[DETAIL]).get("cause") == "oom":
+        elif kind == e.TaskSignalled.code and row[OWNER] is not None and details(row[DETAIL]).get("cause") == "oom":
             self.kills.append(row)
 
     def _collect(self) -> None:
@@ -146,10 +112,10 @@ class History(Moment):
             self._testify(conversion_id, row)
         memory.clear_pending()
 
-    def _testify(self, conversion_id: int, row: EventRow) -> None:
+    def _testify(self, conversion_id: int, row: e.EventRow) -> None:
         """Another source has said something of a conversion that had ended."""
         conversion, result = self.conversions.get(conversion_id), row[RESULT]
-        if conversion is None or row[KIND] != ConvertReturned.code or result is None:
+        if conversion is None or row[KIND] != e.ConvertReturned.code or result is None:
             return
         known = self.result_of(conversion)
         self.witnesses.setdefault(conversion_id, []).append(CorroboratingReport(row[SOURCE], row[LINE], result))
@@ -192,7 +158,7 @@ class History(Moment):
             return None
         return start - index + slot.start, end - index + slot.start
 
-    def before_a_boot(self, row: EventRow) -> bool:
+    def before_a_boot(self, row: e.EventRow) -> bool:
         """Whether the host was started anew behind an event, as far as the event's own source or an operator says."""
         return any(row[SEQ] < boot[SEQ] and boot[SOURCE] in (None, row[SOURCE]) for boot in self.boots)
 
@@ -201,20 +167,29 @@ class History(Moment):
         return [self.conversions[key] for key in sorted(self.conversions.keys() - self.joined)]
 
 
-def _remarkable(row: EventRow) -> bool:
+def _remarkable(row: e.EventRow) -> bool:
     """Whether a VMM's log tells of a memslot or a device's mapping that was refused; it names no VM.
 
     Or a large page was mapped over small ones that had other memory behind them, or KVM could not go on with a vCPU.
     """
-    if row[KIND] == VcpuExited.code:
+    if row[KIND] == e.VcpuExited.code:
         return row[VALUE] == KVM_EXIT_INTERNAL_ERROR
-    if row[KIND] == FaultServed.code:
+    if row[KIND] == e.FaultServed.code:
         return row[DETAIL] is not None and '"replaced"' in row[DETAIL]
     return row[KIND] in _CALLS_OF_VMMS and row[OWNER] is None and bool(row[RESULT])
 
 
-_CALLS_OF_VMMS = frozenset((DmaMapped.code, DmaUnmapped.code, SlotSet.code))
+_CALLS_OF_VMMS = frozenset((e.DmaMapped.code, e.DmaUnmapped.code, e.SlotSet.code))
 _KEPT = frozenset(
-    (*ABOUT_SOURCES, *REPORTS, *MARKS, *_CALLS_OF_VMMS, VcpuExited.code, FaultServed.code, HostBooted.code, TaskSignalled.code)
+    (
+        *ABOUT_SOURCES,
+        *REPORTS,
+        *MARKS,
+        *_CALLS_OF_VMMS,
+        e.VcpuExited.code,
+        e.FaultServed.code,
+        e.HostBooted.code,
+        e.TaskSignalled.code,
+    )
 )
 """Kinds of events that :meth:`History._keep_row` keeps some of."""

@@ -6,23 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
 
-from gmemstate.model.events import (
-    ACTOR,
-    DETAIL,
-    KIND,
-    LINE,
-    SEQ,
-    SOURCE,
-    VALUE,
-    Capability,
-    EventRow,
-    Gap,
-    GapKind,
-    SourceOpened,
-    SourceRead,
-    T,
-    details,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import ACTOR, DETAIL, KIND, LINE, SEQ, SOURCE, VALUE, T, details
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
@@ -32,7 +17,7 @@ from gmemstate.model.units import seconds
 AT_ONCE = 256
 GAPS = 3
 """How many gaps of a source are told one by one."""
-ABOUT_SOURCES = frozenset((SourceOpened.code, SourceRead.code, Gap.code))
+ABOUT_SOURCES = frozenset((e.SourceOpened.code, e.SourceRead.code, e.Gap.code))
 
 
 @dataclass(slots=True)
@@ -71,7 +56,7 @@ class Moment:
         self.missing_conversions: list[str] = []
         """what a trace should have shown and has not; only a history finds it"""
 
-    def fold(self, rows: Iterable[EventRow]) -> Self:
+    def fold(self, rows: Iterable[e.EventRow]) -> Self:
         """Apply rows in order: so few at once that they, and what comes of them, stay in the processor's cache."""
         memory, rest = self.memory, iter(rows)
         while some := list(islice(rest, AT_ONCE)):
@@ -82,18 +67,18 @@ class Moment:
                     self.learn(row)
         return self
 
-    def learn(self, row: EventRow) -> None:
+    def learn(self, row: e.EventRow) -> None:
         """Take in an event that is about a source."""
-        if row[KIND] == SourceOpened.code:
+        if row[KIND] == e.SourceOpened.code:
             facts = details(row[DETAIL])
             self.sources[row[SEQ]] = SourceFacts(row[SEQ], facts.get("name", "?"), facts.get("format", "?"))
             return
         source = self.sources.get(row[SOURCE] or 0)
         if source is None:
             return
-        if row[KIND] == SourceRead.code:
+        if row[KIND] == e.SourceRead.code:
             source.account = details(row[DETAIL])
-        elif row[ACTOR] == GapKind.LATE:
+        elif row[ACTOR] == e.GapKind.LATE:
             source.late = row[T]
         else:
             source.gaps.append((row[LINE], row[VALUE]))
@@ -178,4 +163,4 @@ def _should_show_conversions(format_: str) -> bool:
     return not formats_of(format_).isdisjoint((SourceFormat.FTRACE, SourceFormat.BPFTRACE, SourceFormat.UNKNOWN))
 
 
-_CALLS = frozenset((Capability.ASKED, Capability.RETURNED, Capability.ATTEMPTED))
+_CALLS = frozenset((e.Capability.ASKED, e.Capability.RETURNED, e.Capability.ATTEMPTED))

@@ -6,19 +6,9 @@ from decimal import Decimal
 
 from gmemstate.audit.history.history import MARKS
 from gmemstate.audit.history.moment import moment_at
+from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import (
-    ACTOR,
-    KIND,
-    SEQ,
-    SOURCE,
-    ClockPair,
-    EventRow,
-    Gap,
-    GapKind,
-    SourceOpened,
-    T,
-)
+from gmemstate.model.events import ACTOR, KIND, SEQ, SOURCE, T
 from gmemstate.model.objects import Source
 from gmemstate.model.record import Record
 from gmemstate.model.units import NS, seconds
@@ -75,7 +65,7 @@ def _event_at(record: Record, time: int) -> int:
     return last
 
 
-def late_marks(record: Record, at: str | int | None, last: int | None) -> Iterator[EventRow]:
+def late_marks(record: Record, at: str | int | None, last: int | None) -> Iterator[e.EventRow]:
     """What came late behind event ``last`` and has marked host pages up to a time, with what tells of its sources."""
     match = _MOMENT.fullmatch(str(at).strip())
     if last is None or match is None or match["time"] is None:
@@ -88,24 +78,24 @@ def late_marks(record: Record, at: str | int | None, last: int | None) -> Iterat
         source = sources.get(row[SOURCE] or 0)
         if source is None or not source.late:
             continue
-        about = row[KIND] in (SourceOpened.code, ClockPair.code) or (row[KIND] == Gap.code and late)
+        about = row[KIND] in (e.SourceOpened.code, e.ClockPair.code) or (row[KIND] == e.Gap.code and late)
         if about or (late and row[KIND] in MARKS and (t := _time(row, sources)) is not None and t <= time):
             yield row
 
 
-def _time(row: EventRow, sources: Mapping[int, Source]) -> int | None:
+def _time(row: e.EventRow, sources: Mapping[int, Source]) -> int | None:
     """The time of an event on the clock that all sources are compared with."""
     source = sources.get(row[SOURCE] or 0)
     ahead = source.ahead if source is not None else 0
-    return None if row[T] is None or row[KIND] == ClockPair.code else row[T] - ahead
+    return None if row[T] is None or row[KIND] == e.ClockPair.code else row[T] - ahead
 
 
-def _with_lateness(rows: Iterable[EventRow]) -> Iterator[tuple[EventRow, bool]]:
+def _with_lateness(rows: Iterable[e.EventRow]) -> Iterator[tuple[e.EventRow, bool]]:
     """Events, each with whether it came later than others of its time."""
     until: dict[int | None, int] = {}
     for row in rows:
         source, t = row[SOURCE], row[T]
-        if row[KIND] == Gap.code and row[ACTOR] == GapKind.LATE and t is not None:
+        if row[KIND] == e.Gap.code and row[ACTOR] == e.GapKind.LATE and t is not None:
             until[source] = t
         elif until and source in until and t is not None and t > until[source]:
             del until[source]

@@ -1,23 +1,23 @@
-"""Forty-nine promises of the kernel's protocols, looked at in one pass over a record.
+"""Forty-nine promises of the kernel's protocols, checked in one pass over a record.
 
-``evaluate`` says of each invariant whether it held, and how often it was really looked at; where it was broken; or what the
-record lacks for a look. What is unknown or torn breaks nothing: a judge looks only at what is certain.
+``evaluate`` says of each invariant whether it held, and how often it was really evaluated; where it was broken; or what the
+record lacks for an evaluation. What is unknown or torn breaks nothing: a check relies only on what is certain.
 """
 
-from gmemstate.audit.invariants import answers, guests, hostpages, kinds, steps
+from gmemstate.audit.invariants import answers, guests, host_pages, kinds, steps
 from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant
-from gmemstate.audit.invariants.inspection import Breach, Inspection, Judged, Outcome, evaluate
+from gmemstate.audit.invariants.checker import Breach, InvariantChecker, InvariantOutcome, InvariantResult, evaluate
 
-JUDGES = (answers, steps, kinds, hostpages, guests)
-"""The modules of judges, by subject; importing them registers their judges."""
+CHECKS = (answers, steps, kinds, host_pages, guests)
+"""The modules of checks, by subject; importing them registers their checks."""
 
 __all__ = [
     "CATALOGUE",
-    "JUDGES",
+    "CHECKS",
     "Breach",
-    "Inspection",
     "Invariant",
-    "Judged",
-    "Outcome",
+    "InvariantChecker",
+    "InvariantOutcome",
+    "InvariantResult",
     "evaluate",
 ]

@@ -2,30 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, before, behind
+from gmemstate.audit.invariants.context import OK, CheckContext, Evaluations, Pages, Violation, after, before
 from gmemstate.decode.hypercalls import ENCRYPTED
-from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    NPAGES,
-    RESULT,
-    SEQ,
-    SOURCE,
-    START,
-    VALUE,
-    ConvertReturned,
-    Gap,
-    GmemBound,
-    GmemUnbound,
-    GuestAnswered,
-    Punched,
-    RequestPath,
-    SlotSet,
-    VcpuExited,
-    VmBugged,
-    VmDead,
-    VmDestroyed,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import NPAGES, SEQ, SOURCE, START
 from gmemstate.model.linux import EINVAL, EIO, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import Request, Vm
@@ -48,37 +28,41 @@ class _Gone:
     since: dict[int, int] = field(default_factory=dict)
 
 
-@behind("INV-24", VmBugged, VmDead)
-def a_vm_is_marked(at: Moment) -> Evaluations:
+@after("INV-24", e.VmBugged, e.VmDead)
+def vm_is_bugged(at: CheckContext, _event: e.Event) -> Evaluations:
+    """Notes when kvm_vm_bugged() or kvm_vm_dead() was called."""
     if at.owner in at.memory.vms:
         at.note(_Gone).since.setdefault(at.owner, at.row[SEQ])
     return ()
 
 
-@before("INV-24", ConvertReturned)
-def its_ioctls_answer_eio(at: Moment) -> Evaluations:
+@before("INV-24", e.ConvertReturned)
+def vm_ioctls_return_eio(at: CheckContext, event: e.ConvertReturned) -> Evaluations:
+    """kvm_vm_ioctl() of a VM that is bugged or dead returns EIO; kvm_gmem_ioctl() does not ask."""
     conversion = at.conversion
     since = at.note(_Gone).since.get(at.memory.guest_id(conversion.owner) or 0) if conversion is not None else None
     if conversion is None or since is None or conversion.id < since or not conversion.entered:
         return
-    where, returned = (conversion.owner, conversion.start, conversion.end), at.row[RESULT] or 0
+    where, returned = (conversion.owner, conversion.start, conversion.end), event.result or 0
     if conversion.in_vm:
         yield OK if returned == EIO else Violation(f"an ioctl of a VM that is gone answers {returned}", *where)
     else:
         yield OK if returned != EIO else Violation("a conversion of a guest_memfd answers EIO", *where)
 
 
-@before("INV-24", SlotSet)
-def its_memslots_stay(at: Moment) -> Evaluations:
+@before("INV-24", e.SlotSet)
+def memslots_of_a_bugged_vm_stay(at: CheckContext, event: e.SlotSet) -> Evaluations:
+    """No memslot of a VM that is bugged or dead can be set (kvm_vm_ioctl())."""
     if at.owner in at.note(_Gone).since and at.complete:  # in a trace its entry may have been earlier
-        returned = at.row[RESULT] or 0
+        returned = event.result or 0
         yield OK if returned == EIO else Violation(f"a memslot of a VM that is gone is set: {returned}", at.owner, *at.pages)
 
 
-@before("INV-24", Punched)
-def its_files_work(at: Moment) -> Evaluations:
+@before("INV-24", e.Punched)
+def files_of_a_bugged_vm_work(at: CheckContext, event: e.Punched) -> Evaluations:
+    """kvm_gmem_fallocate() does not ask whether the VM is bugged."""
     if at.memory.guest_id(at.owner) in at.note(_Gone).since:
-        yield OK if at.row[RESULT] != EIO else Violation("fallocate of a guest_memfd answers EIO", at.owner, *at.pages)
+        yield OK if event.result != EIO else Violation("fallocate of a guest_memfd answers EIO", at.owner, *at.pages)
 
 
 # --- memslots -------------------------------------------------------------------------------------------------------
@@ -99,10 +83,11 @@ class _Taken:
         return None if twice is None else (twice.start, twice.end)
 
 
-@before("INV-29", SlotSet)
-def memslots_are_apart(at: Moment) -> Evaluations:
-    vm, slot = at.memory.vms.get(at.owner), at.row[ACTOR]
-    if vm is None or slot is None or at.row[RESULT] or at.row[START] is None:
+@before("INV-29", e.SlotSet)
+def memslots_do_not_overlap(at: CheckContext, event: e.SlotSet) -> Evaluations:
+    """kvm_set_memory_region() refuses a memslot that overlaps another one of its address space."""
+    vm, slot = at.memory.vms.get(at.owner), event.slot
+    if vm is None or slot is None or event.result or at.row[START] is None:
         return
     taken = at.note(_Taken)
     key = vm.id, slot >> 16
@@ -120,10 +105,11 @@ def _unbind(taken: _Taken, vm: Vm, gmem: int | None, index: int | None, npages: 
         taken.pages[vm.id, gmem].set(index, index + npages, 0)
 
 
-@before("INV-29", GmemBound)
-def bindings_are_apart(at: Moment) -> Evaluations:
-    vm, gmem, index, npages = at.memory.vms.get(at.owner), at.row[ACTOR], at.row[VALUE], at.row[NPAGES]
-    if vm is None or gmem is None or index is None or not npages or at.row[RESULT]:
+@before("INV-29", e.GmemBound)
+def bindings_do_not_overlap(at: CheckContext, event: e.GmemBound) -> Evaluations:
+    """kvm_gmem_bind() refuses pages that another binding of the VM holds."""
+    vm, gmem, index, npages = at.memory.vms.get(at.owner), event.gmem, event.index, at.row[NPAGES]
+    if vm is None or gmem is None or index is None or not npages or event.result:
         return
     taken = at.note(_Taken)
     for slot in vm.slots.values():
@@ -133,8 +119,9 @@ def bindings_are_apart(at: Moment) -> Evaluations:
     yield OK if twice is None else Violation("pages of a guest_memfd are in two bindings", gmem, *twice)
 
 
-@before("INV-29", GmemUnbound)
-def a_binding_ends(at: Moment) -> Evaluations:
+@before("INV-29", e.GmemUnbound)
+def binding_ends(at: CheckContext, _event: e.Event) -> Evaluations:
+    """kvm_gmem_unbind() frees the pages of a binding for another one."""
     vm = at.memory.vms.get(at.owner)
     for slot in vm.slots.values() if vm is not None else ():
         if vm is not None and (slot.start, slot.npages) == (at.row[START], at.row[NPAGES]):
@@ -142,16 +129,18 @@ def a_binding_ends(at: Moment) -> Evaluations:
     return ()
 
 
-@before("INV-29", VmDestroyed)
-def all_bindings_end(at: Moment) -> Evaluations:
+@before("INV-29", e.VmDestroyed)
+def vm_bindings_end(at: CheckContext, _event: e.Event) -> Evaluations:
+    """kvm_destroy_vm() ends all memslots and bindings of the VM."""
     taken = at.note(_Taken)
     taken.gfns = {key: pages for key, pages in taken.gfns.items() if key[0] != at.owner}
     taken.pages = {key: pages for key, pages in taken.pages.items() if key[0] != at.owner}
     return ()
 
 
-@before("INV-29", Gap)
-def a_change_of_memslots_may_be_lost(at: Moment) -> Evaluations:
+@before("INV-29", e.Gap)
+def memslot_changes_may_be_lost(at: CheckContext, _event: e.Event) -> Evaluations:
+    """After a gap nothing is known of memslots and bindings."""
     at.note(_Taken).gfns.clear()
     at.note(_Taken).pages.clear()
     return ()
@@ -160,16 +149,17 @@ def a_change_of_memslots_may_be_lost(at: Moment) -> Evaluations:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-def _request(at: Moment) -> Request | None:
+def _request(at: CheckContext, event: e.GuestAnswered) -> Request | None:
     """The request that is answered now."""
-    request = at.memory.requests.get(at.row[CONVERSION] or 0)
+    request = at.memory.requests.get(event.request or 0)
     return None if request is None or request.ended else request
 
 
-@before("INV-32", GuestAnswered)
-def map_gpa_goes_on_in_the_request(at: Moment) -> Evaluations:
-    request, at_gpa = _request(at), at.row[VALUE]
-    if request is None or request.path is not RequestPath.TDVMCALL or at.row[RESULT] != RETRY or at_gpa is None:
+@before("INV-32", e.GuestAnswered)
+def map_gpa_resumes_in_the_request(at: CheckContext, event: e.GuestAnswered) -> Evaluations:
+    """MapGPA is to be resumed at a gpa of the request, after whole chunks (tdx_map_gpa())."""
+    request, at_gpa = _request(at, event), event.next_gpa
+    if request is None or request.path is not e.RequestPath.TDVMCALL or event.result != RETRY or at_gpa is None:
         return
     if request.start is None or request.npages is None:
         return
@@ -181,21 +171,22 @@ def map_gpa_goes_on_in_the_request(at: Moment) -> Evaluations:
         yield OK if done % CHUNK == 0 else Violation(f"the guest is to go on {done:#x} bytes behind its request", *where)
 
 
-@before("INV-37", GuestAnswered)
-def kvm_has_taken_the_answer(at: Moment) -> Evaluations:
-    request = _request(at)
-    if request is not None and request.was_exit and request.path is not RequestPath.VMCALL:
+@before("INV-37", e.GuestAnswered)
+def answer_is_taken(at: CheckContext, event: e.GuestAnswered) -> Evaluations:
+    """KVM takes hypercall.ret of a request that was an exit to the VMM (complete_hypercall_exit())."""
+    request = _request(at, event)
+    if request is not None and request.was_exit and request.path is not e.RequestPath.VMCALL:
         yield OK
 
 
-@before("INV-37", VcpuExited)
-def kvm_refuses_no_answer(at: Moment) -> Evaluations:
+@before("INV-37", e.VcpuExited)
+def answer_is_valid(at: CheckContext, event: e.VcpuExited) -> Evaluations:
     """KVM_RUN fails with EINVAL where hypercall.ret is none of the three; the guest hears nothing."""
-    request = at.memory.requests.get(at.memory.open_request.get((at.row[SOURCE], at.row[ACTOR] or 0), 0))
-    if request is None or request.ended or not request.was_exit or request.path is RequestPath.VMCALL:
+    request = at.memory.requests.get(at.memory.open_request.get((at.row[SOURCE], event.thread or 0), 0))
+    if request is None or request.ended or not request.was_exit or request.path is e.RequestPath.VMCALL:
         return
-    if at.row[RESULT] == EINVAL and request.start is not None:
-        text = "KVM_RUN fails with EINVAL behind a request: the answer of the VMM is none that KVM takes"
+    if event.result == EINVAL and request.start is not None:
+        text = "KVM_RUN fails with EINVAL after a request: the answer of the VMM is none that KVM takes"
         yield Violation(text, request.owner, request.start, request.start + (request.npages or 1))
 
 
@@ -216,8 +207,9 @@ class _Served:
         return self.before.get(guest, 0) if own == request else seq
 
 
-@behind("INV-38", ConvertReturned)
-def a_conversion_serves_a_request(at: Moment) -> Evaluations:
+@after("INV-38", e.ConvertReturned)
+def conversion_serves_a_request(at: CheckContext, _event: e.Event) -> Evaluations:
+    """Notes which request of its guest a conversion was made for."""
     conversion, served = at.conversion, at.note(_Served)
     if conversion is not None:
         guest = at.memory.guest_id(conversion.owner) or 0
@@ -232,16 +224,16 @@ def a_conversion_serves_a_request(at: Moment) -> Evaluations:
     return ()
 
 
-@before("INV-38", GuestAnswered)
-def success_is_true(at: Moment) -> Evaluations:
-    """A VMCALL has its direction from the conversions alone; the entries of a GHCB are not on record, only their hull."""
-    request, served = _request(at), at.note(_Served)
-    kinds = served.targets.pop(at.row[CONVERSION] or 0, set())
-    if request is None or at.row[RESULT] != 0 or request.start is None or request.npages is None or request.owner is None:
+@before("INV-38", e.GuestAnswered)
+def success_is_true(at: CheckContext, event: e.GuestAnswered) -> Evaluations:
+    """A VMCALL has its direction from the conversions alone; of a GHCB only the first and the last page are on record."""
+    request, served = _request(at, event), at.note(_Served)
+    kinds = served.targets.pop(event.request or 0, set())
+    if request is None or event.result != 0 or request.start is None or request.npages is None or request.owner is None:
         return
-    if not kinds and request.was_exit and request.path is not RequestPath.VMCALL:
+    if not kinds and request.was_exit and request.path is not e.RequestPath.VMCALL:
         kinds = {PRIVATE if (request.flags or 0) & ENCRYPTED else SHARED}
-    if len(kinds) != 1 or request.path is RequestPath.PSC_GHCB or request.owner not in at.memory.vms:
+    if len(kinds) != 1 or request.path is e.RequestPath.PSC_GHCB or request.owner not in at.memory.vms:
         return
     if served.foreign(request.owner, request.id) > request.id or not at.quiet(request.owner):
         return
@@ -249,6 +241,6 @@ def success_is_true(at: Moment) -> Evaluations:
     runs = list(at.memory.guest_runs(request.owner, request.start, request.start + request.npages))
     other = next((run for run in runs if run.state in (SHARED, PRIVATE) and run.state != kind), None)
     if other is not None:
-        yield Violation(f"the guest is told of success, and pages are {other.state}", request.owner, other.start, other.end)
+        yield Violation(f"success is returned to the guest, and pages are {other.state}", request.owner, other.start, other.end)
     elif all(run.state == kind for run in runs):
         yield OK

@@ -2,37 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from gmemstate.audit.invariants.moment import OK, Evaluations, Moment, Pages, Violation, at_the_end, before, behind
-from gmemstate.model.events import (
-    ACTOR,
-    KIND,
-    KINDS,
-    OWNER,
-    RESULT,
-    SOURCE,
-    START,
-    VALUE,
-    AttrsCompared,
-    AttrsStored,
-    Capability,
-    ConvertReturned,
-    FolioMerged,
-    FolioSplit,
-    GmemBound,
-    InvalidateAdded,
-    InvalidateEnded,
-    PageAdded,
-    PrivateUnmapFailed,
-    SlotSet,
-    T,
-    Through,
-    Undone,
-    UnmapStep,
-    UserAnswered,
-    UsersChecked,
-    WorkItem,
-    ZapStarted,
-)
+from gmemstate.audit.invariants.context import OK, CheckContext, Evaluations, Pages, Violation, after, at_end, before
+from gmemstate.model import events as e
+from gmemstate.model.events import OWNER, SOURCE, START, T
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import PRESENT, Conversion, Gmem
 from gmemstate.model.reports import SourceFormat
@@ -49,13 +21,14 @@ def _about(conversion: Conversion, text: str) -> Violation:
 # --- work -----------------------------------------------------------------------------------------------------------
 
 
-@before("INV-39", WorkItem)
-def work_is_ordered_and_needed(at: Moment) -> Evaluations:
+@before("INV-39", e.WorkItem)
+def work_is_ordered_and_needed(at: CheckContext, _event: e.Event) -> Evaluations:
+    """Items of work are in order, in the request, and of pages that have not the target (compute_work(), RFC v2)."""
     conversion, (start, end) = at.conversion, at.pages
     if conversion is None or conversion.owner is None or at.row[START] is None:
         return
     if conversion.items and start < conversion.items[-1][1]:
-        yield Violation("an item of work is not behind the one before it", conversion.owner, start, end)
+        yield Violation("an item of work is not after the one before it", conversion.owner, start, end)
     elif conversion.start is not None and conversion.end is not None and not conversion.start <= start < end <= conversion.end:
         yield Violation("an item of work is no part of the request", conversion.owner, start, end)
     elif any(run.state == conversion.target for run in at.runs(conversion.owner)):
@@ -64,11 +37,11 @@ def work_is_ordered_and_needed(at: Moment) -> Evaluations:
         yield OK
 
 
-@before("INV-09", UsersChecked)
-def the_filemap_holds_its_folios(at: Moment) -> Evaluations:
-    """One reference for each page and the one of the look itself are expected; more are others', fewer are a bug."""
-    found, expected = at.row[VALUE], at.row[ACTOR]
-    if at.conversion is None or at.conversion.through is not Through.GMEM_CONVERT or found is None or not expected:
+@before("INV-09", e.UsersChecked)
+def filemap_holds_its_folios(at: CheckContext, event: e.UsersChecked) -> Evaluations:
+    """One reference for each page and the one of the test itself are expected; more are others', fewer are a bug."""
+    found, expected = event.references, event.expected
+    if at.conversion is None or at.conversion.through is not e.Through.GMEM_CONVERT or found is None or not expected:
         return
     few = found < expected
     yield Violation(f"a folio has {found} references, its filemap alone {expected}", at.owner, *at.pages) if few else OK
@@ -76,35 +49,37 @@ def the_filemap_holds_its_folios(at: Moment) -> Evaluations:
 
 @dataclass
 class _Orders:
-    """The largest order of a folio that was met in each guest_memfd."""
+    """The largest order of a folio that was seen in each guest_memfd."""
 
     largest: dict[int, int] = field(default_factory=dict)
 
 
-@before("INV-10", PageAdded, FolioSplit, FolioMerged)
-def folios_are_huge(at: Moment) -> Evaluations:
-    order = at.row[ACTOR] if at.row[KIND] == PageAdded.code else at.row[VALUE]
-    if order:
+@before("INV-10", e.PageAdded, e.FolioSplit, e.FolioMerged)
+def folio_orders(at: CheckContext, event: e.PageAdded | e.FolioSplit | e.FolioMerged) -> Evaluations:
+    """Notes the largest order of folios of each file."""
+    if event.order:
         largest = at.note(_Orders).largest
-        largest[at.owner] = max(order, largest.get(at.owner, 0))
+        largest[at.owner] = max(event.order, largest.get(at.owner, 0))
     return ()
 
 
-@behind("INV-10", ConvertReturned)
-def folios_fit_the_attributes(at: Moment) -> Evaluations:
+@after("INV-10", e.ConvertReturned)
+def folios_fit_the_attributes(at: CheckContext, event: e.ConvertReturned) -> Evaluations:
+    """After a success shared pages lie in small folios, whole private huge ranges in huge ones (kvm_gmem_split(), kvm_gmem_merge())."""
     conversion = at.conversion
     gmem = at.memory.gmems.get(conversion.owner or 0) if conversion is not None else None
     if conversion is None or gmem is None or not conversion.items or conversion.state == "failed_dirty":
         return
     order = at.note(_Orders).largest.get(gmem.id, 0)
-    if not order or conversion.through is not Through.GMEM_CONVERT:
+    if not order or conversion.through is not e.Through.GMEM_CONVERT:
         return
-    wrong = [found for item in conversion.items for found in _misfits(at, gmem, _rounded(item, order), order)]
+    merged = conversion.target == PRIVATE and not event.result
+    wrong = [found for item in conversion.items for found in _misfits(at, gmem, _rounded(item, order), order, merged)]
     yield from wrong or [OK]
 
 
 def _rounded(pages: Pages, order: int) -> Pages:
-    """The huge ranges that a range touches."""
+    """The huge ranges that a range overlaps."""
     return pages[0] >> order << order, -(-pages[1] >> order) << order
 
 
@@ -113,9 +88,8 @@ def _inside(pages: Pages, order: int) -> Pages:
     return -(-pages[0] >> order) << order, pages[1] >> order << order
 
 
-def _misfits(at: Moment, gmem: Gmem, pages: Pages, order: int) -> Evaluations:
-    """Shared pages in huge folios; and, behind a success, private huge ranges in small ones. What was punched in part counts not."""
-    merged = at.conversion is not None and at.conversion.target == PRIVATE and not at.row[RESULT]
+def _misfits(at: CheckContext, gmem: Gmem, pages: Pages, order: int, merged: bool) -> Evaluations:
+    """Shared pages in huge folios; and, after a success, private huge ranges in small ones. What was punched in part counts not."""
     for start, end, backing in gmem.backing.runs(*pages):
         for run in at.runs(gmem.id, _inside((start, end), order)) if backing == PRESENT else ():
             for first, last, now in gmem.orders.runs(run.start, run.end):
@@ -129,75 +103,78 @@ def _misfits(at: Moment, gmem: Gmem, pages: Pages, order: int) -> Evaluations:
 # --- invalidations --------------------------------------------------------------------------------------------------
 
 
-@before("INV-11", InvalidateEnded)
-def no_end_without_a_begin(at: Moment) -> Evaluations:
+@before("INV-11", e.InvalidateEnded)
+def no_end_without_a_begin(at: CheckContext, _event: e.Event) -> Evaluations:
+    """kvm_mmu_invalidate_end() follows a kvm_mmu_invalidate_begin()."""
     conversion, steps = at.conversion, at.steps
     if conversion is None or not at.complete:
         return
     begun = steps.slots or steps.invalidation_ranges
-    if conversion.through is Through.GMEM_CONVERT:
+    if conversion.through is e.Through.GMEM_CONVERT:
         begun = steps.ended < len(steps.invalidation_ranges)
     yield OK if begun else _about(conversion, "event invalidate_ended, and no invalidation was begun")
 
 
-@before("INV-11", ConvertReturned)
-def no_begin_without_an_end(at: Moment) -> Evaluations:
+@before("INV-11", e.ConvertReturned)
+def no_begin_without_an_end(at: CheckContext, _event: e.Event) -> Evaluations:
+    """Each invalidation ends before the ioctl returns."""
     conversion, steps = at.conversion, at.steps
     if conversion is None or not at.complete:
         return
-    begun = len(steps.invalidation_ranges) if conversion.through is Through.GMEM_CONVERT else bool(steps.slots)
+    begun = len(steps.invalidation_ranges) if conversion.through is e.Through.GMEM_CONVERT else bool(steps.slots)
     if steps.ended < begun:
         yield _about(conversion, "event convert_returned, and an invalidation was not ended")
     elif begun:
         yield OK
 
 
-@before("INV-12", InvalidateEnded)
-def an_invalidation_has_a_range(at: Moment) -> Evaluations:
+@before("INV-12", e.InvalidateEnded)
+def invalidation_has_a_range(at: CheckContext, _event: e.Event) -> Evaluations:
+    """kvm_mmu_invalidate_range_add() names a range before the invalidation ends."""
     if at.conversion is not None and at.complete:
         yield OK if at.steps.invalidation_ranges else _about(at.conversion, "event invalidate_ended, and no range was named")
 
 
-@before("INV-14", ZapStarted)
-def zaps_lie_in_the_invalidation(at: Moment) -> Evaluations:
+@before("INV-14", e.ZapStarted)
+def zaps_lie_in_the_invalidation(at: CheckContext, _event: e.Event) -> Evaluations:
+    """What is unmapped lies in what is invalidated."""
     conversion, (start, end) = at.conversion, at.pages
-    if conversion is None or conversion.through is not Through.GMEM_CONVERT or not at.complete:
+    if conversion is None or conversion.through is not e.Through.GMEM_CONVERT or not at.complete:
         return
     inside = any(low <= start and end <= high for low, high in at.steps.invalidation_ranges)
     yield OK if inside else Violation("event zap_started outside of what is invalidated", conversion.owner, start, end)
 
 
-@before("INV-14", GmemBound, SlotSet)
-def memslots_stay(at: Moment) -> Evaluations:
-    gmem = at.row[ACTOR]
-    if at.row[KIND] == SlotSet.code:
-        vm = at.memory.vms.get(at.owner)
-        slot = vm.slots.get(at.row[ACTOR] or 0) if vm is not None else None
-        gmem = slot.gmem if slot is not None else None
-    if gmem is None or at.row[RESULT]:
+@before("INV-14", e.GmemBound, e.SlotSet)
+def memslots_stay_during_a_conversion(at: CheckContext, event: e.GmemBound | e.SlotSet) -> Evaluations:
+    """No memslot of the file changes while its invalidation is open."""
+    gmem = at.gmem_of_slot(event)
+    if gmem is None or event.result:
         return
     for conversion in at.memory.conversions.values():
-        if conversion.owner == gmem and conversion.through is Through.GMEM_CONVERT and not conversion.gapped:
+        if conversion.owner == gmem and conversion.through is e.Through.GMEM_CONVERT and not conversion.gapped:
             steps = at.open.get(conversion.id)
             if steps is not None and steps.ended < len(steps.invalidation_ranges):
-                name = KINDS[at.row[KIND]].name
-                yield Violation(f"event {name} inside of conversion {conversion.id}", gmem, conversion.start, conversion.end)
+                yield Violation(
+                    f"event {event.name} inside of conversion {conversion.id}", gmem, conversion.start, conversion.end
+                )
 
 
 # --- no-ops and turns -----------------------------------------------------------------------------------------------
 
 
-@before("INV-19", ZapStarted, InvalidateAdded, AttrsStored)
-def a_noop_touches_nothing(at: Moment) -> Evaluations:
+@before("INV-19", e.ZapStarted, e.InvalidateAdded, e.AttrsStored)
+def noop_changes_nothing(at: CheckContext, event: e.Event) -> Evaluations:
+    """A conversion of pages that have the attribute unmaps, invalidates and stores nothing."""
     conversion, steps = at.conversion, at.steps
     if conversion is None or conversion.gapped or steps.zaps or steps.invalidation_ranges or steps.stored:
         return ()
     if not steps.same and not _known_to_be_equal(at, conversion):
         return ()
-    return (_about(conversion, f"event {KINDS[at.row[KIND]].name}, and all pages have the asked attribute"),)
+    return (_about(conversion, f"event {event.name}, and all pages have the asked attribute"),)
 
 
-def _known_to_be_equal(at: Moment, conversion: Conversion) -> bool:
+def _known_to_be_equal(at: CheckContext, conversion: Conversion) -> bool:
     if conversion.start is None or conversion.end is None or conversion.owner is None or at.steps.crowded:
         return False
     if at.steps.same is False and not at.complete:
@@ -206,12 +183,13 @@ def _known_to_be_equal(at: Moment, conversion: Conversion) -> bool:
     return only is not None and only == conversion.target
 
 
-@before("INV-19", ConvertReturned)
-def a_noop_ends_untouched(at: Moment) -> Evaluations:
+@before("INV-19", e.ConvertReturned)
+def noop_is_seen_whole(at: CheckContext, event: e.ConvertReturned) -> Evaluations:
+    """A no-op was seen from its comparison to its return."""
     conversion, steps = at.conversion, at.steps
-    if conversion is None or at.row[RESULT] or steps.zaps or steps.invalidation_ranges or steps.stored:
+    if conversion is None or event.result or steps.zaps or steps.invalidation_ranges or steps.stored:
         return
-    proven = (Capability.COMPARED,) if conversion.in_vm else (Capability.ZAP, Capability.STORED)
+    proven = (e.Capability.COMPARED,) if conversion.in_vm else (e.Capability.ZAP, e.Capability.STORED)
     if at.shows(*proven) and (steps.same or (steps.same is None and _known_to_be_equal(at, conversion))):
         yield OK
 
@@ -224,13 +202,14 @@ class _Turns:
     left: dict[int, int] = field(default_factory=dict)
 
 
-_LOCKED = (AttrsCompared, WorkItem, InvalidateAdded, ZapStarted, UserAnswered, AttrsStored, FolioSplit, FolioMerged, Undone,
-           InvalidateEnded)  # fmt: skip
+_LOCKED = (e.AttrsCompared, e.WorkItem, e.InvalidateAdded, e.ZapStarted, e.UserAnswered, e.AttrsStored, e.FolioSplit, e.FolioMerged, e.Undone,
+           e.InvalidateEnded)  # fmt: skip
 """The steps that are taken, and seen, under the lock. The in-use test is known at the return only."""
 
 
 @before("INV-20", *_LOCKED)
-def conversions_take_turns(at: Moment) -> Evaluations:
+def conversions_are_serialised(at: CheckContext, event: e.Event) -> Evaluations:
+    """slots_lock (mainline) or the filemap's invalidate_lock (in place) lets one conversion of its attribute owner at work at a time."""
     conversion = at.conversion
     if conversion is None or conversion.owner is None or conversion.gapped:
         return
@@ -238,18 +217,19 @@ def conversions_take_turns(at: Moment) -> Evaluations:
     holder = turns.holder.get(conversion.owner)
     if holder == mine:
         return
-    if mine in turns.left and at.shows(Capability.RETURNED):
-        name, other = KINDS[at.row[KIND]].name, turns.left[mine]
+    if mine in turns.left and at.shows(e.Capability.RETURNED):
+        name, other = event.name, turns.left[mine]
         yield Violation(
-            f"event {name} of conversion {mine} behind the first step of conversion {other}", conversion.owner, *at.pages
+            f"event {name} of conversion {mine} after the first step of conversion {other}", conversion.owner, *at.pages
         )
     if holder in at.memory.conversions:
         turns.left[holder] = mine
     turns.holder[conversion.owner] = mine
 
 
-@before("INV-20", ConvertReturned)
-def a_turn_ends(at: Moment) -> Evaluations:
+@before("INV-20", e.ConvertReturned)
+def lock_is_released(at: CheckContext, _event: e.Event) -> Evaluations:
+    """The lock was held from the first step to the return, by this conversion alone."""
     conversion = at.conversion
     if conversion is None or conversion.owner is None:
         return
@@ -264,10 +244,11 @@ def a_turn_ends(at: Moment) -> Evaluations:
 # --- in place -------------------------------------------------------------------------------------------------------
 
 
-@before("INV-42", ConvertReturned)
-def one_store_and_no_zap_without_it(at: Moment) -> Evaluations:
+@before("INV-42", e.ConvertReturned)
+def one_store_and_no_zap_without_it(at: CheckContext, _event: e.Event) -> Evaluations:
+    """In place one range is stored, after the guest was unmapped, and nothing is unmapped for nothing."""
     conversion, steps = at.conversion, at.steps
-    if conversion is None or conversion.through is not Through.GMEM_IOCTL:
+    if conversion is None or conversion.through is not e.Through.GMEM_IOCTL:
         return
     if len(steps.stored) > 1:
         yield _about(conversion, f"the attribute was stored {len(steps.stored)} times")
@@ -279,10 +260,11 @@ def one_store_and_no_zap_without_it(at: Moment) -> Evaluations:
         yield OK
 
 
-@before("INV-43", PrivateUnmapFailed)
-def private_entries_go_for_shared_only(at: Moment) -> Evaluations:
+@before("INV-43", e.PrivateUnmapFailed)
+def private_unmap_only_to_shared(at: CheckContext, event: e.PrivateUnmapFailed) -> Evaluations:
+    """Private entries of the guest are unmapped only by a conversion to shared."""
     conversion = at.conversion
-    if conversion is None or conversion.through is not Through.GMEM_IOCTL or (at.row[ACTOR] or 0) > UnmapStep.WBINVD:
+    if conversion is None or conversion.through is not e.Through.GMEM_IOCTL or (event.step or 0) > e.UnmapStep.WBINVD:
         return
     if conversion.target == PRIVATE:
         yield Violation("a conversion to private has unmapped a private page", at.row[OWNER], *at.pages)
@@ -293,16 +275,18 @@ def private_entries_go_for_shared_only(at: Moment) -> Evaluations:
 # --- waiting --------------------------------------------------------------------------------------------------------
 
 
-@before("INV-36", ConvertReturned)
-def a_wait_ends(at: Moment) -> Evaluations:
-    if at.conversion is not None and at.steps.waits is not None and at.conversion.through is Through.GMEM_CONVERT:
+@before("INV-36", e.ConvertReturned)
+def wait_ends(at: CheckContext, _event: e.Event) -> Evaluations:
+    """A conversion that waited for a reference has returned."""
+    if at.conversion is not None and at.steps.waits is not None and at.conversion.through is e.Through.GMEM_CONVERT:
         yield OK
 
 
-@at_the_end("INV-36")
-def nobody_waits_for_ever(at: Moment) -> Evaluations:
+@at_end("INV-36")
+def wait_is_not_endless(at: CheckContext, _event: None) -> Evaluations:
+    """A conversion does not wait for a reference for ever (spinning in the split of RFC v2)."""
     conversion, waits = at.conversion, at.steps.waits
-    if conversion is None or waits is None or conversion.through is not Through.GMEM_CONVERT:
+    if conversion is None or waits is None or conversion.through is not e.Through.GMEM_CONVERT:
         return
     seq, since = waits
     now = at.row[T] if at.row[SOURCE] == conversion.source else None

@@ -1,7 +1,7 @@
-"""What a judge sees: one event, with the memory before or behind it, and what each open conversion has done so far.
+"""What a check of an invariant is given: one event, the memory before or after it, and what each open conversion has done so far.
 
-A judge is a function of a moment. For each look it yields FINE, or what is wrong; where nothing is certain it yields
-nothing. The modules of judges read like the claims of their invariants.
+A check is a function of a context and the event. For each evaluation it yields OK or a Violation; where nothing is certain it
+yields nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,65 +9,37 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gmemstate.audit.invariants.catalogue import CATALOGUE, NOT_LOGS
-from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    KIND,
-    NPAGES,
-    OWNER,
-    RESULT,
-    SEQ,
-    SOURCE,
-    START,
-    AttrsCompared,
-    AttrsStored,
-    Capability,
-    Dialect,
-    Event,
-    EventRow,
-    FolioMerged,
-    FolioSplit,
-    InvalidateAdded,
-    InvalidateEnded,
-    Reserved,
-    Spinning,
-    T,
-    TaskStuck,
-    Through,
-    Undone,
-    UserAnswered,
-    UsersChecked,
-    ZapStarted,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import NPAGES, OWNER, SEQ, SOURCE, START, T
 from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import Conversion
 from gmemstate.model.reports import SourceFormat
 from gmemstate.model.units import END, NS
 
 RACE = NS
-"""A traced fault that was decided before a change may be seen behind it: for so long (ns) a disagreement says nothing."""
+"""A traced fault that was decided before a change may be seen after it: for so long (ns) a disagreement says nothing."""
 
 
 class Violation(NamedTuple):
-    """A look that found an invariant broken, and where."""
+    """An evaluation that found an invariant broken, and where."""
 
     text: str
     owner: int | None = None
     start: int | None = None
     end: int | None = None
     seq: int | None = None
-    """the event that shows it, if it is not the one that was looked at"""
+    """the event that shows it, if it is not the one that was checked"""
 
 
 OK: Final = None
-"""A look that found nothing wrong."""
+"""An evaluation that found the invariant kept."""
 
 Evaluations = Iterable[Violation | None]
 Pages = tuple[int, int]
 Note = TypeVar("Note")
 
 
-def pages_of(row: EventRow) -> Pages:
+def pages_of(row: e.EventRow) -> Pages:
     """The pages of an event, half-open; none if it does not say."""
     start = row[START]
     if start is None or start < 0:
@@ -103,62 +75,62 @@ class Steps:
     """seq and time of the first word that it waits for a reference"""
     stuck: bool = False
 
-    def add(self, row: EventRow) -> None:
+    def add(self, row: e.EventRow) -> None:
         """Note one more step."""
-        kind, failed = row[KIND], bool(row[RESULT])
-        if kind == UserAnswered.code:
-            self.refused |= row[RESULT] != 0
-        elif kind == ZapStarted.code:
-            self.zaps += 1
-            self.slots += row[ACTOR] is not None
-        elif kind == UsersChecked.code:
-            self.tested |= not failed
-        elif kind == AttrsStored.code:
-            self.stored += [] if failed else [pages_of(row)]
-        elif kind == InvalidateEnded.code:
-            self.ended += 1
-        elif kind == AttrsCompared.code:
-            self.same = bool(row[RESULT])
-        elif kind == InvalidateAdded.code:
-            self.invalidation_ranges.append(pages_of(row))
-        elif kind == Reserved.code:
-            self.reserved |= not failed
-        elif kind == Undone.code:
-            self.undone.append(pages_of(row))
-        elif kind in (FolioSplit.code, FolioMerged.code):
-            self.folios += not failed
-        elif kind in (Spinning.code, TaskStuck.code):
-            self.waits = self.waits or (row[SEQ], row[T])
-            self.stuck |= kind == TaskStuck.code
+        match e.event_of(row):
+            case e.UserAnswered(result=result):
+                self.refused |= result != 0
+            case e.ZapStarted(slot=slot):
+                self.zaps += 1
+                self.slots += slot is not None
+            case e.UsersChecked(result=result):
+                self.tested |= not result
+            case e.AttrsStored(result=result):
+                self.stored += [] if result else [pages_of(row)]
+            case e.InvalidateEnded():
+                self.ended += 1
+            case e.AttrsCompared(equal=equal):
+                self.same = bool(equal)
+            case e.InvalidateAdded():
+                self.invalidation_ranges.append(pages_of(row))
+            case e.Reserved(result=result):
+                self.reserved |= not result
+            case e.Undone():
+                self.undone.append(pages_of(row))
+            case e.FolioSplit(result=result) | e.FolioMerged(result=result):
+                self.folios += not result
+            case e.Spinning() | e.TaskStuck() as event:
+                self.waits = self.waits or (row[SEQ], row[T])
+                self.stuck |= isinstance(event, e.TaskStuck)
 
 
 STEPS = frozenset(
     kind.code
     for kind in (
-        AttrsCompared,
-        AttrsStored,
-        FolioMerged,
-        FolioSplit,
-        InvalidateAdded,
-        InvalidateEnded,
-        Reserved,
-        Spinning,
-        TaskStuck,
-        Undone,
-        UserAnswered,
-        UsersChecked,
-        ZapStarted,
+        e.AttrsCompared,
+        e.AttrsStored,
+        e.FolioMerged,
+        e.FolioSplit,
+        e.InvalidateAdded,
+        e.InvalidateEnded,
+        e.Reserved,
+        e.Spinning,
+        e.TaskStuck,
+        e.Undone,
+        e.UserAnswered,
+        e.UsersChecked,
+        e.ZapStarted,
     )
 )
 """The kinds of events that :meth:`Steps.add` has something to note of."""
 
 
-class Moment:
-    """An event, with the memory before or behind it."""
+class CheckContext:
+    """An event, with the memory before or after it."""
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.row: EventRow = (0, *(None,) * 12)  # type: ignore[assignment]
+        self.row: e.EventRow = (0, *(None,) * 12)  # type: ignore[assignment]
         self.conversion: Conversion | None = None
         """the conversion that the event belongs to"""
         self.steps = Steps()
@@ -170,16 +142,16 @@ class Moment:
         self._notes: dict[type, Any] = {}
         self._shown: frozenset[int] | None = None
 
-    def turn_to(self, row: EventRow) -> None:
+    def go_to(self, row: e.EventRow) -> None:
         """Go on to the next event."""
         self.row, self._shown = row, None
-        key = row[CONVERSION]
+        key = e.conversion_of(row)
         conversion = self.conversion = None if key is None else self.memory.conversions.get(key)
         if conversion is not None:
             self.steps = self.open.get(conversion.id) or Steps()
 
     def note(self, kind: type[Note]) -> Note:
-        """What the judges of one subject keep from one event to the next."""
+        """What the checks of one subject keep from one event to the next."""
         note: Note | None = self._notes.get(kind)
         if note is None:
             note = self._notes[kind] = kind()
@@ -187,7 +159,7 @@ class Moment:
 
     @property
     def owner(self) -> int:
-        """The space of the event; 0, which is no attribute owner, if it has none."""
+        """The attribute owner of the event; 0, which is none, if it has none."""
         return self.row[OWNER] or 0
 
     @property
@@ -196,14 +168,22 @@ class Moment:
         return pages_of(self.row)
 
     @property
-    def dialect(self) -> Dialect:
+    def dialect(self) -> e.Dialect:
         """The dialect of the guest, as far as it is known."""
         conversion, memory = self.conversion, self.memory
         owner = self.row[OWNER] if conversion is None else conversion.owner
         vm = memory.vms.get(owner) or memory.vms.get(memory.guest_id(owner) or 0)  # type: ignore[arg-type]
-        if vm is not None and vm.dialect is not Dialect.UNKNOWN:
+        if vm is not None and vm.dialect is not e.Dialect.UNKNOWN:
             return vm.dialect
-        return Dialect.INPLACE if conversion is not None and conversion.through is Through.GMEM_IOCTL else Dialect.UNKNOWN
+        return e.Dialect.INPLACE if conversion is not None and conversion.through is e.Through.GMEM_IOCTL else e.Dialect.UNKNOWN
+
+    def gmem_of_slot(self, event: "e.GmemBound | e.SlotSet") -> int | None:
+        """The guest_memfd of the memslot that is bound or set."""
+        if isinstance(event, e.GmemBound):
+            return event.gmem
+        vm = self.memory.vms.get(self.owner)
+        slot = vm.slots.get(event.slot or 0) if vm is not None else None
+        return None if slot is None else slot.gmem
 
     def runs(self, owner: int | None = None, pages: Pages | None = None) -> list[StateRun]:
         """The states of pages; those of the event if none are named."""
@@ -232,7 +212,7 @@ class Moment:
         """Whether each step of a conversion is on record."""
         return self.formats.get(self.row[SOURCE] or 0) in NOT_LOGS
 
-    def shows(self, *capabilities: Capability) -> bool:
+    def shows(self, *capabilities: e.Capability) -> bool:
         """Whether some steps of the conversion would have been seen, so that their absence says something."""
         conversion = self.conversion
         if conversion is None or not conversion.entered or conversion.gapped:
@@ -252,7 +232,7 @@ class Moment:
         )  # fmt: skip
 
     def settled(self, owner: int) -> bool:
-        """Whether no page of a guest has become something else so lately that a fault may not have heard of it."""
+        """Whether no page of a guest has become something else so lately that a fault may have been decided before."""
         known = [self.changed[key] for key in (owner, self.memory.guest_id(owner) or 0) if key in self.changed]
         if self.simulated or not known:
             return True
@@ -262,34 +242,34 @@ class Moment:
 
 # --- the register ---------------------------------------------------------------------------------------------------
 
-Check = Callable[[Moment], Evaluations]
-ByDialect = dict[Dialect, list[tuple[str, Check]]]
-"""For guests of each dialect the judges that are about it, with the ids of their invariants."""
+Check = Callable[[CheckContext, Any], Evaluations]
+ByDialect = dict[e.Dialect, list[tuple[str, Check]]]
+"""For guests of each dialect the checks that are about it, with the ids of their invariants."""
 BEFORE: dict[int, ByDialect] = {}
-BEHIND: dict[int, ByDialect] = {}
-AT_THE_END: ByDialect = {dialect: [] for dialect in Dialect}
-"""By kind of event: who looks before it, and behind it; and who looks at conversions that are open at the end."""
+AFTER: dict[int, ByDialect] = {}
+AT_END: ByDialect = {dialect: [] for dialect in e.Dialect}
+"""By kind of event: what is checked before it, and after it; and what is checked of conversions that are open at the end."""
 
 
-def before(code: str, *kinds: type[Event]) -> Callable[[Check], Check]:
-    """Look at an invariant just before events of some kinds are applied to the memory."""
-    return _register(code, [BEFORE.setdefault(kind.code, {dialect: [] for dialect in Dialect}) for kind in kinds])
+def before(code: str, *kinds: type[e.Event]) -> Callable[[Check], Check]:
+    """Check an invariant just before events of some kinds are applied to the memory."""
+    return _register(code, [BEFORE.setdefault(kind.code, {dialect: [] for dialect in e.Dialect}) for kind in kinds])
 
 
-def behind(code: str, *kinds: type[Event]) -> Callable[[Check], Check]:
-    """Look at an invariant as soon as events of some kinds are applied to the memory."""
-    return _register(code, [BEHIND.setdefault(kind.code, {dialect: [] for dialect in Dialect}) for kind in kinds])
+def after(code: str, *kinds: type[e.Event]) -> Callable[[Check], Check]:
+    """Check an invariant as soon as events of some kinds are applied to the memory."""
+    return _register(code, [AFTER.setdefault(kind.code, {dialect: [] for dialect in e.Dialect}) for kind in kinds])
 
 
-def at_the_end(code: str) -> Callable[[Check], Check]:
-    """Look at an invariant when the record is at its end, for each conversion that is still open."""
-    return _register(code, [AT_THE_END])
+def at_end(code: str) -> Callable[[Check], Check]:
+    """Check an invariant when the record is at its end, for each conversion that is still open (the event is None)."""
+    return _register(code, [AT_END])
 
 
 def _register(code: str, tables: list[ByDialect]) -> Callable[[Check], Check]:
     def register(check: Check) -> Check:
         for table in tables:
-            for dialect in (Dialect.UNKNOWN, *CATALOGUE[code].dialects):
+            for dialect in (e.Dialect.UNKNOWN, *CATALOGUE[code].dialects):
                 table[dialect].append((code, check))
         return check
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from gmemstate.audit.invariants.context import OK, CheckContext, Evaluations, Pages, Violation, after, before
 from gmemstate.model import events as e
-from gmemstate.model.events import ACTOR, NPAGES, OWNER, SOURCE, START, VALUE
+from gmemstate.model.events import NPAGES, OWNER, SOURCE, START
 from gmemstate.model.fold.conversions import KIND_OF
 from gmemstate.model.linux import EAGAIN, ENOMEM, GUP_PIN_COUNTING_BIAS, PAGE_SHIFT, PAGE_SIZE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED
@@ -174,15 +174,15 @@ def eagain_leaves_attributes_and_folios(at: CheckContext, event: e.ConvertReturn
     conversion = at.conversion
     if conversion is None or conversion.in_vm or event.result != EAGAIN:
         return
-    lost = next((row for row in conversion.answers if row[ACTOR] == e.User.IOMMU and row[VALUE]), None)
+    answers = map(e.event_of, conversion.answers)
+    lost = next((one for one in answers if isinstance(one, e.UserAnswered) and one.user is e.User.IOMMU and one.entries), None)
     if at.steps.stored:
         yield _about(conversion, "EAGAIN after a store")
     elif at.steps.folios:
         yield _about(conversion, "EAGAIN after a split or merge of folios")
     elif lost is not None:
-        start, npages = lost[START] or 0, lost[NPAGES]
-        end = END if npages is None else start + npages
-        yield Violation("EAGAIN, and an IOMMU has lost its mapping: no device can fault it in again", lost[OWNER], start, end)
+        text = "EAGAIN, and an IOMMU has lost its mapping: no device can fault it in again"
+        yield Violation(text, lost.owner, lost.start, END if lost.npages is None else lost.start + lost.npages)
     elif at.shows(e.Capability.STORED):
         yield OK
 

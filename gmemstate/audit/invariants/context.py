@@ -1,4 +1,4 @@
-"""What a check of an invariant is given: one event, the memory before or after it, and what each open conversion has done so far.
+"""What a check of an invariant is given: one event, the memory before or after it, and the steps of each open conversion.
 
 A check is a function of a context and the event. For each evaluation it yields OK or a Violation; where nothing is certain it
 yields nothing.

@@ -168,7 +168,11 @@ def map_gpa_resumes_in_the_request(at: CheckContext, event: e.GuestAnswered) -> 
     if not 0 <= done <= request.npages << PAGE_SHIFT:
         yield Violation(f"the guest is to go on at {unsigned(at_gpa):#x}, and asked from {first:#x} on", *where)
     else:
-        yield OK if done % CHUNK == 0 else Violation(f"the guest is to go on {done:#x} bytes behind its request", *where)
+        yield (
+            OK
+            if done % CHUNK == 0
+            else Violation(f"the guest is to resume {done:#x} bytes after the beginning of its request", *where)
+        )
 
 
 @before("INV-37", e.GuestAnswered)

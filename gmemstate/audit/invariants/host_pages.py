@@ -1,4 +1,4 @@
-"""Host pages: those that nobody may have again, the poisoned ones, and which page backs which (INV-22, 23, 26, 31, 33, 34, 45)."""
+"""Host pages: those not to be used again, poisoned ones, and which page backs which (INV-22, 23, 26, 31, 33, 34, 45)."""
 
 from dataclasses import dataclass, field
 

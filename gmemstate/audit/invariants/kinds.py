@@ -1,4 +1,4 @@
-"""Private and shared are kept apart: who may touch and hold a page, and what its kind may be changed by (INV-03 to 08, 25, 27, 28, 44, 48, 49)."""
+"""Who may access and hold a page, and what may change its attribute (INV-03 to 08, 25, 27, 28, 44, 48, 49)."""
 
 from dataclasses import dataclass, field
 
@@ -116,7 +116,7 @@ def stored_range_is_merged(at: CheckContext, event: e.AttrsStored) -> Evaluation
 
 @before("INV-08", e.KernelWarned)
 def page_has_an_attribute(at: CheckContext, event: e.KernelWarned) -> Evaluations:
-    """Only a page without one is reported: the kernel takes what the file was made with, after a WARN (kvm_gmem_get_attributes())."""
+    """A page without one is reported by a WARN: the kernel takes what the file was made with (kvm_gmem_get_attributes())."""
     if details(event.detail).get("function") == "kvm_gmem_get_attributes":
         yield Violation("the tree has no attribute for a page of a guest_memfd", at.row[OWNER])
 
@@ -183,7 +183,7 @@ def huge_entry_is_of_one_kind(at: CheckContext, event: e.FaultServed) -> Evaluat
 
 @before("INV-27", e.InvalidateAdded)
 def mixed_range_is_flagged(at: CheckContext, _event: e.Event) -> Evaluations:
-    """Outside of what is converted KVM holds faults off in huge ranges that lie in a slot and are not flagged: there the flag shows."""
+    """Outside of what is converted KVM holds faults off in huge ranges of a slot that are not flagged: there the flag shows."""
     vm, conversion, (start, end) = at.memory.vms.get(at.owner), at.conversion, at.pages
     if (
         vm is None
@@ -201,7 +201,8 @@ def mixed_range_is_flagged(at: CheckContext, _event: e.Event) -> Evaluations:
     if not any(slot.start <= start and end <= slot.end for slot in vm.slots.values()):
         yield Violation("a huge range that lies in no memslot is taken for one of a single kind", vm.id, start, end)
     elif kinds <= {SHARED, PRIVATE}:
-        yield OK if len(kinds) == 1 else Violation("a huge range with private and shared pages is not flagged as mixed", vm.id, start, end)  # fmt: skip
+        mixed = Violation("a huge range with private and shared pages is not flagged as mixed", vm.id, start, end)
+        yield OK if len(kinds) == 1 else mixed
 
 
 # --- staying what it is ---------------------------------------------------------------------------------------------
@@ -251,7 +252,8 @@ def neighbours_are_unchanged(at: CheckContext, event: e.AttrsStored) -> Evaluati
     runs = [run for pages in outside for run in at.runs(gmem.id, pages)]
     for run in runs:
         if run.state in (SHARED, PRIVATE):
-            yield OK if run.state == kind else Violation(f"{run.state} pages are {kind} now, and nobody converted them", gmem.id, run.start, run.end)  # fmt: skip
+            text = f"{run.state} pages are {kind} now, and nobody converted them"
+            yield OK if run.state == kind else Violation(text, gmem.id, run.start, run.end)
 
 
 @before("INV-44", e.FaultServed)

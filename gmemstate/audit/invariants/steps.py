@@ -65,7 +65,7 @@ def folio_orders(at: CheckContext, event: e.PageAdded | e.FolioSplit | e.FolioMe
 
 @after("INV-10", e.ConvertReturned)
 def folios_fit_the_attributes(at: CheckContext, event: e.ConvertReturned) -> Evaluations:
-    """After a success shared pages lie in small folios, whole private huge ranges in huge ones (kvm_gmem_split(), kvm_gmem_merge())."""
+    """After a success shared pages lie in small folios, whole private huge ranges in huge ones (RFC v2, kvm_gmem_merge())."""
     conversion = at.conversion
     gmem = at.memory.gmems.get(conversion.owner or 0) if conversion is not None else None
     if conversion is None or gmem is None or not conversion.items or conversion.state == "failed_dirty":
@@ -89,7 +89,7 @@ def _inside(pages: Pages, order: int) -> Pages:
 
 
 def _misfits(at: CheckContext, gmem: Gmem, pages: Pages, order: int, merged: bool) -> Evaluations:
-    """Shared pages in huge folios; and, after a success, private huge ranges in small ones. What was punched in part counts not."""
+    """Shared pages in huge folios; after a success (``merged``) private huge ranges in small ones, but for punched ones."""
     for start, end, backing in gmem.backing.runs(*pages):
         for run in at.runs(gmem.id, _inside((start, end), order)) if backing == PRESENT else ():
             for first, last, now in gmem.orders.runs(run.start, run.end):
@@ -202,14 +202,14 @@ class _Turns:
     left: dict[int, int] = field(default_factory=dict)
 
 
-_LOCKED = (e.AttrsCompared, e.WorkItem, e.InvalidateAdded, e.ZapStarted, e.UserAnswered, e.AttrsStored, e.FolioSplit, e.FolioMerged, e.Undone,
-           e.InvalidateEnded)  # fmt: skip
+_LOCKED: tuple[type[e.Event], ...] = (e.AttrsCompared, e.WorkItem, e.InvalidateAdded, e.ZapStarted, e.UserAnswered)
+_LOCKED += (e.AttrsStored, e.FolioSplit, e.FolioMerged, e.Undone, e.InvalidateEnded)
 """The steps that are taken, and seen, under the lock. The in-use test is known at the return only."""
 
 
 @before("INV-20", *_LOCKED)
 def conversions_are_serialised(at: CheckContext, event: e.Event) -> Evaluations:
-    """slots_lock (mainline) or the filemap's invalidate_lock (in place) lets one conversion of its attribute owner at work at a time."""
+    """One conversion of an attribute owner is at work at a time (slots_lock; in place filemap_invalidate_lock())."""
     conversion = at.conversion
     if conversion is None or conversion.owner is None or conversion.gapped:
         return

@@ -109,7 +109,7 @@ def _compare(outcomes: Sequence[ScenarioOutcome]) -> None:
     render.as_table(("DIALECT", *(["POLICY"] if scenario.has_policies else []), *HEADER), rows, empty="")
 
 
-HEADER = ("MET", "RETURNED", "PRIVATE", "LOST", "MESSED UP", "VM")
+HEADER = ("MATCH", "RETURNED", "PRIVATE", "LOST", "MESSED UP", "VM")
 """What is said of each pair, the important first: a narrow terminal leaves out the last."""
 
 
@@ -141,8 +141,8 @@ def _list(*, as_json: bool) -> Exit:
             ]
             for outcomes in played
         ]
-        render.as_table(("SCENARIO", "MET", "TITLE"), rows, empty="no scenarios")
-        talk("MET: under how many dialects and policies it came as expected, and of how many")
+        render.as_table(("SCENARIO", "MATCH", "TITLE"), rows, empty="no scenarios")
+        talk("MATCH: under how many dialects and policies it came as expected, and of how many")
     return worst(*(_judge(outcomes) for outcomes in played), Exit.CLEAN)
 
 

@@ -39,7 +39,7 @@ OUTCOMES: dict[Outcome | None, int] = {"new": 0, "old": 1, "unknown": 2, None: 1
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """What came of a conversion: its id (the seq of its first event), the verdict on three axes, and its events with their seqs."""
+    """What came of a conversion: its id (the seq of its first event), the verdict on three axes, its events with their seqs."""
 
     id: int
     verdict: Verdict
@@ -124,8 +124,8 @@ class ConversionRunner:
             unsure = [run for run in memory.runs(owner, start, end) if run.state not in SETTLED[1:]]
             if unsure:
                 raise UsageError(
-                    f"pages {unsure[0].start:#x} to {unsure[0].end:#x} are {unsure[0].state}: a conversion starts from what is known; "
-                    "resolve what is open, or record what they are"
+                    f"pages {unsure[0].start:#x} to {unsure[0].end:#x} are {unsure[0].state}: a conversion starts from what is "
+                    "known; resolve what is open, or record what they are"
                 )
             self._open(owner)
             first = memory.seq + 1
@@ -139,7 +139,8 @@ class ConversionRunner:
                 conversion = known[THIS]
                 self._append(e.Interrupted(conversion=conversion, owner=owner))
                 raise PageUserFailed(
-                    f'{error}; conversion {conversion} is left interrupted: ledger.resolve({conversion}, "roll-back") closes it',
+                    f"{error}; conversion {conversion} is left interrupted: "
+                    f'ledger.resolve({conversion}, "roll-back") closes it',
                     **error.data,
                     conversion=conversion,
                 ) from error.__cause__
@@ -148,8 +149,8 @@ class ConversionRunner:
     def resolve(self, conversion: int, how: Resolution, outcome: Outcome | None = None) -> ConversionResult:
         """Close a conversion that was left open.
 
-        ``roll-back`` writes back what its range had before it was asked (conversions of :meth:`convert` only); ``declare`` states
-        an ``outcome``. Raises UsageError where there is nothing to resolve.
+        ``roll-back`` writes back what its range had before it was asked (conversions of :meth:`convert` only); ``declare``
+        states an ``outcome``. Raises UsageError where there is nothing to resolve.
         """
         if how not in get_args(Resolution) or (how == "declare") != (outcome is not None) or outcome not in OUTCOMES:
             raise UsageError(f'resolve with "roll-back", or with "declare" and an outcome: {", ".join(get_args(Outcome))}')

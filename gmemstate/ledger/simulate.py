@@ -1,4 +1,4 @@
-"""Scenarios played under dialects and policies: the library's and the command line's door to the simulation."""
+"""Scenarios played under dialects and policies: what the library and the command line know of the simulation."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -17,6 +17,7 @@ from gmemstate.convert.engine.ioctl import Returned
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.engine.users import UnmapAnswer
 from gmemstate.model.events import KIND, User, UserAnswered, event_of
+from gmemstate.model.linux import GUP_PIN_COUNTING_BIAS
 from tests.convert.naive_host import PRIVATE, SHARED, Person, Request
 from tests.convert.pair import GMEM_DIALECTS, ORDER, PAGE, PAGES, POINTS, SPAN, Pair, World, requests, worlds
 
@@ -283,7 +284,7 @@ def test_silence_is_waited_for_for_ever(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", GMEM_DIALECTS)
 def test_pins_are_counted_and_never_asked(dialect: str) -> None:
-    pair, user = stranger(dialect, SILENCE, held=users.FOLL_PIN, kind=User.PIN)
+    pair, user = stranger(dialect, SILENCE, held=GUP_PIN_COUNTING_BIAS, kind=User.PIN)
     assert pair.simulation.convert_pages(0, PAGES, PRIVATE) == Returned(errno.EAGAIN, 3 << 12)
     assert user.asked == []
     assert pair.simulation.convert_pages(4, PAGES, PRIVATE) == Returned()

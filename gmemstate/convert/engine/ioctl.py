@@ -63,7 +63,7 @@ class Fault:
     seen: int = 0
 
     def strikes(self, at: str, start: int, end: int) -> bool:
-        """Whether it strikes now."""
+        """Whether it strikes now, at something that concerns pages ``[start, end)``."""
         if at != self.at or not self.times or (self.page is not None and not start <= self.page < end):
             return False
         self.seen += 1

@@ -7,10 +7,10 @@ from typing import NamedTuple, TypeVar
 
 from gmemstate.convert.engine.ioctl import Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.policies import Policy
-from gmemstate.convert.engine.users import FOLL_PIN, PageUser, UnmapAnswer
+from gmemstate.convert.engine.users import PageUser, UnmapAnswer
 from gmemstate.model import events as e
 from gmemstate.model.events import detail
-from gmemstate.model.linux import EFAULT
+from gmemstate.model.linux import EFAULT, GUP_PIN_COUNTING_BIAS
 from gmemstate.model.machines.range import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
@@ -45,7 +45,7 @@ Step = e.Event | Ask
 Doing = Generator[Step, UnmapAnswer | None, T]
 """Steps that end with a result."""
 Steps = Doing[Returned | None]
-"""The steps of an ioctl; it ends with what the caller is told, or with None if it never returns."""
+"""The steps of an ioctl; it ends with what the ioctl returns, or with None if it never does."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Kernel:
     policy: Policy = Policy.BUG_VM
     faults: Sequence[Fault] = ()
     pfn: Callable[[int, int], int | None] = lambda _gmem, _index: None
-    """the host page behind a page of a guest_memfd, where that is known"""
+    """the pfn of a page of a guest_memfd, where that is known"""
     drained: bool = False
     failed: list[int] = field(default_factory=list)
     """private pages that could not be unmapped in this conversion"""
@@ -74,7 +74,7 @@ class Kernel:
         return self.memory.gmems[owner]
 
     def slots(self, owner: int, start: int, end: int) -> Iterator[tuple[Vm, Slot, int, int]]:
-        """The memslots that overlap pages of an attribute owner, guest by guest in the order of those pages, and the overlap in pages."""
+        """The memslots that overlap pages of an attribute owner, guest by guest in their order, and the overlaps."""
         for vm in self.memory.vms.values():
             bases = [
                 (slot.start if vm.id == owner else slot.index, slot)
@@ -90,7 +90,7 @@ class Kernel:
         return ((run.start, run.end, STORED[run.state]) for run in self.memory.runs(owner, start, end))
 
     def all_are(self, owner: int, start: int, end: int, kind: str) -> bool:
-        """Whether a whole range has an attribute."""
+        """Whether all pages ``[start, end)`` have an attribute."""
         return all(state == kind for _, _, state in self.kinds(owner, start, end))
 
     def folios(self, owner: int, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -131,15 +131,16 @@ class Kernel:
     def pinned_or_mapped(self, head: int, order: int, count: int) -> bool:
         """folio_maybe_dma_pinned() of a folio with a count of references, or folio_mapped()."""
         hosts = (user for user in self.users if user.kind is e.User.HOST)
-        return count >= FOLL_PIN or any(user.references(head, head + (1 << order), drained=self.drained) for user in hosts)
+        end = head + (1 << order)
+        return count >= GUP_PIN_COUNTING_BIAS or any(user.references(head, end, drained=self.drained) for user in hosts)
 
     def fails(self, at: str, start: int = 0, end: int = 1) -> int:
-        """The errno with which a step fails now, 0 if it does not."""
+        """The errno with which a step about pages ``[start, end)`` fails now, 0 if it does not."""
         fault = self.fault(at, start, end)
         return 0 if fault is None else fault.errno
 
     def fault(self, at: str, start: int, end: int) -> Fault | None:
-        """What goes wrong now, if anything. Each fault counts this time, whichever strikes."""
+        """What goes wrong now with pages ``[start, end)``, if anything. Each fault counts this time, whichever strikes."""
         return next(iter([fault for fault in self.faults if fault.strikes(at, start, end)]), None)
 
     # --- doing
@@ -185,7 +186,7 @@ class Kernel:
     def zap(self, owner: int, start: int, end: int, kind: str | None, slot: Slot | None = None) -> Steps:
         """kvm_tdp_mmu_zap_leafs(): the guest loses its entries of a kind (None: of both), in one memslot or in all.
 
-        Only mirrored page tables keep the kinds apart; elsewhere all entries go. A private page of a TD may not come off.
+        Only mirrored page tables keep the kinds apart; elsewhere all entries go. A private page of a TD may stay mapped.
         """
         runs = [(start, end)]
         if self.setting.mirrored and kind is not None:
@@ -215,15 +216,15 @@ class Kernel:
                 )
 
     def assigned(self, owner: int, start: int, end: int, at: str) -> Iterator[tuple[int, int, int]]:
-        """The private pages of a range that have memory, with guest_memfd and index; none if nothing can go wrong ``at`` them."""
+        """The private pages of a range that have memory, with guest_memfd and index; none if nothing can fail ``at`` them."""
         if not any(fault.at == at and fault.times for fault in self.faults):
             return
         for first, last, kind in list(self.kinds(owner, start, end)):
             for page in range(first, last) if kind == PRIVATE else ():
-                behind = [(owner, page)] if owner in self.memory.gmems else [
-                    (gmem, index) for gmem, index, *_ in self.memory.indices(owner, page, page + 1)
-                ]  # fmt: skip
-                for gmem, index in behind:
+                backing = [(owner, page)]
+                if owner not in self.memory.gmems:
+                    backing = [(gmem, index) for gmem, index, *_ in self.memory.indices(owner, page, page + 1)]
+                for gmem, index in backing:
                     if self.gmem(gmem).backing.get(index) in (PRESENT, POISONED_PAGE):
                         yield page, gmem, index
 
@@ -253,7 +254,7 @@ class Kernel:
         return [page for first, last, what in runs if what == POISONED_PAGE for page in range(first, last)]
 
     def messed_up(self, owner: int, start: int, end: int) -> list[int]:
-        """The pages of a range whose host page could not be taken back from a TD, and is still the one behind them."""
+        """The pages of a range whose host page could not be taken back from a TD, and still backs them."""
         gmem = self.memory.gmems.get(owner)
         return sorted(
             entry.index
@@ -284,6 +285,13 @@ class Kernel:
         return False
 
 
+def in_use(owner: int, head: int, order: int, result: int, found: int, expected: int) -> e.UsersChecked:
+    """That somebody else holds a folio, by the references that were ``found`` and ``expected``."""
+    return e.UsersChecked(
+        conversion=THIS, owner=owner, start=head, npages=1 << order, result=result, references=found, expected=expected
+    )
+
+
 def shift(slot: Slot) -> int:
     """What makes a gfn of a page index."""
     return slot.start - (slot.index or 0)
@@ -295,7 +303,7 @@ def runs_of(pages_: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs in order, those that touch as one."""
+    """Runs in order, neighbours as one."""
     found: list[tuple[int, int]] = []
     for start, end in runs:
         if found and found[-1][1] == start:

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 from gmemstate.model.errors import PageUserFailed
 from gmemstate.model.events import User
-from gmemstate.model.linux import MAX_ERRNO
+from gmemstate.model.linux import GUP_PIN_COUNTING_BIAS, MAX_ERRNO
 
-FOLL_PIN = 1024
-"""GUP_PIN_COUNTING_BIAS: what one pin adds to the reference count of a small folio (include/linux/mm.h)."""
 MAX_REFERENCES = (1 << 31) - 1
 """The largest reference count: folio_ref_count() is an int."""
 MAX_ENTRIES = (1 << 63) - 1
@@ -47,10 +45,7 @@ class PageUser(Protocol):
 
 
 class CheckedUser:
-    """The ``number``-th user that a caller supplied: what it raises, lacks or answers wrongly is an error that names it.
-
-    Raises PageUserFailed.
-    """
+    """The ``number``-th user that a caller supplied: what it raises, lacks or answers wrongly is an error that names it."""
 
     def __init__(self, user: PageUser, number: int) -> None:
         self._user = user
@@ -58,7 +53,7 @@ class CheckedUser:
 
     @cached_property
     def name(self) -> str:
-        """Its name."""
+        """Its name. Raises PageUserFailed."""
         name = self._get("name")
         if not isinstance(name, str) or not name.isprintable():
             raise self._wrong("name", f"is {name!r}, not a printable string")
@@ -67,14 +62,14 @@ class CheckedUser:
 
     @cached_property
     def kind(self) -> User:
-        """Its kind."""
+        """Its kind. Raises PageUserFailed."""
         kind = self._get("kind")
         if not _is_count(kind) or kind not in set(User):
             raise self._wrong("kind", f"is {kind!r}, not a gmemstate.model.events.User")
         return User(kind)
 
     def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
-        """Its answer, with an errno and a number of entries that a kernel could see."""
+        """Its answer about pages ``[start, end)``, one that a kernel could get. Raises PageUserFailed."""
         answer = self._call("unmap", start, end, ask=ask)
         if not isinstance(answer, UnmapAnswer):
             raise self._wrong("unmap()", f"answered {answer!r}, not an UnmapAnswer")
@@ -85,7 +80,7 @@ class CheckedUser:
         return answer
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
-        """Its references, a number that a folio can have."""
+        """Its references to pages ``[start, end)``, a number that a folio can have. Raises PageUserFailed."""
         count = self._call("references", start, end, drained=drained)
         if not _is_count(count) or count > MAX_REFERENCES:
             raise self._wrong("references()", f"answered {count!r}, not a number from 0 to {MAX_REFERENCES}")
@@ -132,7 +127,7 @@ class Mapper:
     """references for each page that it maps"""
 
     def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
-        """Unmap what it maps, but for what it refuses."""
+        """Unmap what it maps of pages ``[start, end)``, but for what it refuses."""
         mine = {page for page in self.pages if start <= page < end}
         kept = mine & self.refused
         if not ask:
@@ -140,7 +135,7 @@ class Mapper:
         return UnmapAnswer(self.refuses, len(mine - kept)) if kept else UnmapAnswer(0, len(mine))
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
-        """One for each mapping."""
+        """One for each mapping of pages ``[start, end)``."""
         return self.weight * _within(self.pages, start, end)
 
     def access(self, page: int) -> bool:
@@ -168,11 +163,11 @@ class Holder:
     """a device reads and writes the pages through it"""
 
     def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
-        """It is not notified, so it does not answer."""
+        """It is not notified of pages ``[start, end)``, so it does not answer."""
         return UnmapAnswer(None)
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
-        """What it holds, as long as it holds it."""
+        """What it holds of pages ``[start, end)``, as long as it holds it."""
         held = _within(self.pages, start, end)
         if not held or (self.transient and drained):
             return 0
@@ -209,20 +204,20 @@ def guest(name: str, pages: Iterable[int] = (), *, refuses: int | None = 0, refu
 
 
 def iommu(name: str, pages: Iterable[int] = (), *, refuses: int | None = 0, refused: Iterable[int] = ()) -> Mapper:
-    """An IOMMU that follows notifications: it cannot fault a lost mapping in."""
+    """An IOMMU that maps pages and follows notifications: it cannot fault a lost mapping in."""
     return Mapper(name, User.IOMMU, set(pages), refuses, frozenset(refused), faults_in=False)
 
 
 def pin(name: str, pages: Iterable[int]) -> Holder:
     """A long-term pin of VFIO or iommufd: DMA goes on, whatever becomes of the page."""
-    return Holder(name, User.PIN, set(pages), FOLL_PIN, dma=True)
+    return Holder(name, User.PIN, set(pages), GUP_PIN_COUNTING_BIAS, dma=True)
 
 
 def reference(name: str, pages: Iterable[int], checks: int | None = None) -> Holder:
-    """A plain reference (get_page, a pipe): it cannot be told from a transient one."""
+    """A plain reference to each of these pages (get_page, a pipe): it looks like a transient one."""
     return Holder(name, User.REFERENCE, set(pages), checks=checks)
 
 
 def lru_batch(name: str, pages: Iterable[int]) -> Holder:
-    """Pages in the lru_add batch of a CPU: one reference until it is drained."""
+    """Pages (4 KiB) in the lru_add batch of a CPU: one reference until it is drained."""
     return Holder(name, User.REFERENCE, set(pages), transient=True)

@@ -19,7 +19,7 @@ USERS: dict[str, Callable[..., users.Mapper | users.Holder]] = {
     "lru batch": users.lru_batch,
 }
 MAPPING = ("host", "guest", "iommu")
-"""The users that map pages and are told to unmap; the others hold references."""
+"""The users that map pages and are notified; the others hold references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class UserSpec:
 
 
 class MemslotSpec(NamedTuple):
-    """Gfns of a guest, and the guest_memfd behind them (0: none) from ``page`` on; ``npages`` 0 deletes the slot."""
+    """Gfns of a guest, and the guest_memfd that backs them (0: none) from ``page`` on; ``npages`` 0 deletes the slot."""
 
     slot: int
     gfn: int
@@ -77,7 +77,7 @@ class Scenario:
 
     @property
     def has_policies(self) -> bool:
-        """Whether it matters what guest_memfd learns of a private page that does not come off."""
+        """Whether it matters what guest_memfd learns of a private page that cannot be unmapped."""
         return any(fault["at"] == "private_unmap" for fault in self.faults)
 
     def expected(self, dialect: Dialect, policy: Policy) -> dict[str, Any]:

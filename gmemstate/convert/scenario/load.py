@@ -18,48 +18,50 @@ from gmemstate.model.machines.range import PRIVATE, SHARED
 FIRST = "the-mail"
 """The scenario that is listed first: what the program was made for."""
 
-TOP = ("title", "about", "source", "dialects", "policies", "guest", "user", "fault", "do", "expect")
-GUEST = (
-    "type", "pages", "huge", "starts", "private", "shared", "allocated", "memslot", "mmap", "mmap_is_hva", "in_place",
-    "private_mem", "defects",
-)  # fmt: skip
+TOP = tuple(["title", "about", "source", "dialects", "policies", "guest", "user", "fault", "do", "expect"])
+GUEST = tuple(
+    [
+        "type",
+        "pages",
+        "huge",
+        "starts",
+        "private",
+        "shared",
+        "allocated",
+        "memslot",
+        "mmap",
+        "mmap_is_hva",
+        "in_place",
+        "private_mem",
+        "defects",
+    ]
+)
 MEMSLOT = ("slot", "gfn", "count", "page", "vm", "gmem", "plain")
 USER = ("name", "is", "pages", "gmem", "refuses", "refuses_pages", "checks")
 FAULT = ("at", "page", "nth", "times", "errno", "step")
-STEPS: dict[str, tuple[str, ...]] = {
-    "convert": (
-        "to", "gmem", "through", "address", "size", "attributes", "flags", "reserved", "error_offset", "readable", "writable",
-        "same_mm",
-    ),
-    "guest_asks": ("to", "path", "answers", "interrupted"),
-    "access": ("page", "as", "accept"),
-    "use": ("pages",),
-    "release": (),
-    "punch": ("gmem",),
-    "allocate": ("gmem",),
-    "poison": ("gmem",),
-    "populate": ("gmem",),
-    "memslot": ("gfn", "count", "page", "vm", "gmem", "plain", "delete"),
-    "close": ("gmem",),
-    "bug_vm": (),
-}  # fmt: skip
+STEPS = {
+    verb: tuple(options.split())
+    for verb, options in {
+        "convert": "to gmem through address size attributes flags reserved error_offset readable writable same_mm",
+        "guest_asks": "to path answers interrupted",
+        "access": "page as accept",
+        "use": "pages",
+        "release": "",
+        "punch": "gmem",
+        "allocate": "gmem",
+        "poison": "gmem",
+        "populate": "gmem",
+        "memslot": "gfn count page vm gmem plain delete",
+        "close": "gmem",
+        "bug_vm": "",
+    }.items()
+}
 """What a step can do, and its options."""
 
 HUGE = {"4K": 0, "2M": 9, "1G": 18}
-FAULTS = (
-    "reserve",
-    "work_item",
-    "store",
-    "split",
-    "merge",
-    "undo",
-    "private_unmap",
-    "make_private",
-    "rmp_update",
-    "launch_update",
-    "reclaim",
-)
-HARDWARE = {"private_unmap": VmType.TDX} | dict.fromkeys(("make_private", "rmp_update", "launch_update", "reclaim"), VmType.SNP)
+SNP_FAULTS = ("make_private", "rmp_update", "launch_update", "reclaim")
+FAULTS = ("reserve", "work_item", "store", "split", "merge", "undo", "private_unmap", *SNP_FAULTS)
+HARDWARE = {"private_unmap": VmType.TDX} | dict.fromkeys(SNP_FAULTS, VmType.SNP)
 """Which type of guest a failure of the hardware takes."""
 PATHS = {
     "vmcall": RequestPath.VMCALL,
@@ -224,7 +226,7 @@ def _options() -> Iterable[str]:
 
 
 class _Step:
-    """One table of ``do``: its verb, what stands behind it, and its options."""
+    """One table of ``do``: its verb, the value of that, and its options."""
 
     def __init__(self, table: ScenarioTable, guest: VmType, users: dict[str, UserSpec], limit: int) -> None:
         self.table, self.limit = table, limit
@@ -253,7 +255,7 @@ class _Step:
             if key in table and user.kind != "guest":
                 raise table.bad(key, f"{name} is no guest")
         if "as" in table and guest is VmType.SW:
-            raise table.bad("as", "a guest of type sw has no shared bit: what it touches is what it is")
+            raise table.bad("as", "a guest of type sw has no shared bit: each page is accessed as what it is")
         if "accept" in table and guest is not VmType.TDX:
             raise table.bad("accept", "only a guest of type tdx accepts pages")
         table.need(*{"access": ("page",), "use": ("pages",)}.get(self.verb, ()))
@@ -267,7 +269,7 @@ class _Step:
             raise table.bad("interrupted", f"only a tdvmcall is cut into chunks, and this is a {path}")
 
     def what(self) -> Any:
-        """What stands behind the verb."""
+        """The value of the verb."""
         table, verb = self.table, self.verb
         if verb in ("close", "bug_vm") or (verb == "convert" and table.content[verb] is True):
             if not table.flag(verb, default=True):

@@ -35,7 +35,7 @@ class ScenarioText:
         self.sections = list(_sections(self.lines))
 
     def section(self, header: str, n: int) -> tuple[int, int]:
-        """The lines ``[first, last)`` of the ``n``-th table with a header; of the table around it, if it stands inside a line."""
+        """The lines ``[first, last)`` of the ``n``-th table with a header; of the table around it, if it is part of a line."""
         found = [(first, last) for name, first, last in self.sections if name == header]
         if n < len(found):
             return found[n]
@@ -88,13 +88,13 @@ class ScenarioTable:
         return key in self.content
 
     def need(self, *keys: str) -> None:
-        """Complain if a key is missing."""
+        """Check that keys are there. Raises BadScenario."""
         for key in keys:
             if key not in self.content:
                 raise self.bad(key, f"is missing{f' in [{self.header}]' if self.header else ''}")
 
     def tables(self, key: str, known: Iterable[str]) -> list["ScenarioTable"]:
-        """The tables of a list of tables."""
+        """The tables of a list of tables. Raises BadScenario."""
         header = f"{self.header}.{key}".lstrip(".")
         content = self.content.get(key, [])
         if not isinstance(content, list):
@@ -108,21 +108,21 @@ class ScenarioTable:
     # --- values
 
     def text(self, key: str, default: str = "") -> str:
-        """A text."""
+        """A text. Raises BadScenario."""
         value = self.content.get(key, default)
         if not isinstance(value, str):
             raise self.bad(key, f"{value!r} is no text: put it in quotes")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """A truth value."""
+        """A truth value. Raises BadScenario."""
         value = self.content.get(key, default)
         if not isinstance(value, bool):
             raise self.bad(key, f"{value!r} is neither true nor false")
         return value
 
     def number(self, key: str, default: int = 0) -> int:
-        """A number that fits into 64 bits, 12, 0xc or "0xc"."""
+        """A number that fits into 64 bits, 12, 0xc or "0xc". Raises BadScenario."""
         value = self.content.get(key, default)
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = int(value, 16 if value.startswith("0x") else 10)
@@ -131,7 +131,7 @@ class ScenarioTable:
         return value
 
     def one_or_two(self, key: str) -> int:
-        """The number of one of two things, 1 unless it is given."""
+        """The number of one of two things, 1 unless it is given. Raises BadScenario."""
         value = self.number(key, 1)
         if value not in (1, 2):
             raise self.bad(key, f"{value} is neither 1 nor 2")
@@ -153,7 +153,7 @@ class ScenarioTable:
         return str(value)
 
     def items(self, key: str) -> list[Any]:
-        """A list."""
+        """A list. Raises BadScenario."""
         value = self.content.get(key, [])
         if not isinstance(value, list):
             raise self.bad(key, f"{value!r} is no list: write [...]")
@@ -174,7 +174,10 @@ class ScenarioTable:
         return found.number
 
     def runs(self, key: str, limit: int | None = None) -> tuple[PageRun, ...]:
-        """Pages: ``5``, ``"0+16"`` (from page 0, 16 pages), ``"0-16"`` (from 0 to before 16), or a list of these."""
+        """Pages: ``5``, ``"0+16"`` (from page 0, 16 pages), ``"0-16"`` (from 0 to before 16), or a list of these.
+
+        Raises BadScenario.
+        """
         value = self.content.get(key, [])
         runs = tuple(self.run(key, each) for each in (value if isinstance(value, list) else [value]))
         for _, end in runs:
@@ -183,14 +186,14 @@ class ScenarioTable:
         return runs
 
     def page(self, key: str, limit: int) -> int:
-        """One page."""
+        """One page. Raises BadScenario."""
         page = self.number(key)
         if page >= limit:
             raise self.bad(key, f"page {page} is not there: the last one is {limit - 1}")
         return page
 
     def run(self, key: str, value: Any) -> PageRun:
-        """One run of pages."""
+        """One run of pages. Raises BadScenario."""
         match = _PAGES.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if match is None:
             raise self.bad(key, f'{value!r} are no pages: write 5, "0+16" or "0-16"')
@@ -199,7 +202,7 @@ class ScenarioTable:
         if match[2]:
             end = (int(match[3], 16) if match[3].startswith("0x") else int(match[3])) + (start if match[2] == "+" else 0)
         if not start < end < U64 >> PAGE_SHIFT:
-            raise self.bad(key, f"{value!r} is no run of pages: the end lies behind the start")
+            raise self.bad(key, f"{value!r} is no run of pages: the end comes after the start")
         return start, end
 
 

@@ -1,6 +1,7 @@
 """What a guest asks for in a simulation, and how KVM cuts it into exits that a VMM answers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from gmemstate.convert.simulation.operations import VCPU, Simulation
 from gmemstate.decode.hypercalls import ENCRYPTED
@@ -25,7 +26,7 @@ def ask(
     """A guest asks for pages; the VMM converts each part that it is handed and answers with what the ioctl said.
 
     ``answers`` overrides the VMM's answer to the n-th exit (an errno; it does not convert then). ``interrupted``: an
-    interrupt is pending behind the n-th chunk of a MapGPA. Returns what the guest was returned, in order.
+    interrupt is pending after the n-th chunk of a MapGPA. Returns what each request returned, in order.
     """
     returned: list[int] = []
     exits = iter(answers)
@@ -57,7 +58,7 @@ def _map_gpa(
     interrupted: int | None,
     returned: list[int],
 ) -> int | None:
-    """One TDVMCALL, chunk by chunk; returns where the guest asks again at once, as it does behind an interrupt."""
+    """One TDVMCALL, chunk by chunk; returns where the guest asks again at once, as it does after an interrupt."""
     request = _asked(simulation, start, end, kind, RequestPath.TDVMCALL)
     at, n = start, 0
     while at < end:
@@ -87,10 +88,8 @@ def _answer(simulation: Simulation, request: int, result: int, at: int | None, r
 def _asked(simulation: Simulation, start: int, end: int, kind: str, path: RequestPath, entries: Runs = ()) -> int:
     flags = ENCRYPTED if kind == PRIVATE else 0
     facts = detail(entries=[list(entry) for entry in entries]) if len(entries) > 1 else None
-    return simulation.record(
-        GuestAsked(request=simulation.reference(), thread=VCPU, owner=simulation.vm, start=start, npages=end - start,
-                   flags=flags, path=path, detail=facts)
-    )  # fmt: skip
+    asked = GuestAsked(request=simulation.reference(), thread=VCPU, owner=simulation.vm, start=start, npages=end - start)
+    return simulation.record(replace(asked, flags=flags, path=path, detail=facts))
 
 
 def _exit(simulation: Simulation, start: int, end: int, kind: str, answer: int | None) -> int:
@@ -109,7 +108,7 @@ def _exit(simulation: Simulation, start: int, end: int, kind: str, answer: int |
 
 
 def _ioctls(simulation: Simulation, start: int, end: int) -> list[tuple[int, int, int]]:
-    """The conversions that gfns of a guest need: one on the VM, or one for each piece of a guest_memfd behind them."""
+    """The conversions that gfns of a guest need: one on the VM, or one for each piece of a guest_memfd that backs them."""
     if simulation.in_vm:
         return [(simulation.vm, start, end)]
     slots = sorted(simulation.memory.indices(simulation.vm, start, end), key=lambda part: part[3].start)

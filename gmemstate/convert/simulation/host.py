@@ -26,6 +26,7 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.objects import HOLE, Slot
 from gmemstate.model.record import resolve
 from gmemstate.model.reports import SourceFormat
+from gmemstate.model.units import END
 
 
 class SimulatedUser(PageUser, Protocol):
@@ -45,15 +46,15 @@ TURN = 1_000
 
 SOURCE, FIRST_REFERENCE = -10, -100
 FIRST_PFN, NEXT_PFN = 0x100000, 0x1000000
-"""The host page behind page 0 of the first guest_memfd (and how far behind that of the next), and the first spare one."""
+"""The pfn of page 0 of the first guest_memfd (and its distance to that of the next), and the first spare one."""
 
 
 @dataclass
 class SimulatedHost:
     """Guests under one dialect and one policy.
 
-    ``rows`` is the record, ``memory`` its fold. Pages are numbered as the attribute owner numbers them in which the attribute lives:
-    gfns of a VM in the dialect ``mainline``, else page indices of a guest_memfd. ``vm`` and ``gmem`` are the first of their kind.
+    ``rows`` is the record, ``memory`` its fold. Pages are those of the attribute owner: gfns of a VM in the dialect
+    ``mainline``, else page indices of a guest_memfd. ``vm`` and ``gmem`` are the first of their kind.
     """
 
     dialect: e.Dialect
@@ -68,7 +69,7 @@ class SimulatedHost:
     vm: int = 0
     gmem: int = 0
     emptied: set[tuple[int, int]] = field(default_factory=set)
-    """pages (and their space) whose contents are gone: taken out of the secure page tables of a TD, or punched out"""
+    """attribute owners and pages whose contents are gone: taken out of the secure page tables of a TD, or punched out"""
     _gmem_of: dict[str, int] = field(default_factory=dict)
     _pfns: dict[tuple[int, int], int] = field(default_factory=dict)
     _spare: Iterator[int] = field(default_factory=lambda: count(NEXT_PFN))
@@ -107,16 +108,15 @@ class SimulatedHost:
         return self.vm if self.in_vm else self.gmem
 
     def owner_of(self, user: SimulatedUser) -> int:
-        """The space whose pages a user maps or holds."""
+        """The attribute owner whose pages a user maps or holds."""
         return self.vm if self.in_vm else self._gmem_of.get(user.name, self.gmem)
 
     # --- birth
 
     def open(self, name: str) -> None:
         """Begin the record: a source that shows everything."""
-        self.record(e.SourceOpened(detail=detail(
-            name=name, format=SourceFormat.SIMULATION, dialect=self.dialect.word, follows=SOURCES[self.dialect], policy=self.policy.value,
-        )))  # fmt: skip
+        facts = {"dialect": self.dialect.word, "follows": SOURCES[self.dialect], "policy": self.policy.value}
+        self.record(e.SourceOpened(detail=detail(name=name, format=SourceFormat.SIMULATION, **facts)))
         for capability in e.Capability:
             self.record(e.SourceShows(capability=capability))
 
@@ -131,7 +131,7 @@ class SimulatedHost:
         return vm
 
     def make_gmem(self, vm: int, npages: int, *, shared: bool) -> int:
-        """KVM_CREATE_GUEST_MEMFD. On mainline a guest with private memory can neither map it nor have it shared."""
+        """KVM_CREATE_GUEST_MEMFD of ``npages`` pages (4 KiB). On mainline it can neither be mapped nor be shared."""
         flags = 0
         if not self.in_vm:
             flags = GUEST_MEMFD_FLAG_MMAP * self.setting.mmap | GUEST_MEMFD_FLAG_INIT_SHARED * shared
@@ -140,7 +140,7 @@ class SimulatedHost:
     def set_slot(
         self, vm: int, slot: int, gfn: int, npages: int, gmem: int | None = None, index: int = 0, result: int = 0
     ) -> None:
-        """KVM_SET_USER_MEMORY_REGION2; ``npages`` 0 deletes."""
+        """KVM_SET_USER_MEMORY_REGION2 of ``npages`` gfns, backed by page indices from ``index`` on; ``npages`` 0 deletes."""
         flags = 0 if gmem is None else KVM_MEM_GUEST_MEMFD
         self.record(e.SlotSet(slot=slot, owner=vm, start=gfn, npages=npages, flags=flags, result=result))
         if gmem is not None and npages:
@@ -149,12 +149,12 @@ class SimulatedHost:
     # --- memory
 
     def pfn(self, gmem: int, index: int) -> int:
-        """The host page behind a page of a guest_memfd, or that it will get."""
+        """The pfn of a page of a guest_memfd, or the one that it will get."""
         number = sorted(self.memory.gmems).index(gmem) if gmem in self.memory.gmems else 0
         return self._pfns.get((gmem, index), FIRST_PFN * (number + 1) + index)
 
     def give_up(self, gmem: int, pages: Iterable[int]) -> None:
-        """The host pages behind pages never come back to the allocator: other ones take their place."""
+        """The host pages of pages never come back to the allocator: other ones take their place."""
         self._pfns.update({(gmem, page): next(self._spare) for page in pages})
 
     def allocate(self, start: int, end: int, gmem: int | None = None) -> None:
@@ -200,8 +200,8 @@ class SimulatedHost:
         elif user.kind in (e.User.PIN, e.User.REFERENCE):
             self.record(e.Pinned(owner=owner, start=start, npages=end - start, detail=facts))
         elif user.kind is e.User.HOST and not self.in_vm:
-            self.record(e.FaultServed(owner=owner, access=e.Access.HOST, start=start, npages=end - start,
-                                    pfn=self.pfn(owner, start), detail=facts))  # fmt: skip
+            seen = e.FaultServed(owner=owner, access=e.Access.HOST, start=start, npages=end - start, detail=facts)
+            self.record(replace(seen, pfn=self.pfn(owner, start)))
         elif user.kind is e.User.GUEST:
             for first, last, state in list(self.kernel().kinds(owner, start, end)):
                 access = e.Access.GUEST_PRIVATE if state == PRIVATE else e.Access.GUEST_SHARED
@@ -209,7 +209,7 @@ class SimulatedHost:
                     self.record(e.FaultServed(owner=vm, access=access, start=low, npages=high - low, detail=facts))
 
     def gfns(self, owner: int, start: int, end: int) -> list[tuple[int, Slot, int, int]]:
-        """The guests and gfns behind pages of an attribute owner, slot by slot."""
+        """The guests and gfns of pages of an attribute owner, slot by slot."""
         found = self.kernel().slots(owner, start, end)
         return [
             (vm.id, slot, a, b) if vm.id == owner else (vm.id, slot, a + shift(slot), b + shift(slot))
@@ -233,18 +233,27 @@ class SimulatedHost:
         self.returned.append(returned)
         return returned
 
-    def convert_pages(self, start: int, end: int, kind: str, *, owner: int | None = None, **how: object) -> Returned | None:
+    def convert_pages(
+        self,
+        start: int,
+        end: int,
+        kind: str,
+        *,
+        owner: int | None = None,
+        thread: int = VMM,
+        flags: int = 0,
+        writable: bool = True,
+    ) -> Returned | None:
         """A conversion of pages ``[start, end)``."""
         attributes = PRIVATE_ATTRIBUTE if kind == PRIVATE else 0
-        call = {"thread": VMM, "attributes": attributes, **how}
-        where = self.owner if owner is None else owner
-        return self.convert(ConversionCall(where, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT, **call))  # type: ignore[arg-type]
+        where, address, size = self.owner if owner is None else owner, start << PAGE_SHIFT, (end - start) << PAGE_SHIFT
+        return self.convert(ConversionCall(where, address, size, attributes, flags, thread=thread, writable=writable))
 
     def _accepted(self, owner: int) -> set[tuple[int, int]]:
         """The private pages of a TD that it has accepted; removed from the secure page tables they lose their contents."""
         if self.setting.type is not VmType.TDX:
             return set()
-        runs = [(start, end) for start, end, kind in self.kernel().kinds(owner, 0, 1 << 64) if kind == PRIVATE]
-        mapped = {page for user in self.users if user.kind is e.User.GUEST and self.owner_of(user) == owner
-                  for page in user.pages}  # fmt: skip
+        runs = [(start, end) for start, end, kind in self.kernel().kinds(owner, 0, END) if kind == PRIVATE]
+        guests = [user for user in self.users if user.kind is e.User.GUEST and self.owner_of(user) == owner]
+        mapped = {page for user in guests for page in user.pages}
         return {(owner, page) for page in mapped if any(start <= page < end for start, end in runs)}

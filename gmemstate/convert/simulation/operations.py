@@ -1,4 +1,4 @@
-"""What happens on a simulated host besides conversions: pages are touched, let go, punched out, poisoned, measured."""
+"""What happens on a simulated host besides conversions: pages are accessed, released, punched out, poisoned, measured."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,12 +23,12 @@ VCPU = 2
 class Simulation(SimulatedHost):
     """A host on which things happen; each method is one of them, and says what came of it."""
 
-    # --- somebody touches a page
+    # --- somebody accesses a page
 
     def access(self, user: SimulatedUser, page: int, *, private: bool | None = None, accept: bool = True) -> bool:
         """A user accesses a page: it has it or faults it in, or cannot.
 
-        A guest touches it as ``private`` or not (None: as what it is); ``accept``: a TD accepts what it has not mapped.
+        A guest accesses it as ``private`` or not (None: as what it is); ``accept``: a TD accepts what it has not mapped.
         """
         if user.kind is e.User.GUEST:
             return self._guest_access(user, page, private, accept=accept)
@@ -49,8 +49,8 @@ class Simulation(SimulatedHost):
         what = self.memory.gmems[owner].backing.get(page)
         if kind == PRIVATE or what == POISONED_PAGE:
             result = EHWPOISON if kind == SHARED else EFAULT
-            self.record(e.FaultServed(owner=owner, access=e.Access.HOST, start=page, npages=1, result=result,
-                                    detail=detail(user=user.name, signal="SIGBUS")))  # fmt: skip
+            facts = detail(user=user.name, signal="SIGBUS")
+            self.record(e.FaultServed(owner=owner, access=e.Access.HOST, start=page, npages=1, result=result, detail=facts))
             return False
         if what == HOLE:
             self.allocate(page, page + 1, owner)
@@ -96,7 +96,7 @@ class Simulation(SimulatedHost):
         return True
 
     def _slot_of(self, user: SimulatedUser, page: int) -> tuple[int, Slot | None]:
-        """The gfn behind a page, and its slot. A page that no slot maps keeps its number: another slot may lie there now."""
+        """The gfn of a page, and its slot. A page that no slot maps keeps its number: another slot may lie there now."""
         vm = self.memory.vms[self.vm]
         if not self.in_vm:
             for guest_id, slot, gfn, _ in self.gfns(self.owner_of(user), page, page + 1):
@@ -120,12 +120,12 @@ class Simulation(SimulatedHost):
 
     def _memory_fault(self, user: SimulatedUser, gfn: int, error: int, *, private: bool) -> bool:
         flags = PRIVATE_ATTRIBUTE if private else 0
-        self.record(e.MemoryFaultExit(thread=VCPU, owner=self.vm, start=gfn, npages=1, flags=flags, result=error,
-                                    detail=detail(user=user.name)))  # fmt: skip
+        where = e.MemoryFaultExit(thread=VCPU, owner=self.vm, start=gfn, npages=1, flags=flags, result=error)
+        self.record(replace(where, detail=detail(user=user.name)))
         return False
 
     def hold(self, user: Holder, start: int, end: int) -> None:
-        """A user takes references."""
+        """A user takes references to pages ``[start, end)``."""
         user.pages |= set(range(start, end))
         self.record_use(user, start, end)
 
@@ -138,7 +138,7 @@ class Simulation(SimulatedHost):
     # --- something is done to the guest_memfd
 
     def punch(self, start: int, end: int, gmem: int | None = None) -> None:
-        """fallocate(PUNCH_HOLE): zap, truncate; no attribute changes, references are not looked at (INV-26)."""
+        """fallocate(PUNCH_HOLE) of pages ``[start, end)``: zap, truncate; attributes stay, references are not counted (INV-26)."""
         owner = self.gmem if gmem is None else gmem
         self.record(e.InvalidateAdded(owner=owner, start=start, npages=end - start))
         if not self._zap(owner, start, end, e.User.HOST, e.User.IOMMU):
@@ -148,8 +148,8 @@ class Simulation(SimulatedHost):
         held = {page for user in self._users(owner) if isinstance(user, Holder) for page in user.pages if start <= page < end}
         for first, last, kept in list(self._truncated(owner, start, end, held)):
             why = None if not kept else "somebody holds it" if first in held else "it can no longer be trusted"
-            self.record(e.PageFreed(owner=owner, start=first, npages=last - first, pfn=self.pfn(owner, first),
-                                  detail=detail(kept=why)))  # fmt: skip
+            pfn = self.pfn(owner, first)
+            self.record(e.PageFreed(owner=owner, start=first, npages=last - first, pfn=pfn, detail=detail(kept=why)))
             self.emptied |= {(self.owner if self.in_vm else owner, page) for page in range(first, last)}
         for user in self._users(owner):
             if user.kind is not e.User.GUEST and not self.in_vm:
@@ -170,7 +170,7 @@ class Simulation(SimulatedHost):
                 yield from ((a, b, a in kept) for a, b in pairwise(cuts))
 
     def _zap(self, owner: int, start: int, end: int, *others: e.User) -> bool:
-        """Guests, and others, lose what they map of a guest_memfd; a private page of a TD may not come off.
+        """Guests, and others, lose what they map of a guest_memfd; a private page of a TD may stay mapped.
 
         On mainline a guest_memfd holds private memory only, and other memory is shared. False if somebody never answers.
         """
@@ -193,7 +193,7 @@ class Simulation(SimulatedHost):
         return [(vm.id, a + shift(slot), b + shift(slot)) for vm, slot, a, b in self.kernel().slots(owner, start, end)]
 
     def _back_to_the_host(self, owner: int, start: int, end: int) -> None:
-        """sev_gmem_invalidate(), kvm_arch_gmem_reclaim(): RMPUPDATE of each assigned page that leaves the file; a failure is a WARN."""
+        """sev_gmem_invalidate(), kvm_arch_gmem_reclaim(): RMPUPDATE of each assigned page that leaves; a failure is a WARN."""
         kernel = self.kernel()
         for page in range(start, end) if self.faults else ():
             assigned = self.in_vm or kernel.all_are(owner, page, page + 1, PRIVATE)
@@ -205,13 +205,13 @@ class Simulation(SimulatedHost):
         return [user for user in self.users if self.in_vm or self.owner_of(user) == owner]
 
     def fallocate(self, start: int, end: int, gmem: int | None = None) -> None:
-        """Holes get memory, as fallocate does without PUNCH_HOLE."""
+        """Holes in pages ``[start, end)`` get memory, as fallocate does without PUNCH_HOLE."""
         owner = self.gmem if gmem is None else gmem
         self.allocate(start, end, owner)
         self.record(e.Punched(mode=FALLOC_FL_KEEP_SIZE, result=0, owner=owner, start=start, npages=end - start))
 
     def poison(self, page: int, gmem: int | None = None) -> None:
-        """memory_failure(), kvm_gmem_error_folio(): zapped, not truncated; the attribute stays."""
+        """memory_failure(), kvm_gmem_error_folio() of a page index: zapped, not truncated; the attribute stays."""
         owner = self.gmem if gmem is None else gmem
         head, order = next(iter(self.kernel().folios(owner, page, page + 1)), (page, 0))
         if not self._zap(owner, head, head + (1 << order), e.User.HOST, e.User.IOMMU):

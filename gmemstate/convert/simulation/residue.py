@@ -1,4 +1,4 @@
-"""What a simulated history has left behind, in words: who has lost what, and for whom that is an issue."""
+"""What a simulated history has left, in words: who has lost what, and for whom that is an issue."""
 
 from collections.abc import Iterable, Iterator
 
@@ -104,7 +104,7 @@ def _words(runs: list[str], unit: str) -> str:
 
 
 def _cut(runs: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pages that are in both, joined where they touch."""
+    """The pages that are in both, neighbours as one."""
     others = list(others)
     return joined(sorted((max(start, a), min(end, b)) for start, end in runs for a, b in others if max(start, a) < min(end, b)))
 

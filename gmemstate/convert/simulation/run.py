@@ -44,7 +44,7 @@ class ScenarioOutcome(Document):
 
     @property
     def differences(self) -> list[Difference]:
-        """Where the expectations of the scenario are not met, the earliest event first."""
+        """Where the facts are not as the scenario expects, the earliest event first."""
         found = []
         for fact, expected in self.scenario.expected(self.dialect, self.policy).items():
             have = getattr(self.facts, fact)

@@ -1,12 +1,12 @@
 """The proposal of the review threads: ask, allocate and split before anybody is unmapped.
 
 Every user is asked first whether it would let go; tree nodes, work items and split folios are made before the point of no
-return. Behind it only a bug of KVM or of the TDX module can fail, and that calls back into guest_memfd.
+return. After it only a bug of KVM or of the TDX module can fail, and that calls back into guest_memfd.
 """
 
 from gmemstate.convert.engine.dialects import rfc_v2
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, range_of
-from gmemstate.convert.engine.kernel import THIS, Ask, Doing, Kernel, Steps
+from gmemstate.convert.engine.kernel import THIS, Ask, Doing, Kernel, Steps, in_use
 from gmemstate.model import events as e
 from gmemstate.model.events import detail
 from gmemstate.model.linux import EAGAIN, EFAULT, PAGE_SHIFT
@@ -60,8 +60,9 @@ def _check(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Do
                 continue
             answer = yield Ask(user, first, last, ask=True)
             if answer is None or answer.result != 0:
-                yield e.UsersChecked(conversion=THIS, owner=call.owner, start=first, npages=last - first, result=EAGAIN,
-                                   detail=detail(user=user.name, would="refuse" if answer and answer.result else "not answer"))  # fmt: skip
+                facts = detail(user=user.name, would="refuse" if answer and answer.result else "not answer")
+                npages = last - first
+                yield e.UsersChecked(conversion=THIS, owner=call.owner, start=first, npages=npages, result=EAGAIN, detail=facts)
                 return Returned(EAGAIN, first << PAGE_SHIFT)
         mapping = [user for user in kernel.users if user.kind in (e.User.HOST, e.User.IOMMU)]
         for head, order in kernel.folios(call.owner, first, last):
@@ -69,8 +70,7 @@ def _check(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Do
             kernel.drained = True
             found, expected = kernel.references(call.owner, head, order) - own + 1, (1 << order) + 1
             if found != expected:
-                yield e.UsersChecked(conversion=THIS, owner=call.owner, start=head, npages=1 << order, result=EAGAIN,
-                                   references=found, expected=expected)  # fmt: skip
+                yield in_use(call.owner, head, order, EAGAIN, found, expected)
                 return Returned(EAGAIN, head << PAGE_SHIFT)
     return Returned()
 
@@ -97,18 +97,17 @@ def _go(kernel: Kernel, call: ConversionCall, items: list[rfc_v2.Item]) -> Steps
 
 
 def _held(kernel: Kernel, owner: int, first: int, last: int) -> Doing[int]:
-    """The POC of 2025-06-16: what is still referenced behind the zap may still be in the S-EPT, and does not become shared."""
+    """The POC of 2025-06-16: what is still referenced after the zap may still be in the S-EPT, and does not become shared."""
     kernel.drained = True
     for head, order in kernel.folios(owner, first, last):
         if (found := kernel.references(owner, head, order)) > 1 << order:
-            yield e.UsersChecked(conversion=THIS, owner=owner, start=head, npages=1 << order, result=EFAULT,
-                               references=found, expected=1 << order)  # fmt: skip
+            yield in_use(owner, head, order, EFAULT, found, 1 << order)
             return EFAULT
     return 0
 
 
 def _restructure(kernel: Kernel, owner: int, first: int, last: int, *, split: bool) -> Doing[None]:
-    """Split or merge with what was allocated before. What somebody holds beside the range is not merged: nothing may fail here."""
+    """Split or merge with what was allocated before; nothing may fail. A folio held outside of the range is not merged."""
     order = kernel.setting.order
     if not order:
         return

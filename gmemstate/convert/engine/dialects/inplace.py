@@ -6,7 +6,7 @@ host its page table entries, and more where the memslot names the mmap of the sa
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
 from gmemstate.convert.engine.ioctl import VmType as Type
-from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Steps, shift
+from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Steps, in_use, shift
 from gmemstate.model import events as e
 from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
@@ -72,17 +72,21 @@ def _set_attributes(kernel: Kernel, call: ConversionCall, start: int, end: int) 
     yield from kernel.learn(owner, start, end)
     # 7. kvm_arch_gmem_make_shared(): a failure is a WARN_ONCE, the page counts as shared all the same
     if not to_private and kernel.setting.type is Type.SNP:
-        for page, *_ in kernel.assigned(owner, start, end, "rmp_update"):
-            if kernel.fault("rmp_update", page, page + 1):
-                yield e.PrivateUnmapFailed(
-                    step=e.UnmapStep.RMPUPDATE, owner=owner, conversion=THIS, start=page, npages=1, pfn=kernel.pfn(owner, page)
-                )
+        yield from _make_shared(kernel, owner, start, end)
     # 8. mas_store_prealloc() cannot fail
     yield e.AttrsStored(conversion=THIS, owner=owner, start=start, npages=npages, attributes=call.attributes)
     # 9. kvm_mmu_invalidate_end(), once for each file with a binding in the range
     for _ in {vm.id for vm, *_ in overlaps}:
         yield e.InvalidateEnded(conversion=THIS, owner=owner)
     return Returned()
+
+
+def _make_shared(kernel: Kernel, owner: int, start: int, end: int) -> Doing[None]:
+    """RMPUPDATE of each private page that has memory."""
+    for page, *_ in kernel.assigned(owner, start, end, "rmp_update"):
+        if kernel.fault("rmp_update", page, page + 1):
+            pfn = kernel.pfn(owner, page)
+            yield e.PrivateUnmapFailed(step=e.UnmapStep.RMPUPDATE, owner=owner, conversion=THIS, start=page, npages=1, pfn=pfn)
 
 
 def _through_the_mmu_notifier(kernel: Kernel, owner: int, start: int, end: int) -> Steps:
@@ -102,9 +106,7 @@ def _in_use(kernel: Kernel, owner: int, start: int, end: int) -> Doing[int | Non
             kernel.drained = True  # lru_cache_drain_for_folio(), at most once per request
             found = kernel.references(owner, head, order) + 1
         if found != expected:
-            yield e.UsersChecked(
-                conversion=THIS, owner=owner, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
-            )
+            yield in_use(owner, head, order, EAGAIN, found, expected)
             return head
     yield e.UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
     return None

@@ -50,8 +50,8 @@ def set_memory_attributes(kernel: Kernel, call: ConversionCall) -> Steps:
     )
     if equal:
         return Returned()
-    # 4. xa_reserve() for every gfn. Not told here: a failure leaves entries without a value behind, which read as shared, but
-    # which 7.2 takes for a difference when it next asks whether a run of them is shared already (later kernels do not)
+    # 4. xa_reserve() for every gfn. Not simulated: a failure leaves entries without a value, which read as shared, but which
+    # 7.2 takes for a difference when it next asks whether a run of them is shared already (later kernels do not)
     error = kernel.fails("reserve", start, end)
     yield e.Reserved(conversion=THIS, owner=vm.id, result=error)
     if error:

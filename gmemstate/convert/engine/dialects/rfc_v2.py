@@ -7,7 +7,7 @@ The defects of the posting are facts that can be switched on (:data:`DEFECTS`).
 from collections.abc import Sequence
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Returned, misaligned, range_of, wraps
-from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Step, Steps
+from gmemstate.convert.engine.kernel import THIS, Doing, Kernel, Step, Steps, in_use
 from gmemstate.model import events as e
 from gmemstate.model.events import detail
 from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, ENOTTY, PAGE_SHIFT, PRIVATE_ATTRIBUTE
@@ -18,10 +18,11 @@ DEFECTS = {
     "shadowed-ret": "compute_work: an inner `ret` hides -ENOMEM; a truncated list is converted and success is returned",
     "error-offset": "error_index has no initial value: with every errno but EAGAIN error_offset is rubbish",
     "underflow": "the rollback inside of one restructure call never ends where the range begins at index 0",
-    "no-zap": "invalidate_begin zaps nothing (patch 38): to private the mmu notifier zaps guests, and only those whose memslots name the mmap",
+    "no-zap": "invalidate_begin zaps nothing (patch 38): to private the mmu notifier zaps guests "
+    "whose memslots name the mmap, and no others",
 }
-"""Those of the posting that show in what is told or left. Of a stash in the wrong order, of memory that is allocated under a
-spinlock, and of a rollback in the rollback the postings do not say what would come."""
+"""Those of the posting that show in results or in what is left. Of a stash in the wrong order, of memory that is allocated
+under a spinlock, and of a rollback in the rollback the postings do not say what would come."""
 RUBBISH = 0xDEAD_BEEF_F000
 """What stands for an uninitialised error_index."""
 
@@ -62,7 +63,7 @@ def refusal(kernel: Kernel, call: ConversionCall) -> Returned | None:
 
 def _convert_range(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Steps:
     """kvm_gmem_convert_range(), under filemap_invalidate_lock (step 1)."""
-    owner, attributes = call.owner, call.attributes
+    owner = call.owner
     if kernel.tracked(owner, start, end):
         return Returned(EFAULT)
     # 2. what differs from the target
@@ -75,28 +76,29 @@ def _convert_range(kernel: Kernel, call: ConversionCall, start: int, end: int) -
     for first, last in items:
         yield from invalidate_begin(kernel, owner, first, last)
     # 4. kvm_gmem_convert_should_proceed(): the first failure needs no rollback
-    returned: Returned | None = Returned()
     for item in items:
         returned = yield from _should_proceed(kernel, call, item)
-        if returned is None:
-            return None
-        if returned.errno:
+        if returned is None or returned.errno:
             break
     # 5., 6. carry out; on an error undo through the failing item
-    if returned is not None and not returned.errno:
-        for n, item in enumerate(items, 1):
-            failed = yield from execute(kernel, owner, item, attributes)
-            if failed is None:
-                return None
-            if failed:
-                returned = Returned(failed)
-                if not (yield from _roll_back(kernel, owner, items[:n], attributes ^ PRIVATE_ATTRIBUTE)):
-                    return None
-                break
+    else:
+        returned = yield from _execute_all(kernel, owner, items, call.attributes)
     # 8. kvm_gmem_invalidate_end()
-    for first, last in items:
+    for first, last in items if returned is not None else ():
         yield from invalidate_end(kernel, owner, first, last)
     return returned
+
+
+def _execute_all(kernel: Kernel, owner: int, items: Sequence[Item], attributes: int) -> Steps:
+    """The items one after the other; the first that fails, and those before it, are rolled back."""
+    for n, item in enumerate(items, 1):
+        failed = yield from execute(kernel, owner, item, attributes)
+        if failed is None:
+            return None
+        if failed:
+            undone = yield from _roll_back(kernel, owner, items[:n], attributes ^ PRIVATE_ATTRIBUTE)
+            return Returned(failed) if undone else None
+    return Returned()
 
 
 def invalidate_begin(kernel: Kernel, owner: int, first: int, last: int) -> Doing[None]:
@@ -118,7 +120,7 @@ def _files(kernel: Kernel, owner: int, low: int, high: int) -> set[int]:
 
 
 def work_items(kernel: Kernel, call: ConversionCall, start: int, end: int) -> Doing[tuple[list[Item], int]]:
-    """compute_work(): the runs that differ from the target, each a kzalloc'ed item; and an errno."""
+    """compute_work(): the runs of pages ``[start, end)`` that differ from the target, each a kzalloc'ed item; and an errno."""
     items: list[Item] = []
     for first, last, kind in list(kernel.kinds(call.owner, start, end)):
         if kind == call.target:
@@ -154,9 +156,7 @@ def _in_use(kernel: Kernel, owner: int, start: int, end: int) -> Doing[int | Non
     for head, order in kernel.folios(owner, start, end):
         found, expected = kernel.references(owner, head, order) + 1, (1 << order) + 1
         if found != expected:
-            yield e.UsersChecked(
-                conversion=THIS, owner=owner, start=head, npages=1 << order, result=EAGAIN, references=found, expected=expected
-            )
+            yield in_use(owner, head, order, EAGAIN, found, expected)
             return head
     yield e.UsersChecked(conversion=THIS, owner=owner, start=start, npages=end - start, result=0)
     return None
@@ -173,7 +173,7 @@ def execute(kernel: Kernel, owner: int, item: Item, attributes: int) -> Errno:
 
 
 def restructure(kernel: Kernel, owner: int, item: Item, *, split: bool, undoing: bool = False) -> Errno:
-    """Split every touched huge folio to 4K, or merge where a huge range has become private throughout."""
+    """Split every huge folio that overlaps the item to 4K, or merge where a huge range has become private throughout."""
     if not kernel.setting.order:
         return 0
     size = 1 << kernel.setting.order
@@ -188,8 +188,16 @@ def restructure(kernel: Kernel, owner: int, item: Item, *, split: bool, undoing:
                     return None
         error = kernel.fails("split" if split else "merge", head, head + size)
         if error and undoing:
-            yield e.Undone(conversion=THIS, owner=owner, start=item[0], npages=item[1] - item[0], result=error,
-                         attributes=PRIVATE_ATTRIBUTE * (not split), detail=detail(folio=head))  # fmt: skip
+            start, npages, attributes = item[0], item[1] - item[0], PRIVATE_ATTRIBUTE * (not split)
+            yield e.Undone(
+                conversion=THIS,
+                owner=owner,
+                start=start,
+                npages=npages,
+                result=error,
+                attributes=attributes,
+                detail=detail(folio=head),
+            )
         else:
             yield _restructured(owner, head, kernel.setting.order, error, split=split)
         if error:

@@ -14,7 +14,7 @@ from typing import Any
 from gmemstate.audit.history.corroboration import compared
 from gmemstate.audit.history.history import History
 from gmemstate.ingest.input import Account, Input
-from gmemstate.ingest.session import Reading
+from gmemstate.ingest.session import IngestSession
 from gmemstate.model.events import EventRow
 from gmemstate.model.record import resolve
 from tests import views
@@ -83,7 +83,7 @@ def read_file(path: Path | str) -> Read:
     """Read and fold one trace, without any store."""
     source = Input(str(path))
     try:
-        reading = Reading(source)
+        reading = IngestSession(source)
         rows: list[EventRow] = []
         known: dict[int, int] = {}
         for events in reading.events():

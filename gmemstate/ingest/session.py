@@ -1,4 +1,4 @@
-"""One reading of one source: its lines in, its events out, every line accounted for.
+"""One reading of one source: its lines become events, and every line is accounted for.
 
 The same lines give the same events, however often and in how many pieces they are read: that is how a file that has grown
 is continued.
@@ -15,13 +15,13 @@ from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
 from gmemstate.text import printable
 
-AT_ONCE = 1000
+EVENTS_AT_ONCE = 1000
 """About how many events are handed over at once."""
-PATIENCE = 100_000
-"""After how many lines without one that is understood the input is given up."""
+GIVE_UP_AFTER = 100_000
+"""After how many lines without one that is understood an input is given up."""
 
 
-class Reading:
+class IngestSession:
     """Turns an input into events. ``pauses`` are the offsets at which earlier readings of the same source ended.
 
     ``caught_up`` says that everything which earlier readings have put on record was made again: only then may this one
@@ -33,7 +33,7 @@ class Reading:
         self.account = Account()
         self.tracker = Tracker()
         self.calls: Calls | None = None
-        """where the calls that it shows are noted, if somebody wants to compare its clock"""
+        """where the calls that it shows are noted, if its clock is to be compared"""
         self.gaps = 0
         self.caught_up = not pauses
         self._reader = FormatDetector()
@@ -66,21 +66,9 @@ class Reading:
         self.tracker.made.append(opened)
         if self.input.offset in self._pauses:
             yield self._pause()
-        number = 0
-        for raw in self.input.lines():
-            if raw is None:
-                yield from self._due()
-                continue
-            number += 1
-            self._take(number, as_text(raw))
-            if len(self.tracker.made) >= AT_ONCE and self._understood:
-                yield self.tracker.take()
-            if number == PATIENCE and not self._understood:
-                break
-            if self.input.offset in self._pauses:
-                yield self._pause()
+        yield from self._lines()
         if not self._understood:
-            if self.input.stopped and not number:
+            if self.input.stopped and not self.account.lines:
                 return
             raise CannotRead(self._complaint(name))
         if self.input.stopped and not self.caught_up:
@@ -88,10 +76,24 @@ class Reading:
         if self.input.offset not in self._pauses and (self.caught_up or not self.input.stopped):
             yield self._pause()
 
-    def _due(self) -> Iterator[list[Event]]:
-        """What is known so far, and what the kernel is in the middle of telling. Pages in a row wait for the end of their row.
+    def _lines(self) -> Iterator[list[Event]]:
+        """The events of all lines; they end early where none of the first ones is understood."""
+        for raw in self.input.lines():
+            if raw is None:
+                yield from self._due()
+                continue
+            self._read(as_text(raw))
+            if len(self.tracker.made) >= EVENTS_AT_ONCE and self._understood:
+                yield self.tracker.take()
+            if self.account.lines == GIVE_UP_AFTER and not self._understood:
+                break
+            if self.input.offset in self._pauses:
+                yield self._pause()
 
-        Only the second makes a pause that has to be on record, as the same lines read without it would tell it otherwise.
+    def _due(self) -> Iterator[list[Event]]:
+        """What is known so far, and the report that the kernel is printing. Pages in a row wait for the end of their row.
+
+        Only the second makes a pause that has to be on record: the same lines read without it would make other events.
         """
         if self._understood and self.tracker.made:
             yield self.tracker.take()
@@ -110,26 +112,26 @@ class Reading:
             "gmemstate reads ftrace, perf, strace and bpftrace, kernel logs, and logs of QEMU and other VMMs, plain or .gz"
         )
 
-    def _take(self, number: int, text: str) -> None:
+    def _read(self, text: str) -> None:
         account = self.account
         account.lines += 1
-        said = self._reader.parse(number, text)
-        if isinstance(said, Fact):
+        parsed = self._reader.parse(account.lines, text)
+        if isinstance(parsed, Fact):
             self._understood = True
             if self.calls is not None:
-                self.calls.note(said)
-            self._count(self.tracker.feed(said), said.name)
-        elif said is None:
-            account.add_unparsed(number, text)
-        elif isinstance(said, Context):
-            self._understood = self._understood or said.proof
-            account.context[said.kind] += 1
-        elif isinstance(said, list):
+                self.calls.note(parsed)
+            self._count(self.tracker.feed(parsed), parsed.name)
+        elif parsed is None:
+            account.add_unparsed(account.lines, text)
+        elif isinstance(parsed, Context):
+            self._understood = self._understood or parsed.proof
+            account.context[parsed.kind] += 1
+        elif isinstance(parsed, list):
             self._understood = True
-            used = [self.tracker.feed(fact) for fact in said]
-            self._count(any(used), said[0].name)
+            used = [self.tracker.feed(fact) for fact in parsed]
+            self._count(any(used), parsed[0].name)
         else:
-            self._mark(said)
+            self._mark(parsed)
 
     def _count(self, used: bool, name: str) -> None:
         """Count a line that says something; and the one before, if it took both to say it."""
@@ -143,18 +145,11 @@ class Reading:
 
     def _mark(self, marker: Marker) -> None:
         self._understood = self._understood or proves(marker)
-        if marker.name == "header":
-            if self.tracker.threads:
-                self.tracker.restart()
+        if marker.name == "header" and self.tracker.threads:
+            self.tracker.restart()
+        self._expected += marker.entries or 0
+        if marker.name == "header" or (marker.name == "entries" and not marker.lost):
             self.account.context["header and blank lines"] += 1
-        elif marker.name == "entries":
-            self._expected += marker.entries or 0
-            if marker.lost:
-                self.gaps += 1
-                self.tracker.mark(marker)
-                self.account.used += 1
-            else:
-                self.account.context["header and blank lines"] += 1
         else:
             self.gaps += 1
             self.tracker.mark(marker)
@@ -166,10 +161,8 @@ class Reading:
         self.tracker.flush()
         damage = self.damage
         facts = {**self.account.as_facts(), "digest": self.input.digest, "damage": damage, "entries": self._reader.entries}
-        self.tracker.emit(
-            SourceRead(
-                source=self.tracker.source, offset=self.input.offset, whole=int(damage is not None), line=self.account.lines,
-                detail=detail(**facts),
-            )
-        )  # fmt: skip
+        read = SourceRead(
+            offset=self.input.offset, whole=int(damage is not None), line=self.account.lines, detail=detail(**facts)
+        )
+        self.tracker.emit(read)
         return self.tracker.take()

@@ -7,14 +7,12 @@ from gmemstate.ingest.input import Input, LineReader
 from gmemstate.ingest.merge.clocks import Distance, distance, stated
 from gmemstate.ingest.merge.pairing import Pairing, placed
 from gmemstate.ingest.readers.envelopes import REALTIME
-from gmemstate.ledger.source import TELLING, Compared, Ingested, Refused, Source, Stored
+from gmemstate.ingest.session import EVENTS_AT_ONCE
+from gmemstate.ledger.source import INSIDE_OF, ComparedClock, Ingested, IngestedSource, RecordedSource, Refused
 from gmemstate.model.errors import GmemstateError
-from gmemstate.model.events import ACTOR, DETAIL, SOURCE, VALUE, ClockPair, EventRow, T, details
+from gmemstate.model.events import SOURCE, ClockPair, EventRow, T, details, event_of
 from gmemstate.store.record import StoredRecord
 from gmemstate.store.recorder import Recorder
-
-AT_ONCE = 1000
-"""About how many events are appended at once."""
 
 
 class Intake:
@@ -27,7 +25,7 @@ class Intake:
     def read(self, names: Iterable[str], progress: Callable[[int], None] | None = None) -> Iterator[Ingested | Refused]:
         """Read sources together: those whose clocks can be compared in the order of time, all others one after the other.
 
-        ``progress`` is clock_pairs how many bytes have been read by now.
+        ``progress`` is given how many bytes have been read by now.
         """
         so_far: dict[int, int] = {}
 
@@ -58,14 +56,14 @@ class Intake:
     def follow(self, opened: LineReader) -> Ingested:
         """Read one source as it comes, each event as soon as it is known. Raises CannotRead, SourceChanged."""
         known: dict[int, int] = {}
-        with contextlib.closing(Source(self._record, opened, 0, 1, known)) as source:
+        with contextlib.closing(IngestedSource(self._record, opened, 0, 1, known)) as source:
             self._alone(source, known, live=True)
             result = source.result(apart=False)
         if isinstance(result, Refused):
             raise result.error
         return result
 
-    def _alone(self, source: Source, known: dict[int, int], *, live: bool = False) -> None:
+    def _alone(self, source: IngestedSource, known: dict[int, int], *, live: bool = False) -> None:
         """Append the events of a source that stands for itself."""
         rows: list[EventRow] = []
         now: int | None = None
@@ -85,11 +83,11 @@ class Intake:
     def _together(self, opened: list[Input | Refused]) -> Iterator[Ingested | Refused]:
         known: dict[int, int] = {}
         with contextlib.ExitStack() as stack:
-            sources: dict[int, Source] = {}
+            sources: dict[int, IngestedSource] = {}
             for number, one in enumerate(opened):
                 if isinstance(one, Input):
                     stack.callback(one.close)
-                    sources[number] = Source(self._record, one, number, len(opened), known)
+                    sources[number] = IngestedSource(self._record, one, number, len(opened), known)
                     stack.callback(sources[number].close)
             stored = self._others(list(sources.values()))
             if len(sources) + len(stored) > 1:
@@ -105,40 +103,43 @@ class Intake:
             for number, one in enumerate(opened):
                 yield one if isinstance(one, Refused) else sources[number].result(apart=number in alone)
 
-    def _others(self, sources: list[Source]) -> list[Stored]:
+    def _others(self, sources: list[IngestedSource]) -> list[RecordedSource]:
         """The sources on record that are not read now, with the calls that they have shown."""
         now = {source.before.id for source in sources if source.before is not None}
-        stored = {info.id: Stored(self._record, info) for info in self._record.sources() if info.id not in now}
-        for row in self._record.of_kinds(sorted({*TELLING, ClockPair.code})) if stored else ():
+        stored = {info.id: RecordedSource(self._record, info) for info in self._record.sources() if info.id not in now}
+        for row in self._record.of_kinds(sorted({*INSIDE_OF, ClockPair.code})) if stored else ():
             if row[SOURCE] in stored:
                 stored[row[SOURCE]].note(row)
         return list(stored.values())
 
-    def _compare(self, sources: list[Source], stored: list[Stored]) -> None:
+    def _compare(self, sources: list[IngestedSource], stored: list[RecordedSource]) -> None:
         """Compare the clock of each source with that of the one that it shares most calls with, or that states what it was."""
-        clock_pairs = {row[SOURCE]: row for row in self._record.of_kinds((ClockPair.code,)) if row[ACTOR] is not None}
-        others: list[Source | Stored] = [*sources, *stored]
+        clock_pairs = {
+            event.source: event
+            for row in self._record.of_kinds((ClockPair.code,))
+            if isinstance(event := event_of(row), ClockPair) and event.clock is not None
+        }
+        others: list[IngestedSource | RecordedSource] = [*sources, *stored]
         for source in sources:
             found = [
-                Compared(far, one.name, one.reference)
+                ComparedClock(far, one.name, one.reference)
                 for one in (others if source.calls.spans or source.clock == REALTIME else ())
                 if one is not source and (far := _distance(source, one)) is not None
             ]
-            row = clock_pairs.get(source.id or 0)
-            if row is not None and row[T] is not None and row[VALUE] is not None:
-                facts = details(row[DETAIL])
-                by = Distance(
-                    row[T] - row[VALUE], facts.get("within", 0), facts.get("mostly", 0), facts.get("calls", 0), row[T]
-                )
-                same = {one.reference: one.name for one in others if row[ACTOR] == one.id}
+            pair = clock_pairs.get(source.id)
+            if pair is not None and pair.t is not None:
+                facts = details(pair.detail)
+                within, mostly, calls = (facts.get(name, 0) for name in ("within", "mostly", "calls"))
+                by = Distance(pair.t - pair.other, within, mostly, calls, pair.t)
+                same = {one.reference: one.name for one in others if pair.clock == one.id}
                 found = [one._replace(stated=True) for one in found if one.reference in same] or [
-                    Compared(by, name, reference, stated=True) for reference, name in same.items()
+                    ComparedClock(by, name, reference, stated=True) for reference, name in same.items()
                 ]
             best = max(found, key=lambda one: one.distance.calls, default=None)
             # Two sources that state what the time was may be of two hosts.
             source.compared = best if best is None or best.distance.calls or best.stated or len(found) == 1 else None
 
-    def _append(self, group: list[Source], known: dict[int, int], stored: list[Stored]) -> None:
+    def _append(self, group: list[IngestedSource], known: dict[int, int], stored: list[RecordedSource]) -> None:
         """Append the events of sources whose clocks are compared, in the order of time."""
         self._find_late(group, stored)
         if len(group) == 1 and group[0].compared is None:
@@ -163,7 +164,7 @@ class Intake:
                 ahead = far[one.source].ns if one.source in far else 0
                 rows += [*of.introduced(row, one.key + ahead), row]
                 of.added += 1
-            if len(rows) >= AT_ONCE or (one.item.closed and not rows):
+            if len(rows) >= EVENTS_AT_ONCE or (one.item.closed and not rows):
                 self._write(rows, known, pairing)
         self._write(rows, known, pairing)
 
@@ -175,7 +176,7 @@ class Intake:
             known.pop(reference, None)
         pairing.done.clear()
 
-    def _find_late(self, group: list[Source], stored: list[Stored]) -> None:
+    def _find_late(self, group: list[IngestedSource], stored: list[RecordedSource]) -> None:
         """Find until when what is read is older than what the others of its clock have put on record."""
         ends: list[tuple[int, int]] = []
         for source in group:
@@ -193,15 +194,15 @@ class Intake:
             source.until = max((end + ahead for number, end in ends if number != source.number), default=None)
 
 
-def _distance(source: Source, other: Source | Stored) -> Distance | None:
+def _distance(source: IngestedSource, other: IngestedSource | RecordedSource) -> Distance | None:
     """How far the clock of a source that sees calls from outside is ahead: by the calls that both show, else by what is stated."""
     found = distance(source.calls, other.calls) if other.calls.moments else None
     return stated(other.calls) if found is None and source.clock == REALTIME else found
 
 
-def _groups(sources: list[Source]) -> list[list[Source]]:
+def _groups(sources: list[IngestedSource]) -> list[list[IngestedSource]]:
     """The sources whose clocks are compared with one another; each group in the place of its first."""
-    groups: dict[int, list[Source]] = {}
+    groups: dict[int, list[IngestedSource]] = {}
     for source in sources:
         groups.setdefault(source.compared.reference if source.compared is not None else source.reference, []).append(source)
     return sorted(groups.values(), key=lambda group: group[0].number)

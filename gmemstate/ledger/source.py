@@ -7,20 +7,14 @@ from typing import NamedTuple
 
 from gmemstate.ingest.input import Account, LineReader
 from gmemstate.ingest.merge.clocks import Calls, Distance
-from gmemstate.ingest.merge.pairing import PATIENCE, Item
-from gmemstate.ingest.session import Reading
+from gmemstate.ingest.merge.pairing import WAIT, Item
+from gmemstate.ingest.session import IngestSession
 from gmemstate.model.errors import GmemstateError, SourceChanged
 from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    DETAIL,
     KIND,
     LINE,
-    OWNER,
     SEQ,
     SOURCE,
-    START,
-    VALUE,
     ClockPair,
     ConvertAsked,
     ConvertAttempted,
@@ -35,10 +29,12 @@ from gmemstate.model.events import (
     SourceRead,
     T,
     VcpuExited,
+    conversion_of,
     detail,
-    details,
+    event_of,
+    thread_of,
 )
-from gmemstate.model.record import SourceInfo
+from gmemstate.model.record import SourceInfo, references, renamed, same_fact
 from gmemstate.model.reports import SourceFormat, formats_of
 from gmemstate.store.record import StoredRecord
 
@@ -47,17 +43,17 @@ AHEAD = 50_000
 FROM_OUTSIDE = frozenset((SourceFormat.STRACE, SourceFormat.PERF_TRACE))
 """Formats that see calls from outside."""
 CONVERSIONS = frozenset(kind.code for kind in (ConvertAsked, ConvertMet, ConvertAttempted, ConvertReturned))
-TELLING = {
+INSIDE_OF = {
     **dict.fromkeys(CONVERSIONS, "convert"),
     **dict.fromkeys((GuestAsked.code, VcpuExited.code, MemoryFaultExit.code), "KVM_RUN"),
     Punched.code: "fallocate",
 }
-"""Kinds of events that a thread has inside of a call, and of which."""
+"""Kinds of events that a thread shows inside of a call, and of which."""
 OPEN = 1000
 """How many calls of a source may be without their return at a time."""
 
 
-class Compared(NamedTuple):
+class ComparedClock(NamedTuple):
     """How far the clock of a source is ahead of that of another one."""
 
     distance: Distance
@@ -87,7 +83,7 @@ class Ingested(NamedTuple):
     within: int = 0
     """how many ns the comparison may be wrong"""
     apart: bool = False
-    """there are other sources, and its clock could be compared with none of theirs: its events stand as a whole before or behind theirs"""
+    """there are other sources, and its clock could be compared with none of theirs: its events stand all before or all after theirs"""
     late: int = 0
     """how many of the added events are older than what was on record"""
 
@@ -104,7 +100,7 @@ class Refused(NamedTuple):
     error: GmemstateError
 
 
-class Stored:
+class RecordedSource:
     """A source that is on record and is not read now."""
 
     def __init__(self, record: StoredRecord, info: SourceInfo) -> None:
@@ -116,29 +112,30 @@ class Stored:
         self._begun: dict[int | None, int | None] = {}
 
     def note(self, row: EventRow) -> None:
-        """Take from an event of the source what its line has told of a call, or of another clock."""
+        """Take from an event of the source what its line shows of a call, or of another clock."""
         if row[KIND] == ClockPair.code:
-            if row[T] is not None and row[VALUE] is not None and row[ACTOR] is None:
-                self.calls.real = row[T], row[VALUE]
+            pair = event_of(row)
+            if isinstance(pair, ClockPair) and pair.t is not None and pair.clock is None:
+                self.calls.real = pair.t, pair.other
             return
-        thread, t, kind = row[ACTOR], row[T], TELLING[row[KIND]]
+        thread, t, kind, call = thread_of(row), row[T], INSIDE_OF[row[KIND]], conversion_of(row)
         if thread is None or t is None:
             return
         if not self._outside:
             self.calls.inside(thread, kind, t)
         elif row[KIND] == ConvertAsked.code:
-            self._begun = {**self._begun, row[CONVERSION]: t} if len(self._begun) < OPEN else {row[CONVERSION]: t}
-        elif row[KIND] == ConvertReturned.code and (begin := self._begun.pop(row[CONVERSION], None)) is not None:
+            self._begun = {**self._begun, call: t} if len(self._begun) < OPEN else {call: t}
+        elif row[KIND] == ConvertReturned.code and (begin := self._begun.pop(call, None)) is not None:
             self.calls.span(thread, kind, begin, t)
 
     def items(self) -> Iterator[Item]:
         """Its conversions, as they are on record."""
         for row in self._record.of_kinds(sorted(CONVERSIONS)):
-            if row[SOURCE] == self.reference and row[CONVERSION] is not None:
-                yield Item(row, row, closed=(row[CONVERSION],) if row[KIND] == ConvertReturned.code else ())
+            if row[SOURCE] == self.reference and (call := conversion_of(row)) is not None:
+                yield Item(row, row, closed=(call,) if row[KIND] == ConvertReturned.code else ())
 
 
-class Source:
+class IngestedSource:
     """An input on its way into a record. ``number`` of ``of`` keeps its references apart from those of the others."""
 
     def __init__(self, record: StoredRecord, opened: LineReader, number: int, of: int, known: dict[int, int]) -> None:
@@ -147,7 +144,7 @@ class Source:
         self.before = known_source(record, opened)
         self.error: GmemstateError | None = None
         self.added = self.late = 0
-        self.compared: Compared | None = None
+        self.compared: ComparedClock | None = None
         self.until: int | None = None
         """what is older than this (ns of its own clock) is late; None if nothing can be"""
         self.calls = Calls()
@@ -155,7 +152,7 @@ class Source:
         self._of = of
         self._known = known
         self._rows = stored_rows(record, self.before)
-        self._reading = Reading(opened, () if self.before is None else tuple(pauses(record, self.before)))
+        self._reading = IngestSession(opened, () if self.before is None else tuple(pauses(record, self.before)))
         self._items = self._read()
         self._ahead: deque[Item] = deque()
         self._is_late = False
@@ -204,7 +201,7 @@ class Source:
         self._met = True
         t = row[T]
         if self.until is not None and t is not None:
-            if not self._is_late and place is not None and place < self.until - PATIENCE:
+            if not self._is_late and place is not None and place < self.until - WAIT:
                 self._is_late = True
                 found.append(Gap(gap=GapKind.LATE, t=self.until, source=self.reference).row())
             if t > self.until:
@@ -224,7 +221,7 @@ class Source:
         by = self.compared.distance
         return came._replace(clock=self.compared.name, calls=by.calls, within=by.within)
 
-    def _pair(self, compared: Compared) -> EventRow:
+    def _pair(self, compared: ComparedClock) -> EventRow:
         by = compared.distance
         facts = detail(join="thread" if by.calls else "time", calls=by.calls, within=by.within, mostly=by.mostly)
         return ClockPair(t=by.at, other=by.at - by.ns, clock=compared.reference, source=self.reference, detail=facts).row()
@@ -245,7 +242,9 @@ class Source:
             tracker.closed.clear()
             last = len(events) - 1
             for place, event in enumerate(events):
-                row, stored = self._renumbered(event.row()), have
+                row, stored = event.row(), have
+                if self._of > 1:
+                    row = renamed(row, self._own)
                 if stored is not None:
                     recognise(self.name, row, stored, self._known)
                     have = next(self._rows, None)
@@ -258,15 +257,6 @@ class Source:
 
     def _own(self, reference: int) -> int:
         return reference * self._of - self.number
-
-    def _renumbered(self, row: EventRow) -> EventRow:
-        if self._of == 1:
-            return row
-        seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, text = row
-        source, owner, conversion, actor = (
-            key if key is None or key >= 0 else self._own(key) for key in (source, owner, conversion, actor)
-        )
-        return (seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, text)
 
 
 # --- what is on record of a source --------------------------------------------------------------------------------------
@@ -289,36 +279,30 @@ def stored_rows(record: StoredRecord, info: SourceInfo | None) -> Generator[Even
 
 
 def _is_own(row: EventRow, source: int) -> bool:
-    compared = row[KIND] == ClockPair.code and row[ACTOR] is not None
-    return row[SOURCE] == source and not compared and (row[KIND], row[ACTOR]) != (Gap.code, GapKind.LATE)
+    if row[SOURCE] != source:
+        return False
+    event = event_of(row) if row[KIND] in (ClockPair.code, Gap.code) else None
+    if isinstance(event, ClockPair):
+        return event.clock is None
+    return not isinstance(event, Gap) or event.gap is not GapKind.LATE
 
 
 def pauses(record: StoredRecord, info: SourceInfo) -> Iterator[int]:
-    """The offsets at which earlier readings of a source ended."""
-    return (row[VALUE] for row in record.of_kinds((SourceRead.code,)) if row[SOURCE] == info.id and row[VALUE] is not None)
+    """The offsets (bytes) at which earlier readings of a source ended."""
+    for row in record.of_kinds((SourceRead.code,)):
+        event = event_of(row)
+        if isinstance(event, SourceRead) and event.source == info.id and event.offset is not None:
+            yield event.offset
 
 
 def recognise(name: str, row: EventRow, have: EventRow, known: dict[int, int]) -> None:
     """Match what is read again with what is stored, so that references find their seqs. Raises SourceChanged."""
-    if (where := _changed(row, have)) is not None:
+    if not same_fact(row, have):
+        where = f"before line {have[LINE]}" if row[KIND] == have[KIND] == SourceRead.code else f"from line {have[LINE]} on"
         raise SourceChanged(
             f"{name}: {where} it is not what it was when it was read before (event {have[SEQ]}); nothing was added. "
             "Read it into another ledger",
             seq=have[SEQ],
         )
-    pairs = (
-        (row[SOURCE], have[SOURCE]),
-        (row[OWNER], have[OWNER]),
-        (row[CONVERSION], have[CONVERSION]),
-        (row[ACTOR], have[ACTOR]),
-    )
+    pairs = zip(references(row), references(have), strict=True)
     known.update({new: old for new, old in pairs if new is not None and new < 0 and old is not None})
-
-
-def _changed(row: EventRow, have: EventRow) -> str | None:
-    """Where a source is not what it was when it made an event; None if it is."""
-    if row[KIND] == have[KIND] == SourceRead.code:
-        same = (row[VALUE], details(row[DETAIL]).get("digest")) == (have[VALUE], details(have[DETAIL]).get("digest"))
-        return None if same else f"before line {have[LINE]}"
-    same = (row[KIND], row[T], row[LINE], row[START:ACTOR]) == (have[KIND], have[T], have[LINE], have[START:ACTOR])
-    return None if same else f"from line {have[LINE]} on"

@@ -1,10 +1,24 @@
 """What a record is to those who ask it, whether it lies in a database or in a file."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from gmemstate.model.encoding import NO_HASH, Batch
-from gmemstate.model.events import EventRow
+from gmemstate.model.events import (
+    ACTOR,
+    CONVERSION,
+    DETAIL,
+    KIND,
+    LINE,
+    OWNER,
+    SOURCE,
+    START,
+    VALUE,
+    EventRow,
+    SourceRead,
+    T,
+    details,
+)
 from gmemstate.model.memory import Memory
 
 
@@ -91,3 +105,21 @@ def resolve(rows: Iterable[EventRow], first: int, known: Mapping[int, int]) -> t
             actor = known.get(actor) or new.setdefault(actor, seq)
         numbered.append((seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, detail))
     return numbered, new
+
+
+def renamed(row: EventRow, rename: Callable[[int], int]) -> EventRow:
+    """A row with other numbers for what has no seq yet: references that are negative."""
+    source, owner, conversion, actor = (key if key is None or key >= 0 else rename(key) for key in references(row))
+    return (*row[:SOURCE], source, owner, conversion, *row[START:ACTOR], actor, *row[LINE:])
+
+
+def references(row: EventRow) -> tuple[int | None, int | None, int | None, int | None]:
+    """What a row may refer to by seq, or by a negative number: source, owner, conversion or request, and actor."""
+    return row[SOURCE], row[OWNER], row[CONVERSION], row[ACTOR]
+
+
+def same_fact(row: EventRow, other: EventRow) -> bool:
+    """Whether two rows say the same of the same line, whatever numbers they refer by; of readings the same bytes."""
+    if row[KIND] == other[KIND] == SourceRead.code:
+        return (row[VALUE], details(row[DETAIL]).get("digest")) == (other[VALUE], details(other[DETAIL]).get("digest"))
+    return (row[KIND], row[T], row[LINE], row[START:ACTOR]) == (other[KIND], other[T], other[LINE], other[START:ACTOR])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gmemstate.audit.host import host
 from gmemstate.ingest.input import MAX_LINE, Input
-from gmemstate.ingest.session import Reading
+from gmemstate.ingest.session import IngestSession
 from gmemstate.messages.reading import read as decode
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
@@ -218,7 +218,7 @@ def test_the_memory_of_a_reader_does_not_grow_with_a_hostile_log(seed: int, tmp_
         source = Input(str(path))
         tracemalloc.start()
         try:
-            for _ in Reading(source).events():
+            for _ in IngestSession(source).events():
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:

@@ -293,7 +293,7 @@ def test_reading_together_that_was_broken_off_goes_on_as_if_it_had_not_been(
 ) -> None:
     files = {TRACE: lines_of("race"), STRACE: log_of("race", STRACE)}
     once = read_together(files, tmp_path)
-    monkeypatch.setattr(intake, "AT_ONCE", 20)
+    monkeypatch.setattr(intake, "EVENTS_AT_ONCE", 20)
     paths, append, left = put(files, tmp_path / "logs"), Recorder.append, [batches]
 
     def breaks(recorder: Recorder, *args: object, **more: object) -> object:

@@ -177,7 +177,7 @@ def test_a_giant_line_in_a_pipe_is_read_by_a_process_with_little_memory(tmp_path
 
 
 def test_a_long_log_without_one_event_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmemstate.ingest.session.PATIENCE", 500)
+    monkeypatch.setattr("gmemstate.ingest.session.GIVE_UP_AFTER", 500)
     path = tmp_path / "novel"
     path.write_bytes(b"It was a dark and stormy night.\n" * 100_000)
     with pytest.raises(CannotRead, match="no line of a known format among 500; line 1 is: It was"):

@@ -15,7 +15,7 @@ from gmemstate.ingest.input import MAX_LINE, Account, Input
 from gmemstate.ingest.readers.detect import FormatDetector, readers
 from gmemstate.ingest.readers.envelopes import Clock
 from gmemstate.ingest.readers.strace import UNFINISHED, StraceReader
-from gmemstate.ingest.session import Reading
+from gmemstate.ingest.session import IngestSession
 from gmemstate.model.encoding import encode
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, detail, details
@@ -77,7 +77,7 @@ def read(data: bytes, folder: Path) -> tuple[Account, list[Event]] | None:
     except CannotRead:
         return None
     try:
-        reading = Reading(source)
+        reading = IngestSession(source)
         return reading.account, [event for events in reading.events() for event in events]
     except CannotRead:
         return None

@@ -195,7 +195,7 @@ def test_reading_that_was_broken_off_is_continued(place: Place, trace: Write, mo
     """Between two batches: those that were stored are recognised, the others are added."""
     facts_of_whole, answers_of_whole = whole("race")
     path = trace(traces.lines_of("race"))
-    monkeypatch.setattr(reading, "AT_ONCE", 20)
+    monkeypatch.setattr(reading, "EVENTS_AT_ONCE", 20)
     append, calls = Recorder.append, iter(range(1000))
 
     def fail_the_fourth(self: Recorder, *arguments: Any) -> Any:

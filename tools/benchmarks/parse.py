@@ -1,4 +1,4 @@
-"""Reading the text of ftrace, against loops that do the least that can be done with each line.
+"""IngestSession the text of ftrace, against loops that do the least that can be done with each line.
 
 The trace is a capture of the kernel's selftest, repeated with its times shifted.
 """
@@ -15,7 +15,7 @@ from benchmarks.rounds import folder, rounds, show
 
 from gmemstate.ingest.input import Input
 from gmemstate.ingest.readers.ftrace import FtraceReader
-from gmemstate.ingest.session import Reading
+from gmemstate.ingest.session import IngestSession
 
 TOP = Path(__file__).resolve().parents[2]
 CAPTURES = {
@@ -94,15 +94,15 @@ def facts(trace: Path) -> Iterator[object]:
 
 def events(trace: Path) -> Iterator[object]:
     source = Input(str(trace))
-    yield from Reading(source).events()
+    yield from IngestSession(source).events()
     source.close()
 
 
 ALONE = """
 import resource, sys
 from gmemstate.ingest.input import Input
-from gmemstate.ingest.session import Reading
-for _ in Reading(Input(sys.argv[1])).events():
+from gmemstate.ingest.session import IngestSession
+for _ in IngestSession(Input(sys.argv[1])).events():
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """

@@ -1,7 +1,7 @@
 """Several sources as one history: their events in the order of one clock, and one conversion for what two of them have seen.
 
-A call that one source shows from outside (strace) and another one from inside (a trace of the kernel) is the same call where the
-thread is the same, the way in is the same, and the one lies in the other. Where two could be meant, none is.
+A call that one source shows from outside (strace) and another one from inside (a trace of the kernel) is the same call where
+thread and ioctl are the same, and the one lies in the other. Where two could be meant, none is.
 """
 
 from collections import deque
@@ -11,10 +11,7 @@ from typing import NamedTuple
 
 from gmemstate.ingest.merge.clocks import SLACK, Distance
 from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
     KIND,
-    RESULT,
     ConvertAsked,
     ConvertAttempted,
     ConvertMet,
@@ -22,12 +19,14 @@ from gmemstate.model.events import (
     EventRow,
     T,
     Through,
-    detail,
-    details,
+    conversion_of,
+    event_of,
+    in_conversion,
+    thread_of,
 )
 
 FIRST = -(1 << 63)
-PATIENCE = 10_000_000
+WAIT = 10_000_000
 """How long (ns of the common clock) what is seen from outside may wait for what is seen from inside."""
 LOOK = 256
 """How many events ahead the next call of a thread is looked for."""
@@ -68,7 +67,7 @@ class Placed(NamedTuple):
 def placed(number: int, items: Iterable[Item], distance: Distance | None) -> Iterator[Placed]:
     """The events of one source on the common clock, which its own is ahead of by a distance; their order stays.
 
-    A call that is seen from outside stands where it ends, behind what it encloses.
+    A call that is seen from outside stands where it ends, after what it encloses.
     """
     ahead = 0 if distance is None else distance.ns
     now = FIRST
@@ -85,9 +84,10 @@ def placed(number: int, items: Iterable[Item], distance: Distance | None) -> Ite
         end = following = result = None
         if distance is not None and row[KIND] == ConvertAsked.code:
             if window and _is_end(row, window[0].row):
-                end, result = window[0].row[T], window[0].row[RESULT]
+                end, result = window[0].row[T], _result(window[0].row)
+            thread = thread_of(row)
             following = next(
-                (one.row[T] for one in window if one.row[KIND] == row[KIND] and one.row[ACTOR] == row[ACTOR]), None
+                (one.row[T] for one in window if one.row[KIND] == row[KIND] and thread_of(one.row) == thread), None
             )
             end, following = (None if t is None else t - ahead for t in (end, following))
         last = end if end is not None else begin
@@ -96,11 +96,11 @@ def placed(number: int, items: Iterable[Item], distance: Distance | None) -> Ite
 
 
 def _is_end(asked: EventRow, returned: EventRow) -> bool:
-    """Whether two events are the entry and the return of one call, told by one line."""
+    """Whether two events are the entry and the return of one call that one line shows."""
     return (
         asked[KIND] == ConvertAsked.code
         and returned[KIND] == ConvertReturned.code
-        and asked[CONVERSION] == returned[CONVERSION]
+        and conversion_of(asked) == conversion_of(returned)
     )
 
 
@@ -153,7 +153,7 @@ class Pairing:
             one = min((head for head, _ in rest.values()), key=_place)
             if one.source in self._outside and self._awaits(one):
                 inner = min((head for head, _ in rest.values() if head.source not in self._outside), key=_place, default=None)
-                if inner is not None and inner.key <= one.key + PATIENCE and not self._goes_on(inner, one):
+                if inner is not None and inner.key <= one.key + WAIT and not self._goes_on(inner, one):
                     one = inner
             yield one
             stream = rest[one.source][1]
@@ -165,7 +165,7 @@ class Pairing:
     def _awaits(self, one: Placed) -> bool:
         """Whether what an event shows from outside has more to be seen from inside."""
         row = one.item.row
-        reference, thread = row[CONVERSION], row[ACTOR]
+        reference, thread = conversion_of(row), thread_of(row)
         if reference is None or thread is None or row[KIND] not in _CALLS:
             return False
         if row[KIND] == ConvertAsked.code:
@@ -176,15 +176,15 @@ class Pairing:
 
     def _goes_on(self, inner: Placed, outer: Placed) -> bool:
         """Whether a thread begins its next call, so that the one that is waited for is over."""
-        row, thread = inner.item.row, outer.item.row[ACTOR]
-        if row[KIND] not in _OPENING or row[ACTOR] != thread or thread is None or row[CONVERSION] in self._open:
+        row, thread = inner.item.row, thread_of(outer.item.row)
+        if row[KIND] not in _OPENING or thread_of(row) != thread or thread is None or conversion_of(row) in self._open:
             return False
         return outer.item.row[KIND] != ConvertAsked.code or bool(self._candidates(outer, thread))
 
     def take(self, one: Placed) -> EventRow:
         """The row of an event with the reference of its conversion, which may be that of another source."""
         row = one.item.row
-        reference, thread = row[CONVERSION], row[ACTOR]
+        reference, thread = conversion_of(row), thread_of(row)
         joined = False
         if reference is not None and one.begin is not None and row[KIND] in _CALLS:
             if one.source not in self._outside:
@@ -198,11 +198,7 @@ class Pairing:
             self._close(closed)
         if reference not in self._same:
             return row
-        same = self._same[reference]
-        seq, t, kind, source, owner, _, start, npages, result, value, actor, line, text = row
-        if joined:
-            text = detail(**{**details(text), "join": "thread"})
-        return (seq, t, kind, source, owner, same, start, npages, result, value, actor, line, text)
+        return in_conversion(row, self._same[reference], join="thread" if joined else None)
 
     def _inside(self, one: Placed, reference: int, thread: int | None) -> bool:
         """An event of a call as it is seen from inside."""
@@ -211,7 +207,7 @@ class Pairing:
         if seen is not None:
             seen.last = max(seen.last, at)
             if kind == ConvertReturned.code:
-                seen.returned, seen.result = True, one.item.row[RESULT]
+                seen.returned, seen.result = True, _result(one.item.row)
             return False
         if thread is None or kind not in _OPENING:
             return False
@@ -244,7 +240,7 @@ class Pairing:
             # A clock that jumps is forgiven where that makes no contradiction.
             and (
                 lies(seen, within)
-                or (seen.returned and seen.result == one.result is not None and lies(seen, PATIENCE))
+                or (seen.returned and seen.result == one.result is not None and lies(seen, WAIT))
                 or (not seen.returned and lies(seen, SLACK))
             )
             and (one.following is None or seen.first < one.following - mostly)
@@ -271,7 +267,7 @@ class Pairing:
 
     def _may_be_same(self, one: Placed, other: int) -> bool:
         """Whether an event can still be given the reference of another conversion: what is on record stays as it is."""
-        return one.item.stored is None or one.item.stored[CONVERSION] == self._seq_of(other)
+        return one.item.stored is None or conversion_of(one.item.stored) == self._seq_of(other)
 
     def _pair(self, reference: int, other: int) -> None:
         self._same[reference] = other
@@ -304,11 +300,15 @@ class Pairing:
 _CALLS = _OPENING | {ConvertReturned.code}
 
 
-def _through(row: EventRow) -> int:
-    """The way in of a call; the tracepoint has but one."""
-    if row[KIND] == ConvertAttempted.code or row[RESULT] is None:
-        return Through.VM_IOCTL
-    return row[RESULT]
+def _through(row: EventRow) -> Through:
+    """By which ioctl a call was made; the tracepoint is of one alone."""
+    event = event_of(row)
+    return event.through if isinstance(event, ConvertAsked | ConvertMet) else Through.VM_IOCTL
+
+
+def _result(row: EventRow) -> int | None:
+    event = event_of(row)
+    return event.result if isinstance(event, ConvertReturned) else None
 
 
 def _place(one: Placed) -> tuple[int, int]:

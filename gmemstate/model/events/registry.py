@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, dataclass_transform
 
 from gmemstate.model.errors import BadEvent
-from gmemstate.model.events.columns import COLUMNS, CONVERSION, KIND, EventRow
+from gmemstate.model.events.columns import ACTOR, COLUMNS, CONVERSION, KIND, EventRow
 from gmemstate.model.units import signed, unsigned
 
 
@@ -58,6 +58,8 @@ WORDS: dict[int, tuple[tuple[int, frozenset[int]], ...]] = {}
 """for each kind with enumerations: their columns, and the words that they have"""
 _OF_CONVERSIONS: set[int] = set()
 """the kinds that can belong to a conversion; in others the column holds a request, or nothing"""
+_OF_THREADS: set[int] = set()
+"""the kinds that name a thread; in others the column holds a reference, or nothing"""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=())
@@ -90,6 +92,8 @@ def kind(
             )
         if "conversion" in made.columns:
             _OF_CONVERSIONS.add(made.code)
+        if made.columns.get("thread") == "actor":
+            _OF_THREADS.add(made.code)
         KINDS[made.code] = BY_NAME[made.name] = made
         return made
 
@@ -156,6 +160,19 @@ def event_of(row: EventRow) -> Event:
 def conversion_of(row: EventRow) -> int | None:
     """The conversion that an event belongs to, by the seq that opened it; None where it belongs to none."""
     return row[CONVERSION] if row[KIND] in _OF_CONVERSIONS else None
+
+
+def thread_of(row: EventRow) -> int | None:
+    """The thread that an event names, None where it names none."""
+    return row[ACTOR] if row[KIND] in _OF_THREADS else None
+
+
+def in_conversion(row: EventRow, conversion: int, join: str | None = None) -> EventRow:
+    """An event as one of another conversion; ``join`` says by what it was found to belong there."""
+    seq, t, kind, source, owner, _, start, npages, result, value, actor, line, text = row
+    if join is not None:
+        text = detail(**{**details(text), "join": join})
+    return (seq, t, kind, source, owner, conversion, start, npages, result, value, actor, line, text)
 
 
 def kinds() -> Iterator[type[Event]]:

@@ -198,10 +198,10 @@ def test_reading_that_was_broken_off_is_continued(place: Place, trace: Write, mo
     monkeypatch.setattr(reading, "EVENTS_AT_ONCE", 20)
     append, calls = Recorder.append, iter(range(1000))
 
-    def fail_the_fourth(self: Recorder, *arguments: Any) -> Any:
+    def fail_the_fourth(self: Recorder, *arguments: Any, **how: Any) -> Any:
         if next(calls) == 3:
             raise PowerCutError
-        return append(self, *arguments)
+        return append(self, *arguments, **how)
 
     with place.open() as ledger:
         with monkeypatch.context() as patch:

@@ -187,8 +187,8 @@ def test_a_long_log_without_one_event_is_given_up(tmp_path: Path, monkeypatch: p
 # --- time -----------------------------------------------------------------------------------------------------------------
 
 HOSTILE = r"""
-from gmemstate.ingest.ftrace import FtraceReader
-from gmemstate.ingest.lines import MAX_LINE
+from gmemstate.ingest.readers.ftrace import FtraceReader
+from gmemstate.ingest.input import MAX_LINE
 reader = FtraceReader()
 line, graph = " a-1 [000] ..... 1.0: ", " 1.0 | 0) a-1 | | "
 units = [" ", "-", "-1 ", "-1 [0] ", "(", "a", "a ", "a=1 ", "a: 1, ", ".", "1", "|", "#", "ret=1 ", ")", ");", ");/* ", "/* ", "a.part", "=>", "\t"]

@@ -28,13 +28,13 @@ SIZE = 64 << 10
 SIZE_ZIPPED = 4 << 10
 """How much is read at once of what may become a thousand times as long."""
 LAST = 4 << 10
-"""How many bytes before the place of reading are looked at again, to see that the file was not written anew."""
+"""How many bytes before the place of reading are looked at again, to see that the file was not replaced."""
 
 
 class FollowedFile(LineReader):
     """A log at a path, or standard input (``-``), read as it grows until ``stop`` says so.
 
-    ``told`` is given a sentence where a person has to know what is waited for. ``moved`` says that the name stands for
+    ``report`` is given a sentence where a person has to know what is waited for. ``moved`` says that the name stands for
     another file by now. Raises CannotRead for what cannot be followed.
     """
 
@@ -42,7 +42,7 @@ class FollowedFile(LineReader):
         self,
         name: str,
         stop: Callable[[], bool],
-        told: Callable[[str], None],
+        report: Callable[[str], None],
         progress: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(name, progress)
@@ -56,7 +56,7 @@ class FollowedFile(LineReader):
         self._unzip: zlib._Decompress | None = None
         self._due: float | None = None
         """when a line that was read has to be on record"""
-        self._fd = 0 if self._path is None else self._open(self._path, told)
+        self._fd = 0 if self._path is None else self._open(self._path, report)
         if self._fd is None:
             return
         try:
@@ -73,7 +73,7 @@ class FollowedFile(LineReader):
             os.close(self._fd)
             self._fd = None
 
-    def _open(self, path: Path, told: Callable[[str], None]) -> int | None:
+    def _open(self, path: Path, report: Callable[[str], None]) -> int | None:
         """The file, as soon as there is one; None if nobody wants to wait longer."""
         waiting = False
         while not self._stop():
@@ -85,7 +85,7 @@ class FollowedFile(LineReader):
                 if not path.parent.is_dir():
                     raise CannotRead(f"{self.name}: there is no folder {path.parent}; check the name") from None
                 if not waiting:
-                    told(f"{self.name}: does not exist yet; waiting until it is made (check the name, Ctrl-C ends)")
+                    report(f"{self.name}: does not exist yet; waiting until it is made (check the name, Ctrl-C ends)")
                 waiting = True
                 time.sleep(POLL)
             except (OSError, ValueError) as error:
@@ -132,7 +132,7 @@ class FollowedFile(LineReader):
                 self._due = self._due or time.monotonic() + WITHIN
 
     def _arrive(self) -> Iterator[bytes]:
-        """What arrives; nothing (b"") every POLL seconds while nothing does. Ends behind the last byte that will come."""
+        """What arrives; nothing (b"") every POLL seconds while nothing does. Ends after the last byte that will come."""
         while not self._stop():
             data = self._read()
             if data:
@@ -226,7 +226,8 @@ class FollowedFile(LineReader):
     def _refuse_binary(self) -> None:
         if self._first.startswith(TRACE_DAT):
             raise CannotRead(
-                f"{self.name}: is a binary trace-cmd recording; name the file, or give its text: `trace-cmd report FILE | gmemstate ingest -`"
+                f"{self.name}: is a binary trace-cmd recording; name the file, "
+                "or give its text: `trace-cmd report FILE | gmemstate ingest -`"
                 if self._path is None
                 else f"{self.name}: is a binary trace-cmd recording, which cannot be followed; ingest it when it is complete"
             )

@@ -71,7 +71,7 @@ class LineReader(ABC):
     """Cuts what is read of one source into lines, and knows the source again by its first bytes.
 
     ``offset`` and ``digest`` cover the plain bytes of the lines given so far. ``damage`` says why the source ended early,
-    None where it ended well; ``stopped`` says that nobody wants to read on, though more may come. ``progress`` is told the
+    None where it ended well; ``stopped`` says that nobody wants to read on, though more may come. ``progress`` is given the
     offset from time to time.
     """
 
@@ -84,7 +84,7 @@ class LineReader(ABC):
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._given = memoryview(b"")
-        """the lines at hand behind the first ``_hashed`` bytes, which are those in the hash; hashed at once, not line by line"""
+        """the lines at hand after the first ``_hashed`` bytes, which are those in the hash; hashed at once, not line by line"""
         self._first = b""
 
     @property
@@ -159,7 +159,8 @@ class LineReader(ABC):
         if self._first.startswith((b"\xff\xfe", b"\xfe\xff")):
             self.close()
             raise CannotRead(
-                f"{self.name}: is text in UTF-16; gmemstate reads UTF-8: iconv -f UTF-16 -t UTF-8 {shlex.quote(self.name)} > NEW.txt"
+                f"{self.name}: is text in UTF-16; gmemstate reads UTF-8: "
+                f"iconv -f UTF-16 -t UTF-8 {shlex.quote(self.name)} > NEW.txt"
             )
         if b"\0" in self._first[:8192]:
             self.close()
@@ -236,8 +237,9 @@ class Input(LineReader):
         self._first = self._fill(HEAD_SIZE)
         if not self._first:
             raise CannotRead(
-                f"{self.name}: is a binary trace-cmd recording of which `trace-cmd report {self.name}` gives no text: it is damaged, "
-                "or newer than the trace-cmd here; give the text that trace-cmd makes of it where it was recorded"
+                f"{self.name}: is a binary trace-cmd recording of which `trace-cmd report {self.name}` gives no text: "
+                "it is damaged, or newer than the trace-cmd here; "
+                "give the text that trace-cmd makes of it where it was recorded"
             )
 
     def _read(self, size: int) -> bytes:

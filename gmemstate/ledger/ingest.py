@@ -195,7 +195,7 @@ class Intake:
 
 
 def _distance(source: IngestedSource, other: IngestedSource | RecordedSource) -> Distance | None:
-    """How far the clock of a source that sees calls from outside is ahead: by the calls that both show, else by what is stated."""
+    """How far the clock of a source that sees calls from outside is ahead: by calls that both show, else by what is stated."""
     found = distance(source.calls, other.calls) if other.calls.moments else None
     return stated(other.calls) if found is None and source.clock == REALTIME else found
 

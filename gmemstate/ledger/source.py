@@ -83,7 +83,7 @@ class Ingested(NamedTuple):
     within: int = 0
     """how many ns the comparison may be wrong"""
     apart: bool = False
-    """there are other sources, and its clock could be compared with none of theirs: its events stand all before or all after theirs"""
+    """its clock could be compared with none of the others': its events stand all before or all after theirs"""
     late: int = 0
     """how many of the added events are older than what was on record"""
 

@@ -122,7 +122,7 @@ def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("inv_end")
 def inv_end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Entry of kvm_mmu_invalidate_end(): of mainline before the store is seen; in place after it, and before for the host's unmap."""
+    """Entry of kvm_mmu_invalidate_end(): on mainline before the store is seen, in place after it."""
     call = thread.call
     if call is None or not call.zapped or (call.through is Through.GMEM_IOCTL and call.stored is None):
         return False
@@ -159,7 +159,7 @@ def lru_folio(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_inv")
 def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Entry of __kvm_gmem_invalidate_start(): from here on a conversion is applied; or a punch, a poisoning or a release begins."""
+    """Entry of __kvm_gmem_invalidate_start(): a conversion is applied from here on; or a punch, poisoning or release begins."""
     start, end = fact.args["start"], fact.args["end"]
     call = thread.call
     if call is not None and (end == FOREVER or (call.known and (start, end) != (call.start, call.end))):
@@ -190,7 +190,7 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_store")
 def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """maple_tree:ma_write, once or twice for a store by __kvm_gmem_set_attributes(); the range is merged with equal neighbours."""
+    """maple_tree:ma_write, once or twice for a store by __kvm_gmem_set_attributes(); the range includes equal neighbours."""
     call = thread.call
     attributes = STORED_ATTRIBUTES.get(fact.args["val"])
     start, last = fact.args["index"], fact.args["last"]

@@ -1,7 +1,7 @@
 """Conversion ioctls: their entry, the attempt that the static tracepoint shows, and their return.
 
-kvm_vm_ioctl() passes KVM_SET_MEMORY_ATTRIBUTES to kvm_vm_ioctl_set_mem_attributes() (virt/kvm/kvm_main.c); kvm_gmem_ioctl() passes
-KVM_SET_MEMORY_ATTRIBUTES2 to __kvm_gmem_set_attributes() (virt/kvm/guest_memfd.c of in-place kernels).
+kvm_vm_ioctl() passes KVM_SET_MEMORY_ATTRIBUTES to kvm_vm_ioctl_set_mem_attributes() (virt/kvm/kvm_main.c); kvm_gmem_ioctl()
+passes KVM_SET_MEMORY_ATTRIBUTES2 to __kvm_gmem_set_attributes() (virt/kvm/guest_memfd.c of in-place kernels).
 """
 
 from typing import Any

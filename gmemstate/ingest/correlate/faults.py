@@ -41,7 +41,7 @@ def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_get_pfn")
 def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Return of kvm_gmem_get_pfn(): guest_memfd gives a page. On mainline it is asked for private faults alone, unless the file can be mapped."""
+    """Return of kvm_gmem_get_pfn(): guest_memfd gives a page. On mainline it is for private faults, unless the file can be mapped."""
     args = fact.args
     vm = tracker.vm(args["kvm"], thread)
     private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
@@ -80,7 +80,7 @@ def _served(
 
 @handles("spte")
 def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """__handle_changed_spte(): an entry of the guest's page tables comes or goes. No tag says private or shared: one table holds both."""
+    """__handle_changed_spte(): an entry of the guest's page tables comes or goes; one table holds private and shared alike."""
     level, old, new = fact.args["level"], fact.args["old"], fact.args["new"]
     npages = 1 << 9 * (level - 1)
     was, now = _leaf(old, level), _leaf(new, level)
@@ -126,7 +126,7 @@ def _leaf(entry: int, level: int) -> bool:
 
 @handles("unmap_gfn")
 def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Return of kvm_unmap_gfn_range(): the guest's page tables lose a range, because of a conversion, of a punch, or of the host's page tables."""
+    """Return of kvm_unmap_gfn_range(): the guest's page tables lose a range, by a conversion, a punch, or the mmu notifier."""
     args = fact.args
     vm = tracker.vm(args["kvm"], thread)
     zap, thread.zap = thread.zap, None
@@ -193,7 +193,7 @@ def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: 
 
 @handles("unmap_hva")
 def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """kvm_mmu_notifier_invalidate_range_start(): host page tables lose a range; in an in-place conversion it is part of that."""
+    """kvm_mmu_notifier_invalidate_range_start(): host page tables lose a range, maybe as part of an in-place conversion."""
     start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["end"] >> PAGE_SHIFT)
     if thread.call is not None and thread.call.through is Through.VM_IOCTL:
         tracker.leave(thread)  # that ioctl changes no host page tables: the thread has gone on
@@ -218,7 +218,10 @@ def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_ufault")
 def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Return of kvm_gmem_fault_user_mapping(): the host accesses the mmap of a guest_memfd. The file is that of the memslot whose hva and offset both fit."""
+    """Return of kvm_gmem_fault_user_mapping(): the host accesses the mmap of a guest_memfd.
+
+    The file is that of the memslot whose hva and offset both fit.
+    """
     args = fact.args
     owner = _file_at(tracker, thread, args["addr"], args["pgoff"])
     ret = args["ret"]

@@ -30,7 +30,7 @@ def set_region(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("set_region_ret")
 def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Its return (kvm_set_memory_region()): the memslot as the kernel took it, with the binding that was made inside of the call."""
+    """Its return (kvm_set_memory_region()): the memslot as the kernel took it, with the binding made inside of the call."""
     region, thread.region = thread.region, None
     args = {**(region.args if region else {}), **fact.args}
     if not {"slot", "gpa", "size", "ret"} <= args.keys():
@@ -154,7 +154,7 @@ def gmem_commit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_unbind")
 def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """kvm_gmem_unbind(): outside of a change of memslots it is the end of its guest (kvm_destroy_vm): another guest may get its address."""
+    """kvm_gmem_unbind(): outside of a change of memslots it is the end of its guest (kvm_destroy_vm)."""
     args = fact.args
     range_, number = (args["base_gfn"], args["npages"]), args.get("slot", -1)
     found = [vm for vm in tracker.vms.values() if number in vm.slots and vm.slots[number].range == range_]
@@ -186,7 +186,7 @@ def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_fallocate")
 def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Return of kvm_gmem_fallocate(), a punch or an allocation: the gfns that were unmapped inside of it tell which memslot holds the file."""
+    """Return of kvm_gmem_fallocate(), a punch or an allocation: the gfns unmapped inside tell which memslot holds the file."""
     args = fact.args
     gmem = tracker.gmem_of_syscall(thread, tracker.owner_of(thread)) if "inode" in args else None
     run = pages(args["offset"], args["len"])

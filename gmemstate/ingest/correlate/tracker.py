@@ -146,7 +146,7 @@ class Tracker:
     ) -> PageRun:
         """Add the pages of the line at hand to the run ``key`` of a thread, or begin another one where they do not follow.
 
-        Only runs of one group are pending at a time: the order between faults and unmaps counts. ``pfn`` is that of the first page.
+        Only runs of one group are pending at a time: the order of faults and unmaps counts. ``pfn`` is that of the first page.
         """
         if group != self._group:
             self.flush()

@@ -1,8 +1,8 @@
 """Clocks of several sources, compared by the calls that they share.
 
-A tool like strace sees a system call from outside, as a span from its entry to its return; a trace of the kernel sees moments inside
-of it. Every moment must lie in a span of the same thread and the same kind of call: that leaves one distance between the two clocks,
-or it does not decide.
+A tool like strace sees a system call from outside, as a span from its entry to its return; a trace of the kernel sees moments
+inside of it. Every moment must lie in a span of the same thread and the same kind of call: that leaves one distance between the
+two clocks, or it does not decide.
 """
 
 from bisect import bisect_right
@@ -100,12 +100,12 @@ class Calls:
                 self._span(fact.words["phase"], (fact.thread, ANY), t, fact.args.get("duration"))
 
     def inside(self, thread: int, kind: str, t: int) -> None:
-        """Take a moment at which a thread was inside of a kind of call."""
+        """Take a moment (ns) at which a thread was inside of a kind of call."""
         if not self.full:
             self.moments.append((thread, kind, t))
 
     def span(self, thread: int, kind: str, begin: int, end: int) -> None:
-        """Take a call of a thread."""
+        """Take a call of a thread, from its entry to its return (ns)."""
         self._add((thread, kind), Span(begin, end))
 
     def _span(self, phase: str, call: Call, t: int, duration: int | None) -> None:
@@ -125,12 +125,12 @@ class Calls:
 
 
 def own_time(t: int, monotonic: int) -> int:
-    """When a pair of clocks was taken, on the clock of its line: it was CLOCK_MONOTONIC a little earlier, if that is its clock."""
+    """When a pair of clocks was taken (ns of its line's clock): CLOCK_MONOTONIC's a little earlier, if that is its clock."""
     return monotonic if abs(t - monotonic) < SECOND else t
 
 
 def distance(outside: Calls, inside: Calls) -> Distance | None:
-    """How far the clock of one source is ahead of that of another; None where they do not share enough to tell, or fit in two ways."""
+    """How far one source's clock is ahead of another's; None where they share too little to tell, or fit in two ways."""
     spans = {call: _closed(found) for call, found in outside.spans.items()}
     shared = [moment for moment in inside.moments if moment[:2] in spans]
     if len(shared) < ENOUGH:
@@ -140,8 +140,8 @@ def distance(outside: Calls, inside: Calls) -> Distance | None:
     if not found:
         return None
     best = max(found, key=lambda one: one.inside)
-    rivals = [one for one in found if one.close(best) and one.differs(best)]
-    return None if rivals else best.distance
+    others = [one for one in found if one.close(best) and one.differs(best)]
+    return None if others else best.distance
 
 
 def stated(other: Calls) -> Distance | None:
@@ -196,7 +196,7 @@ def _regions(spans: Mapping[Call, list[tuple[int, int]]], votes: Iterable[tuple[
 
 
 def _fit(spans: Mapping[Call, list[tuple[int, int]]], moments: list[tuple[int, str, int]], low: int, high: int) -> _Fit | None:
-    """The middle of a region, if it puts all moments into spans that fall into the time of the outer source, but for odd ones."""
+    """The middle of a region, if it puts all moments in the outer source's time into spans, but for odd ones."""
     ns = (low + high) // 2
     calls: dict[tuple[int, str, int], int] = {}
     places: list[int | None] = []
@@ -207,19 +207,19 @@ def _fit(spans: Mapping[Call, list[tuple[int, int]]], moments: list[tuple[int, s
         moment = t + ns
         place = bisect_right(found, (moment, 1 << 64)) - 1
         before = moment - found[place][1] if place >= 0 else 1 << 64
-        behind = found[place + 1][0] - moment if place + 1 < len(found) else 1 << 64
-        away = max(0, min(before, behind))
+        after = found[place + 1][0] - moment if place + 1 < len(found) else 1 << 64
+        away = max(0, min(before, after))
         inside += not away
         if away <= SLACK:
             if kind is not ANY and found[0][0] <= moment <= found[-1][1]:
                 wrong.append(away)
-            place += behind < before and away > 0
+            place += after < before and away > 0
             calls.setdefault((thread, kind, place), moment)
             places.append(place)
             continue
         places.append(None)
         missed = found[0][0] <= moment <= found[-1][1]
-        # A tool that was told to show some calls only may not show every ioctl.
+        # A tool that shows some calls only may not show every ioctl.
         outside, astray = (outside, astray + missed) if kind is ANY else (outside + missed, astray)
     placed = len(places) - places.count(None)
     if len(calls) < ENOUGH or outside * ODD > placed or astray * MOSTLY > placed:

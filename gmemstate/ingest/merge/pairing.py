@@ -146,7 +146,7 @@ class Pairing:
     def merged(self, streams: Iterable[Iterator[Placed]]) -> Iterator[Placed]:
         """The events of all sources in one order; of two at the same time, that of the earlier source comes first.
 
-        The return of a call is seen from inside before it is seen from outside; where clocks have it otherwise, it is waited for.
+        The return of a call is seen from inside before it is seen from outside; where clocks say otherwise, it is waited for.
         """
         rest = {head.source: (head, stream) for stream in streams if (head := next(stream, None)) is not None}
         while rest:

@@ -1,7 +1,7 @@
 """bpftrace, and the probe program of this project: one JSON object in each line.
 
-``bpftrace -f json`` prints ``{"type": "printf", "data": "..."}``: what a script printed stands in ``data`` and is read as any other
-line (see :mod:`gmemstate.ingest.readers.envelopes`); ``lost_events`` are a gap; the rest is context.
+``bpftrace -f json`` prints ``{"type": "printf", "data": "..."}``: what a script printed stands in ``data`` and is read as any
+other line (see :mod:`gmemstate.ingest.readers.envelopes`); ``lost_events`` are a gap; the rest is context.
 
 The probe program prints an object with
 

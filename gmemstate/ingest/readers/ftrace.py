@@ -25,9 +25,10 @@ _COUNT = "[0-9]{1,18}"
 _PLACE = r"(?:\( *[-\d]+\) +)?(?:\[\d+\] +(?:[^ \d][^ ]* +)?|\d{1,4}[.dDbX][.a-zA-Z][.hHsSzZ][.\da-f][.\da-f]?[^ ]? +)"
 _COLUMNS = (
     rf"-(?P<thread>[0-9]{{1,9}}) +{_PLACE}"
-    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|(?P<us>[0-9]{{1,16}})us[ +!#$*@]?|\d+): +(?:\(\+\d+\) +)?(?:(?P<event>[A-Za-z_]\w*+): *+)?(?P<rest>.*)"
+    rf"(?:(?P<s>{SECONDS})\.(?P<f>\d+)|(?P<us>[0-9]{{1,16}})us[ +!#$*@]?|\d+): +"
+    r"(?:\(\+\d+\) +)?(?:(?P<event>[A-Za-z_]\w*+): *+)?(?P<rest>.*)"
 )
-# Most names have no hyphen: theirs is found at once, without looking for the columns behind each of its letters.
+# Most names have no hyphen: theirs is found at once, without looking for the columns after each of its letters.
 _LINE = re.compile(rf" *+(?!> )(?P<comm>[^-]{{0,15}}+|.{{0,15}}?){_COLUMNS}").fullmatch
 _LINE_OF_BYTES = re.compile(rf" *+(?P<comm>(?:\\x[0-9a-f]{{2}}|.){{0,15}}?){_COLUMNS}").fullmatch
 """For a name with bytes that are no text, as they are shown."""
@@ -45,11 +46,13 @@ _SPTE = re.compile(
 _HYPERCALL = re.compile(rf"nr ({_HEX}) a0 ({_HEX}) a1 ({_HEX}) a2 ({_HEX}) a3 ({_HEX})").fullmatch
 _EXIT = re.compile(r"reason (\S+) \((\d{1,9})\)").fullmatch
 _PAGE_FAULT = re.compile(
-    r"(?:vcpu (\d{1,9}) (?:rip 0x[0-9a-f]++ |.*?))?address ((?:0x)?[0-9a-f]{1,16}) error_code ((?:0x)?[0-9a-f]{1,16})(?![0-9a-f])"
+    r"(?:vcpu (\d{1,9}) (?:rip 0x[0-9a-f]++ |.*?))?address ((?:0x)?[0-9a-f]{1,16}) "
+    r"error_code ((?:0x)?[0-9a-f]{1,16})(?![0-9a-f])"
 ).match
 _SET_SPTE = re.compile(r"gfn ([0-9a-f]{1,13}) spte ([0-9a-f]{1,16}) \(\w*\) level ([1-5]) at [0-9a-f]{1,16}").fullmatch
 _RMP_FAULT = re.compile(
-    rf"vcpu (\d{{1,9}}) gpa ([0-9a-f]{{1,16}}) pfn ({_HEX}) error_code ({_HEX}) rmp_level (-?\d{{1,9}}) psmash_ret (-?\d{{1,9}})"
+    rf"vcpu (\d{{1,9}}) gpa ([0-9a-f]{{1,16}}) pfn ({_HEX}) error_code ({_HEX}) "
+    r"rmp_level (-?\d{1,9}) psmash_ret (-?\d{1,9})"
 ).fullmatch
 _VMGEXIT = re.compile(
     r"vcpu (\d{1,9}), exit_reason ([0-9a-f]{1,16}), exit_info1 ([0-9a-f]{1,16}), exit_info2 ([0-9a-f]{1,16})"
@@ -203,7 +206,7 @@ _TRACEPOINTS: dict[str, tuple[str, Callable[[str], Mapping[str, int] | None]]] =
     "signal_generate": ("signal", _signal),
     "mark_victim": ("oom", _victim),
 }
-"""Tracepoint to the name of its fact and the reader of its text, which gives sound numbers only; most patterns have no others."""
+"""Tracepoint to its fact and the reader of its text, which gives sound numbers only: most patterns have none else."""
 
 
 class FtraceReader:
@@ -214,7 +217,7 @@ class FtraceReader:
     def __init__(self) -> None:
         self._graph = Graph()
         self.entries = 0
-        """the entries of the ring buffer that were met; the header says how many there should be"""
+        """the entries of the ring buffer that were read; the header says how many there should be"""
 
     def parse(self, number: int, text: str) -> Parsed:
         """What a line says: a fact, something about the trace itself, context, or None where nobody understands it."""

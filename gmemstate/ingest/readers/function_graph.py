@@ -1,7 +1,8 @@
 """The function graph: calls and returns of named functions, as the same facts that probes give.
 
 Needs the column TASK/PID (``funcgraph-proc``), arguments (``funcgraph-args``) and return values (``funcgraph-retval``); lines
-without them are context, but the result of a conversion is known by its tracepoint where arguments are missing. Pointers stay closed: what a probe reads behind one (``range->start``) is missing here.
+without them are context, but a conversion is known by its tracepoint where arguments are missing. Pointers are not followed:
+what a probe reads through one (``range->start``) is missing here.
 """
 
 import re
@@ -53,7 +54,7 @@ RETURNED = {
 """Functions whose return says something."""
 
 BOOLEAN = frozenset(["range_has_attrs", "pre_set", "unmap_gfn"])
-"""Facts whose result is a bool: one byte, with anything beside it in the register."""
+"""Facts whose result is a bool: one byte; the rest of the register is undefined."""
 
 
 class Open(NamedTuple):

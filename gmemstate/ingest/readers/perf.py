@@ -1,6 +1,6 @@
 """perf: the same tracepoints as in ftrace, with their group before the name, and system calls as ``perf trace`` tells them.
 
-Formats: tools/perf builtin-script.c (``comm TID [CPU] TIME: group:event: text``, optionally PID/TID and a period, call chains below)
+Formats: tools/perf builtin-script.c (``comm TID [CPU] TIME: group:event: text``, maybe PID/TID and a period, call chains below)
 and builtin-trace.c (``ms (duration): comm/TID group:event(field: value)``). perf names an ioctl by type and number alone.
 """
 
@@ -31,7 +31,8 @@ _LOST = re.compile(
 ).match
 
 _TRACE = re.compile(
-    r" *+(?P<s>\d{1,12})\.(?P<f>\d{3}) \((?: *(?P<ds>\d{1,12})\.(?P<df>\d{3}) ms| +)\): (?:(?P<comm>.{1,32}?)/)?(?P<thread>\d{1,9}) "
+    r" *+(?P<s>\d{1,12})\.(?P<f>\d{3}) \((?: *(?P<ds>\d{1,12})\.(?P<df>\d{3}) ms| +)\): "
+    r"(?:(?P<comm>.{1,32}?)/)?(?P<thread>\d{1,9}) "
     r"(?P<body>.*)"
 ).fullmatch
 _CALL = re.compile(r"(?P<name>[a-z_][a-z0-9_]{1,40})\((?P<rest>.*)").fullmatch

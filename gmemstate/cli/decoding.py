@@ -14,7 +14,7 @@ from gmemstate.model.errors import UsageError
 
 if TYPE_CHECKING:
     from gmemstate.decode import Meaning
-    from gmemstate.messages.reading import Reading, Word
+    from gmemstate.messages.reading import Explanation, Word
 
 LIMIT = 64 << 10
 """A line of standard input is read in pieces of this many bytes."""
@@ -66,7 +66,7 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
     return Exit.INCOMPLETE if unknown else Exit.CLEAN
 
 
-def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Reading]]":
+def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Explanation]]":
     """Words from the command line; a line that the shell took apart is put together again."""
     from gmemstate.messages.reading import recognised
 
@@ -76,7 +76,7 @@ def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Reading]]":
         yield from _read(number, text)
 
 
-def _piped() -> "Iterator[tuple[int, Reading]]":
+def _piped() -> "Iterator[tuple[int, Explanation]]":
     """The lines of standard input; none from a terminal, where nobody knows that something is waited for."""
     if sys.stdin.isatty():
         return
@@ -84,7 +84,7 @@ def _piped() -> "Iterator[tuple[int, Reading]]":
         yield from _read(number, raw.decode("utf-8", "replace"))
 
 
-def _read(number: int, text: str) -> "Iterator[tuple[int, Reading]]":
+def _read(number: int, text: str) -> "Iterator[tuple[int, Explanation]]":
     from gmemstate.messages.reading import MAX_LINE, read
     from gmemstate.text import printable
 
@@ -110,7 +110,7 @@ def _fitted(lines: Iterable[str]) -> Iterator[str]:
         yield from textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [line]
 
 
-def _lines(reading: "Reading") -> Iterator[str]:
+def _lines(reading: "Explanation") -> Iterator[str]:
     """A reading for people: the line, who prints such lines, and its words with their columns."""
     whole = not reading.forms and len(reading.words) == 1 and reading.words[0].text == reading.text
     yield reading.text
@@ -133,7 +133,7 @@ def _meanings(word: "Word", indent: str) -> Iterator[str]:
             yield f"{indent}    {name.ljust(width)}  {said}"
 
 
-def _json(reading: "Reading") -> dict[str, Any]:
+def _json(reading: "Explanation") -> dict[str, Any]:
     return {
         "text": reading.text,
         "known": reading.known,

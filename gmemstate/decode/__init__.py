@@ -1,8 +1,8 @@
 """Words and numbers that others print, explained: pure functions and tables, no input or output.
 
-Each function reads one kind of word and gives a typed result, or a :class:`Meaning` where there is no more to a word than its text.
-Every table names the file or manual that its figures come from. What no source has is not explained: the result is None, or one
-whose name is None. Whole lines are explained by :mod:`gmemstate.messages.reading`.
+Each function reads one kind of word and gives a typed result, or a :class:`Meaning` where there is no more to a word than its
+text. Every table names the file or manual that its figures come from. What no source has is not explained: the result is None,
+or one whose name is None. Whole lines are explained by :mod:`gmemstate.messages.reading`.
 """
 
 from gmemstate.decode.addresses import address_of
@@ -21,7 +21,7 @@ from gmemstate.decode.ioctls import Ioctl, ioctl, ioctl_number, ioctls
 from gmemstate.decode.kvm import ExitReason, MemoryAttributes, exit_reason, memory_attributes, memory_fault_flags
 from gmemstate.decode.meaning import Meaning
 from gmemstate.decode.snp import RmpCode, RmpEntry, psmash, pvalidate, rmp_entry, rmpupdate
-from gmemstate.decode.tdx import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, tdx_status
+from gmemstate.decode.tdx import SeamcallLeaf, TdxOutcome, TdxStatus, seamcall_leaf, seamcall_leaf_of, tdx_status
 
 __all__ = [
     "Errno",
@@ -32,12 +32,12 @@ __all__ = [
     "MapGpaAttributes",
     "Meaning",
     "MemoryAttributes",
-    "Outcome",
     "RmpCode",
     "RmpEntry",
     "SeamcallLeaf",
     "SeptEntry",
     "Spte",
+    "TdxOutcome",
     "TdxStatus",
     "address_of",
     "errno",

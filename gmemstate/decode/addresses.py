@@ -1,7 +1,7 @@
 """Addresses of a guest: bytes to pages and back, and where a page lies in its huge page.
 
-The shared bit of a TD's gpa is 47 or 51 (4 or 5 levels of EPT; arch/x86/kvm/vmx/tdx.c): KVM strips it before it makes a gfn, what
-prints a raw gpa may show it. Error values of pfns: include/linux/kvm_host.h (KVM_PFN_ERR_MASK).
+The shared bit of a TD's gpa is 47 or 51 (4 or 5 levels of EPT; arch/x86/kvm/vmx/tdx.c): KVM strips it before it makes a gfn,
+what prints a raw gpa may show it. Error values of pfns: include/linux/kvm_host.h (KVM_PFN_ERR_MASK).
 """
 
 from collections.abc import Iterator

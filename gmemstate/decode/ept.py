@@ -1,8 +1,8 @@
 """Entries of second-level page tables: the module's secure EPT as SEAMCALL reports it, and KVM's own SPTEs.
 
-Secure EPT: level_state bits 2:0 level, 15:8 state, 17:16 VM (Linux arch/x86/kvm/vmx/tdx_arch.h names states 0 to 4, the module's
-sept_state_lookup.c the others; layout sept_entry_arch_info_u in sept_manager.h). An entry is an EPT entry: bits 2:0 rights, 7
-leaf, 51:12 host page. SPTEs: arch/x86/kvm/mmu/spte.h.
+Secure EPT: level_state bits 2:0 level, 15:8 state, 17:16 VM (Linux arch/x86/kvm/vmx/tdx_arch.h names states 0 to 4, the
+module's sept_state_lookup.c the others; layout sept_entry_arch_info_u in sept_manager.h). An entry is an EPT entry: bits 2:0
+rights, 7 leaf, 51:12 host page. SPTEs: arch/x86/kvm/mmu/spte.h.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,8 @@ def level_state(word: int) -> LevelState:
 
 
 _RULE = (
-    "the module reports entry and level_state with TDX_EPT_WALK_FAILED, TDX_GPA_RANGE_NOT_BLOCKED, TDX_EPT_ENTRY_STATE_INCORRECT, "
+    "the module reports entry and level_state with TDX_EPT_WALK_FAILED, TDX_GPA_RANGE_NOT_BLOCKED, "
+    "TDX_EPT_ENTRY_STATE_INCORRECT, "
     "and with TDX_OPERAND_BUSY of the entry itself (operand RCX); with other statuses both are 0 or something else"
 )
 
@@ -123,8 +124,8 @@ class SeptEntry:
 def sept_entry(entry: int, level_state_word: int, status: TdxStatus | None = None) -> SeptEntry:
     """Read an entry with its level_state and, where known, the status that they came with.
 
-    An entry is a leaf at 4K, above it if bit 7 says so; only a leaf has a host page. Without a status the words are taken for an
-    entry unless both are 0.
+    An entry is a leaf at 4K, above it if bit 7 says so; only a leaf has a host page. Without a status the words are taken for
+    an entry unless both are 0.
     """
     where = level_state(level_state_word)
     reported = bool(entry or level_state_word) and (status is None or reports_entry(status))
@@ -161,7 +162,7 @@ class Spte:
 
 
 def spte(word: int, level: int | None = None) -> Spte:
-    """Read an SPTE as kvmmmu tracepoints print it; ``level`` is KVM's (1 is 4K), without it a table and a 4K leaf look alike."""
+    """Read an SPTE as kvmmmu tracepoints print it; ``level`` 1 is 4K, without it a table and a 4K leaf look alike."""
     plain = word & ~_SUPPRESS_VE
     if plain == 0:
         return Spte(word, "none", None, None)
@@ -178,7 +179,7 @@ _VIOLATION = {0: "read", 1: "write", 2: "fetch", 3: "entry readable", 4: "entry 
 
 
 def ept_violation(word: int) -> Meaning:
-    """The exit qualification of an EPT violation, which kvm_page_fault prints on Intel; a TD's private faults always show a write."""
+    """The exit qualification of an EPT violation (kvm_page_fault on Intel); a TD's private faults always show a write."""
     names, rest = bits(word, _VIOLATION)
     text = listed(names) + (f", other bits {rest:#x}" if rest else "")
     return Meaning("EPT violation", text, (), "Linux asm/vmx.h (EPT_VIOLATION_*)")

@@ -1,7 +1,7 @@
 """Errnos of Linux: what each means for the calls that a conversion goes through; numbers and names are in `model.linux`.
 
-Texts: what glibc prints, as QEMU and strace pass it on. Meanings: virt/kvm/kvm_main.c, virt/kvm/guest_memfd.c, arch/x86/kvm of Linux 7.2, and
-for KVM_SET_MEMORY_ATTRIBUTES2 the in-place conversion series of September 2026.
+Texts: what glibc prints, as QEMU and strace pass it on. Meanings: virt/kvm/kvm_main.c, virt/kvm/guest_memfd.c, arch/x86/kvm of
+Linux 7.2, and for KVM_SET_MEMORY_ATTRIBUTES2 the in-place conversion series of September 2026.
 """
 
 from dataclasses import dataclass
@@ -64,12 +64,15 @@ MEANINGS: dict[str, dict[int, str]] = {
         16: "never given by this ioctl",
     },
     SET_ATTRIBUTES2: {
-        11: "to private only: a page is in use (pin, mapping or another reference); error_offset names the lowest one in bytes, the "
+        11: "to private only: a page is in use (pin, mapping or another reference); error_offset names the lowest one in "
+        "bytes, the "
         "attributes are as before, host mappings of the whole request are gone; drop the user of the page and retry",
         12: "no memory for tree nodes; nothing was touched, error_offset is the start of the request",
-        14: "the arguments could not be read and nothing was done; or the result could not be written back, which hides EAGAIN or "
+        14: "the arguments could not be read and nothing was done; or the result could not be written back, which hides "
+        "EAGAIN or "
         "ENOMEM",
-        22: "flags or reserved fields not 0, an attribute other than 0x8, a VM without private memory, size 0, a wrap, a misalignment, "
+        22: "flags or reserved fields not 0, an attribute other than 0x8, a VM without private memory, size 0, a wrap, a "
+        "misalignment, "
         "beyond the end of the file; on a vCPU: no such ioctl",
         25: "in-place conversion is off, or the file is no guest_memfd",
     },
@@ -86,7 +89,8 @@ MEANINGS: dict[str, dict[int, str]] = {
         5: _DEAD,
         12: "no page could be had for a private fault (with KVM_EXIT_MEMORY_FAULT)",
         14: "KVM_EXIT_MEMORY_FAULT: the guest touched a page the other way than its attribute says, or nothing backs it",
-        22: "the guest's fault could not be served, e.g. an RMP update failed (SNP; look in the kernel log); or hypercall.ret was "
+        22: "the guest's fault could not be served, e.g. an RMP update failed (SNP; look in the kernel log); or "
+        "hypercall.ret was "
         "neither 0, EINVAL nor EAGAIN",
         133: "KVM_EXIT_MEMORY_FAULT on a page with a hardware memory error",
     },
@@ -104,7 +108,8 @@ MEANINGS: dict[str, dict[int, str]] = {
     REGION2: {
         9: "guest_memfd is no open file",
         17: "the part of the guest_memfd is bound to another slot already, or the slot overlaps another",
-        22: "not a guest_memfd of this VM, an offset unaligned or beyond its end, or flags that this VM refuses, e.g. KVM_MEM_READONLY "
+        22: "not a guest_memfd of this VM, an offset unaligned or beyond its end, or flags that this VM refuses, e.g. "
+        "KVM_MEM_READONLY "
         "on a protected VM",
     },
     TDX_INIT: {
@@ -113,12 +118,14 @@ MEANINGS: dict[str, dict[int, str]] = {
         22: "the range is not private, or not in a slot with a guest_memfd",
     },
     MAP_GPA_RANGE: {
-        11: 'the VMM\'s answer is "try again": a TD gets RETRY with the address to go on from; an SNP guest, which knows no retry, a '
+        11: 'the VMM\'s answer is "try again": a TD gets RETRY with the address to go on from; an SNP guest, which knows no '
+        "retry, a "
         "generic error",
         22: "the VMM refuses: a TD gets INVALID_OPERAND, an SNP guest a generic error",
     },
     RMP: {
-        14: "the instruction failed (its code stands in an earlier line), the direct map could not be split, or the page lies beyond "
+        14: "the instruction failed (its code stands in an earlier line), the direct map could not be split, or the page "
+        "lies beyond "
         "the RMP",
         19: "this host has no SNP",
         22: "there is no such host page",

@@ -1,7 +1,8 @@
 """How a guest asks for a conversion: KVM hypercalls and TDVMCALLs, their arguments and their answers.
 
-Numbers and attributes: include/uapi/linux/kvm_para.h, arch/x86/include/uapi/asm/kvm_para.h. TDVMCALL: arch/x86/include/asm/shared/tdx.h.
-What an answer of the VMM becomes: arch/x86/kvm/vmx/tdx.c, arch/x86/kvm/svm/sev.c, arch/x86/kvm/x86.h of Linux 7.2.
+Numbers and attributes: include/uapi/linux/kvm_para.h, arch/x86/include/uapi/asm/kvm_para.h. TDVMCALL:
+arch/x86/include/asm/shared/tdx.h. What an answer of the VMM becomes: arch/x86/kvm/vmx/tdx.c, arch/x86/kvm/svm/sev.c,
+arch/x86/kvm/x86.h of Linux 7.2.
 """
 
 from dataclasses import dataclass
@@ -105,7 +106,10 @@ def hypercall_result(value: int) -> HypercallResult:
     if value in _ANSWERS:
         return HypercallResult(value, name, _ANSWERS[value], True)
     if value == -1000:
-        means = "the guest reads KVM_ENOSYS: KVM does not know the hypercall, or the VMM did not enable KVM_CAP_EXIT_HYPERCALL for it"
+        means = (
+            "the guest reads KVM_ENOSYS: KVM does not know the hypercall, or the VMM did not enable "
+            "KVM_CAP_EXIT_HYPERCALL for it"
+        )
         return HypercallResult(value, "-KVM_ENOSYS (-1000)", means, False)
     if value < 0:
         return HypercallResult(value, name, "the guest reads a failure", False)

@@ -1,7 +1,7 @@
 """Numbers of ioctls in every spelling: hexadecimal, ``_IOC(...)`` of strace, ``(type, nr, dir)`` of perf trace, names.
 
-Numbers: include/uapi/linux/kvm.h; KVM_GMEM_CONVERT_*: RFC v2 of May 2025; KVM_SET_MEMORY_ATTRIBUTES2: the in-place conversion series
-of September 2026; vhost names: include/uapi/linux/vhost.h. The layout of a number is that of asm-generic/ioctl.h.
+Numbers: include/uapi/linux/kvm.h; KVM_GMEM_CONVERT_*: RFC v2 of May 2025; KVM_SET_MEMORY_ATTRIBUTES2: the in-place conversion
+series of September 2026; vhost names: include/uapi/linux/vhost.h. The layout of a number is that of asm-generic/ioctl.h.
 """
 
 import re
@@ -54,15 +54,16 @@ _BY_NR = {
     "VHOST_SCSI_CLEAR_ENDPOINT": "KVM_GMEM_CONVERT_SHARED",
     "VHOST_SCSI_GET_ABI_VERSION": "KVM_GMEM_CONVERT_PRIVATE",
 }
-"""A tool that names an ioctl by type and number alone, as perf trace does, gives another ioctl's name to these on a guest_memfd."""
+"""A tool that names an ioctl by type and number alone, as perf trace does, gives another ioctl's name to these on a
+guest_memfd."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ioctl:
     """An ioctl: its number taken apart, and its name where a table has it.
 
-    ``number`` and ``size`` are None where the spelling does not tell the size of the argument. ``misnamed`` is the name of another
-    ioctl under which a tool may have printed this one.
+    ``number`` and ``size`` are None where the spelling does not tell the size of the argument. ``misnamed`` is the name of
+    another ioctl under which a tool may have printed this one.
     """
 
     number: int | None
@@ -96,7 +97,7 @@ class Ioctl:
 
 
 def ioctl_number(direction: int, type_: int, nr: int, size: int) -> int:
-    """_IOC(): the number of an ioctl; ``direction`` 1 is write, 2 read."""
+    """_IOC(): the number of an ioctl; ``direction`` 1 is write, 2 read, ``size`` that of the argument in bytes."""
     return direction << 30 | size << 16 | type_ << 8 | nr
 
 

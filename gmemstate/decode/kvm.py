@@ -1,7 +1,7 @@
 """What KVM tells userspace: exit reasons, memory faults, attributes, flags of slots and files; and exits of the hardware.
 
-Exit reasons, flags, system events: include/uapi/linux/kvm.h of Linux 7.x. Hardware exits: arch/x86/include/uapi/asm/vmx.h and svm.h,
-0x404 AMD APM volume 2.
+Exit reasons, flags, system events: include/uapi/linux/kvm.h of Linux 7.x. Hardware exits: arch/x86/include/uapi/asm/vmx.h and
+svm.h, 0x404 AMD APM volume 2.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ VMX_SOURCE = "Linux uapi/asm/vmx.h"
 SVM_SOURCE = "Linux uapi/asm/svm.h, AMD APM volume 2"
 
 _EXITS = """
-UNKNOWN EXCEPTION IO HYPERCALL DEBUG HLT MMIO IRQ_WINDOW_OPEN SHUTDOWN FAIL_ENTRY INTR SET_TPR TPR_ACCESS S390_SIEIC S390_RESET DCR
-NMI INTERNAL_ERROR OSI PAPR_HCALL S390_UCONTROL WATCHDOG S390_TSCH EPR SYSTEM_EVENT S390_STSI IOAPIC_EOI HYPERV ARM_NISV X86_RDMSR
-X86_WRMSR DIRTY_RING_FULL AP_RESET_HOLD X86_BUS_LOCK XEN RISCV_SBI RISCV_CSR NOTIFY LOONGARCH_IOCSR MEMORY_FAULT TDX ARM_SEA
+UNKNOWN EXCEPTION IO HYPERCALL DEBUG HLT MMIO IRQ_WINDOW_OPEN SHUTDOWN FAIL_ENTRY INTR SET_TPR TPR_ACCESS S390_SIEIC S390_RESET
+DCR NMI INTERNAL_ERROR OSI PAPR_HCALL S390_UCONTROL WATCHDOG S390_TSCH EPR SYSTEM_EVENT S390_STSI IOAPIC_EOI HYPERV ARM_NISV
+X86_RDMSR X86_WRMSR DIRTY_RING_FULL AP_RESET_HOLD X86_BUS_LOCK XEN RISCV_SBI RISCV_CSR NOTIFY LOONGARCH_IOCSR MEMORY_FAULT TDX ARM_SEA
 ARM_LDST64B SNP_REQ_CERTS
 """
 EXITS = {number: f"KVM_EXIT_{name}" for number, name in enumerate(_EXITS.split())}
@@ -27,7 +27,8 @@ _EXIT_MEANS = {
     8: "the guest shut down, e.g. by a triple fault",
     17: "KVM could not go on; suberror and data say why",
     24: 'the guest asks to be shut down, reset or ended; QEMU that does not know it says "unknown exit reason 24"',
-    39: "the guest touched a page the other way than its attribute says, or nothing backs it; KVM_RUN returns EFAULT or EHWPOISON "
+    39: "the guest touched a page the other way than its attribute says, or nothing backs it; KVM_RUN returns EFAULT or "
+    "EHWPOISON "
     'with it, tracepoints show "error (14)"',
     40: "a TDVMCALL that the VMM has to answer (quotes and the like); MapGPA comes as KVM_EXIT_HYPERCALL",
 }

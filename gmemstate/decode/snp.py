@@ -1,7 +1,8 @@
 """Words of AMD SEV-SNP: RMP entries, codes of RMP instructions, page state changes, terminations, page fault bits.
 
-RMP entries: struct rmpentry_raw in arch/x86/virt/svm/sev.c (the format of Zen 3 and 4; not architectural). Codes: AMD APM volume 3
-and AMD's posting of the SNP host series (PSMASH, RMPUPDATE), arch/x86/include/asm/sev.h (3, 4, 6, 255). GHCB: asm/sev-common.h.
+RMP entries: struct rmpentry_raw in arch/x86/virt/svm/sev.c (the format of Zen 3 and 4; not architectural). Codes: AMD APM
+volume 3 and AMD's posting of the SNP host series (PSMASH, RMPUPDATE), arch/x86/include/asm/sev.h (3, 4, 6, 255). GHCB:
+asm/sev-common.h.
 """
 
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def rmp_code_of(name: str) -> Meaning | None:
 class RmpEntry:
     """An entry of the reverse map table, from the two words that the kernel prints as ``[lo - hi]``.
 
-    ``gpa`` is in bytes and means something only where the page is assigned; ``asid`` 0 with ``assigned`` is firmware or the platform;
+    ``gpa`` is in bytes and means something only where the page is assigned; ``asid`` 0 with ``assigned`` is firmware or the
+    platform;
     ``reserved`` are the bits of ``lo`` without a meaning, at their place.
     """
 
@@ -162,8 +164,10 @@ class GhcbMsr:
         return Meaning("GHCB MSR", self.what + (f", gfn {self.gfn:#x}" if self.gfn is not None else ""), (), GHCB_SOURCE)
 
 
-_GHCB = {0x001: "SEV information", 0x002: "asks for SEV information", 0x004: "asks for CPUID", 0x005: "CPUID", 0x006: "asks to wait "
-    "for reset", 0x007: "reset", 0x012: "asks to register a GHCB", 0x013: "GHCB registered", 0x080: "asks for hypervisor features",
+_GHCB = {0x001: "SEV information", 0x002: "asks for SEV information", 0x004: "asks for CPUID", 0x005:
+    "CPUID", 0x006: "asks to wait "
+    "for reset", 0x007: "reset", 0x012: "asks to register a GHCB", 0x013: "GHCB registered", 0x080:
+        "asks for hypervisor features",
     0x081: "hypervisor features", 0x100: "asks for termination"}  # fmt: skip
 
 
@@ -225,7 +229,7 @@ _FAULT_BITS = {
 
 
 def page_fault(word: int) -> Meaning:
-    """The error code of a page fault, of ``#PF: error_code`` or of kvm_page_fault on AMD; on TDX the word is an exit qualification."""
+    """The error code of a page fault (``#PF: error_code``, kvm_page_fault on AMD); on TDX it is an exit qualification."""
     names, rest = bits(word, _FAULT_BITS)
     text = listed(names) + (f", other bits {rest:#x}" if rest else "")
     return Meaning("page fault error code", text, (), "Linux asm/trap_pf.h, asm/kvm_host.h (PFERR_*)")

@@ -30,17 +30,20 @@ GPA_RANGE_NOT_BLOCKED = 0xC000_0B06 << 32
 EPT_ENTRY_STATE_INCORRECT = 0xC000_0B0D << 32
 
 _MEANS = {
-    "TDX_OPERAND_BUSY": "somebody else holds the lock of the operand; on an unmap KVM puts all vCPUs out of the TD and tries once "
+    "TDX_OPERAND_BUSY": "somebody else holds the lock of the operand; on an unmap KVM puts all vCPUs out of the TD "
+    "and tries once "
     "more, so as the last word it is a bug of the kernel or of the module",
     "TDX_PREVIOUS_TLB_EPOCH_BUSY": "vCPUs still run in the previous TLB epoch; they are put out and TRACK is tried again",
     "TDX_OPERAND_INVALID": "the caller passed a value that the leaf does not take",
-    "TDX_PAGE_METADATA_INCORRECT": "the module's page table (PAMT) says another owner or type; a page that an earlier TD was not "
+    "TDX_PAGE_METADATA_INCORRECT": "the module's page table (PAMT) says another owner or type; a page "
+    "that an earlier TD was not "
     "rid of gives this when a new TD gets it, or when it is reclaimed",
     "TDX_PAGE_NOT_FREE": "the host page is still owned by a TD or by the module",
     "TDX_TD_ASSOCIATED_PAGES_EXIST": "the TD still owns pages: an earlier removal failed, or was never done",
     "TDX_TD_FATAL": "the TD is dead, e.g. after it consumed poisoned memory; it can only be torn down",
     "TDX_NON_RECOVERABLE_TD": "the TD cannot run again",
-    "TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE": "the TD cannot run again and its memory cannot be read, e.g. after a machine check",
+    "TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE": "the TD cannot run again and its memory cannot "
+    "be read, e.g. after a machine check",
     "TDX_NON_RECOVERABLE_VCPU": "this vCPU cannot run again",
     "TDX_TD_KEYS_NOT_CONFIGURED": "the TD has no key on this package: not yet, or no longer",
     "TDX_FLUSHVP_NOT_DONE": "a vCPU of the TD is still bound to a CPU",
@@ -49,7 +52,8 @@ _MEANS = {
     "TDX_INTERRUPTED_RESUMABLE": "interrupted; the call is made again and goes on",
     "TDX_EPT_WALK_FAILED": "a table on the way to the address is missing; entry and level_state show where the walk ended",
     "TDX_GPA_RANGE_NOT_BLOCKED": "the entry has to be blocked first (block, track, remove)",
-    "TDX_TLB_TRACKING_NOT_DONE": "TRACK was not called after the block, or vCPUs have not all left since (block, track, remove)",
+    "TDX_TLB_TRACKING_NOT_DONE": "TRACK was not called after the block, or vCPUs have not all left since "
+    "(block, track, remove)",
     "TDX_PAGE_SIZE_MISMATCH": "accepted at 2M where 4K pages are mapped; the guest splits the range and tries again",
     "TDX_PAGE_ALREADY_ACCEPTED": "the guest accepted a page twice",
     "TDX_EPT_ENTRY_STATE_INCORRECT": "the entry is not in a state that the leaf takes",
@@ -71,7 +75,7 @@ _PURPOSES = {
 }
 
 
-class Outcome(StrEnum):
+class TdxOutcome(StrEnum):
     """What a caller may do after a status."""
 
     SUCCESS = "success"
@@ -83,9 +87,9 @@ class Outcome(StrEnum):
 
 
 _SAID = {
-    Outcome.SUCCESS: "success",
-    Outcome.TRANSIENT: "transient: may be tried again",
-    Outcome.FINAL: "final: trying again does not help",
+    TdxOutcome.SUCCESS: "success",
+    TdxOutcome.TRANSIENT: "transient: may be tried again",
+    TdxOutcome.FINAL: "final: trying again does not help",
 }
 
 
@@ -117,11 +121,11 @@ class TdxStatus:
         return bool(self.word & _FATAL)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TdxOutcome:
         """Success, or whether trying again may help: bit 62 says that it does not."""
         if self.word & _NON_RECOVERABLE:
-            return Outcome.FINAL
-        return Outcome.TRANSIENT if self.error else Outcome.SUCCESS
+            return TdxOutcome.FINAL
+        return TdxOutcome.TRANSIENT if self.error else TdxOutcome.SUCCESS
 
     @property
     def documented(self) -> bool:
@@ -131,7 +135,7 @@ class TdxStatus:
 
     @property
     def operand(self) -> str | None:
-        """The operand that the status is about; None where the low bits are something else, or 0 (RAX counts where it is refused)."""
+        """The operand that the status is about; None where the low bits are no operand, or 0 (RAX counts if refused)."""
         if self.low_is != "operand" or (self.low == 0 and self.code != OPERAND_INVALID):
             return None
         return OPERANDS[self.low]
@@ -183,7 +187,7 @@ def tdx_status_of(name: str) -> TdxStatus | None:
 
 @dataclass(frozen=True, slots=True)
 class SeamcallLeaf:
-    """A function of the module that the host calls: ``TDH.MEM.PAGE.REMOVE``, which the kernel spells ``TDH_MEM_PAGE_REMOVE``."""
+    """A function of the module that the host calls: ``TDH.MEM.PAGE.REMOVE``, in the kernel ``TDH_MEM_PAGE_REMOVE``."""
 
     number: int
     name: str

@@ -2,7 +2,8 @@
 
 Statuses and operands: the module's generated header tdx_error_codes_defs.h (github.com/intel/tdx-module, versions 1.5 and 2.0);
 Linux repeats some in arch/x86/include/asm/shared/tdx_errno.h. Leaves: the module's tdx_api_defs.h; Linux
-arch/x86/virt/vmx/tdx/tdx.h. Devices (class 0x0f, but for what a removal of pages can meet), reports and partitioning are left out.
+arch/x86/virt/vmx/tdx/tdx.h. Devices (class 0x0f, but for what a removal of pages can meet), reports and partitioning are left
+out.
 """
 
 _STATUSES = """
@@ -120,7 +121,8 @@ OPERANDS = {
     0x40: "ATTRIBUTES", 0x41: "XFAM", 0x42: "EXEC_CONTROLS", 0x43: "EPTP_CONTROLS", 0x44: "MAX_VCPUS", 0x45: "CPUID_CONFIG",
     0x46: "TSC_FREQUENCY", 0x5F: "PAGE", 0x60: "TDMR_INFO_PA", 0x61: "GPA_LIST_ENTRY",
     0x80: "TDR", 0x81: "TDCX", 0x82: "TDVPR", 0x84: "REG_PAGE", 0x90: "TDCS", 0x91: "TDVPS", 0x92: "SEPT", 0x93: "SEPT_ENTRY",
-    0xA8: "RTMR", 0xA9: "TD_EPOCH", 0xAB: "MIGSC", 0xAC: "OP_STATE", 0xAD: "MIG", 0xAE: "SERVTD_BINDINGS", 0xB0: "METADATA_FIELD",
+    0xA8: "RTMR", 0xA9: "TD_EPOCH", 0xAB: "MIGSC", 0xAC: "OP_STATE", 0xAD: "MIG", 0xAE: "SERVTD_BINDINGS", 0xB0:
+        "METADATA_FIELD",
     0xB1: "NUM_VCPUS", 0xB8: "SYS", 0xB9: "TDMR", 0xBA: "KOT", 0xBB: "KET", 0xBC: "WBCACHE",
 }  # fmt: skip
 """Low 32 bits of a status to the operand that it is about; 0x92 is the whole tree, 0x93 one entry."""

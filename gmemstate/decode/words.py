@@ -1,7 +1,7 @@
 """One word on its own: everything that it may mean, the most plausible first.
 
-A number has no kind. What decides is how it is written (hexadecimal, signed, 64 bits wide) and whether a table has it; where several
-tables have it, all are given.
+A number has no kind. What decides is how it is written (hexadecimal, signed, 64 bits wide) and whether a table has it; where
+several tables have it, all are given.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The catalogue of messages: what kernels, the TDX module's callers, VMMs and tracers print, for ``decode`` and for all readers of logs.
+"""The catalogue of messages: what kernels, VMMs and tracers print, for ``decode`` and for all readers of logs.
 
 Each file ``*.toml`` of this package holds the messages of one speaker, in the order in which they are tried. An entry has
 
@@ -6,7 +6,8 @@ Each file ``*.toml`` of this package holds the messages of one speaker, in the o
               ``<name:type>``, and ``<name=pattern>`` or ``<name:type=pattern>`` for one that is written in another way;
 ``says``      what it means;
 ``example``   a line of this form;
-``fact``      what readers make of it (without one, only ``decode`` explains it), and ``words``, what this wording adds to the fact;
+``fact``      what readers make of it (without one, only ``decode`` explains it);
+``words``     what this wording adds to the fact;
 ``call``      the call that an errno in it is the result of;
 ``trace``     that it is a trace event of a VMM, of which a line may have several;
 ``speaker``, ``source``   where they are other than those of the file.
@@ -36,7 +37,7 @@ _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[*+?]\+?|\{[\d,]+\}\+?|.", 
 
 
 class ParsedMessage(NamedTuple):
-    """What a message says, without its time and its thread: ``args`` its numbers, ``words`` its named texts, ``text`` all of it."""
+    """A message without its time and its thread: ``args`` its numbers, ``words`` its named texts, ``text`` all of it."""
 
     name: str
     args: Mapping[str, int]

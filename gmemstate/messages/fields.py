@@ -17,7 +17,7 @@ WORD = r"[^\s,;()]{1,200}"
 
 
 class Piece(NamedTuple):
-    """The text of a field and what it is read with: its number, the other fields, the whole line, and the call that the message is about."""
+    """The text of a field, its number, the other fields of the message, the whole line, and the call that it is about."""
 
     text: str
     number: int
@@ -38,7 +38,7 @@ Explain = Callable[[Piece], Found]
 
 
 class FieldType(NamedTuple):
-    """How a field is written: a regular expression, the base of its number (None: a text), what it means, and the end of its range."""
+    """A regular expression, the base of the number (None: a text), what it means, and the end of its range."""
 
     pattern: str
     base: int | None = None
@@ -67,7 +67,7 @@ def _place(read: Callable[[int], Meaning]) -> Explain:
 
     def explain(piece: Piece) -> Found:
         meaning = read(piece.number)
-        return replace(meaning, details=tuple(row for row in meaning.details if row[0] == "shared bit"))
+        return replace(meaning, details=tuple((name, text) for name, text in meaning.details if name == "shared bit"))
 
     return explain
 
@@ -90,7 +90,7 @@ def _level_state(piece: Piece) -> Found:
 
 
 def _of_memory_leaf(explain: Explain) -> Explain:
-    """RCX and RDX of a failed leaf about memory: the entry of the secure EPT, and its level and state (TDX module, TDH.MEM.*)."""
+    """RCX and RDX of a failed leaf about memory: the entry of the secure EPT, its level and state (TDH.MEM.*)."""
 
     def read(piece: Piece) -> Found:
         leaf, rcx, rdx = _leaf(piece), piece.numbers.get("rcx"), piece.numbers.get("rdx")
@@ -145,7 +145,7 @@ def _errno_of(piece: Piece) -> Found:
 
 
 def _exit_number(piece: Piece) -> Found:
-    """``reason error (14)`` and ``reason restart (4)`` are errnos of KVM_RUN, all else is an exit (trace kvm_userspace_exit)."""
+    """``reason error (14)`` and ``restart (4)`` are errnos of KVM_RUN, all else is an exit (trace kvm_userspace_exit)."""
     if piece.words.get("exit_name") in ("error", "restart"):
         return _error(piece.number, errnos.RUN)
     return said(kvm.exit_reason(piece.number))

@@ -1,4 +1,4 @@
-"""A pasted line or word explained: which message of the catalogue it is, which of its words are worth explaining, and where they stand."""
+"""A pasted line or word explained: which message of the catalogue it is, and what the words in it mean."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Explanation:
     """What a line or a single word says: who prints such lines and what they mean (``forms``), and the words in it."""
 
     text: str
@@ -44,7 +44,7 @@ _SPELLING = re.compile(r"_IOC\([^()]*\)|\((?:0x[0-9a-fA-F]+(?:, )?){3}\)").fullm
 _TOKEN = re.compile(r"(?<![\w.-])(?:_IOC\([^()]{1,80}\)|[A-Za-z0-9](?:[\w.]*[A-Za-z0-9])?)(?![\w-])", re.ASCII).finditer
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Explanation:
     """Explain a word or a line; nothing raises, what nobody knows is a reading that is not ``known``."""
     line = text.strip()[:MAX_LINE]
     if (
@@ -57,7 +57,7 @@ def read(text: str) -> Reading:
         whole = words.ranked(bare)
         if whole or not re.search(r"[=:(]", bare):
             certain = len(whole) == 1 and whole[0][0] is words.Rank.SURE
-            return Reading(line, (), (Word(line.index(bare) + 1, bare, tuple(meaning for _, meaning in whole), certain),))
+            return Explanation(line, (), (Word(line.index(bare) + 1, bare, tuple(meaning for _, meaning in whole), certain),))
     return _line(line)
 
 
@@ -66,7 +66,7 @@ def recognised(text: str) -> bool:
     return any(message.search(text[:MAX_LINE]) for message in messages(*DECODED))
 
 
-def _line(line: str) -> Reading:
+def _line(line: str) -> Explanation:
     forms: dict[tuple[str, str], None] = {}
     found: dict[int, Word] = {}
     taken: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ def _line(line: str) -> Reading:
                 found[word.column] = word
     for word in _sure(line, fields):
         found.setdefault(word.column, word)
-    return Reading(line, tuple(forms), tuple(found[column] for column in sorted(found)))
+    return Explanation(line, tuple(forms), tuple(found[column] for column in sorted(found)))
 
 
 def _of_match(message: Message, match: re.Match[str], line: str) -> Iterator[Word]:

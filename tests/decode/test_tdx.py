@@ -2,7 +2,7 @@
 
 import pytest
 
-from gmemstate.decode import Outcome, seamcall_leaf, seamcall_leaf_of, tdx_status
+from gmemstate.decode import TdxOutcome, seamcall_leaf, seamcall_leaf_of, tdx_status
 from gmemstate.decode.tdx import tdx_status_of
 
 KERNEL = {
@@ -91,14 +91,14 @@ def test_the_low_bits_are_said_to_be_what_the_status_makes_of_them(word, what):
 @pytest.mark.parametrize(
     ("word", "outcome"),
     [
-        (0x0, Outcome.SUCCESS),
-        (0x0000081500000000, Outcome.SUCCESS),
-        (0x8000020000000092, Outcome.TRANSIENT),
-        (0x80000201000000A9, Outcome.TRANSIENT),
-        (0xC000030000000001, Outcome.FINAL),
-        (0xC0000B0800000001, Outcome.FINAL),
-        (0x4000000200000000, Outcome.FINAL),
-        (0xE000060400000000, Outcome.FINAL),
+        (0x0, TdxOutcome.SUCCESS),
+        (0x0000081500000000, TdxOutcome.SUCCESS),
+        (0x8000020000000092, TdxOutcome.TRANSIENT),
+        (0x80000201000000A9, TdxOutcome.TRANSIENT),
+        (0xC000030000000001, TdxOutcome.FINAL),
+        (0xC0000B0800000001, TdxOutcome.FINAL),
+        (0x4000000200000000, TdxOutcome.FINAL),
+        (0xE000060400000000, TdxOutcome.FINAL),
     ],
 )
 def test_bits_63_and_62_say_whether_trying_again_may_help(word, outcome):

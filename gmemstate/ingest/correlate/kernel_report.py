@@ -64,7 +64,7 @@ class Report:
     last: int = 0
     lines: int = 1
     end: int = 0
-    """of a run of poisoned pages: the page behind it"""
+    """of a run of poisoned pages: the page after it"""
     stack: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
     """frames that the kernel is not sure of"""
@@ -196,7 +196,7 @@ class Report:
 
     def _rmp(self) -> dict[str, Any]:
         near = [[hex(run.start), hex(run.end), run.owner] for run in self.neighbours]
-        region = None if "first" not in self.args else [hex(self.args["first"]), hex(self.args["behind"])]
+        region = None if "first" not in self.args else [hex(self.args["first"]), hex(self.args["end"])]
         return {
             "owner": self.words.get("owner"),
             "entry": self.words.get("entry"),
@@ -222,7 +222,7 @@ class Report:
         return self._warned(at)
 
     def _rmp_failed(self, at: dict[str, Any]) -> Event:
-        """RMPUPDATE failed. In which direction is told by the stack or the caller's line, or follows from the entry; else unknown."""
+        """RMPUPDATE failed. The stack, the caller's line or the entry gives the direction; else it is unknown."""
         to, basis = self._direction()
         code = self.args.get("ret")
         said = None if code is None else rmpupdate(code)

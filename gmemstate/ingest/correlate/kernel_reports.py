@@ -1,7 +1,8 @@
 """Facts of a kernel log that are not the vendors' own: warnings and stacks, poisoned memory, devices, tasks in trouble.
 
-A line of the kernel names no VM, so no event of it has an attribute owner. Lines that together tell one thing are a report, which goes on
-until its end, another report, or too many lines of others; what stands in the middle of it was printed by another CPU.
+A line of the kernel names no VM, so no event of it has an attribute owner. Lines that together tell one thing are a report,
+which goes on until its end, another report, or too many lines of others; what stands in the middle of it was printed by
+another CPU.
 """
 
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def put(tracker: Tracker, fact: Fact, event: Event) -> bool:
 
 @handles("bad_memory")
 def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Lines about a poisoned page. Pages that follow one another are one: leaked SNP pages were once put away so, one by one."""
+    """Lines about a poisoned page (memory_failure()). Consecutive pages are one event, as leaked SNP pages once were."""
     pfn, report = fact.args["pfn"], tracker.report
     if report is not None and report.kind == fact.name and report.near(fact) and report.args["pfn"] <= pfn <= report.end:
         report.add(fact)

@@ -1,7 +1,7 @@
 """Facts of a kernel log about SEV-SNP, and the events that they amount to.
 
-``status`` of these events is the code of RMPUPDATE or PSMASH where it is known, else the errno that its caller saw; ``detail`` has
-both.
+``status`` of these events is the code of RMPUPDATE or PSMASH where it is known, else the errno that its caller saw; ``detail``
+has both.
 """
 
 from gmemstate.decode import psmash, rmp_entry
@@ -25,7 +25,7 @@ def rmpupdate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("rmp_refused")
 def rmp_refused(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A page could not be given to the guest: the line with gfn and pfn, of SNP or of guest_memfd behind it."""
+    """A page could not be given to the guest: the line with gfn and pfn, of SNP, or of guest_memfd after it."""
     return _of_caller(tracker, fact, "private")
 
 
@@ -144,7 +144,7 @@ def reclaim_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("terminated")
 def terminated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A guest ended itself (sev_handle_vmgexit_msr_protocol(), GHCB_MSR_TERM_REQ): the set of its reason, and the code in it."""
+    """A guest ended itself (sev_handle_vmgexit_msr_protocol()): the set of its reason, and the code in it."""
     reason_set, code = (int(part, 16) for part in fact.words["termination"].split(":"))
     facts = {
         "what": KernelReportCode.TERMINATION,

@@ -1,7 +1,7 @@
 """System calls of a VMM, as strace and perf trace show them: results without arguments.
 
-A call names a file descriptor, no VM: its events have no attribute owner, and the descriptor stands in their detail. What has no kind of its
-own is put on record only where it failed.
+A call names a file descriptor, no VM: its events have no attribute owner, and the descriptor stands in their detail. What has
+no kind of its own is put on record only where it failed.
 """
 
 from typing import Any
@@ -169,7 +169,7 @@ def _fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _run(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """KVM_RUN came back. EFAULT and EHWPOISON are how a memory fault exit looks; where it was is in memory that nobody reads."""
+    """KVM_RUN returned. EFAULT and EHWPOISON are a memory fault exit; its range is in memory that strace does not read."""
     code = -fact.args["ret"]
     if code in (EFAULT, EHWPOISON):
         tracker.emit(

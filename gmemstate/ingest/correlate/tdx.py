@@ -1,13 +1,14 @@
 """Facts of a kernel log about TDX, and the events that they amount to.
 
-What a failed SEAMCALL is depends on its leaf: BLOCK, TRACK, REMOVE and WBINVD are the steps of a private unmap, AUG, ADD and SEPT.ADD
-of a private map, RECLAIM is the end of a TD. ``status`` of these events is the upper half of the module's status (0xc0000b0d);
+What a failed SEAMCALL is depends on its leaf: BLOCK, TRACK, REMOVE and WBINVD are the steps of a private unmap, AUG, ADD and
+SEPT.ADD of a private map, RECLAIM is the end of a TD. ``status`` of these events is the upper half of the module's status
+(0xc0000b0d);
 ``detail`` has it whole.
 """
 
 from typing import Any
 
-from gmemstate.decode import Outcome, SeamcallLeaf, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
+from gmemstate.decode import SeamcallLeaf, TdxOutcome, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
 from gmemstate.ingest.correlate.kernel_reports import beside, hexed, put
 from gmemstate.ingest.correlate.stacks import entry_path
 from gmemstate.ingest.correlate.trackees import Thread
@@ -54,7 +55,7 @@ def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     KVM calls it again where the module was busy (tdh_do_no_vcpus), so that only what is no "try again" is a failure.
     """
     status = tdx_status(fact.args["status"])
-    if not status.error or status.outcome is not Outcome.FINAL:
+    if not status.error or status.outcome is not TdxOutcome.FINAL:
         return False
     leaf, gfn = seamcall_leaf(REMOVE), gfn_of(Gpa(fact.args["gpa"]))
     facts, pfn = _of_status(fact, leaf, status)

@@ -1,6 +1,7 @@
 """Facts of the logs of VMMs, and the events that they amount to.
 
-What a VMM prints before it acts is a wish and goes on record as its words; only what it says of a result is one. A log names no VM.
+What a VMM prints before it acts is a request and goes on record as its words; only what it says of a result is one. A log names
+no VM.
 """
 
 from typing import Any

@@ -1,8 +1,9 @@
 """What stands before a message: the frames of journald, syslog, dmesg, containers and libraries of log lines, and quote marks.
 
-Formats: journalctl(1) ``-o short``, ``short-iso``, ``short-precise``, ``short-monotonic`` and ``json``; dmesg(1) without options, with
-``-T``, ``-e``, ``-d``, ``-x`` and ``--time-format iso``; CONFIG_PRINTK_CALLER; kata and containerd (logfmt), CRI and Docker logs;
-libvirt's own log; QEMU's ``-msg timestamp=on``; env_logger and tracing of Rust; bpftrace ``-f json``.
+Formats: journalctl(1) ``-o short``, ``short-iso``, ``short-precise``, ``short-monotonic`` and ``json``; dmesg(1) without
+options, with
+``-T``, ``-e``, ``-d``, ``-x`` and ``--time-format iso``; CONFIG_PRINTK_CALLER; kata and containerd (logfmt), CRI and Docker
+logs; libvirt's own log; QEMU's ``-msg timestamp=on``; env_logger and tracing of Rust; bpftrace ``-f json``.
 """
 
 import json
@@ -23,7 +24,7 @@ DEPTH = 6
 
 
 class LogEnvelope(NamedTuple):
-    """A message without its frames. ``t`` is in ns of ``clock``; ``at`` is a time as it was written, which cannot be counted in ns."""
+    """A message without its frames. ``t`` is in ns of ``clock``; ``at`` is a time as text, which is not known in ns."""
 
     text: str
     t: int | None = None

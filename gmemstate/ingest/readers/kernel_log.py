@@ -2,7 +2,8 @@
 
 Formats: Linux 5.10 to 7.2 and the trees of distributions before TDX and SNP were merged. TDX: arch/x86/kvm/vmx/tdx.c,
 arch/x86/virt/vmx/tdx; SNP: arch/x86/virt/svm/sev.c, arch/x86/kvm/svm/sev.c, drivers/crypto/ccp; memory: mm/memory-failure.c,
-mm/oom_kill.c; virt/kvm/guest_memfd.c; IOMMUs: drivers/iommu. Numbers: ``PFN 56700`` and ``GFN`` are hexadecimal, with or without 0x.
+mm/oom_kill.c; virt/kvm/guest_memfd.c; IOMMUs: drivers/iommu. Numbers: ``PFN 56700`` and ``GFN`` are hexadecimal, with or
+without 0x.
 """
 
 import re

@@ -1,7 +1,8 @@
 """The parts of what the kernel prints when it warns, oopses or dumps a stack: headers, frames, registers, and noise.
 
-Formats: kernel/panic.c (warnings, before and since 6.19), lib/bug.c, arch/x86/mm/fault.c, arch/x86/kernel/traps.c and dumpstack.c,
-arch/arm64/kernel/traps.c, lib/ubsan.c, mm/kasan/report.c, lib/fault-inject.c, kernel/hung_task.c, kernel/watchdog.c.
+Formats: kernel/panic.c (warnings, before and since 6.19), lib/bug.c, arch/x86/mm/fault.c, arch/x86/kernel/traps.c and
+dumpstack.c, arch/arm64/kernel/traps.c, lib/ubsan.c, mm/kasan/report.c, lib/fault-inject.c, kernel/hung_task.c,
+kernel/watchdog.c.
 """
 
 import re
@@ -15,7 +16,8 @@ _NOISE = re.compile(
     r"Modules linked in:|Hardware name:|Code: |Call [Tt]race:|</?(?:TASK|IRQ|NMI|#\w+)>$|Tainted: \[|Oops: |#PF: |PGD |"
     r"(?:0010:|0033:)?(?:R[A-D]X|R[SD]I|RBP|R10|R13|RSP|RIP|EAX|FS|CS|CR2|CR0|DR[0-7]|PKRU|ORIG_RAX)\b ?[:=]|"
     r"irq event stamp:|(?:hard|soft)irqs last|pstate: |sp : |x\d{1,2} ?: |-{3,}\[ cut here \]|={60,}$|task:\S+ +state:|"
-    r"(?:RIP|RSP|RDX|RBP): |(?:CPU(?! \d+/)|Workqueue|Stack|Disabling lock debugging|Kernel Offset|Rebooting in|unwind stack type)\b|"
+    r"(?:RIP|RSP|RDX|RBP): |(?:CPU(?! \d+/)|Workqueue|Stack|Disabling lock debugging|Kernel Offset|Rebooting in|unwind stack "
+    r"type)\b|"
     r"\? 0x[0-9a-f]{8,16}$|ret_from_fork_asm|This usually indicates|index \S+ is out of range for type|"
     r"(?:tdx: )?additional output: |virt/tdx: R(?:CX|09) 0x|Kernel version mismatch"
 ).match

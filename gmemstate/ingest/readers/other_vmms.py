@@ -1,6 +1,7 @@
 """What other VMMs, paravisors and guest firmware say: libkrun, cloud-hypervisor, OpenVMM and OpenHCL, edk2, SVSM.
 
-Formats: the messages of these programs of 2024 to 2026. libkrun prints decimal numbers and Rust's debug form, OpenVMM and OpenHCL
+Formats: the messages of these programs of 2024 to 2026. libkrun prints decimal numbers and Rust's debug form, OpenVMM and
+OpenHCL
 ``name=value``; edk2's retry of MapGPA hexadecimal without 0x and with the shared bit.
 """
 

@@ -1,6 +1,7 @@
 """What QEMU says: trace events of its log backend, and the lines of error_report() and warn_report().
 
-Formats: trace-events and error messages of accel/kvm, hw/vfio, backends/iommufd, system/ram-block-attributes.c, target/i386 up to
+Formats: trace-events and error messages of accel/kvm, hw/vfio, backends/iommufd, system/ram-block-attributes.c, target/i386 up
+to
 10.x, and of the trees for SNP and TDX before they were merged. QEMU speaks of guest addresses in bytes; an IOVA is one of them.
 ``kvm_convert_memory`` is printed before anything is checked: a wish, no result.
 """
@@ -22,7 +23,8 @@ _KNOWN_TRACE = re.compile(
 ).match
 _ERRNO_AT_END = re.compile(rf": (?P<error>{TYPES['error'].pattern})$").search
 _REGISTERS = re.compile(
-    r"(?:E[A-D]X|E[SD]I|E[SBI]P|R[A-D]X|R[SD]I|R[BSI]P|R\d{1,2} ?|[CDEFGS]S ?|LDT|TR ?|[GI]DT|CR[0-4]|DR[0-7]|EFER|EFL|FCW|XMM\d\d|FPR\d|Code)="
+    r"(?:E[A-D]X|E[SD]I|E[SBI]P|R[A-D]X|R[SD]I|R[BSI]P|R\d{1,2} ?|[CDEFGS]S ?|LDT|TR "
+    r"?|[GI]DT|CR[0-4]|DR[0-7]|EFER|EFL|FCW|XMM\d\d|FPR\d|Code)="
     r"[ 0-9a-f<]"
 ).match
 

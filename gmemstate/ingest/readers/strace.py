@@ -1,6 +1,7 @@
 """strace: which calls a VMM made, and what it was told; never what it passed in memory.
 
-Formats: strace 5 to 6 with ``-f``, ``-t``, ``-tt``, ``-ttt``, ``-r``, ``-T``, ``-yy`` and ``-X``; an ioctl stands there by its name, as
+Formats: strace 5 to 6 with ``-f``, ``-t``, ``-tt``, ``-ttt``, ``-r``, ``-T``, ``-yy`` and ``-X``; an ioctl stands there by its
+name, as
 ``_IOC(...)`` or as a number. KVM_SET_MEMORY_ATTRIBUTES has a pointer as its argument, so only its result is known.
 """
 
@@ -56,7 +57,8 @@ _LINE = re.compile(
     r"(?P<body>(?:[a-z_][a-z0-9_]{1,40}\(|<\.\.\. [a-z0-9_]{1,40} resumed>|--- SIG|\+\+\+ ).*)"
 ).fullmatch
 _RESULT = re.compile(
-    r"\) += (?P<ret>\d{1,19}|-1(?= E| \(errno)|0x[0-9a-f]{1,16}|\?)(?:<.{1,300}>)?(?:\(deleted\))?(?: (?P<error>E[A-Z0-9_]+) \([^)]{1,80}\)| \([^)]{1,80}\))?"
+    r"\) += (?P<ret>\d{1,19}|-1(?= E| \(errno)|0x[0-9a-f]{1,16}|\?)(?:<.{1,300}>)?(?:\(deleted\))?(?: (?P<error>E[A-Z0-9_]+) "
+    r"\([^)]{1,80}\)| \([^)]{1,80}\))?"
     r"(?: <(?P<ds>\d{1,9})\.(?P<df>\d{6})>)?$"
 ).search
 _CALL = re.compile(r"(?P<name>[a-z_][a-z0-9_]{1,40})\((?P<rest>.*)").fullmatch
@@ -114,7 +116,7 @@ def told(ret: str, error: str | None) -> int | None:
 
 
 def ioctl_of(text: str, file: str | None, *, by_number: bool = False) -> tuple[int, str] | None:
-    """Number and name of the KVM ioctl that a spelling means on a file; ``by_number``: the tool looked at type and number only."""
+    """Number and name of the KVM ioctl that a spelling means on a file; ``by_number``: of its type and number only."""
     found = ioctls(text)
     if file == "kvm-gmem" and by_number:
         found = found[::-1]

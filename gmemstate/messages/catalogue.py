@@ -78,7 +78,8 @@ class Message:
     def literal(self) -> str:
         """The longest text that each line of this form has."""
         best, run, depth = "", "", 0
-        for token in _TOKEN.findall(_FIELD.sub(r"\\w", self.line)):
+        line = self.line.removeprefix("(?P<text>") if self.line.endswith(")") else self.line  # all of it is the text
+        for token in _TOKEN.findall(_FIELD.sub(r"\\w", line)):
             depth += (token == "(") - (token == ")")
             plain = token[1:] if token[0] == "\\" and not token[1:].isalnum() else token
             if token == "|" and not depth:
@@ -134,6 +135,6 @@ def _load(name: str) -> tuple[Message, ...]:
 def first(known: tuple[Message, ...], text: str) -> tuple[Message, re.Match[str]] | None:
     """The first message that a text has the form of, and where."""
     for message in known:
-        if match := message.search(text):
+        if message.literal in text and (match := message.pattern.search(text)):
             return message, match
     return None

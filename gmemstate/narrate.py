@@ -110,7 +110,7 @@ class Narrator:
         return self.run(event.start, event.npages, event.owner, unit)
 
     def run(self, start: int | None, npages: int | None, owner: int | None, unit: str = "") -> str:
-        """Pages ``start .. start + npages`` of an attribute owner."""
+        """The pages ``start .. start + npages`` of an attribute owner."""
         if self.simulated:
             return decimal_pages(start, npages, unit or ("gfn" if owner in self.memory.vms else "page")) + self.of(owner)
         if start is None:

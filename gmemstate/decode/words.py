@@ -197,6 +197,11 @@ def _small(number: int, *, hexadecimal: bool) -> Iterator[Ranked]:
     call = hypercalls.hypercall(number)
     if call is not None:
         yield (Rank.LIKELY if number == hypercalls.MAP_GPA_RANGE else Rank.FAR_FETCHED), call
+    yield from _small_of_hardware(number)
+
+
+def _small_of_hardware(number: int) -> Iterator[Ranked]:
+    """What AMD's instructions return, and hardware exits of Intel."""
     if 1 <= number <= 4:
         yield Rank.POSSIBLE, snp.rmpupdate(number).meaning()
         yield Rank.FAR_FETCHED, snp.psmash(number).meaning()

@@ -82,13 +82,13 @@ class Memory:
     def find(
         self, code: str, seq: int, text: str, owner: int | None = None, start: int | None = None, end: int | None = None
     ) -> None:
-        """Note a finding."""
+        """Note a finding about pages ``[start, end)``."""
         self.findings.append(Finding(code, seq, text, owner, start, end))
 
     # --- ranges
 
     def step(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
-        """Fire a trigger of the range machine on every run of ``[start, end)``; late evidence moves none."""
+        """Fire a trigger of the range machine on every run of pages ``[start, end)``; late evidence moves none."""
         if not self.moving:
             return
         if owner in self.destroyed:

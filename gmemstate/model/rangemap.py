@@ -74,7 +74,7 @@ class RangeMap:
         return list(map(Run._make, self.spans(start, end)))
 
     def spans(self, start: int, end: int) -> list[tuple[int, int, int]]:
-        """The runs inside ``[start, end)`` as plain tuples."""
+        """The runs inside pages ``[start, end)`` as plain tuples."""
         if start >= end:
             return []
         block, last = bisect_right(self._firsts, start) - 1, bisect_left(self._firsts, end) - 1
@@ -150,7 +150,7 @@ class RangeMap:
             self._mend(block)
 
     def step(self, start: int, end: int, table: bytes) -> list[Run]:
-        """Replace every value ``v`` in ``[start, end)`` by ``table[v]``; return the runs from which there is no way.
+        """Replace every value ``v`` of pages ``[start, end)`` by ``table[v]``; return the runs from which there is no way.
 
         Those (``table[v] == UNEXPECTED``) keep their value.
         """
@@ -213,7 +213,7 @@ class RangeMap:
 
     @classmethod
     def from_bytes(cls, data: bytes, at: int) -> "tuple[RangeMap, int]":
-        """The map that :meth:`to_bytes` has written at a place, and where it ends. Raises ValueError for what is none."""
+        """The map that :meth:`to_bytes` has written at a place (byte), and where it ends. Raises ValueError for what is none."""
         (count,) = struct.unpack_from("<Q", data, at)
         if not 1 <= count <= len(data):
             raise ValueError(f"a map of pages has {count} runs")

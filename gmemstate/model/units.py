@@ -80,7 +80,7 @@ def ns(t: int | None) -> Ns | None:
 
 
 def bounded(end: int | None) -> Page | None:
-    """The end of a range as results have it: None where it has none."""
+    """The end of a range of pages as results have it: None where it has none."""
     return None if end is None or end >= END else Page(end)
 
 
@@ -90,7 +90,7 @@ def hexadecimal(value: int | None) -> str | None:
 
 
 def span(start: int, end: int | None) -> str:
-    """A half-open range as people read it: ``[0x100000,0x100080)``; ``end`` None is the end of everything."""
+    """A half-open range of pages as people read it: ``[0x100000,0x100080)``; ``end`` None is the end of everything."""
     return f"[{start:#x},{'end' if end is None or end >= END else f'{end:#x}'})"
 
 

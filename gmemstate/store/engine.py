@@ -33,7 +33,7 @@ _UNWRITABLE = "it or its folder cannot be written; copy it to one that can, or n
 
 
 def migrations() -> Path:
-    """Where the migrations lie: in the wheel beside the package, in a checkout beside its folder."""
+    """Where the migrations are: in the wheel inside the package, in a checkout next to it. Raises NotALedger without any."""
     package = Path(__file__).parent.parent
     for place in (package / "_migrations", package.parent / "migrations"):
         if (place / "env.py").is_file():
@@ -147,7 +147,7 @@ def _connected(uri: str, *statements: str) -> sqlite3.Connection:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn an error of the database into ours, with the next step."""
+    """Turn an error of the database into ours, with the next step. Raises that: CannotRead, CannotWrite or NotALedger."""
     try:
         yield
     except database_errors() as error:

@@ -72,7 +72,7 @@ class JsonlRecord:
         return CannotRead(f"{self.path}:{line}: {what}; the export was altered or cut: export the ledger once more", line=line)
 
     def items(self) -> Iterator[_Item]:
-        """All lines behind the first one."""
+        """All lines after the first one. Raises CannotRead."""
         try:
             with self.path.open("rb") as file:
                 yield from self._items(file)

@@ -13,7 +13,7 @@ from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
 from gmemstate.ingest.input import MAX_LINE, Account, Input
 from gmemstate.ingest.readers.detect import FormatDetector, readers
-from gmemstate.ingest.readers.envelopes import Clock
+from gmemstate.ingest.readers.envelopes import LogClock
 from gmemstate.ingest.readers.strace import UNFINISHED, StraceReader
 from gmemstate.ingest.session import IngestSession
 from gmemstate.model.encoding import encode
@@ -119,10 +119,10 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     check(data, tmp_path_factory.getbasetemp())
 
 
-@pytest.mark.parametrize("reader", range(len(readers(Clock()))))
+@pytest.mark.parametrize("reader", range(len(readers(LogClock()))))
 @given(text=st.text(max_size=60) | damaged().map(lambda line: line.decode("utf-8", "backslashreplace")))
 def test_no_reader_raises(reader: int, text: str) -> None:
-    said = readers(Clock())[reader].parse(1, text)
+    said = readers(LogClock())[reader].parse(1, text)
     assert said is None or isinstance(said, Fact | Context | Marker | list)
 
 
@@ -161,7 +161,7 @@ def test_a_giant_line_is_over_soon(fragment: str) -> None:
 
 
 def test_calls_that_never_end_are_not_remembered_for_ever() -> None:
-    reader = StraceReader(Clock())
+    reader = StraceReader(LogClock())
     for thread in range(UNFINISHED + 100):
         reader.parse(thread, f"{thread} ioctl(4, KVM_RUN <unfinished ...>")
     assert len(reader._entered) == UNFINISHED

@@ -5,7 +5,7 @@ import re
 
 from tests.law.tree import MODULES, classes, functions, left, name_of, parsed, raises
 
-UNITS = re.compile(r"\b(gfns?|gpas?|pfns?|hva|pages?|bytes?|KiB|ns|seconds?|idx|seqs?|orders?)\b")
+UNITS = re.compile(r"(?i)\b(gfns?|gpas?|pfns?|hva|pages?|bytes?|KiB|ns|seconds?|idx|seqs?|orders?)\b")
 NUMBERS = frozenset(
     [
         "start",

@@ -10,19 +10,7 @@ TOP = Path(__file__).parents[2]
 PACKAGE = TOP / "gmemstate"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-ALLOWED = {
-    "docstrings": 140,
-    "classes": 15,
-    "raises": 30,
-    "units": 60,
-    "wide": 500,
-    "fmt": 40,
-    "long": 4,
-    "lines": 1000,
-    "columns": 240,
-    "states": 4,
-}
-ALLOWED["terms"] = 900
+ALLOWED = {"classes": 1, "wide": 270, "long": 2, "lines": 1000, "columns": 30, "terms": 330}
 """How many offenders each rule still lets pass."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -7,7 +7,7 @@ from gmemstate.model.findings import Severity
 _FROM_A_COPY = "restore the ledger from a copy that checks clean, or ingest its sources into a new one"
 
 
-class Meaning(NamedTuple):
+class CodeMeaning(NamedTuple):
     """What a code of a check means and what to do."""
 
     severity: Severity
@@ -16,35 +16,35 @@ class Meaning(NamedTuple):
 
 
 CODES = {
-    "BATCH-HASH": Meaning(Severity.FATAL, "the bytes of a batch are not those that were sealed", _FROM_A_COPY),
-    "BATCH-LINK": Meaning(Severity.FATAL, "a batch does not follow the one before: the chain is broken", _FROM_A_COPY),
-    "BATCH-ORDER": Meaning(
+    "BATCH-HASH": CodeMeaning(Severity.FATAL, "the bytes of a batch are not those that were sealed", _FROM_A_COPY),
+    "BATCH-LINK": CodeMeaning(Severity.FATAL, "a batch does not follow the one before: the chain is broken", _FROM_A_COPY),
+    "BATCH-ORDER": CodeMeaning(
         Severity.FATAL, "a batch does not begin where the one before has ended: a gap, a duplicate, or another order", _FROM_A_COPY
     ),
-    "BATCH-INVALID": Meaning(Severity.FATAL, "a batch has a column with a type or a value that none can have", _FROM_A_COPY),
-    "ROW-MISSING": Meaning(Severity.FATAL, "events of a batch are gone", _FROM_A_COPY),
-    "ROW-OUTSIDE": Meaning(Severity.FATAL, "events stand in no batch: gmemstate has not recorded them", _FROM_A_COPY),
-    "ROW-INVALID": Meaning(Severity.FATAL, "an event has a column with a type or a value that none can have", _FROM_A_COPY),
-    "UNREADABLE": Meaning(Severity.FATAL, "the database cannot read a part of the record", _FROM_A_COPY),
-    "DATABASE": Meaning(
+    "BATCH-INVALID": CodeMeaning(Severity.FATAL, "a batch has a column with a type or a value that none can have", _FROM_A_COPY),
+    "ROW-MISSING": CodeMeaning(Severity.FATAL, "events of a batch are gone", _FROM_A_COPY),
+    "ROW-OUTSIDE": CodeMeaning(Severity.FATAL, "events stand in no batch: gmemstate has not recorded them", _FROM_A_COPY),
+    "ROW-INVALID": CodeMeaning(Severity.FATAL, "an event has a column with a type or a value that none can have", _FROM_A_COPY),
+    "UNREADABLE": CodeMeaning(Severity.FATAL, "the database cannot read a part of the record", _FROM_A_COPY),
+    "DATABASE": CodeMeaning(
         Severity.FATAL, "the database's own check fails",
         "copy the file and its -wal to another disk and check there; if it fails again, restore the ledger from a copy",
     ),
-    "SCHEMA": Meaning(
+    "SCHEMA": CodeMeaning(
         Severity.ERROR, "the schema is not the one that the migrations make: a guard of the record may be gone",
         "find out who has changed it; export the record and import it into a new ledger",
     ),
-    "PROJECTION": Meaning(
+    "PROJECTION": CodeMeaning(
         Severity.WARNING, "a table for readers of SQL is not what the record folds to", "`gmemstate rebuild` makes it anew"
     ),
-    "SNAPSHOT": Meaning(
+    "SNAPSHOT": CodeMeaning(
         Severity.WARNING, "a snapshot of the memory is not what the record folds to: it is not used, or it has misled",
         "`gmemstate rebuild` makes it anew",
     ),
-    "CHECKPOINT-SHORT": Meaning(
+    "CHECKPOINT-SHORT": CodeMeaning(
         Severity.FATAL, "no batch ends where the checkpoint was made: events were lost, or cut anew", _FROM_A_COPY
     ),
-    "CHECKPOINT-HASH": Meaning(
+    "CHECKPOINT-HASH": CodeMeaning(
         Severity.FATAL, "the record up to the checkpoint is another one: the chain was written anew",
         "trust the copy that fits the checkpoint",
     ),

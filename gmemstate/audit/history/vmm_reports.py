@@ -48,7 +48,7 @@ class VmmReport(NamedTuple):
         return self.start, self.npages, self.to
 
 
-class Corroboration(NamedTuple):
+class JoinedReport(NamedTuple):
     """A claim with the conversion that it is about, and by what they are joined."""
 
     report: VmmReport
@@ -57,7 +57,7 @@ class Corroboration(NamedTuple):
     disagrees: bool
 
 
-def corroborations(history: History) -> list[Corroboration]:
+def corroborations(history: History) -> list[JoinedReport]:
     """The claims of VMMs that are about one conversion of a kernel's trace and can be about no other one."""
     claims = _claims(history)
     wanted = {report.asks for report in claims}
@@ -66,7 +66,7 @@ def corroborations(history: History) -> list[Corroboration]:
         asks = (one.start, one.npages, one.target)
         if asks in wanted and one.in_vm and arguments_known(one) and not of_vmm(one):
             shown[asks].append(one)
-    found: dict[tuple[int, int | None], list[Corroboration]] = defaultdict(list)
+    found: dict[tuple[int, int | None], list[JoinedReport]] = defaultdict(list)
     for report in claims:
         fitting = _fitting(history, report, shown[report.asks])
         if len(fitting) == 1:
@@ -103,12 +103,12 @@ def of_vmm(conversion: Conversion) -> bool:
     )
 
 
-def _joined(history: History, report: VmmReport, conversion: Conversion) -> Corroboration:
+def _joined(history: History, report: VmmReport, conversion: Conversion) -> JoinedReport:
     known, t = history.result_of(conversion), _time(history, report, conversion, conversion.first_observed)
     disagrees = report.result is not None and report.result != known
     sure = _shows_all(history, conversion.source, t)
     join = "time" if t is not None and (sure or not disagrees) else "gfn" if sure else "guess"
-    return Corroboration(report, conversion, join, disagrees)
+    return JoinedReport(report, conversion, join, disagrees)
 
 
 def _fitting(history: History, report: VmmReport, shown: list[Conversion]) -> list[Conversion]:

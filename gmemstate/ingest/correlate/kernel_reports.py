@@ -86,6 +86,7 @@ def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("out_of_memory")
 def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """oom_kill_process(): a task is killed because memory has run out."""
     facts = {"cause": "oom", "comm": shown(fact.words["comm"]), "at": fact.words.get("at"), "host": fact.words.get("host")}
     return put(
         tracker,
@@ -214,6 +215,7 @@ def registers(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("end")
 def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The line that closes a report, as the end mark of an oops (oops_exit)."""
     report = tracker.report
     if report is None or report.kind == "bad_memory" or not report.near(fact):
         return False

@@ -137,6 +137,7 @@ def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("reclaim_failed")
 def reclaim_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """snp_reclaim_pages(): the firmware does not give a page back to the host."""
     args = fact.args
     facts = {"rc": args["rc"], "fw_error": hex(args["fw_error"] & (1 << 64) - 1), **beside(fact)}
     return put(tracker, fact, ReclaimFailed(pfn=args["pfn"], status=abs(args["rc"]), detail=detail(**facts)))

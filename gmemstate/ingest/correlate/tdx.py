@@ -163,6 +163,7 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("hkid_leaked")
 def hkid_leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """tdx_mmu_release_hkid(): a key id cannot be freed, as the module refuses a step of the TD's end."""
     return put(
         tracker,
         fact,

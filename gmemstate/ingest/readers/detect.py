@@ -6,7 +6,7 @@ from typing import Protocol
 
 from gmemstate.ingest.fact import Context, Fact, Marker, Parsed, sound
 from gmemstate.ingest.readers.bpftrace import BpftraceReader
-from gmemstate.ingest.readers.envelopes import KERNEL, Clock, LogEnvelope, strip_envelopes
+from gmemstate.ingest.readers.envelopes import KERNEL, LogClock, LogEnvelope, strip_envelopes
 from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.ingest.readers.kernel_log import KernelLog, gap
 from gmemstate.ingest.readers.other_vmms import OtherVmm
@@ -47,7 +47,7 @@ class MessageParser(Protocol):
 class LogReader:
     """Takes the frames off a line and gives the message to a speaker."""
 
-    def __init__(self, parser: MessageParser, clock: Clock) -> None:
+    def __init__(self, parser: MessageParser, clock: LogClock) -> None:
         self.format = parser.format
         self._parser = parser
         self._clock = clock
@@ -69,7 +69,7 @@ class LogReader:
         return facts[0] if len(facts) == 1 else facts
 
 
-def readers(clock: Clock) -> list[Reader]:
+def readers(clock: LogClock) -> list[Reader]:
     """A fresh reader of each format; the more a format demands of a line, the earlier it is asked."""
     return [
         FtraceReader(),
@@ -85,7 +85,7 @@ class FormatDetector:
     """Gives each line to the reader that understood the line before, then to the others."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = LogClock()
         self.joined = False
         """the last line was read together with the one before it: a mail program had broken one line in two"""
         self._readers = readers(self.clock)

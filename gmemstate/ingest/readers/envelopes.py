@@ -35,13 +35,13 @@ class LogEnvelope(NamedTuple):
     thread: int | None = None
 
     def timed(self, t: int | None, clock: str, written: str) -> "LogEnvelope":
-        """The frame with a time, unless an outer one has given it already."""
+        """The envelope with a time (ns), unless an outer one has given it already."""
         if self.t is not None:
             return self
         return self._replace(t=t, clock=clock) if t is not None else self._replace(at=self.at or written)
 
 
-class Clock:
+class LogClock:
     """The clock of a source is that of its first time; what another clock showed cannot stand among its times."""
 
     def __init__(self) -> None:

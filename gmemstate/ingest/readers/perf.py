@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
-from gmemstate.ingest.readers.envelopes import PROCESS, Clock, LogEnvelope
+from gmemstate.ingest.readers.envelopes import PROCESS, LogClock, LogEnvelope
 from gmemstate.ingest.readers.ftrace import read_event
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, told
 from gmemstate.messages.catalogue import ParsedMessage
@@ -89,7 +89,7 @@ class PerfTraceReader:
 
     format = SourceFormat.PERF_TRACE
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: LogClock) -> None:
         self._clock = clock
         self._entered: dict[int, Fact] = {}
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gmemstate.decode import errno_of, ioctl, ioctls
 from gmemstate.ingest.fact import SECONDS, Context, Fact, Parsed, nanoseconds, sound
-from gmemstate.ingest.readers.envelopes import REALTIME, Clock, LogEnvelope
+from gmemstate.ingest.readers.envelopes import REALTIME, LogClock, LogEnvelope
 from gmemstate.model.linux import KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 from gmemstate.model.reports import SourceFormat
 
@@ -131,7 +131,7 @@ class StraceReader:
 
     format = SourceFormat.STRACE
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: LogClock) -> None:
         self._clock = clock
         self._entered: dict[int, Entered] = {}
 

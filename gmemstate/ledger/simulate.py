@@ -7,8 +7,8 @@ from gmemstate.convert.engine.dialects import SOURCES
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
 from gmemstate.convert.scenario.definition import Scenario
 from gmemstate.convert.scenario.load import catalogue, load
-from gmemstate.convert.simulation.run import ScenarioOutcome, pairs, run
-from gmemstate.convert.simulation.story import step, story
+from gmemstate.convert.scenario.run import ScenarioOutcome, pairs, run
+from gmemstate.convert.scenario.story import step, story
 from gmemstate.model.document import Listing
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import Dialect

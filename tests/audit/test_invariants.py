@@ -15,7 +15,7 @@ from gmemstate.audit.invariants.catalogue import OnRecord
 from gmemstate.audit.invariants.checker import KEPT
 from gmemstate.audit.invariants.context import AFTER, AT_END, BEFORE
 from gmemstate.convert.scenario import load as reading
-from gmemstate.convert.simulation import run as outcome
+from gmemstate.convert.scenario import run as outcome
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.events import KIND, NPAGES, RESULT, SEQ, START, VALUE, Dialect, EventRow

@@ -9,7 +9,7 @@ import pytest
 from gmemstate.audit.why import Facts, Spot, Why, facts, find_spot, why
 from gmemstate.convert.engine.policies import POLICIES
 from gmemstate.convert.scenario.load import catalogue, load
-from gmemstate.convert.simulation.run import pairs, run
+from gmemstate.convert.scenario.run import pairs, run
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError

@@ -15,9 +15,9 @@ from gmemstate.audit.invariants import evaluate
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES
 from gmemstate.convert.scenario.definition import Scenario
 from gmemstate.convert.scenario.load import catalogue, load
+from gmemstate.convert.scenario.run import ScenarioOutcome, pairs, run
+from gmemstate.convert.scenario.story import story
 from gmemstate.convert.simulation.facts import FORMS, NUMBER, TABLE, VM
-from gmemstate.convert.simulation.run import ScenarioOutcome, pairs, run
-from gmemstate.convert.simulation.story import story
 from gmemstate.model.events import KIND, RESULT, SEQ, VALUE, ConvertReturned, DmaFaulted, SourceRead, Undone, UsersChecked
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
@@ -358,7 +358,7 @@ def test_a_stored_simulation_is_a_record_like_any_other(name: str, dialect: str,
     where = tmp_path / "simulated.db"
     assert say("--db", where, "simulate", name, "--dialect", dialect, "--policy", policy, "--store").code == 0
     outcome = of(name, dialect, policy)
-    rows = json.loads(say("--db", where, "conversions", "--json").out)
+    rows = json.loads(say("--db", where, "conversions", "--json").out)["rows"]
     verdicts = outcome.facts.verdicts
     assert [row["label"] for row in rows][len(rows) - len(verdicts) :] == verdicts
     assert say("--db", where, "replay").code == (1 if outcome.facts.findings or meant(outcome) else 0)

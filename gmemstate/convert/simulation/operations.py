@@ -138,7 +138,7 @@ class Simulation(SimulatedHost):
     # --- something is done to the guest_memfd
 
     def punch(self, start: int, end: int, gmem: int | None = None) -> None:
-        """fallocate(PUNCH_HOLE) of pages ``[start, end)``: zap, truncate; attributes stay, references are not counted (INV-26)."""
+        """fallocate(PUNCH_HOLE) of pages ``[start, end)``: zap, truncate; attributes stay, whoever holds them (INV-26)."""
         owner = self.gmem if gmem is None else gmem
         self.record(e.InvalidateAdded(owner=owner, start=start, npages=end - start))
         if not self._zap(owner, start, end, e.User.HOST, e.User.IOMMU):

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from gmemstate.convert.simulation.residue import left
-from gmemstate.convert.simulation.run import ScenarioOutcome
+from gmemstate.convert.scenario.residue import left
+from gmemstate.convert.scenario.run import ScenarioOutcome
 from gmemstate.model import events as e
 from gmemstate.model.events import SEQ, Event, EventRow, event_of
 from gmemstate.model.linux import KVM_EXIT_MMIO

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from gmemstate.convert.engine.ioctl import VmType
 from gmemstate.convert.engine.kernel import joined
+from gmemstate.convert.scenario.run import ScenarioOutcome
 from gmemstate.convert.simulation.facts import messed_up_page, private_runs
 from gmemstate.convert.simulation.host import SimulatedUser
 from gmemstate.convert.simulation.operations import Simulation
-from gmemstate.convert.simulation.run import ScenarioOutcome
 from gmemstate.model.events import Cause, User
 from gmemstate.model.objects import POISONED_PAGE
 from gmemstate.model.units import END

@@ -31,18 +31,18 @@ def host(db: str, at: str | None, as_json: bool) -> Exit:
         found = ask(history)
         if as_json:
             render.as_json({
-                "answers": [answer._asdict() for answer in found.answers],
+                "answers": [answer.to_json() for answer in found.answers],
                 "messed_up": [{"id": entry.id, "cause": entry.cause.name.lower(), "page": _page(entry), "pfn": None if entry.pfn is None else hex(entry.pfn), "pages": entry.count, "guest": _where(history, entry), "reuse_risk": entry.reuse_risk, "cleared_by": entry.cleared_by} for entry in found.entries],
-                "doubts": [{**doubt._asdict(), "guests": list(doubt.guests)} for doubt in found.doubts],
+                "doubts": [doubt.to_json() for doubt in found.doubts],
                 "at_least": found.at_least is not None,
                 "why_more": found.at_least,
-                "kernel_log_read": found.looked,
+                "kernel_log_read": found.kernel_log_read,
             })  # fmt: skip
         else:
-            rows = [(answer.guests, answer.advice, answer.until, answer.why) for answer in found.answers]
-            render.as_table(("start", "may you", "until", "why"), rows, empty="", folding=("why",))
+            rows = [(answer.guests, answer.verdict, answer.until, answer.reason) for answer in found.answers]
+            render.as_table(("start", "verdict", "until", "reason"), rows, empty="", folding=("reason",))
             _pages(history, found.entries, found.at_least)
-        return finish(history.missing(), also=any(answer.advice is Advice.UNKNOWN for answer in found.answers))
+        return finish(history.missing(), also=any(answer.verdict is Advice.UNKNOWN for answer in found.answers))
 
 
 def _pages(history: "History", entries: "tuple[MessedUp, ...]", at_least: str | None) -> None:

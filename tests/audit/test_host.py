@@ -26,7 +26,7 @@ def asked(lines: list[str], folder: Path) -> Host:
 
 
 def advice(found: Host) -> tuple[Advice, ...]:
-    return tuple(answer.advice for answer in found.answers)
+    return tuple(answer.verdict for answer in found.answers)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_each_cause_speaks_against_its_own_kinds_of_guests(
     assert advice(found) == expected
     (entry,) = found.entries
     assert entry.cause is cause
-    assert {answer.until for answer in found.answers if answer.advice is not YES} <= {until}
+    assert {answer.until for answer in found.answers if answer.verdict is not YES} <= {until}
 
 
 def test_every_cause_has_a_risk_of_reuse_and_something_that_clears_it() -> None:
@@ -95,7 +95,7 @@ def test_a_line_that_names_no_page_makes_the_answer_unknown(
 ) -> None:
     found = asked(lines, tmp_path)
     assert advice(found) == expected
-    assert all("trace.txt:" in answer.why for answer in found.answers if answer.advice is UNKNOWN), "the line is named"
+    assert all("trace.txt:" in answer.reason for answer in found.answers if answer.verdict is UNKNOWN), "the line is named"
 
 
 def test_a_journal_that_goes_on_with_the_next_boot_clears_what_a_reboot_clears(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_a_reboot_in_one_log_says_nothing_of_what_another_log_tells() -> None:
 def test_without_a_kernel_log_nothing_is_known(tmp_path: Path) -> None:
     found = asked(["error: kvm run failed Input/output error"], tmp_path)
     assert advice(found) == (UNKNOWN,) * len(Guests)
-    assert all("gmemstate ingest" in answer.why for answer in found.answers)
+    assert all("gmemstate ingest" in answer.reason for answer in found.answers)

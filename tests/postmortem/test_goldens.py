@@ -78,7 +78,7 @@ def test_a_page_that_could_not_be_removed_from_a_td_in_substance() -> None:
         "Missing the gfn",
     ):
         assert fact in shown, fact
-    assert [(answer.advice, answer.until) for answer in host(read.history).answers][1] == ("no", "the next reboot")
+    assert [(answer.verdict, answer.until) for answer in host(read.history).answers][1] == ("no", "the next reboot")
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the public sample logs are not at hand")

@@ -52,7 +52,7 @@ def text(incident: Incident) -> str:
 
 
 def advice(history: History) -> dict[Guests, Advice]:
-    return {answer.guests: answer.advice for answer in host(history).answers}
+    return {answer.guests: answer.verdict for answer in host(history).answers}
 
 
 def test_a_page_that_could_not_be_removed_makes_the_host_suspect(tmp_path: Path) -> None:

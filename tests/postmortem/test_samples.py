@@ -273,7 +273,7 @@ def test_the_conclusion_of_the_index_is_the_conclusion_of_the_post_mortem(path: 
         assert expected.complete in (None, first.complete)
     assert [words for words in expected.also if words not in whole] == [], whole
     assert [words for words in expected.never if words in whole] == [], whole
-    answers = {answer.guests: answer.advice for answer in host(read(path).history).answers}
+    answers = {answer.guests: answer.verdict for answer in host(read(path).history).answers}
     assert expected.host.items() <= answers.items(), answers
 
 

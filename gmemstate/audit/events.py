@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from gmemstate.model.document import Document, Json
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, START, Event, EventRow, details
+from gmemstate.model.events import KIND, NPAGES, OWNER, START, Event, EventRow, conversion_of, details
 from gmemstate.model.memory import Memory
 from gmemstate.model.units import END, PageRange, Unit
 from gmemstate.narrate import Narrator
@@ -79,7 +79,7 @@ class Filter(NamedTuple):
             vms = {vm.id for vm in memory.vms.values() if guest in (None, vm.name)}
             if not vms:
                 names = ", ".join(vm.name for vm in memory.vms.values()) or "there are none"
-                raise UsageError(f"{guest!r} is no guest of this ledger: {names}")
+                raise UsageError(f"{guest!r} is not a guest of this ledger: {names}")
             gmems = {gmem.id for gmem in memory.gmems.values() if guest is None or gmem.vm in vms}
             owners = frozenset(vms | gmems if place is None else gmems if place.unit is Unit.INDEX else vms)
         start, end = (0, END) if place is None else (place.start, place.end)
@@ -87,7 +87,7 @@ class Filter(NamedTuple):
 
     def lets(self, row: EventRow) -> bool:
         """Whether an event is wanted; one without pages is wanted only where no pages are asked for."""
-        if self.kind not in (None, row[KIND]) or self.conversion not in (None, row[CONVERSION]):
+        if self.kind not in (None, row[KIND]) or self.conversion not in (None, conversion_of(row)):
             return False
         if self.owners is not None and row[OWNER] not in self.owners:
             return False

@@ -1,4 +1,4 @@
-"""May VMs be started on this host: what failed unmaps, leaks and poison have left behind, since it was last started.
+"""May VMs be started on this host: by the failed unmaps, leaks and poison since it was last started.
 
 A page that KVM could not take back stays with its old owner although the kernel may hand it out again; who may be given it
 depends on why. Rules: Linux 7.2 arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c; mails of 2025-07-11 to 2025-07-15 on reuse.
@@ -160,7 +160,7 @@ _SNP = (Guests.PLAIN, Guests.SNP)
 _DAMAGED = "a step of TDX or SNP failed, and the line is damaged or shortened"
 _READ_WHOLE = "the line is read whole"
 _WARNED = _Reason(
-    tuple(Guests), _REBOOT, "a warning about a private unmap: a page may still be a guest's, which one is not on record"
+    tuple(Guests), _REBOOT, "a warning about a private unmap: a page may still belong to a guest; which page is not on record"
 )
 _NO_DIRECTION = _Reason(
     _SNP, "its direction is known", "RMPUPDATE failed, and whether a page stayed a guest's is not on record"

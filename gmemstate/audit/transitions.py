@@ -24,7 +24,7 @@ class Stepped(Memory):
         self.noted: list[str] = []
 
     def step(self, owner: int, trigger: str, start: int, end: int, seq: int) -> None:
-        """Fire a trigger on pages ``[start, end)``, and note what becomes of each run."""
+        """Fire a trigger on pages ``[start, end)``, and note the new state of each run."""
         before = self.runs(owner, start, end)
         super().step(owner, trigger, start, end, seq)
         for run in before:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import CONVERSION, KIND, NPAGES, OWNER, SEQ, START, VALUE, event_of
+from gmemstate.model.events import KIND, NPAGES, OWNER, SEQ, START, conversion_of, event_of
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
@@ -18,11 +18,11 @@ from gmemstate.model.units import END, Gfn
 BY_PFN = frozenset(
     kind.code for kind in (e.HostBooted, e.Poisoned, e.PrivateMapFailed, e.PrivateMapped, e.PrivateUnmapFailed, e.ReclaimFailed)
 )
-"""Kinds that speak of host pages."""
+"""Kinds that name host pages."""
 
 
 class Spot(NamedTuple):
-    """One page: a gfn of a guest, an index of a guest_memfd, or (both spaces None) a host page."""
+    """One page: a gfn of a guest, an index of a guest_memfd, or (``owner`` None) a host page."""
 
     unit: str
     page: int
@@ -47,7 +47,7 @@ class Why(NamedTuple):
 
 
 def find_spot(memory: Memory, unit: str, page: int, guest: str | None = None) -> Spot:
-    """The page behind an address. Raises UsageError where several guests or guest_memfds could be meant."""
+    """The page at an address. Raises UsageError where several guests or guest_memfds could be meant."""
     if unit == "pfn":
         return Spot(unit, page, None)
     if unit == "idx":
@@ -107,10 +107,10 @@ class _Goal:
         self.facts = facts(self.memory, spot)
         self.findings = {(finding.code, finding.seq) for finding in self.memory.findings}
         self.owners = self._owners()
-        self.conversions = {row[CONVERSION] for row in rows if row[CONVERSION] is not None and self.covers(row)}
+        self.conversions = {conversion_of(row) for row in rows if self.covers(row)} - {None}
 
     def _owners(self) -> set[int]:
-        """The spaces in which the page, or what it is bound to, is numbered."""
+        """The attribute owners of the page, and of the page that it is bound to."""
         unit, _, owner = self.spot
         if unit == "pfn":
             return set(self.memory.vms) | set(self.memory.gmems)
@@ -153,9 +153,10 @@ def _concerns(row: e.EventRow, goal: _Goal) -> bool:
     if row[KIND] == e.SourceShows.code:
         return True
     if goal.spot.unit == "pfn" and row[KIND] in BY_PFN:
-        return row[VALUE] in (None, goal.spot.page) or row[START] is not None
-    if row[CONVERSION] is not None:
-        return row[CONVERSION] in goal.conversions
+        return getattr(event_of(row), "pfn", None) in (None, goal.spot.page) or row[START] is not None
+    conversion = conversion_of(row)
+    if conversion is not None:
+        return conversion in goal.conversions
     return (row[OWNER] is None or row[OWNER] in goal.owners) and goal.covers(row)
 
 

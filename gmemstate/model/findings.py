@@ -55,7 +55,7 @@ CATALOGUE = {
         "a messed-up host page was given to somebody else before it was cleared (INV-22)",
         "stop the new owner; the page may still be mapped by the old guest",
     ),
-    "WITNESSES-DISAGREE": Code(
+    "SOURCES-DISAGREE": Code(
         Severity.ERROR,
         "two sources say different things of one call: of its result, or of whether there was one",
         "compare both lines; two calls that were taken for one are likelier than a kernel that lies: check threads and clocks",

@@ -303,5 +303,5 @@ def _faults(history: History, groups: _Groups, reports: Reports) -> None:
 _KIND_OF_FINDING = {
     "SLOT-SWAP-FLIP": IncidentKind.SLOT_SWAP,
     "PFN-REUSED": IncidentKind.PAGE_REUSED,
-    "WITNESSES-DISAGREE": IncidentKind.SOURCES_DISAGREE,
+    "SOURCES-DISAGREE": IncidentKind.SOURCES_DISAGREE,
 }

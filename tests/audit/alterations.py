@@ -237,7 +237,7 @@ HISTORIES: dict[str, Callable[[Kept], None]] = {
     "SERIALISATION": _at_once,
     "SLOT-SWAP-FLIP": _another_slot,
     "PFN-REUSED": _given_away,
-    "WITNESSES-DISAGREE": _two_results,
+    "SOURCES-DISAGREE": _two_results,
     "UNKNOWN-CONVERSION": _of_nobody,
     "UNKNOWN-KIND": _from_the_future,
 }

@@ -54,7 +54,7 @@ def test_an_event_that_is_not_on_record_is_refused_with_the_last_that_is() -> No
 def test_a_time_is_refused_whatever_it_is_where_two_sources_have_each_a_clock(at: str) -> None:
     twice = Rows([*ROWS, *(((row[SEQ] + len(ROWS)), *row[1:]) for row in ROWS)])  # type: ignore[misc]
     with pytest.raises(
-        UsageError, match=r"half_done.*half_done.* have each a clock of their own; name the moment by the number"
+        UsageError, match=r"half_done.*half_done.* each have a clock of their own; name the moment by the number"
     ):
         seq_of(twice, at)
     assert seq_of(twice, "42") == 42

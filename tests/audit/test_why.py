@@ -178,7 +178,7 @@ def test_a_page_of_several_guests_is_asked_for_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["half_done", "hwpoison_private", "ip_punch"])
 def test_the_reasons_of_pages_are_enough_where_evidence_came_late(case: str, tmp_path: Path) -> None:
-    """A second witness of the same run is read behind the first: what it says of the past moves no page."""
+    """A second source of the same run is read after the first: its late events are recorded, not applied."""
     folder = Path(__file__).parents[1] / "captures" / case
     with Ledger.open(tmp_path / "vm.db", durable=False) as ledger:
         ledger.ingest(capture(case))

@@ -44,7 +44,7 @@ def test_a_finding_is_1_and_so_is_a_table_that_is_not_the_record(tmp_path: Path)
         (("state", "0x100-"), "'0x100-' is no range: write 0x100000-0x100080"),
         (("state", "0x200-0x100"), "is no range"),
         (("state", "pfn:0x1"), "is no range"),
-        (("state", "--at", "yesterday"), "'yesterday' is no moment: give the number of an event"),
+        (("state", "--at", "yesterday"), "invalid moment 'yesterday': give the number of an event"),
         (("state", "--at", "1000"), "there is no event 1000: the last one is 76"),
         (("events", "--kind", "nonsense"), "'nonsense' is no kind of event; kinds are attrs_compared"),
         (("postmortem", "2"), "there is no incident 2: 1 incident is on record"),

@@ -158,9 +158,9 @@ def test_two_results_of_one_call_are_a_finding_that_names_both_lines(
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(*put({TRACE: lines_of("half_done"), STRACE: strace}, tmp_path / "logs"))
         history = ledger.history()
-        assert [finding.code for finding in ledger.check().findings] == ["WITNESSES-DISAGREE"]
+        assert [finding.code for finding in ledger.check().findings] == ["SOURCES-DISAGREE"]
     (finding,) = history.findings
-    assert (finding.code, finding.severity) == ("WITNESSES-DISAGREE", "error")
+    assert (finding.code, finding.severity) == ("SOURCES-DISAGREE", "error")
     assert text in finding.text
     # What the trace says is what counts.
     assert [one["errno"] for one in views.conversions(history)] == [0, 12]

@@ -184,7 +184,7 @@ def test_a_vmm_that_contradicts_the_kernel_is_a_finding_of_replay_check_and_the_
         history = ledger.history()
         incidents = post_mortem(ledger.record_, history).incidents
     (finding,) = history.findings
-    assert (finding.code, finding.severity) == ("WITNESSES-DISAGREE", "error")
+    assert (finding.code, finding.severity) == ("SOURCES-DISAGREE", "error")
     assert text in finding.text
     # What the trace says is what counts.
     assert [one["errno"] for one in views.conversions(history)] == [0, 12]
@@ -199,7 +199,7 @@ def test_a_vmm_that_contradicts_the_kernel_is_a_finding_of_replay_check_and_the_
 
 def test_an_error_right_behind_a_success_contradicts_it_by_the_time(tmp_path: Path) -> None:
     read = beside(marked("enomem"), tmp_path, at("enomem", 21.9508, failed(AGAIN)))
-    assert [finding.code for finding in read.history.findings] == ["WITNESSES-DISAGREE"]
+    assert [finding.code for finding in read.history.findings] == ["SOURCES-DISAGREE"]
     assert heard(read)[3] == ("0x100000", 0, [(1, 12, "time")])
 
 

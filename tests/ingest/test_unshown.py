@@ -44,7 +44,7 @@ def test_it_is_a_finding_of_replay_check_and_the_postmortem_and_every_answer_is_
         assert [incident.kind for incident in post_mortem(ledger.record_, ledger.history()).incidents][:1] == [
             IncidentKind.SOURCES_DISAGREE
         ]
-    assert (finding.code, finding.severity) == ("WITNESSES-DISAGREE", "error")
+    assert (finding.code, finding.severity) == ("SOURCES-DISAGREE", "error")
     text = "a conversion returned 0 in strace.txt:104; ftrace.txt shows none there"
     assert text in finding.text
     for verb in ("replay", "check", "postmortem"):
@@ -67,7 +67,7 @@ def test_up_to_the_moment_before_it_nothing_is_missing(tmp_path: Path) -> None:
 
 def test_a_conversion_between_others_is_missed_by_what_they_prove(tmp_path: Path) -> None:
     assert [finding.code for finding in beside(without_call("simple", 1), tmp_path, "simple").history.findings] == [
-        "WITNESSES-DISAGREE"
+        "SOURCES-DISAGREE"
     ]
 
 

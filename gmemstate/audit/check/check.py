@@ -1,31 +1,27 @@
 """Whether a record is whole and unaltered: every hash, every link, every row, and the fold of it all.
 
-What was looked at is counted, and what could not be looked at is named with the reason: nothing is said to be right that was
-not read.
+What was checked is counted, and what could not be checked is named with the reason: nothing is said to be right that was not
+read.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from gmemstate.audit.check.problems import Problem
-from gmemstate.audit.check.snapshots import Compared
+from gmemstate.audit.check.snapshots import SnapshotComparison
 from gmemstate.audit.history.corroboration import compared
 from gmemstate.audit.history.history import History
+from gmemstate.audit.invariants import InvariantChecker, InvariantOutcome, InvariantResult
 from gmemstate.model.encoding import NO_HASH, Batch, seal
 from gmemstate.model.errors import BadEvent, CannotRead
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.record import Record
 
-if TYPE_CHECKING:
-    from gmemstate.audit.invariants import InvariantResult
-
 FIRST_LINE = "gmemstate checkpoint 1"
 _CHECKPOINT = re.compile(rf"{FIRST_LINE}\r?\nevents (\d{{1,19}})\r?\nhead ([0-9a-f]{{64}})\r?\nat (\d{{1,19}})\s*").fullmatch
-
-
 MOST = 1 << 32
 """More events than a batch can have."""
 
@@ -53,7 +49,7 @@ class Inspected(Protocol):
     """A record in a medium that may be damaged or altered itself; what is wrong with it goes to :meth:`Checked.note`."""
 
     def medium(self) -> list[str]:
-        """Check the medium by its own means; names what was looked at."""
+        """Check the medium by its own means; names what was checked."""
 
     def batches(self) -> Iterator[Batch]:
         """All batches that can be read."""
@@ -62,17 +58,17 @@ class Inspected(Protocol):
         """The events of a batch that can be read."""
 
     def outside(self, batches: list[Batch]) -> None:
-        """Look for rows that stand in no batch."""
+        """Find rows that belong to no batch."""
 
 
 @dataclass
 class Checked:
-    """The result of a check: what is wrong, what was looked at, and what could not be."""
+    """The result of a check: the problems, what was checked, and what could not be."""
 
     problems: list[Problem] = field(default_factory=list)
     history: History | None = None
     """the fold, where the record is whole"""
-    judged: "list[InvariantResult]" = field(default_factory=list)
+    judged: list[InvariantResult] = field(default_factory=list)
     """what came of each invariant, where the record is whole"""
     batches: int = 0
     events: int = 0
@@ -95,8 +91,6 @@ class Checked:
 
     def not_evaluable(self) -> dict[str, list[str]]:
         """The invariants that the record cannot show, by what it lacks."""
-        from gmemstate.audit.invariants import InvariantOutcome
-
         lacking: dict[str, list[str]] = {}
         for judged in self.judged:
             if judged.outcome is InvariantOutcome.NOT_EVALUABLE:
@@ -106,20 +100,18 @@ class Checked:
 
 def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Checkpoint | None = None) -> Checked:
     """Check a record from its first byte to its last, in one pass; the result is completed and returned."""
-    from gmemstate.audit.invariants import InvariantChecker
-
     result.looked_at = inspected.medium()
     history = History()
     invariants = InvariantChecker(history.memory)
     others: list[Problem] = []
-    snapshots = Compared(record, history.memory, lambda *problem: others.append(Problem(*problem)))
+    snapshots = SnapshotComparison(record, history.memory, lambda *problem: others.append(Problem(*problem)))
     batches: list[Batch] = []
     history.fold(invariants.watch(snapshots.watch(_sound(result, inspected, batches))))
     result.batches = len(batches)
     if batches:
         result.looked_at.insert(0, "every hash and link")
     if checkpoint is not None:
-        _hold_against(result, batches, checkpoint)
+        _against_checkpoint(result, batches, checkpoint)
     inspected.outside(batches)
     unseen = "fold, machines, invariants and tables"
     if result.damaged:
@@ -158,8 +150,8 @@ def _sound(result: Checked, inspected: Inspected, batches: list[Batch]) -> Itera
             yield from rows
 
 
-def _hold_against(result: Checked, batches: list[Batch], checkpoint: Checkpoint) -> None:
-    """A chain that was written anew is right in itself; only what was kept elsewhere exposes it."""
+def _against_checkpoint(result: Checked, batches: list[Batch], checkpoint: Checkpoint) -> None:
+    """A chain that was written again is consistent in itself; only a checkpoint that is kept elsewhere exposes it."""
     result.looked_at.append(f"the checkpoint at event {checkpoint.seq}")
     beginning = Batch(0, 1, 0, b"", NO_HASH)  # in front of the first batch, where an empty record ends
     then = next((batch for batch in (beginning, *batches) if batch.last == checkpoint.seq), None)

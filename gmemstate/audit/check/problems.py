@@ -19,37 +19,45 @@ CODES = {
     "BATCH-HASH": CodeMeaning(Severity.FATAL, "the bytes of a batch are not those that were sealed", _FROM_A_COPY),
     "BATCH-LINK": CodeMeaning(Severity.FATAL, "a batch does not follow the one before: the chain is broken", _FROM_A_COPY),
     "BATCH-ORDER": CodeMeaning(
-        Severity.FATAL, "a batch does not begin where the one before has ended: a gap, a duplicate, or another order", _FROM_A_COPY
+        Severity.FATAL,
+        "a batch does not begin where the one before has ended: a gap, a duplicate, or another order",
+        _FROM_A_COPY,
     ),
-    "BATCH-INVALID": CodeMeaning(Severity.FATAL, "a batch has a column with a type or a value that none can have", _FROM_A_COPY),
+    "BATCH-INVALID": CodeMeaning(
+        Severity.FATAL, "a batch has a column with a type or a value that none can have", _FROM_A_COPY
+    ),
     "ROW-MISSING": CodeMeaning(Severity.FATAL, "events of a batch are gone", _FROM_A_COPY),
     "ROW-OUTSIDE": CodeMeaning(Severity.FATAL, "events stand in no batch: gmemstate has not recorded them", _FROM_A_COPY),
     "ROW-INVALID": CodeMeaning(Severity.FATAL, "an event has a column with a type or a value that none can have", _FROM_A_COPY),
     "UNREADABLE": CodeMeaning(Severity.FATAL, "the database cannot read a part of the record", _FROM_A_COPY),
     "DATABASE": CodeMeaning(
-        Severity.FATAL, "the database's own check fails",
+        Severity.FATAL,
+        "the database's own check fails",
         "copy the file and its -wal to another disk and check there; if it fails again, restore the ledger from a copy",
     ),
     "SCHEMA": CodeMeaning(
-        Severity.ERROR, "the schema is not the one that the migrations make: a guard of the record may be gone",
+        Severity.ERROR,
+        "the schema is not the one that the migrations make: a guard of the record may be gone",
         "find out who has changed it; export the record and import it into a new ledger",
     ),
     "PROJECTION": CodeMeaning(
-        Severity.WARNING, "a table for readers of SQL is not what the record folds to", "`gmemstate rebuild` makes it anew"
+        Severity.WARNING, "a table for readers of SQL is not what the record folds to", "`gmemstate rebuild` writes it again"
     ),
     "SNAPSHOT": CodeMeaning(
-        Severity.WARNING, "a snapshot of the memory is not what the record folds to: it is not used, or it has misled",
-        "`gmemstate rebuild` makes it anew",
+        Severity.WARNING,
+        "a snapshot of the memory is not what the record folds to: it is not used, or it has misled",
+        "`gmemstate rebuild` writes it again",
     ),
     "CHECKPOINT-SHORT": CodeMeaning(
-        Severity.FATAL, "no batch ends where the checkpoint was made: events were lost, or cut anew", _FROM_A_COPY
+        Severity.FATAL, "no batch ends where the checkpoint was made: events were lost, or cut into other batches", _FROM_A_COPY
     ),
     "CHECKPOINT-HASH": CodeMeaning(
-        Severity.FATAL, "the record up to the checkpoint is another one: the chain was written anew",
+        Severity.FATAL,
+        "the record up to the checkpoint is another one: the chain was written again",
         "trust the copy that fits the checkpoint",
     ),
-}  # fmt: skip
-"""All codes of a check, beside those of findings and invariants."""
+}
+"""All codes of a check, in addition to those of findings and invariants."""
 
 
 class Problem(NamedTuple):

@@ -1,4 +1,4 @@
-"""Snapshots held against the fold. They are never trusted here: the memory comes from the events alone."""
+"""Snapshots compared with the fold. They are never trusted here: the memory comes from the events alone."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,11 +9,11 @@ from gmemstate.model.record import Kept, Record
 from gmemstate.model.snapshot import FOLD, Snapshot, content_in, content_of
 
 
-class Compared:
-    """Holds each snapshot of a record against a memory while somebody else folds the events into it."""
+class SnapshotComparison:
+    """Compares each snapshot of a record with a memory while the caller folds the events into it."""
 
     def __init__(self, record: Record, memory: Memory, note: Callable[..., None]) -> None:
-        """``note(code, text, first, last)`` is called for each snapshot that is another than the memory at its event."""
+        """``note(code, text, first, last)`` is called for each snapshot that differs from the memory at its event."""
         self.unread: GmemstateError | None = None
         """why snapshots could not be read, if so"""
         self._memory = memory
@@ -21,7 +21,7 @@ class Compared:
         self._snapshots = record.snapshots()
 
     def watch(self, rows: Iterable[EventRow]) -> Iterator[EventRow]:
-        """Pass rows on to the one who folds them: each must be applied before the next one is asked for."""
+        """Pass rows on to the caller, who folds them: each must be applied before the next one is asked for."""
         due, latest = self._next(), None
         for row in rows:
             t = row[T]
@@ -36,7 +36,7 @@ class Compared:
             due = self._next()
 
     def _next(self) -> Kept | None:
-        """The next snapshot that somebody may use."""
+        """The next snapshot that this version may use."""
         try:
             return next((kept for kept in self._snapshots if kept.fold == FOLD), None)
         except GmemstateError as error:

@@ -1,7 +1,7 @@
-"""Conversions that a trace of the kernel ought to have shown, and has not: somebody who saw the system call says that they succeeded.
+"""Conversions that a trace of the kernel should have shown, and has not: a trace of system calls shows that they succeeded.
 
-Silence is evidence where a trace has proven that it shows conversions of a process, was running, and says that it lost nothing. Then
-two sources contradict each other, and which pages were converted is not known.
+Silence is evidence where a trace has proven that it shows conversions of a process, was running, and says that it lost
+nothing. Then two sources contradict each other, and which pages were converted is not known.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from gmemstate.model.events import Capability, Through
 from gmemstate.model.objects import Conversion, Source, Vm
 
 NEAR = 1_000_000_000
-"""How near (ns) to a call another one of its thread may be the same, that nobody has taken for it."""
+"""How near (ns) to a call another one of its thread may be the same call, though the two were not joined."""
 
 
 class MissingConversion(NamedTuple):
-    """A conversion that only its call has shown, with the trace that should have, and the guest if there is but one."""
+    """A conversion that only its call has shown, with the trace that should have, and the guest if it is the only one."""
 
     conversion: Conversion
     trace: int
@@ -24,7 +24,7 @@ class MissingConversion(NamedTuple):
 
 
 def missing_conversions(history: History) -> list[MissingConversion]:
-    """The conversions that succeeded without a trace, in order. Those of calls are in question only where clocks are compared."""
+    """The conversions that succeeded and are in no trace, in order; those of calls only where clocks are compared."""
     sources = history.memory.sources
     outside = [one for one in sources.values() if one.reference is not None and one.alone and not (one.gaps or one.late)]
     found = []
@@ -84,5 +84,5 @@ def _as_a_call(history: History, other: Conversion) -> bool:
 
 def _seen_by(history: History, other: Conversion, source: int) -> bool:
     """Whether a source has seen the call of a conversion that another one has shown."""
-    heard = {witness.source for witness in history.witnesses.get(other.id, ())}
-    return source in heard or (other.result_from is not None and other.result_from[0] == source)
+    sources = {one.source for one in history.corroborating.get(other.id, ())}
+    return source in sources or (other.result_from is not None and other.result_from[0] == source)

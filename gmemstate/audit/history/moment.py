@@ -1,4 +1,4 @@
-"""A moment of a record: the memory, and what the record says of its sources. It can be had from a snapshot and a tail."""
+"""The memory at one event of a record, and what the record says of its sources; from a snapshot and the events after it."""
 
 import shlex
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Self
 
 from gmemstate.model import events as e
-from gmemstate.model.events import ACTOR, DETAIL, KIND, LINE, SEQ, SOURCE, VALUE, T, details
+from gmemstate.model.events import KIND, SEQ, details, event_of
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
@@ -16,7 +16,7 @@ from gmemstate.model.units import seconds
 
 AT_ONCE = 256
 GAPS = 3
-"""How many gaps of a source are told one by one."""
+"""How many gaps of a source are named one by one."""
 ABOUT_SOURCES = frozenset((e.SourceOpened.code, e.SourceRead.code, e.Gap.code))
 
 
@@ -46,15 +46,15 @@ def in_order(names: Iterable[str]) -> str:
 
 
 class Moment:
-    """What is true behind one event. What happened before is another question (:class:`gmemstate.audit.history.history.History`)."""
+    """What is true after one event; :class:`gmemstate.audit.history.history.History` has what happened before."""
 
     def __init__(self, memory: Memory, last: int | None) -> None:
-        """``last`` is the seq at which the asker stops, None for the end of the record."""
+        """``last`` is the seq at which the caller stops, None for the end of the record."""
         self.memory = memory
         self.last = last
         self.sources: dict[int, SourceFacts] = {}
         self.missing_conversions: list[str] = []
-        """what a trace should have shown and has not; only a history finds it"""
+        """conversions that a trace should have shown; only a history finds them"""
 
     def fold(self, rows: Iterable[e.EventRow]) -> Self:
         """Apply rows in order: so few at once that they, and what comes of them, stay in the processor's cache."""
@@ -69,19 +69,20 @@ class Moment:
 
     def learn(self, row: e.EventRow) -> None:
         """Take in an event that is about a source."""
-        if row[KIND] == e.SourceOpened.code:
-            facts = details(row[DETAIL])
+        event = event_of(row)
+        if isinstance(event, e.SourceOpened):
+            facts = details(event.detail)
             self.sources[row[SEQ]] = SourceFacts(row[SEQ], facts.get("name", "?"), facts.get("format", "?"))
             return
-        source = self.sources.get(row[SOURCE] or 0)
+        source = self.sources.get(event.source or 0)
         if source is None:
             return
-        if row[KIND] == e.SourceRead.code:
-            source.account = details(row[DETAIL])
-        elif row[ACTOR] == e.GapKind.LATE:
-            source.late = row[T]
+        if not isinstance(event, e.Gap):
+            source.account = details(event.detail)
+        elif event.gap is e.GapKind.LATE:
+            source.late = event.t
         else:
-            source.gaps.append((row[LINE], row[VALUE]))
+            source.gaps.append((event.line, event.count))
 
     # --- what is missing
 
@@ -120,8 +121,8 @@ class Moment:
             yield f": {source.damage}"
         if source.late is not None:
             yield (
-                f": what it says up to {seconds(source.late)} s came later than what is on record of that time: it bears witness and "
-                f"moves no page; {in_order(source.name for source in self.sources.values())} has all in order"
+                f": what it says up to {seconds(source.late)} s came later than what is on record of that time: it is "
+                f"recorded, not applied; {in_order(source.name for source in self.sources.values())} has all in order"
             )
         if len(source.gaps) > GAPS:
             lines = ", ".join(str(line) for line, _ in source.gaps[:GAPS])
@@ -133,8 +134,8 @@ class Moment:
             yield f":{line}: {count} lost; what happened meanwhile is not known"
         if self.last is None and _should_show_conversions(source.format) and not self._shows_conversions(source):
             yield (
-                ": no line shows a conversion, and none proves that one would have been seen: static tracepoints do not show those "
-                "of a guest_memfd, nor any result; add the return probes on kvm_vm_ioctl and kvm_gmem_ioctl"
+                ": no line shows a conversion, and none proves that one would have been seen: static tracepoints do not show "
+                "those of a guest_memfd, nor any result; add the return probes on kvm_vm_ioctl and kvm_gmem_ioctl"
             )
 
     def _shows_conversions(self, source: SourceFacts) -> bool:
@@ -147,7 +148,7 @@ class Moment:
 
 
 def moment_at(record: Record, last: int | None = None) -> Moment:
-    """The moment behind event ``last`` (the end if None), from the youngest snapshot before it."""
+    """The moment after event ``last`` (the end if None), from the youngest snapshot before it."""
     if last is not None and last >= record.head().seq:
         last = None
     memory, about_sources = record.remembered(last)

@@ -1,4 +1,4 @@
-"""What people mean by a moment: the number of an event, or a time of the clock that all sources are compared with."""
+"""Moments as a caller names them: the seq of an event, or a time of the clock that all sources are compared with."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ from gmemstate.audit.history.history import MARKS
 from gmemstate.audit.history.moment import moment_at
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import ACTOR, KIND, SEQ, SOURCE, T
+from gmemstate.model.events import KIND, SEQ, SOURCE, T, event_of
 from gmemstate.model.objects import Source
 from gmemstate.model.record import Record
 from gmemstate.model.units import NS, seconds
@@ -17,14 +17,14 @@ from gmemstate.model.units import NS, seconds
 def seq_of(record: Record, at: str | int | None) -> int | None:
     """The seq that a moment means: a seq itself, or a time of the source's clock in seconds ("5.31", "5s").
 
-    A time means the state before the first event that is later and did not come late. Raises UsageError for what is no moment,
-    for an event that is not on record, and for a time where several sources have each their own clock.
+    A time means the state before the first event that is later and did not come late. Raises UsageError for an
+    invalid moment, for an event that is not on record, and for a time where several sources have each their own clock.
     """
     if at is None:
         return None
     match = _MOMENT.fullmatch(str(at).strip())
     if match is None:
-        raise UsageError(f"{at!r} is no moment: give the number of an event (like 42) or a time in seconds (like 5.31)")
+        raise UsageError(f"invalid moment {at!r}: give the number of an event (like 42) or a time in seconds (like 5.31)")
     if match["seq"] is not None:
         wanted, head = int(match["seq"]), record.head().seq
         if wanted > head:
@@ -34,7 +34,10 @@ def seq_of(record: Record, at: str | int | None) -> int | None:
 
 
 def since(record: Record, at: str | int | None) -> int:
-    """The first seq from a moment on: a seq itself, or that of the first event that is not earlier than a time. Raises as :func:`seq_of`."""
+    """The first seq from a moment on: a seq itself, or that of the first event not earlier than a time.
+
+    Raises UsageError as :func:`seq_of`.
+    """
     if at is None:
         return 1
     match = _MOMENT.fullmatch(str(at).strip())
@@ -54,7 +57,7 @@ def _event_at(record: Record, time: int) -> int:
     if len(clocks) > 1:
         names = ", ".join(now.sources[id].name for id in clocks[:4])
         raise UsageError(
-            f"{seconds(time)} s is ambiguous: {names} have each a clock of their own; "
+            f"{seconds(time)} s is ambiguous: {names} each have a clock of their own; "
             "name the moment by the number of an event (`gmemstate events` lists them)"
         )
     last = 0 if len(sources) > 1 else record.remembered(time=time).memory.seq
@@ -66,7 +69,7 @@ def _event_at(record: Record, time: int) -> int:
 
 
 def late_marks(record: Record, at: str | int | None, last: int | None) -> Iterator[e.EventRow]:
-    """What came late behind event ``last`` and has marked host pages up to a time, with what tells of its sources."""
+    """Late events after event ``last`` that mark host pages up to a time, with the events about their sources."""
     match = _MOMENT.fullmatch(str(at).strip())
     if last is None or match is None or match["time"] is None:
         return
@@ -95,8 +98,13 @@ def _with_lateness(rows: Iterable[e.EventRow]) -> Iterator[tuple[e.EventRow, boo
     until: dict[int | None, int] = {}
     for row in rows:
         source, t = row[SOURCE], row[T]
-        if row[KIND] == e.Gap.code and row[ACTOR] == e.GapKind.LATE and t is not None:
+        if row[KIND] == e.Gap.code and t is not None and _begins_late(row):
             until[source] = t
         elif until and source in until and t is not None and t > until[source]:
             del until[source]
         yield row, source in until
+
+
+def _begins_late(gap: e.EventRow) -> bool:
+    event = event_of(gap)
+    return isinstance(event, e.Gap) and event.gap is e.GapKind.LATE

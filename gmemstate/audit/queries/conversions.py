@@ -180,7 +180,7 @@ def _residue(history: History, left: Residue) -> ResidueRow:
 
 def _corroborations(history: History, conversion: Conversion) -> tuple[Corroboration, ...]:
     """What other sources say of the result: it is known from them if its own has not shown it."""
-    reports = list(history.witnesses.get(conversion.id, ()))
+    reports = list(history.corroborating.get(conversion.id, ()))
     if conversion.result_from is not None and conversion.result is not None:
         reports.insert(0, CorroboratingReport(*conversion.result_from, conversion.result))
     return tuple(

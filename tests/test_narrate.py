@@ -17,7 +17,8 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
-from gmemstate.narrate import SENTENCES, Narrator
+from gmemstate.narrate import Narrator
+from gmemstate.narrate.sentences import SENTENCES
 from tests.model.drawn import EVENTS
 
 NARRATOR = Narrator(Memory(), {7: "trace.txt"})

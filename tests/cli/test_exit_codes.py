@@ -209,7 +209,7 @@ def test_a_time_is_refused_where_two_traces_have_each_a_clock(at: str, both: Pat
     ran = say("--db", both, "state", "--at", at)
     assert (ran.code, ran.out) == (2, "")
     assert (
-        "have each a clock of their own; name the moment by the number of an event (`gmemstate events` lists them)" in ran.err
+        "each have a clock of their own; name the moment by the number of an event (`gmemstate events` lists them)" in ran.err
     )
     assert say("--db", both, "state", "--at", "60").code == 0
 

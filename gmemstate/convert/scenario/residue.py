@@ -11,7 +11,7 @@ from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.model.events import Cause, User
 from gmemstate.model.objects import POISONED_PAGE
 from gmemstate.model.units import END
-from gmemstate.narrate import decimal_pages
+from gmemstate.narrate.names import decimal_pages
 
 EVERYTHING = [(0, END)]
 FAULTED_IN = "no issue, faulted in by its next access"

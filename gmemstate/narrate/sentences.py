@@ -1,15 +1,11 @@
-"""One sentence for each event: what ``why``, ``events``, ``diff`` and ``simulate`` say of it.
+"""The sentence of each kind of event, without a full stop."""
 
-A recorded host is described with hexadecimal pages, names of guests and numbers of conversions; a simulated host, where
-one conversion follows another on a few pages, without them.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from gmemstate.decode import errno_name, exit_reason
 from gmemstate.model import events as e
-from gmemstate.model.events import Event, details
+from gmemstate.model.events import Event
 from gmemstate.model.linux import (
     FALLOC_FL_PUNCH_HOLE,
     GUP_PIN_COUNTING_BIAS,
@@ -18,9 +14,9 @@ from gmemstate.model.linux import (
     PAGE_SHIFT,
     PRIVATE_ATTRIBUTE,
 )
-from gmemstate.model.memory import Memory
 from gmemstate.model.objects import slot_number
-from gmemstate.model.units import END, seconds, span
+from gmemstate.model.units import seconds, span
+from gmemstate.narrate.names import Names, decimal_pages
 
 IOCTLS = {
     (e.Through.VM_IOCTL, "private"): "KVM_SET_MEMORY_ATTRIBUTES",
@@ -58,91 +54,12 @@ GENERIC_ERROR = 0x100 << 32
 """What KVM answers to a page state change that failed (PSC_SPECIFIC_ERROR_GENERIC of the GHCB specification)."""
 
 
-def decimal_pages(start: int | None, npages: int | None, unit: str = "page") -> str:
-    """Pages in decimal, for small hosts: ``page 5``, ``gfns 0 to 15``."""
-    if start is None or npages == 0:
-        return f"no {unit}s"
-    if npages == 1:
-        return f"{unit} {start}"
-    return f"{unit}s {start} to {'the end' if npages is None else start + npages - 1}"
-
-
-class Narrator:
-    """Says in one sentence what an event is; ``memory`` knows the guests, ``sources`` are names by the id of a source."""
-
-    def __init__(self, memory: Memory, sources: Mapping[int, str] | None = None, *, simulated: bool = False) -> None:
-        self.memory = memory
-        self.simulated = simulated
-        self._sources = sources or {}
-        self._gmems = sorted(memory.gmems)
-        self._paths: dict[int, e.RequestPath] = {}
-        """how the requests were made that were narrated so far"""
-
-    def sentence(self, event: Event) -> str:
-        """What happened, without a full stop."""
-        return SENTENCES[type(event)](event, details(event.detail), self)
-
-    def line(self, seq: int, event: Event) -> str:
-        """The event on one line: seq, seconds of the clock of its source, kind, sentence, and the line that shows it."""
-        shown_by = self.evidence(event)
-        text = f"{seq:>6} {seconds(event.t):>14} {event.name:20} {self.sentence(event)}"
-        return f"{text}  [{shown_by}]" if shown_by else text
-
-    def evidence(self, event: Event) -> str:
-        """The source and the line of it that show the event; empty where no line does."""
-        return "" if event.line is None else f"{self._sources.get(event.source or 0, '?')}:{event.line}"
-
-    def owner(self, owner: int | None, other: str = "a guest") -> str:
-        """The name of a guest or of a guest_memfd; ``other`` if it is not known."""
-        if owner is None:
-            return other
-        if owner in self.memory.vms:
-            return f"VM {self.memory.vms[owner].number}" if self.simulated else self.memory.vms[owner].name
-        return f"guest_memfd {self._gmems.index(owner) + 1 if self.simulated and owner in self._gmems else owner}"
-
-    def of(self, owner: int | None) -> str:
-        """`` of vm1``; nothing if it is not known, or if a simulated host has no other."""
-        alone = len(self.memory.vms if owner in self.memory.vms else self.memory.gmems) < 2
-        return "" if owner is None or (self.simulated and alone) else f" of {self.owner(owner)}"
-
-    def pages(self, event: Any, unit: str = "") -> str:
-        """The pages of an event and whose they are; gfns of a VM, indices of a guest_memfd."""
-        return self.run(event.start, event.npages, event.owner, unit)
-
-    def run(self, start: int | None, npages: int | None, owner: int | None, unit: str = "") -> str:
-        """The pages ``start .. start + npages`` of an attribute owner."""
-        if self.simulated:
-            return decimal_pages(start, npages, unit or ("gfn" if owner in self.memory.vms else "page")) + self.of(owner)
-        if start is None:
-            return "pages that are not known" + self.of(owner)
-        return span(start, END if npages is None else start + npages) + self.of(owner)
-
-    def call(self, conversion: int | None) -> str:
-        """The conversion that an event belongs to."""
-        return "the ioctl" if self.simulated else "a conversion" if conversion is None else f"conversion {conversion}"
-
-    def caller(self, thread: int | None) -> str:
-        """The thread that calls KVM."""
-        return "the VMM" if self.simulated else "a thread" if thread is None else f"thread {thread}"
-
-    def path(self, event: e.GuestAsked | e.GuestAnswered) -> e.RequestPath | None:
-        """How a request was made, as far as that is known."""
-        if isinstance(event, e.GuestAsked):
-            self._paths[event.request] = event.path
-        request = self.memory.requests.get(event.request)
-        return self._paths.get(event.request, None if request is None else request.path)
-
-
 Facts = dict[str, Any]
-Sentence = Callable[[Any, Facts, Narrator], str]
+Sentence = Callable[[Any, Facts, Names], str]
 
 
 def _kind(attributes: int | None) -> str:
     return "another attribute" if attributes is None else "private" if attributes & PRIVATE_ATTRIBUTE else "shared"
-
-
-def _errno(result: int | None) -> str:
-    return "with a result that is not known" if result is None else errno_name(result)
 
 
 def _failure(result: int | None) -> str:
@@ -158,7 +75,7 @@ def _host_page(event: Any) -> str:
     return "a host page" if event.pfn is None else f"host page {event.pfn:#x}"
 
 
-def _page_of(event: Any, by: Narrator) -> str:
+def _page_of(event: Any, by: Names) -> str:
     """The page that is converted, or the host page where only that is known; a simulated page has no telling pfn."""
     if by.simulated:
         return by.pages(event)
@@ -182,46 +99,33 @@ def _words(name: str) -> str:
 # --- sources and guests -----------------------------------------------------------------------------------------------
 
 
-def _clocks(event: e.ClockPair, _facts: Facts, by: Narrator) -> str:
-    other = "CLOCK_REALTIME" if event.clock is None else f"the clock of {by._sources.get(event.clock, 'another source')}"
+def _clocks(event: e.ClockPair, _facts: Facts, by: Names) -> str:
+    other = "CLOCK_REALTIME" if event.clock is None else f"the clock of {by.sources.get(event.clock, 'another source')}"
     return f"at this time {other} shows {seconds(event.other)}"
 
 
-def _gap(event: e.Gap, _facts: Facts, by: Narrator) -> str:
-    count = "events" if event.count is None else f"{event.count} events"
-    return f"{count}{by.of(event.owner)} are missing here ({_words(event.gap.name)})"
-
-
-def _seen(event: e.VmSeen, _facts: Facts, by: Narrator) -> str:
-    return (
-        f"{by.owner(event.owner)} is {'created' if event.made else 'first observed; it was created before the record begins'}"
-    )
-
-
-def _created(event: e.GmemCreated, _facts: Facts, by: Narrator) -> str:
+def _created(event: e.GmemCreated, _facts: Facts, by: Names) -> str:
     if event.result:
         return f"a guest_memfd for {by.owner(event.vm)} cannot be created{_failure(event.result)}"
     return f"{by.owner(event.owner, 'a guest_memfd')} is created for {by.owner(event.vm)}"
 
 
-def _slot(event: e.SlotSet, _facts: Facts, by: Narrator) -> str:
+def _slot(event: e.SlotSet, _facts: Facts, by: Names) -> str:
     slot = f"memslot {slot_number(event.slot)}{by.of(event.owner)}"
     if event.npages == 0:
         return f"{slot} is deleted{_failure(event.result)}"
     plain = event.flags is not None and not event.flags & KVM_MEM_GUEST_MEMFD
     where = by.run(event.start, event.npages, None, "gfn")
-    return f"{slot} {'cannot be' if event.result else 'is'} set: {where}{', without a guest_memfd' * plain}{_failure(event.result)}"
+    done = "cannot be" if event.result else "is"
+    return f"{slot} {done} set: {where}{', without a guest_memfd' * plain}{_failure(event.result)}"
 
 
-def _bound(event: e.GmemBound, _facts: Facts, by: Narrator) -> str:
-    first = f"page {(event.index or 0) if by.simulated else hex(event.index or 0)}"
-    return (
-        f"{by.pages(event)} {'cannot be' if event.result else 'are'} backed by {by.owner(event.gmem, 'a guest_memfd')} "
-        f"from its {first} on{_failure(event.result)}"
-    )
+def _bound(event: e.GmemBound, _facts: Facts, by: Names) -> str:
+    done, gmem = "cannot be" if event.result else "are", by.owner(event.gmem, "a guest_memfd")
+    return f"{by.pages(event)} {done} backed by {gmem} from its page {by.page(event.index or 0)} on{_failure(event.result)}"
 
 
-def _exited(event: e.VcpuExited, facts: Facts, by: Narrator) -> str:
+def _exited(event: e.VcpuExited, facts: Facts, by: Names) -> str:
     who = _user(event, facts, by.caller(event.thread))
     if event.result:
         return f"{who} does not run: KVM_RUN returns {errno_name(event.result)}"
@@ -231,7 +135,7 @@ def _exited(event: e.VcpuExited, facts: Facts, by: Narrator) -> str:
     return f"{who} returns from KVM_RUN: {known.name if known is not None else event.reason or 'exit not known'}"
 
 
-def _dead(event: e.VmDead, facts: Facts, by: Narrator) -> str:
+def _dead(event: e.VmDead, facts: Facts, by: Names) -> str:
     if by.simulated and "page" in facts:
         return f"{facts.get('user')} accesses page {facts['page']} before it has accepted it: the VM is dead"
     return f"{by.owner(event.owner)} is dead{': ' + _said(facts) if _said(facts) else ''}"
@@ -240,7 +144,7 @@ def _dead(event: e.VmDead, facts: Facts, by: Narrator) -> str:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def _guest_asked(event: e.GuestAsked, facts: Facts, by: Narrator) -> str:
+def _guest_asked(event: e.GuestAsked, facts: Facts, by: Names) -> str:
     where = by.run(event.start, event.npages, event.owner, "gfn")
     if "entries" in facts and by.simulated:
         where = ", ".join(decimal_pages(start, end - start, "gfn") for start, end in facts["entries"])
@@ -248,7 +152,7 @@ def _guest_asked(event: e.GuestAsked, facts: Facts, by: Narrator) -> str:
     return f"the guest asks for {where} {kind}: {PATHS[by.path(event) or event.path]}"
 
 
-def _guest_answered(event: e.GuestAnswered, _facts: Facts, by: Narrator) -> str:
+def _guest_answered(event: e.GuestAnswered, _facts: Facts, by: Names) -> str:
     path, result = by.path(event), str(event.result)
     if path is e.RequestPath.TDVMCALL:
         result = STATUSES.get(event.result % (1 << 64), result)
@@ -256,24 +160,24 @@ def _guest_answered(event: e.GuestAnswered, _facts: Facts, by: Narrator) -> str:
         result = {0: "success", GENERIC_ERROR: f"the generic error ({GENERIC_ERROR:#x})"}.get(event.result, result)
     elif event.result < 0:
         result = f"-{errno_name(-event.result)}"
-    on = ""
-    if event.next_gpa is not None:
-        on = f", and the gfn to go on from, {event.next_gpa >> PAGE_SHIFT if by.simulated else hex(event.next_gpa >> PAGE_SHIFT)}"
-    return f"the guest gets {result}{on}"
+    if event.next_gpa is None:
+        return f"the guest gets {result}"
+    return f"the guest gets {result}, and the gfn to go on from, {by.page(event.next_gpa >> PAGE_SHIFT)}"
 
 
-def _memory_fault(event: e.MemoryFaultExit, facts: Facts, by: Narrator) -> str:
+def _memory_fault(event: e.MemoryFaultExit, facts: Facts, by: Names) -> str:
     who = _user(event, facts, by.caller(event.thread))
     kind = f" as {_kind(event.flags)}" if event.flags is not None else ""
-    return f"{who} accesses {by.run(event.start, event.npages, event.owner, 'gfn')}{kind}: KVM_EXIT_MEMORY_FAULT, {errno_name(event.result)}"
+    where = by.run(event.start, event.npages, event.owner, "gfn")
+    return f"{who} accesses {where}{kind}: KVM_EXIT_MEMORY_FAULT, {errno_name(event.result)}"
 
 
 # --- conversions ------------------------------------------------------------------------------------------------------
 
 
-def _asked(event: e.ConvertAsked | e.ConvertMet, facts: Facts, by: Narrator) -> str:
+def _asked(event: e.ConvertAsked | e.ConvertMet, facts: Facts, by: Names) -> str:
     verb = "is inside of a call that asks" if isinstance(event, e.ConvertMet) else "asks"
-    number = "" if by.simulated else f" (conversion {event.conversion})"
+    number = by.number(event.conversion)
     if event.attributes is None:
         unread = ", with a pointer that cannot be read" if by.simulated else f" of {by.pages(event)}"
         return f"{by.caller(event.thread)} {verb} for a conversion{unread}{number}"
@@ -288,26 +192,25 @@ def _asked(event: e.ConvertAsked | e.ConvertMet, facts: Facts, by: Narrator) -> 
     return f"{by.caller(event.thread)} {verb} for {where} as {kind}: {', '.join([IOCTLS[event.through, kind], *odd])}{number}"
 
 
-def _attempted(event: e.ConvertAttempted, _facts: Facts, by: Narrator) -> str:
-    what = "" if by.simulated else f": {by.pages(event)} to {_kind(event.attributes)} ({by.call(event.conversion)})"
-    return f"tracepoint kvm_vm_set_mem_attributes{what}"
+def _attempted(event: e.ConvertAttempted, _facts: Facts, by: Names) -> str:
+    what = f"{by.pages(event)} to {_kind(event.attributes)}{by.number(event.conversion)}"
+    return f"tracepoint kvm_vm_set_mem_attributes: {what}"
 
 
-def _returned(event: e.ConvertReturned, _facts: Facts, by: Narrator) -> str:
+def _returned(event: e.ConvertReturned, _facts: Facts, by: Names) -> str:
     name, offset = errno_name(event.result), ""
     if event.error_offset is not None and (event.error_offset or name in ("EAGAIN", "ENOMEM")):
-        page = event.error_offset >> PAGE_SHIFT
         offset = f", error_offset {event.error_offset:#x}"
-        offset += f" (page {page if by.simulated else hex(page)})" if name == "EAGAIN" else ""
+        offset += f" (page {by.page(event.error_offset >> PAGE_SHIFT)})" if name == "EAGAIN" else ""
     return f"{by.call(event.conversion)} returns {name}{offset}"
 
 
-def _compared(event: e.AttrsCompared, _facts: Facts, by: Narrator) -> str:
+def _compared(event: e.AttrsCompared, _facts: Facts, by: Names) -> str:
     where, kind = by.pages(event), _kind(event.attributes)
     return f"all of {where} has the attribute already: {kind}" if event.equal else f"not all of {where} is {kind}"
 
 
-def _reserved(event: e.Reserved, facts: Facts, by: Narrator) -> str:
+def _reserved(event: e.Reserved, facts: Facts, by: Names) -> str:
     if not event.result:
         return f"memory for the attributes of {by.call(event.conversion)} is reserved"
     if "what" in facts:
@@ -315,7 +218,7 @@ def _reserved(event: e.Reserved, facts: Facts, by: Narrator) -> str:
     return f"memory cannot be reserved{_failure(event.result)}; nobody was unmapped yet"
 
 
-def _answered(event: e.UserAnswered, facts: Facts, by: Narrator) -> str:
+def _answered(event: e.UserAnswered, facts: Facts, by: Names) -> str:
     where = by.pages(event)
     if "user" not in facts and event.result:
         return f"guest_memfd learns that {where} cannot be unmapped{_failure(event.result)}"
@@ -333,9 +236,9 @@ def _answered(event: e.UserAnswered, facts: Facts, by: Narrator) -> str:
     return f"{who} unmaps {where}{slow}: {gone}"
 
 
-def _checked(event: e.UsersChecked, facts: Facts, by: Narrator) -> str:
+def _checked(event: e.UsersChecked, facts: Facts, by: Names) -> str:
     if not event.result:
-        return "nobody else holds a page" if by.simulated else f"nobody else holds {by.pages(event)}"
+        return f"nobody else holds {by.pages(event)}"
     if "user" in facts:
         return f"{facts['user']} is asked whether it would unmap, and would {facts['would']}; nobody was unmapped yet"
     where = f"page {event.start} is" if by.simulated else f"{by.pages(event)} {_be(event)}"
@@ -345,12 +248,12 @@ def _checked(event: e.UsersChecked, facts: Facts, by: Narrator) -> str:
     return f"{where} in use: {event.references} references, not {event.expected}{pin}"
 
 
-def _stored(event: e.AttrsStored, _facts: Facts, by: Narrator) -> str:
+def _stored(event: e.AttrsStored, _facts: Facts, by: Names) -> str:
     where, kind = by.pages(event), _kind(event.attributes)
     return f"{where}: {kind} cannot be stored{_failure(event.result)}" if event.result else f"{where} {_be(event)} {kind} now"
 
 
-def _folio(event: e.FolioSplit | e.FolioMerged, _facts: Facts, by: Narrator) -> str:
+def _folio(event: e.FolioSplit | e.FolioMerged, _facts: Facts, by: Names) -> str:
     size = ORDERS.get(event.order or 0, f"{event.npages} pages")
     failed = "cannot be" if event.result else ""
     if isinstance(event, e.FolioSplit):
@@ -359,14 +262,14 @@ def _folio(event: e.FolioSplit | e.FolioMerged, _facts: Facts, by: Narrator) -> 
     return f"{by.pages(event)} {failed or 'are'} merged to a {size} folio"
 
 
-def _undone(event: e.Undone, _facts: Facts, by: Narrator) -> str:
+def _undone(event: e.Undone, _facts: Facts, by: Names) -> str:
     where, kind = by.pages(event), "" if event.attributes is None else _kind(event.attributes)
     if event.result:
         return f"rollback: {where} cannot be put back{_failure(event.result)}: a WARN, and {kind or 'the new attribute'} stays"
     return f"rollback: {where} {_be(event)}{' ' if kind else ''}{kind} as before"
 
 
-def _declared(event: e.Declared, _facts: Facts, by: Narrator) -> str:
+def _declared(event: e.Declared, _facts: Facts, by: Names) -> str:
     known = DECLARED[event.how] if 0 <= event.how < len(DECLARED) else f"{event.how}"
     return f"an operator declares what became of {by.call(event.conversion)}: {known}"
 
@@ -374,43 +277,37 @@ def _declared(event: e.Declared, _facts: Facts, by: Narrator) -> str:
 # --- pages, devices, tasks --------------------------------------------------------------------------------------------
 
 
-def _served(event: e.FaultServed, facts: Facts, by: Narrator) -> str:
+def _served(event: e.FaultServed, facts: Facts, by: Names) -> str:
     kind = {e.Access.GUEST_PRIVATE: " as private", e.Access.GUEST_SHARED: " as shared"}.get(event.access, "")
     who = _user(event, facts, "the host" if event.access is e.Access.HOST else "the guest")
-    end = facts.get("signal", f"fails{'' if by.simulated else _failure(event.result)}") if event.result else "faulted in"
+    end = facts.get("signal", f"fails{_failure(event.result)}") if event.result else "faulted in"
     return f"{who} accesses {by.pages(event)}{kind}: {end}"
 
 
-def _private_mapped(event: e.PrivateMapped, _facts: Facts, by: Narrator) -> str:
+def _private_mapped(event: e.PrivateMapped, _facts: Facts, by: Names) -> str:
     if by.simulated:
         return f"{by.pages(event, 'gfn')} {_be(event)} measured as they are"
     return f"{_page_of(event, by)} is made private"
 
 
-def _unmap_failed(event: e.PrivateUnmapFailed, _facts: Facts, by: Narrator) -> str:
+def _unmap_failed(event: e.PrivateUnmapFailed, _facts: Facts, by: Names) -> str:
     status = "" if event.status is None or by.simulated else f" with {event.status:#x}"
     return f"{_page_of(event, by)} cannot be unmapped: {STEPS[event.step].format(status)}"
 
 
-def _map_failed(event: e.PrivateMapFailed, _facts: Facts, by: Narrator) -> str:
+def _map_failed(event: e.PrivateMapFailed, _facts: Facts, by: Names) -> str:
     if by.simulated:
         return f"gfn {event.start} cannot be made private: RMPUPDATE refuses it{_failure(event.status)}"
     return f"{_page_of(event, by)} cannot be made private" + ("" if event.status is None else f": {event.status:#x}")
 
 
-def _leaked(event: e.PageLeaked, _facts: Facts, by: Narrator) -> str:
-    if by.simulated:
-        return f"the firmware keeps host page {event.pfn:#x}, and the kernel leaks it: it is given to nobody again"
-    return f"the kernel leaks host pages {span(event.pfn, event.pfn + event.npages)}{by.of(event.owner)}: they are given to nobody again"
-
-
-def _added(event: e.PageAdded, _facts: Facts, by: Narrator) -> str:
+def _added(event: e.PageAdded, _facts: Facts, by: Names) -> str:
     if event.npages == 1:
         return f"{by.pages(event)} gets host page {event.pfn:#x}"
     return f"{by.pages(event)} get host pages from {event.pfn:#x} on"
 
 
-def _freed(event: e.PageFreed, facts: Facts, by: Narrator) -> str:
+def _freed(event: e.PageFreed, facts: Facts, by: Names) -> str:
     where, why = f"{by.pages(event)} {'leaves' if event.npages == 1 else 'leave'} the file", facts.get("kept")
     if why is None:
         return f"{where}, back to the allocator" if by.simulated else where
@@ -419,56 +316,46 @@ def _freed(event: e.PageFreed, facts: Facts, by: Narrator) -> str:
     return f"{where}; the host memory is not freed: {why}"
 
 
-def _punched(event: e.Punched, _facts: Facts, by: Narrator) -> str:
+def _punched(event: e.Punched, _facts: Facts, by: Names) -> str:
     what = "a hole is punched" if event.mode & FALLOC_FL_PUNCH_HOLE else "fallocate is done"
     return f"{by.pages(event)}: {'fallocate fails' if event.result else what}{_failure(event.result)}"
-
-
-def _poisoned(event: e.Poisoned, _facts: Facts, by: Narrator) -> str:
-    if by.simulated:
-        return f"{by.pages(event)} {_be(event)} marked as poisoned"
-    return f"{_page_of(event, by)} has a memory error"
 
 
 def _held(verb: str, *, failed: str = "") -> Sentence:
     """What a device or a holder does with pages."""
 
-    def sentence(event: Any, facts: Facts, by: Narrator) -> str:
+    def sentence(event: Any, facts: Facts, by: Names) -> str:
         result = getattr(event, "result", 0)
         return f"{_user(event, facts, 'a device')} {failed if result else verb} {by.pages(event)}{_failure(result)}"
 
     return sentence
 
 
-def _dma_fault(event: e.DmaFaulted, facts: Facts, by: Narrator) -> str:
-    return f"{_user(event, facts, 'a device')} accesses {by.pages(event)}: a DMA fault, since a device cannot fault it in"
-
-
-def _rmp(event: e.RmpViolation, facts: Facts, by: Narrator) -> str:
+def _rmp(event: e.RmpViolation, facts: Facts, by: Names) -> str:
     if by.simulated:
         return f"{facts.get('user')} writes to page {facts.get('page')}: an RMP fault"
     return f"an RMP violation at {_host_page(event)}{': ' + _said(facts) if _said(facts) else ''}"
 
 
-def _spinning(event: e.Spinning, facts: Facts, by: Narrator) -> str:
-    page = str(int(facts["page"], 16) if by.simulated else facts["page"]) if "page" in facts else "not known"
+def _spinning(event: e.Spinning, facts: Facts, by: Names) -> str:
+    page = by.page(int(facts["page"], 16)) if "page" in facts else "not known"
     not_expected = f", not {facts['expected']}" if "expected" in facts else ""
     count = "too many" if event.references is None else event.references
     return f"Spinning on folio: page {page} has {count} references{not_expected}"
 
 
-def _stuck(event: e.TaskStuck, facts: Facts, by: Narrator) -> str:
+def _stuck(event: e.TaskStuck, facts: Facts, by: Names) -> str:
     why = facts.get("loop") or (f"it waits for {facts['waits_for']}" if "waits_for" in facts else "")
     who = "the ioctl" if by.simulated else by.caller(event.thread)
     return f"{who} makes no progress{': ' if why else ''}{why}"
 
 
-def _signalled(event: e.TaskSignalled, facts: Facts, by: Narrator) -> str:
+def _signalled(event: e.TaskSignalled, facts: Facts, by: Names) -> str:
     inside = "" if event.conversion is None else f" inside of {by.call(event.conversion)}"
     return f"{by.caller(event.thread)} gets signal {event.signal}{inside}{' (out of memory)' * (facts.get('cause') == 'oom')}"
 
 
-def _vmm(event: e.VmmSaid, facts: Facts, by: Narrator) -> str:
+def _vmm(event: e.VmmSaid, facts: Facts, by: Names) -> str:
     text = _said(facts) or "something that is not known"
     error = f": {errno_name(event.result)}" if event.result is not None else ""
     return f"{text}{error}" if by.simulated else f"the VMM reports {text}{error}"
@@ -477,16 +364,18 @@ def _vmm(event: e.VmmSaid, facts: Facts, by: Narrator) -> str:
 SENTENCES: dict[type[Event], Sentence] = {
     e.SourceOpened: lambda _, f, __: f"{f.get('name', 'a source')} begins ({f.get('format', 'format not known')})",
     e.ClockPair: _clocks,
-    e.Gap: _gap,
-    e.SourceShows: lambda event, _, by: f"the source proves that it shows: {_words(event.capability.name)}{by.of(event.owner)}",
-    e.SourceRead: lambda event, *_: (
-        f"the source is read up to byte {event.offset}" + ", which is not its end" * bool(event.whole)
+    e.Gap: lambda event, _, by: (
+        f"{event.count or ''} events{by.of(event.owner)} are missing here ({_words(event.gap.name)})".lstrip()
     ),
+    e.SourceShows: lambda event, _, by: f"the source proves that it shows: {_words(event.capability.name)}{by.of(event.owner)}",
+    e.SourceRead: lambda event, *_: f"the source is read up to byte {event.offset}{', not to its end' * bool(event.whole)}",
     e.HostBooted: lambda *_: "the host is booted again",
-    e.VmSeen: _seen,
+    e.VmSeen: lambda event, _, by: (
+        f"{by.owner(event.owner)} is {'created' if event.made else 'first observed; it was created before the record begins'}"
+    ),
     e.VmCreated: lambda event, _, by: f"{by.owner(event.owner)} is created: nothing was converted before",
     e.VmDestroyed: lambda event, _, by: f"{by.owner(event.owner)} is destroyed",
-    e.VmBugged: lambda event, _, by: "the VM is bugged" if by.simulated else f"KVM marks {by.owner(event.owner)} as bugged",
+    e.VmBugged: lambda event, _, by: f"KVM marks {by.owner(event.owner)} as bugged",
     e.VmDead: _dead,
     e.VcpuExited: _exited,
     e.DialectSeen: lambda event, _, by: f"the kernel keeps attributes{by.of(event.owner)} as {event.dialect.word} does",
@@ -522,13 +411,15 @@ SENTENCES: dict[type[Event], Sentence] = {
     e.PrivateMapped: _private_mapped,
     e.PrivateMapFailed: _map_failed,
     e.PrivateUnmapFailed: _unmap_failed,
-    e.PageLeaked: _leaked,
+    e.PageLeaked: lambda event, _, by: (
+        f"the kernel leaks host pages {span(event.pfn, event.pfn + event.npages)}{by.of(event.owner)}: given to nobody again"
+    ),
     e.HkidLeaked: lambda event, *_: f"TDX key id {'not known' if event.hkid is None else event.hkid} is leaked",
     e.ReclaimFailed: lambda event, _, by: f"{_host_page(event)}{by.of(event.owner)} cannot be reclaimed",
     e.PageAdded: _added,
     e.PageFreed: _freed,
     e.Punched: _punched,
-    e.Poisoned: _poisoned,
+    e.Poisoned: lambda event, _, by: f"a memory error of {_page_of(event, by)}",
     e.RmpViolation: _rmp,
     e.GeneralProtection: lambda _, f, __: f"the kernel takes a general protection fault{': ' + _said(f) if _said(f) else ''}",
     e.MachineCheck: lambda event, *_: f"the machine reports a memory error of {_host_page(event)}",
@@ -536,7 +427,9 @@ SENTENCES: dict[type[Event], Sentence] = {
     e.DmaUnmapped: _held("unmaps", failed="cannot unmap"),
     e.Pinned: _held("holds"),
     e.Unpinned: _held("releases"),
-    e.DmaFaulted: _dma_fault,
+    e.DmaFaulted: lambda event, facts, by: (
+        f"{_user(event, facts, 'a device')} accesses {by.pages(event)}: a DMA fault, since a device cannot fault it in"
+    ),
     e.Spinning: _spinning,
     e.TaskStuck: _stuck,
     e.TaskSignalled: _signalled,

@@ -12,6 +12,9 @@ from gmemstate._version import __version__ as __version__
 if TYPE_CHECKING:
     from gmemstate.audit.check.check import Checked as Checked
     from gmemstate.audit.check.check import Checkpoint as Checkpoint
+    from gmemstate.audit.diff import Change as Change
+    from gmemstate.audit.diff import Diff as Diff
+    from gmemstate.audit.diff import Divergence as Divergence
     from gmemstate.audit.events import RecordedEvent as RecordedEvent
     from gmemstate.audit.queries.conversions import AppliedRow as AppliedRow
     from gmemstate.audit.queries.conversions import ConversionRow as ConversionRow
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from gmemstate.audit.queries.status import GuestStatus as GuestStatus
     from gmemstate.audit.queries.status import SourceStatus as SourceStatus
     from gmemstate.audit.queries.status import Status as Status
+    from gmemstate.audit.queries.why import Backing as Backing
+    from gmemstate.audit.queries.why import Mark as Mark
+    from gmemstate.audit.queries.why import Why as Why
     from gmemstate.convert.engine.ioctl import Direction as Direction
     from gmemstate.convert.engine.ioctl import Fault as Fault
     from gmemstate.convert.engine.ioctl import Setting as Setting
@@ -106,6 +112,8 @@ else:
         "ledger.range": "Moved RangeMachine",
         "ledger.simulate": "ScenarioOutcome scenarios simulate",
         "postmortem.incident": "Blame Incident IncidentKind PostMortem",
+        "audit.diff": "Change Diff Divergence",
+        "audit.queries.why": "Backing Mark Why",
         "model.document": "Answer Document Json Listing",
         "model.errors": "BadEvent CannotRead CannotWrite Conflict GmemstateError NotALedger PageUserFailed SourceChanged UsageError",
         "model.events": "Cause Dialect Event RequestPath Through User",

@@ -1,34 +1,48 @@
 """What differs: between two moments of a record, or between two records."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import NamedTuple
 
-from gmemstate.model.events import SEQ, EventRow
+from gmemstate.audit.events import RecordedEvent
+from gmemstate.model.document import Answer, Document
+from gmemstate.model.events import EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
-from gmemstate.model.units import hexadecimal
+from gmemstate.model.units import Page, bounded, hexadecimal
 
 ABSENT = "not there"
 """The state of a page of a guest that is not on record."""
 
 
-class Change(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Change(Document):
     """Pages ``[start, end)`` of a guest that are in another state, or an entry of the messed-up set (``start`` None)."""
 
     guest: str
-    start: int | None
-    end: int | None
+    start: Page | None
+    end: Page | None
+    """None, where there is a start: to the end of the address space"""
     before: str
     after: str
 
 
-class Divergence(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Divergence(Document):
     """The first place where two records differ: a seq and what each has there, None where it has ended."""
 
     seq: int
-    one: EventRow | None
-    other: EventRow | None
+    this: RecordedEvent | None
+    other: RecordedEvent | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff(Answer):
+    """What differs between two moments of a record, or between two records and the states at their ends."""
+
+    first_difference: Divergence | None
+    """None for two moments, and where two records have the same events"""
+    changes: tuple[Change, ...]
 
 
 def changes(before: Memory, after: Memory) -> Iterator[Change]:
@@ -50,20 +64,23 @@ def _runs(memory: Memory, vm: int | None) -> list[tuple[int, int, str]]:
 
 def _states(guest: str, before: list[tuple[int, int, str]], after: list[tuple[int, int, str]]) -> Iterator[Change]:
     """The runs in which two coverings of the same pages differ, coalesced."""
-    pending: Change | None = None
+    pending: tuple[int, int, str, str] | None = None
     i = j = 0
     while i < len(before) and j < len(after):
         start, end = max(before[i][0], after[j][0]), min(before[i][1], after[j][1])
-        one, other = before[i][2], after[j][2]
-        if pending is not None and (one, other, start) == (pending.before, pending.after, pending.end):
-            pending = pending._replace(end=end)
+        states = before[i][2], after[j][2]
+        if pending is not None and pending[1:] == (start, *states):
+            pending = (pending[0], end, *states)
         else:
-            if pending is not None and pending.before != pending.after:
-                yield pending
-            pending = Change(guest, start, end, one, other)
+            yield from _changed(guest, pending)
+            pending = (start, end, *states)
         i, j = i + (before[i][1] == end), j + (after[j][1] == end)
-    if pending is not None and pending.before != pending.after:
-        yield pending
+    yield from _changed(guest, pending)
+
+
+def _changed(guest: str, run: tuple[int, int, str, str] | None) -> Iterator[Change]:
+    if run is not None and run[2] != run[3]:
+        yield Change(guest, Page(run[0]), bounded(run[1]), run[2], run[3])
 
 
 def _marks(before: Memory, after: Memory) -> Iterator[Change]:
@@ -76,9 +93,6 @@ def _marks(before: Memory, after: Memory) -> Iterator[Change]:
             yield Change(f"{entry.cause.name.lower()} {where}", None, None, *states)
 
 
-def divergence(one: Record, other: Record) -> Divergence | None:
-    """The first event in which two records differ; None if they have the same events."""
-    for a, b in zip_longest(one.events(), other.events()):
-        if a != b:
-            return Divergence((a or b)[SEQ], a, b)
-    return None
+def divergence(one: Record, other: Record) -> tuple[EventRow | None, EventRow | None] | None:
+    """The first event in which two records differ, None where a record has ended; None if they have the same events."""
+    return next(((a, b) for a, b in zip_longest(one.events(), other.events()) if a != b), None)

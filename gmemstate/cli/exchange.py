@@ -2,17 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import reading
-from gmemstate.model.errors import CannotWrite
-
-if TYPE_CHECKING:
-    from gmemstate.ledger.queries import Queries
-    from gmemstate.model.record import Head
 
 
 @click.command()
@@ -23,29 +17,10 @@ def export(db: str, file: str) -> Exit:
 
     FILE `-` is standard output. The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
     """
-    from gmemstate.store import jsonl
-
     with reading(db) as ledger:
-        head = jsonl.export(ledger.record_, sys.stdout) if file == "-" else _written(Path(file), ledger)
+        head = ledger.export(sys.stdout if file == "-" else file)
     talk(f"{head.seq} events, head {head.hash.hex()}")
     return Exit.CLEAN
-
-
-def _written(path: Path, ledger: "Queries") -> "Head":
-    """Write a file that is not there yet, whole or not at all."""
-    from gmemstate.store import jsonl
-
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as target:
-            try:
-                return jsonl.export(ledger.record_, target)
-            except BaseException:
-                path.unlink()
-                raise
-    except FileExistsError:
-        raise CannotWrite(f"{path}: is there already; name a file that is not there yet") from None
-    except OSError as error:
-        raise CannotWrite(f"{path}: cannot be written: {error.strerror}; make room, or name another file") from None
 
 
 @click.command("import")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, shown
+from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, finish, guest_option, json_option, range_argument, reading
 from gmemstate.model.units import span
 
@@ -221,7 +221,7 @@ def status(db: str, as_json: bool) -> Exit:
         render.as_json(found)
     else:
         rows = [
-            ("ledger", shown(found.ledger)),
+            ("ledger", found.ledger),
             ("events", found.events),
             ("head", found.head),
             *(("sources", _source(source)) for source in found.sources),

@@ -7,10 +7,10 @@ import click
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import json_option, reading
-from gmemstate.model.errors import CannotWrite, UsageError
+from gmemstate.model.errors import CannotWrite
 
 if TYPE_CHECKING:
-    from gmemstate.ledger.queries import Queries
+    from gmemstate import Queries
 
 
 @click.command()
@@ -57,19 +57,11 @@ def demo(db: str) -> Exit:
 
 
 def _tell(ledger: "Queries", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
-    from dataclasses import replace
-
     from gmemstate.postmortem.render import html, text
-    from gmemstate.postmortem.report import post_mortem
-    from gmemstate.text import count
 
-    found = post_mortem(ledger.record_, ledger.history())
-    if incident is not None:
-        if not 1 <= incident <= found.count:
-            raise UsageError(f"there is no incident {incident}: {count(found.count, 'incident is', 'incidents are')} on record")
-        found = replace(found, incidents=(found.incidents[incident - 1],))
+    found = ledger.incidents(incident)
     if as_json:
-        render.as_json(found.to_json())
+        render.as_json(found)
     else:
         click.echo(text.report(found))
     if html_file is not None:

@@ -9,12 +9,14 @@ moment, a guest or a range that there is not.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TextIO, TypeVar
 
 from gmemstate.audit.check.check import Checked, Checkpoint, check
+from gmemstate.audit.diff import Diff, Divergence, changes, divergence
 from gmemstate.audit.events import Filter, RecordedEvent
 from gmemstate.audit.history.corroboration import history as history_of
 from gmemstate.audit.history.history import History
@@ -27,17 +29,26 @@ from gmemstate.audit.queries.messed_up import MessedUpRow, messed_up
 from gmemstate.audit.queries.requests import RequestRow, requests
 from gmemstate.audit.queries.state import EVERYTHING, StateRow, state
 from gmemstate.audit.queries.status import Status, status
+from gmemstate.audit.queries.why import Why, why_answer
+from gmemstate.audit.why import find_spot
+from gmemstate.audit.why import why as least_events
+from gmemstate.convert.engine.ioctl import Direction
 from gmemstate.ledger.range import RangeMachine, range_machine
 from gmemstate.model.document import Listing
-from gmemstate.model.errors import UsageError
+from gmemstate.model.errors import CannotWrite, UsageError
 from gmemstate.model.events import BY_NAME, SEQ, Cause, event_of
 from gmemstate.model.machines.range import UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
-from gmemstate.model.units import Gfn, PageRange, parse_range
+from gmemstate.model.units import Gfn, PageRange, Unit, parse_range
 from gmemstate.model.verdict import Label
 from gmemstate.narrate import Narrator
 from gmemstate.store.jsonl import JsonlInspection, JsonlRecord, is_export
+from gmemstate.store.jsonl import export as export_record
+from gmemstate.text import count, printable
+
+if TYPE_CHECKING:
+    from gmemstate.postmortem.incident import Blame, IncidentKind, PostMortem
 
 When = str | int | None
 Pages = PageRange | str | None
@@ -64,7 +75,7 @@ class Queries(ABC):
         pages: Pages = None,
         *,
         guest: str | None = None,
-        to: str | None = None,
+        to: Direction | None = None,
         label: Label | None = None,
         at: When = None,
     ) -> Listing[ConversionRow]:
@@ -99,7 +110,7 @@ class Queries(ABC):
         """Host pages that can no longer be trusted, oldest first: of a guest, of pages of it, of a cause. Raises UsageError."""
         moment = self.moment(at)
         rows = (row for row in messed_up(moment) if cause in (None, row.cause))
-        return _listed(moment, rows, guest, page_range(pages))
+        return _listed(moment, rows, guest, page_range(pages, of_host=True))
 
     def events(
         self,
@@ -126,7 +137,12 @@ class Queries(ABC):
 
     def status(self) -> Status:
         """What the ledger holds: sources, guests, guest_memfds, and how much is on record."""
-        return status(self.where, self.head(), self.history())
+        where = self.where
+        if "://" in where:  # else nothing of a database is loaded for it
+            from gmemstate.store.engine import named
+
+            where = named(where)
+        return status(printable(where), self.head(), self.history())
 
     # --- one page, one host, two records
 
@@ -138,7 +154,90 @@ class Queries(ABC):
         rows = self.record_.events(1, seq_of(self.record_, at))
         return range_machine(self.memory(at), rows, Gfn(gfn), guest)
 
+    def why(self, page: Pages, *, guest: str | None = None, at: When = None) -> Why:
+        """Why a page is what it is: the least events for it. ``guest`` also names a guest_memfd by its id.
+
+        ``page`` is one page: "gfn:0x100004", "gpa:0x100004000", "idx:0x5", "pfn:0x80a5669", or a PageRange of one page. Raises UsageError.
+        """
+        wanted = parse_range(f"{page}+1") if isinstance(page, str) else page
+        if wanted is None or wanted.end != wanted.start + 1:
+            raise UsageError(f"invalid address {page!r}: write gfn:0x100004, gpa:0x100004000, idx:0x5 or pfn:0x80a5669")
+        last = seq_of(self.record_, at)
+        then = self.moment(last)
+        spot = find_spot(then.memory, wanted.unit, wanted.start, guest)
+        narrator = Narrator(then.memory, then.labels())
+        found = least_events(self.record_, spot, last)
+        events = tuple(RecordedEvent(seq, event, lambda: narrator) for seq, event in found.events)
+        return why_answer(spot, found.facts, events, then.missing())
+
+    def diff(self, other: "Queries | None" = None, *, since: When = None, at: When = None) -> Diff:
+        """What differs between two moments of this record (``since`` None: its empty beginning), or between this record and another one.
+
+        Raises UsageError where neither or both are asked for.
+        """
+        if (other is None) == (since is None and at is None):
+            raise UsageError("name another ledger, or the moments to compare with --from and --to")
+        if other is None:
+            return Diff(None, tuple(changes(self.memory(0 if since is None else since), self.memory(at))))
+        parted = divergence(self.record_, other.record_)
+        if parted is None:
+            return Diff(None, ())
+        this, that = (
+            None if row is None else RecordedEvent(row[SEQ], event_of(row), cache(side.narrator))
+            for row, side in zip(parted, (self, other), strict=True)
+        )
+        seq = next(one.seq for one in (this, that) if one is not None)
+        return Diff(Divergence(seq, this, that), tuple(changes(self.memory(), other.memory())))
+
+    def incidents(
+        self,
+        number: int | None = None,
+        *,
+        guest: str | None = None,
+        blame: "Blame | None" = None,
+        kind: "IncidentKind | None" = None,
+        at: When = None,
+    ) -> "PostMortem":
+        """The post-mortem: what failed, whose fault it was, what is left and what to do; one incident, or those of a guest, a blame, a kind.
+
+        Raises UsageError.
+        """
+        from gmemstate.postmortem.report import post_mortem
+
+        found = post_mortem(self.record_, self.history(at))
+        if number is not None and not 1 <= number <= found.count:
+            raise UsageError(f"there is no incident {number}: {count(found.count, 'incident is', 'incidents are')} on record")
+        wanted = (
+            one
+            for one in found.incidents
+            if number in (None, one.number)
+            and guest in (None, one.guest)
+            and blame in (None, one.blame)
+            and kind in (None, one.kind)
+        )
+        return replace(found, incidents=tuple(wanted))
+
     # --- the record itself
+
+    def export(self, target: str | Path | TextIO) -> Head:
+        """Write the whole record as JSON lines to a file that is not there yet, or to an open one; where the record ends.
+
+        The same record gives the same bytes; a file is written whole or not at all. Raises CannotWrite.
+        """
+        if not isinstance(target, str | Path):
+            return export_record(self.record_, target)
+        path = Path(target)
+        try:
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                try:
+                    return export_record(self.record_, file)
+                except BaseException:
+                    path.unlink()
+                    raise
+        except FileExistsError:
+            raise CannotWrite(f"{path}: is there already; name a file that is not there yet") from None
+        except OSError as error:
+            raise CannotWrite(f"{path}: cannot be written: {error.strerror}; make room, or name another file") from None
 
     def head(self) -> Head:
         """Where the record ends."""
@@ -211,10 +310,10 @@ def read(where: str | Path) -> Queries:
     return Ledger.open(where, readonly=True)
 
 
-def page_range(pages: Pages) -> PageRange | None:
-    """The pages that a text means. Raises UsageError."""
+def page_range(pages: Pages, *, of_host: bool = False) -> PageRange | None:
+    """The pages that a text means; those of the host (pfns) where they can be meant. Raises UsageError."""
     found = parse_range(pages) if isinstance(pages, str) else pages
-    if pages is not None and found is None:
+    if pages is not None and (found is None or (found.unit is Unit.PFN and not of_host)):
         raise UsageError(f"invalid range {pages!r}: write 0x100000-0x100080, gfn:0x100004+4, gpa:0x100004000 or idx:0x5")
     return found
 

@@ -122,7 +122,7 @@ def size_in_words(npages: int) -> str:
 
 
 _NUMBER = r"(0x[0-9a-fA-F]+|[0-9]{1,20})"
-_RANGE = re.compile(rf"(?:(gfn|gpa|idx):\s*)?{_NUMBER}(?:\s*(?:-|\.\.|,)\s*{_NUMBER}|\s*\+\s*{_NUMBER})?")
+_RANGE = re.compile(rf"(?:(gfn|gpa|idx|pfn):\s*)?{_NUMBER}(?:\s*(?:-|\.\.|,)\s*{_NUMBER}|\s*\+\s*{_NUMBER})?")
 
 
 def _number(text: str) -> int:
@@ -158,4 +158,4 @@ def parse_range(text: str) -> PageRange | None:
         end = start + (_number(count) if count is not None else PAGE_SIZE if unit == "gpa" else 1)
     if unit == "gpa":
         start, end = start >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT
-    return PageRange(Unit.INDEX if unit == "idx" else Unit.GFN, start, end) if start < end <= END else None
+    return PageRange(Unit.GFN if unit in (None, "gpa") else Unit(unit), start, end) if start < end <= END else None

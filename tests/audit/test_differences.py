@@ -26,7 +26,7 @@ def test_two_records_part_at_their_first_difference(original: Path, tmp_path: Pa
         other.record_rows([*rows[:50], (*rows[50][:6], 7, *rows[50][7:]), *rows[51:]])
         parted = divergence(one.record_, other.record_)
         assert parted is not None
-        assert parted.seq == 51
+        assert [row and row[0] for row in parted] == [51, 51]
         assert divergence(one.record_, one.record_) is None
 
 

@@ -70,7 +70,7 @@ def test_an_archive_holds_logs_and_what_is_asked_about_the_host(tmp_path: Path) 
         tar.extractall(tmp_path, filter="data")
     ran = say("--db", tmp_path / "a.db", "ingest", *sorted((tmp_path / "host" / "logs").iterdir()))
     assert "gmemstate:" not in ran.err
-    assert len(json.loads(say("--db", tmp_path / "a.db", "conversions", "--json").out)) >= 2
+    assert len(json.loads(say("--db", tmp_path / "a.db", "conversions", "--json").out)["rows"]) >= 2
 
 
 def test_what_is_not_there_is_said_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,12 +41,12 @@ def test_a_finding_is_1_and_so_is_a_table_that_is_not_the_record(tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("state", "0x100-"), "'0x100-' is no range: write 0x100000-0x100080"),
-        (("state", "0x200-0x100"), "is no range"),
-        (("state", "pfn:0x1"), "is no range"),
+        (("state", "0x100-"), "invalid range '0x100-': write 0x100000-0x100080"),
+        (("state", "0x200-0x100"), "invalid range"),
+        (("state", "pfn:0x1"), "invalid range"),
         (("state", "--at", "yesterday"), "invalid moment 'yesterday': give the number of an event"),
         (("state", "--at", "1000"), "there is no event 1000: the last one is 76"),
-        (("events", "--kind", "nonsense"), "'nonsense' is no kind of event; kinds are attrs_compared"),
+        (("events", "--kind", "nonsense"), "invalid kind of event 'nonsense': kinds are attrs_compared"),
         (("postmortem", "2"), "there is no incident 2: 1 incident is on record"),
         (("postmortem", "0"), "there is no incident 0"),
         (("postmortem", "first"), "'first' is not a valid integer"),
@@ -174,12 +174,12 @@ def test_a_conversion_in_flight_is_an_answer(half_done: Path) -> None:
 
 
 def test_a_moment_is_an_event_or_a_time(half_done: Path) -> None:
-    by_time = json.loads(say("--db", half_done, "state", "--at", "5.30", "--json").out)
+    by_time = json.loads(say("--db", half_done, "state", "--at", "5.30", "--json").out)["rows"]
     events = [json.loads(line) for line in say("--db", half_done, "events", "--at", "5.30", "--json").out.splitlines()]
-    by_event = json.loads(say("--db", half_done, "state", "--at", events[-1]["seq"], "--json").out)
+    by_event = json.loads(say("--db", half_done, "state", "--at", events[-1]["seq"], "--json").out)["rows"]
     assert by_time == by_event
     assert {row["state"] for row in by_time} == {"shared", "private"}
-    (one,) = json.loads(say("--db", half_done, "conversions", "--at", "5.30", "--json").out)
+    (one,) = json.loads(say("--db", half_done, "conversions", "--at", "5.30", "--json").out)["rows"]
     assert one["errno"] == 0
 
 
@@ -187,11 +187,11 @@ def test_a_moment_is_an_event_or_a_time(half_done: Path) -> None:
 
 
 def test_two_guests_keep_their_names_and_their_states(both: Path, half_done: Path, poisoned: Path) -> None:
-    rows = json.loads(say("--db", both, "conversions", "--json").out)
+    rows = json.loads(say("--db", both, "conversions", "--json").out)["rows"]
     assert [row["guest"] for row in rows] == ["vm1"] * 2 + ["vm2"] * 5
     for alone, guest in ((half_done, "vm1"), (poisoned, "vm2")):
-        states = json.loads(say("--db", alone, "state", "--json").out)
-        found = [row for row in json.loads(say("--db", both, "state", "--json").out) if row["guest"] == guest]
+        states = json.loads(say("--db", alone, "state", "--json").out)["rows"]
+        found = [row for row in json.loads(say("--db", both, "state", "--json").out)["rows"] if row["guest"] == guest]
         assert [(row["start"], row["end"], row["state"]) for row in found] == [
             (row["start"], row["end"], row["state"]) for row in states
         ]

@@ -15,8 +15,8 @@ HEX = re.compile(r"0x(0|[1-9a-f][0-9a-f]{0,15})").fullmatch
 NS = re.compile(r"0|[1-9][0-9]*").fullmatch
 
 CONVERSION = {
-    "id", "guest", "thread", "through", "gpa", "offset", "size", "attributes", "to", "start", "end", "errno", "error_offset",
-    "applied", "residue", "label", "stuck", "dying", "trigger", "request", "started_ns", "ended_ns", "evidence",
+    "id", "guest", "thread", "through", "arguments_known", "gpa", "offset", "size", "attributes", "to", "start", "end", "errno", "error_offset",
+    "applied", "residue", "label", "stuck", "dying", "trigger", "request", "observed_ns", "started_ns", "ended_ns", "evidence",
     "corroborations",
 }  # fmt: skip
 LABELS = {
@@ -39,7 +39,7 @@ CASES = ("half_done", "enomem", "einval", "simple_tp", "ip_eagain_pin", "ip_einv
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """``conversions --json`` of some captures."""
     folder = tmp_path_factory.mktemp("shape")
-    return {case: json.loads(say("--db", ledger_of(folder, case), "conversions", "--json").out) for case in CASES}
+    return {case: json.loads(say("--db", ledger_of(folder, case), "conversions", "--json").out)["rows"] for case in CASES}
 
 
 def of(kind: Any, value: object) -> bool:
@@ -54,7 +54,7 @@ def test_each_conversion_has_all_keys_in_their_forms(case: str, answers: dict[st
         assert isinstance(row["id"], int)
         assert re.fullmatch(r"vm\d+|\?", row["guest"])
         assert all(of(HEX, row[key]) for key in ("gpa", "offset", "size", "attributes", "start", "end", "error_offset"))
-        assert all(of(NS, row[key]) for key in ("started_ns", "ended_ns"))
+        assert all(of(NS, row[key]) for key in ("observed_ns", "started_ns", "ended_ns"))
         assert row["to"] in ("private", "shared", None)
         assert row["errno"] is None or (isinstance(row["errno"], int) and row["errno"] >= 0)
         assert row["label"] in LABELS
@@ -95,7 +95,7 @@ def test_addresses_of_the_vm_and_of_the_file_are_not_mixed(answers: dict[str, li
     assert first["applied"]["unit"] == "gfn"
     first, *_ = answers["ip_eagain_pin"]
     assert (first["gpa"], first["offset"], first["start"], first["end"]) == ("0x100000000", "0x0", "0x100000", "0x100010")
-    assert (first["error_offset"], first["applied"]["unit"]) == ("0x5000", "index")
+    assert (first["error_offset"], first["applied"]["unit"]) == ("0x5000", "idx")
 
 
 def test_what_the_kernel_did_not_read_is_null(answers: dict[str, list[dict[str, Any]]]) -> None:
@@ -104,14 +104,14 @@ def test_what_the_kernel_did_not_read_is_null(answers: dict[str, list[dict[str, 
 
 
 def test_other_answers_have_their_keys(half_done: Path, poisoned: Path) -> None:
-    (request,) = json.loads(say("--db", half_done, "requests", "--json").out)
-    assert set(request) == {"id", "guest", "thread", "path", "gpa", "pages", "flags", "to", "conversions", "applied_pages", "told",
+    (request,) = json.loads(say("--db", half_done, "requests", "--json").out)["rows"]
+    assert set(request) == {"id", "guest", "thread", "path", "gpa", "pages", "flags", "to", "conversions", "applied_pages", "returned",
                             "notes", "asked_ns", "answered_ns", "evidence"}  # fmt: skip
-    for row in json.loads(say("--db", half_done, "state", "--json").out):
+    for row in json.loads(say("--db", half_done, "state", "--json").out)["rows"]:
         assert set(row) == {"guest", "unit", "gmem", "start", "end", "pages", "state", "unbacked", "held_by", "guest_gone"}
         assert of(HEX, row["start"])
         assert of(HEX, row["end"])
-    (page,) = json.loads(say("--db", poisoned, "messed-up", "--json").out)
+    (page,) = json.loads(say("--db", poisoned, "messed-up", "--json").out)["rows"]
     assert set(page) == {"id", "cause", "state", "pfn", "count", "guest", "gfn", "gmem", "index", "reuse_risk", "cleared_by",
                          "since_ns"}  # fmt: skip
 
@@ -125,5 +125,5 @@ def test_events_are_lines_of_json_that_cite_lines_of_the_trace(half_done: Path) 
 
 
 def test_the_evidence_names_the_file_as_it_was_given(half_done: Path) -> None:
-    (first, _) = json.loads(say("--db", half_done, "conversions", "--json").out)
+    (first, _) = json.loads(say("--db", half_done, "conversions", "--json").out)["rows"]
     assert Path(first["evidence"]["file"]).read_bytes() == capture("half_done").read_bytes()

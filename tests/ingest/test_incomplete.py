@@ -26,11 +26,11 @@ def asked(folder: Path, case: str, *words: str) -> Ran:
 def test_attempts_without_results_are_an_incomplete_answer(case: str, tmp_path: Path) -> None:
     said = asked(tmp_path, case, "conversions", "--json")
     assert said.code == INCOMPLETE
-    assert {one["label"] for one in json.loads(said.out)} == {"attempted"}
-    assert {one["errno"] for one in json.loads(said.out)} == {None}
+    assert {one["label"] for one in json.loads(said.out)["rows"]} == {"attempted"}
+    assert {one["errno"] for one in json.loads(said.out)["rows"]} == {None}
     said = asked(tmp_path, case, "state", "--json", "0x100000+1024")
     assert said.code == INCOMPLETE
-    assert {row["state"] for row in json.loads(said.out)} == {"unknown"}
+    assert {row["state"] for row in json.loads(said.out)["rows"]} == {"unknown"}
 
 
 @pytest.mark.parametrize("case", ["late_attach", *LATE])

@@ -99,7 +99,7 @@ def test_text_of_a_range_is_understood(text: str, address: tuple[str, int, int])
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "x", "0x", "0xg", "-1", "pfn:5", "0x100-", "1-2-3"),
+        *("", "x", "0x", "0xg", "-1", "pnf:5", "0x100-", "1-2-3"),
         *("5-5", "6-5", "5+0", "gpa:0+0"),
         *("1 2 3", "0x10 0", "5)", "(5", "[[5", "gfn: 5-", "1_000", "\u0663"),
         *("0x1" + "0" * 16 + "-0x2" + "0" * 16, "0x1" + "0" * 16, "9" * 5000),

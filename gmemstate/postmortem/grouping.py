@@ -156,11 +156,13 @@ def _failures(history: History, groups: _Groups, answered: set[int]) -> None:
 
 
 def _conversions(history: History, groups: _Groups) -> None:
-    """Conversions that were rejected, that have no result, or inside of which a task was killed."""
+    """Conversions that were rejected, that have no result or a wrong one, or inside of which a task was killed."""
     for conversion in history.ordered():
         label, guest = judged(history, conversion).label, history.memory.guest_of(conversion)
         if label is Label.REJECTED:
             groups.of(IncidentKind.REJECTED, guest, conversion.id).conversions.append(conversion)
+        if label is Label.PARTIAL and conversion.result == 0:
+            groups.of(IncidentKind.SHORT_SUCCESS, guest, conversion.id).conversions.append(conversion)
         if conversion.dying:
             groups.of(IncidentKind.KILLED, guest, conversion.id).conversions.append(conversion)
         if label in NO_RESULT:
@@ -174,16 +176,16 @@ def _episodes(history: History, answered: set[int]) -> list[Episode]:
     for conversion in history.ordered():
         if conversion.id in answered or conversion.start is None or conversion.end is None:
             continue
-        label = judged(history, conversion).label
+        failed = bool(conversion.result) and judged(history, conversion).label in FAILED
         mine = next((episode for episode in going if _same_pages(episode, conversion)), None)
         if mine is None:
-            if label in FAILED:
+            if failed:
                 going.append(Episode([conversion]))
             continue
         if conversion.target != mine.conversions[0].target:
             going.remove(mine)  # asked for the other kind: what had failed is not wanted any more
             ended.append(mine)
-            if label in FAILED:
+            if failed:
                 going.append(Episode([conversion]))
             continue
         mine.conversions.append(conversion)

@@ -19,6 +19,7 @@ class IncidentKind(StrEnum):
 
     PARTLY_APPLIED = "partly applied"
     SUCCESS_NOT_APPLIED = "returned success, not applied"
+    SHORT_SUCCESS = "ioctl returned success, partly applied"
     REQUEST_REFUSED = "request refused"
     REFUSED_THEN_APPLIED = "not applied, then applied"
     NOT_APPLIED = "not applied"

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 from gmemstate.audit.history.history import History
+from gmemstate.model.events import ConvertReturned
 from gmemstate.model.record import Record
+from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents, grouped
 from gmemstate.postmortem.incident import NEXT_STEPS, Covered, Incident, IncidentKind, PostMortem, Story, merged
-from gmemstate.postmortem.known.signatures import known_problems
+from gmemstate.postmortem.known.signatures import Own, known_problems
 from gmemstate.postmortem.reports import Reports
 from gmemstate.postmortem.scene import Scene, scene
 from gmemstate.postmortem.stories import (
@@ -34,6 +36,7 @@ STORIES: dict[IncidentKind, Callable[[History, Scene, IncidentEvents], Story]] =
     IncidentKind.POISON: poison.poison,
     IncidentKind.LOST_RACE: fault_exits.lost_race,
     IncidentKind.STOPPED: fault_exits.stopped,
+    IncidentKind.SHORT_SUCCESS: unfinished.short_success,
     IncidentKind.KILLED: unfinished.killed,
     IncidentKind.RESULT_UNKNOWN: unfinished.result_unknown,
     IncidentKind.OUT_OF_MEMORY: no_memory.vmm_killed,
@@ -79,11 +82,21 @@ def _incident(history: History, seen: Scene, events: IncidentEvents, number: int
         table=story.table,
         sections=tuple(story.sections),
         next_steps=tuple(section.text for section in story.sections if section.word in NEXT_STEPS),
-        known_problems=tuple(known_problems(history, seen.reports, events)),
+        known_problems=tuple(known_problems(history, seen.reports, _facts(seen.reports, events))),
         evidence=tuple(story.evidence),
         missing=tuple(dict.fromkeys(story.missing)),
         complete=story.complete,
     )
+
+
+def _facts(reports: Reports, events: IncidentEvents) -> list[Own]:
+    """What known problems are recognised by: reports, marks of host pages, and results of conversions."""
+    found: list[Own] = [(report.words, report) for report in events.reports]
+    found += [(mark.words, mark) for entry in events.entries if (mark := reports.marks.get(entry.id)) is not None]
+    for conversion in events.conversions:
+        result = words.errno_name(conversion.result)
+        found.append(({"kind": ConvertReturned.name, "result": result, "to": conversion.target or ""}, None))
+    return found
 
 
 def covered(history: History) -> tuple[Covered, ...]:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from gmemstate import decode
 from gmemstate.audit.history.history import History
 from gmemstate.decode.errnos import TEXTS
-from gmemstate.model.events import Through, UserAnswered, details, event_of
+from gmemstate.model.events import UserAnswered, details, event_of
 from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.objects import Conversion, FaultExit, Request, Vm
-from gmemstate.model.units import duration, seconds, span
+from gmemstate.model.units import Unit, duration, seconds, span
 from gmemstate.model.verdict import arguments_known
 from gmemstate.postmortem.incident import Evidence, TimelineRow, step
 from gmemstate.postmortem.reports import ReportedEvent
@@ -31,9 +31,10 @@ def guest(vm: Vm | None) -> str:
     if vm is None:
         return "guest not known"
     comm = details(vm.detail).get("comm")
-    process = f"{comm} {vm.thread}" if comm else f"thread {vm.thread}"
-    pointer = f", kvm {vm.pointer:#x}" if vm.pointer is not None else ""
-    return f"{vm.name} ({process}{pointer})"
+    process = f"{comm} {vm.thread}" if comm else f"thread {vm.thread}" if vm.thread is not None else ""
+    pointer = f"kvm {vm.pointer:#x}" if vm.pointer is not None else ""
+    known = ", ".join(part for part in (process, pointer) if part)
+    return f"{vm.name} ({known})" if known else vm.name
 
 
 def where(conversion: Conversion) -> str:
@@ -43,7 +44,12 @@ def where(conversion: Conversion) -> str:
     if conversion.start is None or conversion.end is None:
         odd = details(conversion.detail)
         return f"{odd['address']}+{odd['size']}" if "address" in odd else "range not known"
-    return f"{'gfn' if conversion.through is Through.VM_IOCTL else 'idx'} {span(conversion.start, conversion.end)}"
+    return f"{unit(conversion)} {span(conversion.start, conversion.end)}"
+
+
+def unit(conversion: Conversion) -> Unit:
+    """What its pages are numbered in."""
+    return Unit.GFN if conversion.in_vm else Unit.INDEX
 
 
 def took(conversion: Conversion) -> str:

@@ -1,5 +1,7 @@
 """Stories of what no capture shows: events recorded one by one, as a harness or a VMM records them."""
 
+from pathlib import Path
+
 from gmemstate.audit.history.corroboration import compared
 from gmemstate.audit.history.history import History
 from gmemstate.ingest.input import Account
@@ -16,6 +18,7 @@ from gmemstate.model.events import (
 )
 from gmemstate.model.record import resolve
 from gmemstate.postmortem.incident import Incident
+from tests.cli.running import say
 from tests.postmortem.telling import about, post_mortem_of
 from tests.traces import Read
 
@@ -68,3 +71,12 @@ def test_a_bad_page_that_is_given_away_is_an_incident() -> None:
     assert incident.blame == "kernel or module"
     assert "host page 0x1a2b3c4 was given away" in about(incident, "Event")
     assert about(incident, "Do").startswith("stop the new owner")
+
+
+def test_an_ioctl_that_returned_0_and_converted_a_part_is_an_incident_of_the_kernel(tmp_path: Path) -> None:
+    """The hidden errno of RFC v2: the list of work is one item short."""
+    ledger = tmp_path / "a.db"
+    assert say("--db", ledger, "simulate", "sc-41-returned-ok-half-converted", "--store").code == 0
+    report = " ".join(say("--db", ledger, "postmortem").out.split())
+    assert report.startswith("kernel or module: RETURNED SUCCESS, PARTLY APPLIED incident 1 of 1 vm1 ")
+    assert "Now idx [0x0,0xc) shared, [0xc,0x10) private" in report

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmemstate.audit.history.history import History
-from gmemstate.model.events import ConvertReturned
 from gmemstate.postmortem import words
-from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import KnownProblem
 from gmemstate.postmortem.known.patterns import Facts, fits
 from gmemstate.postmortem.reports import ReportedEvent, Reports
@@ -66,15 +64,12 @@ def _read(path: Path) -> Signature:
     )
 
 
-def known_problems(history: History, reports: Reports, incident: IncidentEvents) -> Iterator[KnownProblem]:
-    """The known problems that fit an incident, with the lines that fit and the evidence that is missing to be certain."""
-    own: list[tuple[Facts, ReportedEvent | None]] = []
-    own += [(mark.words, mark) for entry in incident.entries if (mark := reports.marks.get(entry.id)) is not None]
-    own += [(report.words, report) for report in incident.reports]
-    own += [
-        ({"kind": ConvertReturned.name, "result": words.errno_name(conversion.result), "to": conversion.target or ""}, None)
-        for conversion in incident.conversions
-    ]
+Own = tuple[Facts, ReportedEvent | None]
+"""Facts of an incident, and the event that they are of, where lines can be cited."""
+
+
+def known_problems(history: History, reports: Reports, own: list[Own]) -> Iterator[KnownProblem]:
+    """The known problems that fit the facts of an incident, with the lines that fit and the evidence that is missing."""
     for signature in catalogue() if own else ():
         fitting = [report for pattern in signature.match for facts, report in own if fits(pattern, facts)]
         if not fitting:

@@ -1,8 +1,8 @@
-"""Conversions without a result on record, and conversions inside of which a task was killed."""
+"""Conversions without a result on record, with a wrong one, and conversions inside of which a task was killed."""
 
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import Capability
-from gmemstate.model.units import duration
+from gmemstate.model.units import END, duration, span
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, Story, TimelineRow, step
@@ -63,5 +63,26 @@ def result_unknown(history: History, seen: Scene, incident: IncidentEvents) -> S
             "the results: a tracepoint fires before the lock, the no-op test and every failure; add return probes on "
             "kvm_vm_ioctl and kvm_gmem_ioctl, or strace -f -T -e ioctl"
         )
+    story.evidence = words.lines_of(history, own)
+    return story
+
+
+def short_success(history: History, seen: Scene, incident: IncidentEvents) -> Story:
+    """The ioctl returned 0, and a part of its range was never on the list of work (RFC v2, compute_work; INV-40)."""
+    own = incident.conversions
+    story = Story(
+        Blame.KERNEL,
+        "returned success, partly applied",
+        words.guest(incident.vm),
+        f"{count(len(own), 'conversion')} returned 0, and only a part of the range was converted: a bug of the kernel. The VMM takes "
+        "the whole range for converted.",
+    )
+    story.timeline = [words.row(conversion) for conversion in own]
+    for conversion in own:
+        if conversion.owner is not None and conversion.start is not None:
+            runs = history.memory.runs(conversion.owner, conversion.start, conversion.end or END)
+            states = ", ".join(f"{span(run.start, run.end)} {run.state}" for run in runs)
+            story.add("Now", f"{words.unit(conversion)} {states}")
+    story.add("Do", "repeat the whole request before the guest is answered or runs on; update the kernel")
     story.evidence = words.lines_of(history, own)
     return story

@@ -83,11 +83,11 @@ def _miss_conversions(history: History) -> None:
     for conversion, trace, vm in missing_conversions.missing_conversions(history):
         here, name = history.place(conversion.source, conversion.last_line), labels.get(trace, "?")
         text = (
-            f"a conversion returned 0 in {here}; {name} shows none there, though it shows others of this thread and says that it "
-            "lost nothing"
+            f"a conversion returned 0 in {here}; {name} shows none there, though it shows others of this thread and says that "
+            "it lost nothing"
         )
         history.findings.append(Finding("SOURCES-DISAGREE", conversion.id, text, None if vm is None else vm.id))
         history.missing_conversions.append(
-            f"{vm.name if vm is not None else name}: {here} has a conversion that {name} does not show: which pages it changed is "
-            "not known; record again with larger buffers and without filters"
+            f"{vm.name if vm is not None else name}: {here} has a conversion that {name} does not show: which pages it changed "
+            "is not known; record again with larger buffers and without filters"
         )

@@ -2,7 +2,8 @@
 
 QEMU prints what it is asked for before it calls the kernel, an error where it was refused, and what it does next only where
 it was not (kvm_convert_memory(), kvm_set_memory_attributes_*(), ram_block_attributes_state_change()). Its log names no guest:
-range and direction identify the conversion, and the time where the two clocks can be compared. An ambiguous report is not joined.
+range and direction identify the conversion, and the time where the two clocks can be compared. An ambiguous report is
+not joined.
 """
 
 from collections import defaultdict, deque

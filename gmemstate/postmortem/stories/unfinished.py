@@ -74,8 +74,8 @@ def short_success(history: History, seen: Scene, incident: IncidentEvents) -> St
         Blame.KERNEL,
         "returned success, partly applied",
         words.guest(incident.vm),
-        f"{count(len(own), 'conversion')} returned 0, and only a part of the range was converted: a bug of the kernel. The VMM takes "
-        "the whole range for converted.",
+        f"{count(len(own), 'conversion')} returned 0, and only a part of the range was converted: a bug of the kernel. The VMM "
+        "takes the whole range for converted.",
     )
     story.timeline = [words.row(conversion) for conversion in own]
     for conversion in own:

@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from gmemstate.ledger.queries import Pages as Pages
     from gmemstate.ledger.queries import Queries as Queries
     from gmemstate.ledger.queries import When as When
-    from gmemstate.ledger.queries import read as read
     from gmemstate.ledger.range import Moved as Moved
     from gmemstate.ledger.range import RangeMachine as RangeMachine
+    from gmemstate.ledger.reading import read as read
     from gmemstate.ledger.simulate import ScenarioOutcome as ScenarioOutcome
     from gmemstate.ledger.simulate import scenarios as scenarios
     from gmemstate.ledger.simulate import simulate as simulate
@@ -108,7 +108,8 @@ else:
         "convert.engine.users": "PageUser UnmapAnswer",
         "ledger.convert": "ConversionResult Outcome Resolution",
         "ledger.ledger": "Ledger open",
-        "ledger.queries": "Export Pages Queries When read",
+        "ledger.queries": "Export Pages Queries When",
+        "ledger.reading": "read",
         "ledger.range": "Moved RangeMachine",
         "ledger.simulate": "ScenarioOutcome scenarios simulate",
         "postmortem.incident": "Blame Incident IncidentKind PostMortem",

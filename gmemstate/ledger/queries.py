@@ -43,7 +43,7 @@ from gmemstate.model.record import Head, Record
 from gmemstate.model.units import Gfn, PageRange, Unit, parse_range
 from gmemstate.model.verdict import Label
 from gmemstate.narrate import Narrator
-from gmemstate.store.jsonl import JsonlInspection, JsonlRecord, is_export
+from gmemstate.store.jsonl import JsonlInspection, JsonlRecord
 from gmemstate.store.jsonl import export as export_record
 from gmemstate.text import count, printable
 
@@ -296,18 +296,6 @@ class Export(Queries):
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check every line."""
         return check(self.record_, JsonlInspection(self._file), Checked(), checkpoint)
-
-
-def read(where: str | Path) -> Queries:
-    """Open a ledger (a path or a database URL) or an export, to be asked only; an export needs no database.
-
-    Raises NotALedger, CannotRead.
-    """
-    if is_export(Path(where)):
-        return Export(Path(where))
-    from gmemstate.ledger.ledger import Ledger
-
-    return Ledger.open(where, readonly=True)
 
 
 def page_range(pages: Pages, *, of_host: bool = False) -> PageRange | None:

@@ -33,7 +33,7 @@ def test_a_pipe_gets_every_column_however_narrow_the_terminal_is(half_done: Path
         "time",
         "range",
         "to",
-        "told",
+        "returned",
         "verdict",
         "took",
         "asked",

@@ -109,7 +109,7 @@ def _requests(whole: Read, less: Read, line: Lines) -> Iterator[str]:
         if other is None:
             yield f"request at line {first}: there was none"
             continue
-        for name in ("path", "gpa", "pages", "flags", "to", "told", "applied_pages"):
+        for name in ("path", "gpa", "pages", "flags", "to", "returned", "applied_pages"):
             if one[name] not in (None, other[name]):
                 yield _differs("request", first, name, one[name], other[name])
         if not set(one["notes"]) <= set(other["notes"]):

@@ -78,10 +78,10 @@ def test_a_mark_that_came_late_counts_from_its_own_time_on_and_moves_no_page(tmp
     trace, log = put({TRACE: marked("half_done"), JOURNAL: journal("half_done", POISONED)}, tmp_path / "logs")
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(trace)
-        before = {at: ledger.state(at=at) for at in ("5.27", "5.30", "5.4")}
+        before = {at: ledger.state(at=at).rows for at in ("5.27", "5.30", "5.4")}
         (result,) = ledger.ingest(log)
         assert result.late
-        assert {at: ledger.state(at=at) for at in before} == before
+        assert {at: ledger.state(at=at).rows for at in before} == before
         assert [len(ledger.messed_up(at=at)) for at in ("5.27", "5.289", "5.291", "5.4")] == [0, 0, 1, 1]
         assert len(ledger.messed_up()) == 1
         assert len(ledger.history(at="5.30").marks) == 1
@@ -92,5 +92,5 @@ def test_a_time_means_nothing_where_one_source_has_a_clock_of_its_own(tmp_path: 
     paths = put({TRACE: lines_of("half_done"), JOURNAL: journal("half_done", POISONED)}, tmp_path / "logs")
     with Ledger.open(tmp_path / "a.db", durable=False) as ledger:
         ledger.ingest(*paths)
-        with pytest.raises(UsageError, match="have each a clock of their own"):
+        with pytest.raises(UsageError, match="each have a clock"):
             ledger.state(at="5.30")

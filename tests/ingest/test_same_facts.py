@@ -38,7 +38,7 @@ def states(read: Read) -> list[object]:
 def words(read: Read) -> list[object]:
     """Everything that was said but has no thread, pointer or time in it."""
     history = read.history
-    asked = [(one["gpa"], one["to"], one["applied_pages"], one["told"], one["notes"]) for one in requests(history)]
+    asked = [(one["gpa"], one["to"], one["applied_pages"], one["returned"], one["notes"]) for one in requests(history)]
     faults = [(fault.start, fault.kind, fault.result, fault.line) for fault in history.faults]
     pages = [(one["cause"], one["gfn"], one["index"], one["count"]) for one in messed_up(history)]
     return [asked, faults, pages, [str(finding) for finding in history.findings], read.account]

@@ -80,7 +80,7 @@ def wrong_pages(kernel: Kernel, read: Read, named: dict[str, Vm]) -> list[tuple[
     found = []
     for row in views.state(read.history):
         if row.guest in named and row.gmem is None and row.state != "unknown":
-            true = {gfn: truth(kernel, named[row.guest], gfn) for gfn in PAGES if row.start <= gfn < row.end}
+            true = {gfn: truth(kernel, named[row.guest], gfn) for gfn in PAGES if row.start <= gfn < (row.end or 1 << 64)}
             found += [(row.guest, gfn, row.state, state) for gfn, state in true.items() if state != row.state]
     return found
 

@@ -112,7 +112,7 @@ def test_a_trace_that_has_ended_says_nothing_by_its_silence(tmp_path: Path) -> N
 
 
 def unnamed(read: Read, *, times: bool = True) -> list[Json]:
-    hidden = {"corroborations", "evidence", *(() if times else ("thread", "started_ns", "ended_ns"))}
+    hidden = {"corroborations", "evidence", *(() if times else ("thread", "started_ns", "observed_ns", "ended_ns"))}
     return [{name: value for name, value in one.items() if name not in hidden} for one in views.conversions(read.history)]
 
 

@@ -132,6 +132,13 @@ def _from_outside() -> Iterator[Row]:
     yield Row("R20", "backing_changed", _LIVE, STAY, "punched, released, poisoned, freed: the attribute stays")
     yield Row("R21", "vm_bugged", _LIVE, STAY, "the VM is lost, its attributes are frozen")
     yield Row("R22", "destroyed", _LIVE, GONE, "the VM or the inode is gone")
+    for id, trigger in (
+        ("R4", "answered"),
+        ("R5", "private_unmap_failed"),
+        ("R19", "slot_changed"),
+        ("R20", "backing_changed"),
+    ):
+        yield Row(id, trigger, (GONE,), STAY, "kvm_destroy_vm() unmaps, and frees memslots and pages")
     for kind in (SHARED, PRIVATE):
         others = tuple(state for state in SETTLED if state != kind)
         yield Row("R23", f"declared_old_{kind}", (*others, TORN), STAY, "an operator says that it has what it had")

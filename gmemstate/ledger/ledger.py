@@ -79,8 +79,12 @@ class Ledger(Queries):
     # --- recording
 
     def record(self, *events: Event, expect: Mapping[int, int] | None = None) -> Head:
-        """Append events as one batch; on return they are stored. ``expect`` maps guests to the last seq seen of each."""
-        return self._recording().append([event.row() for event in events], None, expect, live=True)
+        """Append events as one batch; on return they are stored. ``expect`` maps guests to the last seq seen of each.
+
+        Raises BadEvent for what cannot be true (it names the field, the value and what is allowed) and Conflict where somebody
+        else has recorded on an expected guest; nothing of the batch is stored then.
+        """
+        return self._recording().append_checked(events, expect)
 
     def record_rows(self, rows: Iterable[EventRow]) -> Head:
         """Append a finished record of others, such as a simulation, as one batch; references are its own seqs."""
@@ -234,5 +238,6 @@ def _as_reference(row: EventRow) -> EventRow:
     """A row whose references to events of its own record are replaced by the recorder."""
     kind = KINDS[row[KIND]]
     source, owner, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[OWNER], row[CONVERSION]))
-    actor = -row[ACTOR] if kind.actor_is_reference and row[ACTOR] is not None else row[ACTOR]
+    is_reference = any(column == ACTOR for column, _ in kind.refers.values())
+    actor = -row[ACTOR] if is_reference and row[ACTOR] is not None else row[ACTOR]
     return (0, row[T], row[KIND], source, owner, conversion, *row[START:ACTOR], actor, *row[LINE:])

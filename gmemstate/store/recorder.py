@@ -8,10 +8,11 @@ from sqlalchemy import Engine
 
 from gmemstate.model.encoding import Batch, seal
 from gmemstate.model.errors import CannotWrite, Conflict, UsageError
-from gmemstate.model.events import COLUMNS, EventRow
+from gmemstate.model.events import COLUMNS, Event, EventRow
 from gmemstate.model.fold.apply import apply, fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
+from gmemstate.model.validity import check_fields, check_references
 from gmemstate.store import engine as database
 from gmemstate.store.engine import LOCK
 from gmemstate.store.projections import Projector
@@ -52,12 +53,13 @@ class Recorder:
         expect: Mapping[int, int] | None = None,
         *,
         live: bool = False,
+        checked: bool = True,
     ) -> Head:
         """Append rows as one batch and return the new head; on return the batch is stored.
 
         ``known`` maps references to seqs over several batches. ``expect`` maps guests to the last seq that the caller has
         seen of each. ``live`` events fire triggers of the real state machines; those that are read in bulk use the tables
-        that are compiled from them. Raises Conflict, CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
+        that are compiled from them. What is not ``checked`` must refer to what is on record. Raises Conflict, CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
         """
         rows = list(rows)
         if not rows:
@@ -66,11 +68,21 @@ class Recorder:
             if expect or not self._sqlite:
                 self._catch_up(cursor)
                 self._check(expect or {})
-            batch, new = self._write(cursor, rows, known or {}, live=live)
+            batch, new = self._write(cursor, rows, known or {}, live=live, checked=checked)
         if known is not None:
             known.update(new)
         self._head = Head(batch.last, batch.hash)
         return self._head
+
+    def append_checked(self, events: Iterable[Event], expect: Mapping[int, int] | None = None) -> Head:
+        """Append events of a caller as one batch, live, once each is known to be possible behind those before it.
+
+        Raises BadEvent for one that is not, and as :meth:`append`; nothing of the batch is stored then.
+        """
+        events = list(events)
+        for event in events:
+            check_fields(event)
+        return self.append([event.row() for event in events], None, expect, live=True, checked=False)
 
     def restore(self, batches: Iterable[tuple[Batch, list[EventRow]]]) -> Head:
         """Record finished batches as they are, all or none, in a ledger without events; the new head.
@@ -162,7 +174,14 @@ class Recorder:
                 )
 
     def _write(
-        self, cursor: Any, rows: list[EventRow], known: Mapping[int, int], recorded: int | None = None, *, live: bool = False
+        self,
+        cursor: Any,
+        rows: list[EventRow],
+        known: Mapping[int, int],
+        recorded: int | None = None,
+        *,
+        live: bool = False,
+        checked: bool = True,
     ) -> tuple[Batch, dict[int, int]]:
         recorded = self._clock() if recorded is None else recorded
         batch, numbered, new = self._seal(rows, known, recorded)
@@ -179,12 +198,22 @@ class Recorder:
         memory = self.memory
         memory.clear_pending()
         memory.live = live
-        fold(numbered, memory)
+        if checked:
+            fold(numbered, memory)
+        else:
+            for row in numbered:
+                check_references(row, memory, lambda seq: self._kind_of(cursor, seq))
+                fold((row,), memory)
         memory.live = False
         if self._projector is not None:
             self._projector.write(cursor, memory, numbered)
             self._keeper.write(cursor, memory, batch.hash)
         return batch, new
+
+    def _kind_of(self, cursor: Any, seq: int) -> int | None:
+        cursor.execute(f"SELECT kind FROM event WHERE seq = {seq:d}")
+        row = cursor.fetchone()
+        return None if row is None else int(row[0])
 
     def _seal(
         self, rows: list[EventRow], known: Mapping[int, int], recorded: int
@@ -211,7 +240,7 @@ class Recorder:
             projector.clear(cursor)
             keeper.clear(cursor)
             for row in self.record.events(1, head_of(cursor).seq):
-                apply(memory, row)
+                fold((row,), memory)
                 piece.append(row)
                 if len(piece) == AT_ONCE:
                     projector.write(cursor, memory, piece)

@@ -69,7 +69,7 @@ def _named(events: dict[int, Event], event: Event, name: str) -> Any:
     """A field; a reference by the event that it refers to."""
     value = getattr(event, name)
     refers = event.columns[name] in ("source", "space", "conversion") or (
-        event.actor_is_reference and event.columns[name] == "actor"
+        name in event.refers and event.columns[name] == "actor"
     )
     return (events[value].name, events[value].line) if refers and value is not None else value
 

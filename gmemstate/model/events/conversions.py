@@ -1,5 +1,6 @@
 """Conversions: the calls that ask for them, each step that a kernel takes, and what they return."""
 
+from gmemstate.model.events.fields import ConversionRef, Errno, Flag, Order, OwnerRef
 from gmemstate.model.events.registry import Event, kind
 from gmemstate.model.events.words import Through, User
 
@@ -8,9 +9,9 @@ from gmemstate.model.events.words import Through, User
 class ConvertAsked(Event):
     """A thread asks for a conversion. Without ``start`` the arguments are unaligned (``detail`` has them) or unknown."""
 
-    conversion: int
+    conversion: ConversionRef
     through: Through
-    owner: int | None = None
+    owner: OwnerRef | None = None
     thread: int | None = None
     start: int | None = None
     npages: int | None = None
@@ -21,9 +22,9 @@ class ConvertAsked(Event):
 class ConvertMet(Event):
     """A thread is met inside of a conversion whose entry is not on record; some of its steps may not be either."""
 
-    conversion: int
+    conversion: ConversionRef
     through: Through
-    owner: int | None = None
+    owner: OwnerRef | None = None
     thread: int | None = None
     start: int | None = None
     npages: int | None = None
@@ -34,11 +35,11 @@ class ConvertMet(Event):
 class ConvertAttempted(Event):
     """The arguments of a VM ioctl passed validation; nothing is said of its result."""
 
-    conversion: int
+    conversion: ConversionRef
     start: int
     npages: int
     attributes: int
-    owner: int | None = None
+    owner: OwnerRef | None = None
     thread: int | None = None
 
 
@@ -49,11 +50,11 @@ class ConvertReturned(Event):
     ``start, npages`` are the arguments as a return probe has read them again; what differs from the entry was unreadable.
     """
 
-    conversion: int
-    result: int
+    conversion: ConversionRef
+    result: Errno
     start: int | None = None
     npages: int | None = None
-    owner: int | None = None
+    owner: OwnerRef | None = None
     error_offset: int | None = None
     thread: int | None = None
 
@@ -65,9 +66,9 @@ class AttrsCompared(Event):
     start: int
     npages: int
     attributes: int
-    equal: int
-    owner: int | None = None
-    conversion: int | None = None
+    equal: Flag
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
     thread: int | None = None
 
 
@@ -75,8 +76,8 @@ class AttrsCompared(Event):
 class WorkItem(Event):
     """One range of the request differs from its target."""
 
-    conversion: int
-    owner: int | None
+    conversion: ConversionRef
+    owner: OwnerRef | None
     start: int
     npages: int
 
@@ -85,9 +86,9 @@ class WorkItem(Event):
 class Reserved(Event):
     """Memory for the new attributes is reserved, or not (``result``)."""
 
-    conversion: int
-    result: int
-    owner: int | None = None
+    conversion: ConversionRef
+    result: Errno
+    owner: OwnerRef | None = None
 
 
 @kind(
@@ -98,10 +99,10 @@ class Reserved(Event):
 class ZapStarted(Event):
     """Users of a range begin to lose their mappings for a conversion to ``attributes``."""
 
-    conversion: int
+    conversion: ConversionRef
     start: int
     npages: int
-    owner: int | None = None
+    owner: OwnerRef | None = None
     attributes: int | None = None
     slot: int | None = None
 
@@ -112,16 +113,16 @@ class InvalidateAdded(Event):
 
     start: int
     npages: int
-    owner: int | None = None
-    conversion: int | None = None
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
 
 
 @kind(48, "kvm_mmu_invalidate_end")
 class InvalidateEnded(Event):
     """The invalidation of a conversion ends."""
 
-    conversion: int
-    owner: int | None = None
+    conversion: ConversionRef
+    owner: OwnerRef | None = None
 
 
 @kind(49, "kvm_unmap_gfn_range, unmap_mapping_pages, a notifier's response", {"entries": "value", "user": "actor"})
@@ -131,9 +132,9 @@ class UserAnswered(Event):
     user: User
     start: int
     npages: int
-    owner: int | None = None
-    conversion: int | None = None
-    result: int | None = None
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
+    result: Errno | None = None
     entries: int | None = None
 
 
@@ -145,11 +146,11 @@ class UserAnswered(Event):
 class UsersChecked(Event):
     """Pages were tested for other users: ``result`` 0 if there are none, else the errno and the ``references`` found."""
 
-    conversion: int
+    conversion: ConversionRef
     start: int
     npages: int
-    result: int
-    owner: int | None = None
+    result: Errno
+    owner: OwnerRef | None = None
     references: int | None = None
     expected: int | None = None
 
@@ -161,33 +162,33 @@ class AttrsStored(Event):
     start: int
     npages: int
     attributes: int
-    owner: int | None = None
-    conversion: int | None = None
-    result: int = 0
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
+    result: Errno = 0
 
 
 @kind(52, "kvm_gmem_split_folio", {"order": "value"})
 class FolioSplit(Event):
     """A large folio was split, or not (``result``)."""
 
-    conversion: int
-    owner: int | None
+    conversion: ConversionRef
+    owner: OwnerRef | None
     start: int
     npages: int
-    result: int
-    order: int | None = None
+    result: Errno
+    order: Order | None = None
 
 
 @kind(53, "kvm_gmem_merge_folios", {"order": "value"})
 class FolioMerged(Event):
     """Small folios were merged, or not (``result``)."""
 
-    conversion: int
-    owner: int | None
+    conversion: ConversionRef
+    owner: OwnerRef | None
     start: int
     npages: int
-    result: int
-    order: int | None = None
+    result: Errno
+    order: Order | None = None
 
 
 @kind(54, "rollback of kvm_gmem_convert_range", {"attributes": "value"})
@@ -197,11 +198,11 @@ class Undone(Event):
     ``attributes`` is what the range has behind it, where that is known.
     """
 
-    conversion: int
-    owner: int | None
+    conversion: ConversionRef
+    owner: OwnerRef | None
     start: int
     npages: int
-    result: int
+    result: Errno
     attributes: int | None = None
 
 
@@ -211,5 +212,5 @@ class HvaUnmapped(Event):
 
     start: int
     npages: int
-    owner: int | None = None
-    conversion: int | None = None
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None

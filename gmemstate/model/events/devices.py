@@ -1,5 +1,6 @@
 """Devices, pins, tasks, and what kernels, VMMs and operators report."""
 
+from gmemstate.model.events.fields import ConversionRef, Errno, OwnerRef
 from gmemstate.model.events.registry import Event, kind
 
 
@@ -7,31 +8,31 @@ from gmemstate.model.events.registry import Event, kind
 class DmaMapped(Event):
     """Pages were mapped for a device."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     holder: int | None = None
     iova: int | None = None
-    result: int = 0
+    result: Errno = 0
 
 
 @kind(81, "vfio, iommufd unmap", {"holder": "actor", "iova": "value"})
 class DmaUnmapped(Event):
     """Pages were unmapped from a device."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     holder: int | None = None
     iova: int | None = None
-    result: int = 0
+    result: Errno = 0
 
 
 @kind(82, "pin_user_pages", {"holder": "actor"})
 class Pinned(Event):
     """Pages were pinned, or a reference to them taken."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     holder: int | None = None
@@ -41,7 +42,7 @@ class Pinned(Event):
 class Unpinned(Event):
     """Pages were let go."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     holder: int | None = None
@@ -51,7 +52,7 @@ class Unpinned(Event):
 class DmaFaulted(Event):
     """A device touched pages that its IOMMU no longer maps: unlike a processor it cannot fault them in."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     holder: int | None = None
@@ -61,8 +62,8 @@ class DmaFaulted(Event):
 class Spinning(Event):
     """A conversion waits for a reference that may never go away."""
 
-    conversion: int | None = None
-    owner: int | None = None
+    conversion: ConversionRef | None = None
+    owner: OwnerRef | None = None
     references: int | None = None
 
 
@@ -71,8 +72,8 @@ class TaskStuck(Event):
     """A task makes no progress."""
 
     thread: int
-    conversion: int | None = None
-    owner: int | None = None
+    conversion: ConversionRef | None = None
+    owner: OwnerRef | None = None
 
 
 @kind(86, "signal_generate, mark_victim", {"signal": "value", "thread": "actor", "reason": "result"})
@@ -82,8 +83,8 @@ class TaskSignalled(Event):
     thread: int
     signal: int
     reason: int | None = None
-    owner: int | None = None
-    conversion: int | None = None
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
 
 
 @kind(87, "WARN, oops", {"thread": "actor"})
@@ -91,29 +92,29 @@ class KernelWarned(Event):
     """The kernel printed a warning; ``detail`` has the site, the function and the entry path."""
 
     thread: int | None = None
-    owner: int | None = None
+    owner: OwnerRef | None = None
 
 
 @kind(88, "a line of a VMM")
 class VmmSaid(Event):
     """A VMM reported something; ``detail`` has its code, text and numbers."""
 
-    owner: int | None = None
-    result: int | None = None
+    owner: OwnerRef | None = None
+    result: Errno | None = None
 
 
 @kind(90, "an operator", {"how": "result"})
 class Declared(Event):
     """Somebody states what became of a conversion that has no result: 0 all new, 1 all old, 2 unknown."""
 
-    conversion: int
+    conversion: ConversionRef
     how: int
-    owner: int | None = None
+    owner: OwnerRef | None = None
 
 
 @kind(91, "the process that carried out the conversion died")
 class Interrupted(Event):
     """Whoever carried out a conversion is gone and left it in the middle; what it had touched is torn."""
 
-    conversion: int
-    owner: int | None = None
+    conversion: ConversionRef
+    owner: OwnerRef | None = None

@@ -1,5 +1,6 @@
 """Hosts and guests: their births and deaths, memslots and guest_memfds."""
 
+from gmemstate.model.events.fields import Errno, Flag, GmemRef, GuestRef
 from gmemstate.model.events.registry import Event, kind
 from gmemstate.model.events.words import Dialect
 
@@ -16,8 +17,8 @@ class VmSeen(Event):
     ``made`` is 1 if that line belongs to making its first memslot or guest_memfd, 0 if the record begins later than it.
     """
 
-    owner: int
-    made: int | None = None
+    owner: GuestRef
+    made: Flag | None = None
     pointer: int | None = None
     thread: int | None = None
 
@@ -26,7 +27,7 @@ class VmSeen(Event):
 class VmCreated(Event):
     """The birth of a guest is on record: nothing can have been converted before."""
 
-    owner: int
+    owner: GuestRef
     dialect: Dialect = Dialect.UNKNOWN
 
 
@@ -34,14 +35,14 @@ class VmCreated(Event):
 class VmDestroyed(Event):
     """A guest is gone, and its attributes with it."""
 
-    owner: int
+    owner: GuestRef
 
 
 @kind(14, "kvm_vm_bugged, TDX_BUG_ON", {"cause": "value"})
 class VmBugged(Event):
     """KVM has marked the guest as bugged: all its ioctls answer EIO."""
 
-    owner: int | None = None
+    owner: GuestRef | None = None
     cause: int | None = None
 
 
@@ -49,7 +50,7 @@ class VmBugged(Event):
 class VmDead(Event):
     """The guest is dead by its own or the VMM's fault."""
 
-    owner: int | None = None
+    owner: GuestRef | None = None
     cause: int | None = None
 
 
@@ -58,16 +59,16 @@ class VcpuExited(Event):
     """KVM_RUN returned to the VMM with an exit ``reason``; recorded where it explains what the thread does next."""
 
     thread: int
-    owner: int | None = None
+    owner: GuestRef | None = None
     reason: int | None = None
-    result: int | None = None
+    result: Errno | None = None
 
 
 @kind(17, "kvm_range_has_memory_attributes, kvm_gmem_bind", {"dialect": "value"})
 class DialectSeen(Event):
     """The kernel has functions that only one dialect has: it is known where the attributes of the guest live."""
 
-    owner: int
+    owner: GuestRef
     dialect: Dialect
 
 
@@ -76,50 +77,50 @@ class SlotSet(Event):
     """A memslot was set; ``npages`` 0 deletes it; ``slot`` is ``as_id << 16 | id``; ``detail`` has the hva."""
 
     slot: int
-    owner: int | None = None
+    owner: GuestRef | None = None
     start: int | None = None
     npages: int | None = None
     flags: int | None = None
-    result: int | None = None
+    result: Errno | None = None
 
 
-@kind(21, "kvm_gmem_create", {"flags": "value", "vm": "actor"}, reference="vm")
+@kind(21, "kvm_gmem_create", {"flags": "value", "vm": "actor"})
 class GmemCreated(Event):
     """A guest_memfd was created with ``npages`` pages; ``owner`` is its identity from here on (None if it failed)."""
 
-    vm: int | None
+    vm: GuestRef | None
     npages: int
     flags: int
-    result: int
-    owner: int | None = None
+    result: Errno
+    owner: GmemRef | None = None
 
 
-@kind(22, "inode=0x... in a line", {"pointer": "value", "vm": "actor"}, reference="vm")
+@kind(22, "inode=0x... in a line", {"pointer": "value", "vm": "actor"})
 class GmemSeen(Event):
     """A guest_memfd whose creation is not on record is met for the first time, or again and its guest is known now."""
 
-    owner: int
+    owner: GmemRef
     pointer: int | None = None
-    vm: int | None = None
+    vm: GuestRef | None = None
 
 
-@kind(23, "kvm_gmem_bind", {"index": "value", "gmem": "actor"}, reference="gmem")
+@kind(23, "kvm_gmem_bind", {"index": "value", "gmem": "actor"})
 class GmemBound(Event):
     """Gfns ``start, npages`` of the guest ``owner`` are backed by a guest_memfd from page ``index`` on."""
 
-    owner: int | None
+    owner: GuestRef | None
     start: int
     npages: int
     index: int | None = None
-    gmem: int | None = None
-    result: int = 0
+    gmem: GmemRef | None = None
+    result: Errno = 0
 
 
 @kind(24, "kvm_gmem_unbind", {"index": "value"})
 class GmemUnbound(Event):
     """Gfns ``start, npages`` of the guest lose their guest_memfd."""
 
-    owner: int | None
+    owner: GuestRef | None
     start: int
     npages: int
     index: int | None = None
@@ -129,5 +130,5 @@ class GmemUnbound(Event):
 class GmemReleased(Event):
     """The last file of a guest_memfd was closed; slots that were bound to it have no memory."""
 
-    owner: int | None
+    owner: GmemRef | None
     npages: int | None = None

@@ -1,5 +1,6 @@
 """Pages: faults, private mappings, backing memory, poison, and what makes a host page messed up."""
 
+from gmemstate.model.events.fields import ConversionRef, Errno, Order, OwnerRef
 from gmemstate.model.events.registry import Event, kind
 from gmemstate.model.events.words import Access, UnmapStep
 
@@ -11,8 +12,8 @@ class FaultServed(Event):
     access: Access
     start: int
     npages: int
-    owner: int | None = None
-    result: int = 0
+    owner: OwnerRef | None = None
+    result: Errno = 0
     pfn: int | None = None
 
 
@@ -21,7 +22,7 @@ class PrivateMapped(Event):
     """A host page was given to a guest as private."""
 
     pfn: int
-    owner: int | None = None
+    owner: OwnerRef | None = None
     start: int | None = None
     npages: int = 1
 
@@ -31,7 +32,7 @@ class PrivateMapFailed(Event):
     """A host page could not be given to a guest; ``status`` is the low form of the error, ``detail`` the words."""
 
     pfn: int | None = None
-    owner: int | None = None
+    owner: OwnerRef | None = None
     start: int | None = None
     npages: int | None = None
     status: int | None = None
@@ -43,8 +44,8 @@ class PrivateUnmapFailed(Event):
 
     step: UnmapStep
     pfn: int | None = None
-    owner: int | None = None
-    conversion: int | None = None
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
     start: int | None = None
     npages: int | None = None
     status: int | None = None
@@ -56,7 +57,7 @@ class PageLeaked(Event):
 
     pfn: int
     npages: int
-    owner: int | None = None
+    owner: OwnerRef | None = None
 
 
 @kind(65, "HKID n is leaked", {"hkid": "value"})
@@ -71,7 +72,7 @@ class ReclaimFailed(Event):
     """A page of a guest's own structures could not be taken back."""
 
     pfn: int | None = None
-    owner: int | None = None
+    owner: OwnerRef | None = None
     status: int | None = None
 
 
@@ -79,22 +80,22 @@ class ReclaimFailed(Event):
 class PageAdded(Event):
     """A host page became the memory behind a page of a guest_memfd."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     pfn: int
-    order: int = 0
+    order: Order = 0
 
 
 @kind(68, "mm_filemap_delete_from_page_cache", {"pfn": "value", "order": "actor"})
 class PageFreed(Event):
     """A host page left a guest_memfd."""
 
-    owner: int | None
+    owner: OwnerRef | None
     start: int
     npages: int
     pfn: int | None = None
-    order: int = 0
+    order: Order = 0
 
 
 @kind(69, "kvm_gmem_fallocate", {"mode": "value", "thread": "actor"})
@@ -102,8 +103,8 @@ class Punched(Event):
     """A range of a guest_memfd was punched out (mode 3) or allocated (mode 1); attributes stay as they are."""
 
     mode: int
-    result: int
-    owner: int | None = None
+    result: Errno
+    owner: OwnerRef | None = None
     start: int | None = None
     npages: int | None = None
     thread: int | None = None
@@ -116,7 +117,7 @@ class Poisoned(Event):
     ``detail`` has the words of the kernel; "Failed" is its normal way with guest_memfd pages.
     """
 
-    owner: int | None = None
+    owner: OwnerRef | None = None
     start: int | None = None
     npages: int | None = None
     pfn: int | None = None
@@ -127,7 +128,7 @@ class RmpViolation(Event):
     """The host touched a page that the RMP gives to somebody else."""
 
     pfn: int | None = None
-    owner: int | None = None
+    owner: OwnerRef | None = None
 
 
 @kind(72, "exc_general_protection", {"address": "value"})

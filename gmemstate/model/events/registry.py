@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, ClassVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, dataclass_transform, get_args, get_origin
 
 from gmemstate.model.errors import BadEvent
 from gmemstate.model.events.columns import ACTOR, COLUMNS, CONVERSION, KIND, EventRow
+from gmemstate.model.events.fields import Bounds, Refers, SourceRef
 from gmemstate.model.units import signed, unsigned
 
 
@@ -33,7 +34,7 @@ class Event:
     """What every event has: its time, its source, the line that shows it, and facts beside."""
 
     t: int | None = None
-    source: int | None = None
+    source: SourceRef | None = None
     line: int | None = None
     detail: str | None = None
 
@@ -44,7 +45,12 @@ class Event:
     """Field name to column name, for every field."""
     enums: ClassVar[dict[str, Any]]
     """Field name to enumeration, for the fields that have one."""
-    actor_is_reference: ClassVar[bool]
+    limits: ClassVar[dict[str, Any]]
+    """Field name to enumeration, or bounds of the number."""
+    optional: ClassVar[frozenset[str]]
+    """The fields that may be None."""
+    refers: ClassVar[dict[str, tuple[int, Refers]]]
+    """Field name to its column, and what it refers to."""
     row: ClassVar[Callable[["Event"], EventRow]]
 
 
@@ -64,7 +70,7 @@ _OF_THREADS: set[int] = set()
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=())
 def kind(
-    number: int, analogue: str, renamed: dict[str, str] | None = None, *, version: int = 1, reference: str = ""
+    number: int, analogue: str, renamed: dict[str, str] | None = None, *, version: int = 1
 ) -> Callable[[type[Any]], type[Any]]:
     """Register a kind: its number for ever, the kernel's analogue, and the columns of its own fields."""
 
@@ -76,13 +82,13 @@ def kind(
         made.columns = {
             field.name: (renamed or {}).get(field.name, _COLUMN_OF.get(field.name, field.name)) for field in fields(made)
         }
-        made.actor_is_reference = bool(reference)
         taken = list(made.columns.values())
         if made.code in KINDS or len(set(taken)) != len(taken) or not set(taken) <= set(COLUMNS):
             raise TypeError(f"{cls.__name__} does not fit the columns")
         enums = {
             field.name: field.type for field in fields(made) if isinstance(field.type, type) and issubclass(field.type, IntEnum)
         }
+        _declare_limits(made)
         made.row = _row_maker(made.code, made.columns, enums)
         made.enums = enums
         _MAKERS[made.code] = _event_maker(made, enums)
@@ -98,6 +104,23 @@ def kind(
         return made
 
     return register
+
+
+def _declare_limits(made: type[Event]) -> None:
+    """Read out of the types of the fields what they may hold; a number without bounds of its own is one that its column can hold."""
+    made.limits, made.refers = {}, {}
+    made.optional = frozenset(field.name for field in fields(made) if type(None) in get_args(field.type))
+    for name, hint in ((field.name, field.type) for field in fields(made) if field.name != "detail"):
+        inner: Any = next((arg for arg in get_args(hint) if arg is not type(None)), hint) if name in made.optional else hint
+        column = made.columns[name]
+        said = get_args(inner)[1] if get_origin(inner) is Annotated else None
+        if isinstance(said, Refers):
+            made.refers[name] = COLUMNS.index(column), said
+            made.limits[name] = Bounds(-(1 << 63), (1 << 63) - 1)
+        elif inner is int:
+            made.limits[name] = Bounds(0, (1 << (64 if column in ("value", "start") else 63)) - 1)
+        else:
+            made.limits[name] = said or inner
 
 
 def _row_maker(code: int, columns: dict[str, str], enums: dict[str, Any]) -> Callable[[Event], EventRow]:

@@ -1,5 +1,6 @@
 """Requests of guests, and the answers that they get."""
 
+from gmemstate.model.events.fields import Answer, ConversionRef, Errno, GuestRef, RequestRef
 from gmemstate.model.events.registry import Event, kind
 from gmemstate.model.events.words import RequestPath
 
@@ -12,9 +13,9 @@ from gmemstate.model.events.words import RequestPath
 class GuestAsked(Event):
     """A guest asks for a conversion; ``flags`` as it passed them. ``detail`` has the bytes if they are unaligned."""
 
-    request: int
+    request: RequestRef
     thread: int
-    owner: int | None = None
+    owner: GuestRef | None = None
     start: int | None = None
     npages: int | None = None
     flags: int | None = None
@@ -29,9 +30,9 @@ class GuestAsked(Event):
 class GuestAnswered(Event):
     """The guest gets its answer: ``result`` is the value it sees (0, or as KVM defines it for the path, may be negative)."""
 
-    request: int
-    result: int
-    owner: int | None = None
+    request: RequestRef
+    result: Answer
+    owner: GuestRef | None = None
     thread: int | None = None
     next_gpa: int | None = None
 
@@ -44,9 +45,9 @@ class MemoryFaultExit(Event):
     """
 
     thread: int
-    result: int
-    owner: int | None = None
+    result: Errno
+    owner: GuestRef | None = None
     start: int | None = None
     npages: int | None = None
     flags: int | None = None
-    raced: int | None = None
+    raced: ConversionRef | None = None

@@ -1,5 +1,6 @@
 """What is on record of sources: their openings, clocks, gaps, and what they have proven to show."""
 
+from gmemstate.model.events.fields import Flag, GuestRef, OwnerRef, SourceRef
 from gmemstate.model.events.registry import Event, kind
 from gmemstate.model.events.words import Capability, GapKind
 
@@ -9,7 +10,7 @@ class SourceOpened(Event):
     """A source is read for the first time; ``detail`` names it (name, format, head, head_size, clock)."""
 
 
-@kind(2, "clock_gettime of two clocks at one moment", {"other": "value", "clock": "actor"}, reference="clock")
+@kind(2, "clock_gettime of two clocks at one moment", {"other": "value", "clock": "actor"})
 class ClockPair(Event):
     """At ``t`` of the source's clock that of the source ``clock`` showed ``other`` ns; or, without ``clock``, CLOCK_REALTIME did.
 
@@ -18,7 +19,7 @@ class ClockPair(Event):
     """
 
     other: int
-    clock: int | None = None
+    clock: SourceRef | None = None
 
 
 @kind(3, "LOST n EVENTS, callbacks suppressed, an overwritten buffer", {"gap": "actor", "count": "value"})
@@ -27,7 +28,7 @@ class Gap(Event):
 
     gap: GapKind
     count: int | None = None
-    owner: int | None = None
+    owner: OwnerRef | None = None
 
 
 @kind(4, "the first line of a kind", {"capability": "value"})
@@ -38,7 +39,7 @@ class SourceShows(Event):
     """
 
     capability: Capability
-    owner: int | None = None
+    owner: GuestRef | None = None
 
 
 @kind(5, "the end of the input", {"offset": "value", "whole": "result"})
@@ -46,4 +47,4 @@ class SourceRead(Event):
     """A source was read up to a byte ``offset``; ``whole`` is 0 if it ended where it should; ``detail`` is the line account."""
 
     offset: int
-    whole: int = 0
+    whole: Flag = 0

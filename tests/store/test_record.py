@@ -123,7 +123,7 @@ def test_events_come_back_as_they_were_recorded(place: Place) -> None:
         SourceOpened(source=1, detail=detail(name="ä/試.txt", format="ftrace")),
         VmSeen(source=1, owner=2, pointer=0xFFFF_8881_2345_6000, thread=7, t=5_000_000_001, line=3),
         ConvertAsked(conversion=3, through=Through.GMEM_CONVERT, owner=2, start=(1 << 64) - 1, attributes=1 << 63),
-        ConvertReturned(conversion=3, result=None, owner=2),
+        ConvertReturned(conversion=3, result=0, owner=2),
         AttrsStored(start=0, npages=None, attributes=8, owner=2),
         PageAdded(owner=2, start=0, npages=1, pfn=(1 << 52) - 1, order=9),
         GeneralProtection(address=0xFFFF_FFFF_FFFF_FFFF),

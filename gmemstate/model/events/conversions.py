@@ -157,10 +157,10 @@ class UsersChecked(Event):
 
 @kind(51, "xa_store, mas_store_prealloc", {"attributes": "value"})
 class AttrsStored(Event):
-    """The attribute of a range is written; in-place the range is merged with equal neighbours."""
+    """The attribute of pages (``npages`` None: to the end) is written; in-place the range is merged with equal neighbours."""
 
     start: int
-    npages: int
+    npages: int | None
     attributes: int
     owner: OwnerRef | None = None
     conversion: ConversionRef | None = None

@@ -81,10 +81,7 @@ _RULES: dict[Cause, tuple[str, dict[Guests, tuple[Advice, str]]]] = {
             Guests.SNP: (Advice.NO, "the RMP still gives a page to a guest that is gone"),
         },
     ),
-    Cause.UNUSABLE_PRIVATE: (
-        "the cause is mended; a reboot does not help",
-        {Guests.TDX: _REFUSED, Guests.SNP: _REFUSED},
-    ),
+    Cause.UNUSABLE_PRIVATE: ("the cause is mended; a reboot does not help", {Guests.TDX: _REFUSED, Guests.SNP: _REFUSED}),
     Cause.STALE_DMA: (_DEVICE_RESET, dict.fromkeys(Guests, _REACHED)),
 }
 """Until when a cause lasts, and what it means for which guests.

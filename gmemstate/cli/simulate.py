@@ -10,17 +10,7 @@ import click
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
-from gmemstate.ledger.simulate import (
-    DIALECT_NAMES,
-    POLICIES,
-    SOURCES,
-    Listing,
-    Policy,
-    ScenarioOutcome,
-    scenarios,
-    step,
-    story,
-)
+from gmemstate.ledger.simulate import DIALECT_NAMES, POLICIES, SOURCES, Listing, Policy, ScenarioOutcome, scenarios, step, story
 from gmemstate.ledger.simulate import simulate as play
 from gmemstate.model.errors import UsageError
 from gmemstate.model.linux import PAGE_SHIFT
@@ -57,9 +47,7 @@ def simulate(
     if scenario is None:
         raise UsageError("name a scenario file, or one of `gmemstate simulate --list`")
     outcomes = play(
-        scenario,
-        None if dialect in (None, ALL) else DIALECT_NAMES[dialect],
-        None if policy in (None, ALL) else Policy(policy),
+        scenario, None if dialect in (None, ALL) else DIALECT_NAMES[dialect], None if policy in (None, ALL) else Policy(policy)
     )
     if dialect is None:
         outcomes = Listing(tuple(outcome for outcome in outcomes if outcome.dialect is outcomes[0].dialect))

@@ -8,14 +8,7 @@ rights, 7 leaf, 51:12 host page. SPTEs: arch/x86/kvm/mmu/spte.h.
 from dataclasses import dataclass
 
 from gmemstate.decode.meaning import Meaning, bits, listed
-from gmemstate.decode.tdx import (
-    EPT_ENTRY_STATE_INCORRECT,
-    EPT_WALK_FAILED,
-    GPA_RANGE_NOT_BLOCKED,
-    OPERAND_BUSY,
-    RCX,
-    TdxStatus,
-)
+from gmemstate.decode.tdx import EPT_ENTRY_STATE_INCORRECT, EPT_WALK_FAILED, GPA_RANGE_NOT_BLOCKED, OPERAND_BUSY, RCX, TdxStatus
 from gmemstate.model.linux import SPTE_HUGE, SPTE_MMU_PRESENT, SPTE_PFN
 
 SEPT_SOURCE = "Linux kvm/vmx/tdx_arch.h, TDX module sept_manager.h"

@@ -124,10 +124,9 @@ def fallocate_mode(text: str) -> Meaning:
     parts = text.split("|")
     number = number_of(text)
     word = sum(flags.get(part, 1 << 31) for part in parts) if number is None else number
-    said = {
-        1: "allocate pages",
-        3: "punch a hole: pages are freed, attributes stay",
-    }.get(word, "refused by a guest_memfd (EOPNOTSUPP): KEEP_SIZE alone, or with PUNCH_HOLE, is all it takes")
+    said = {1: "allocate pages", 3: "punch a hole: pages are freed, attributes stay"}.get(
+        word, "refused by a guest_memfd (EOPNOTSUPP): KEEP_SIZE alone, or with PUNCH_HOLE, is all it takes"
+    )
     return Meaning("fallocate mode", said, (), "Linux virt/kvm/guest_memfd.c")
 
 

@@ -39,11 +39,7 @@ class FollowedFile(LineReader):
     """
 
     def __init__(
-        self,
-        name: str,
-        stop: Callable[[], bool],
-        report: Callable[[str], None],
-        progress: Callable[[int], None] | None = None,
+        self, name: str, stop: Callable[[], bool], report: Callable[[str], None], progress: Callable[[int], None] | None = None
     ) -> None:
         super().__init__(name, progress)
         self.moved = False

@@ -17,20 +17,7 @@ from gmemstate.ledger.ingest import Intake
 from gmemstate.ledger.queries import Queries
 from gmemstate.ledger.source import Ingested, Refused
 from gmemstate.model.errors import CannotRead, GmemstateError, UsageError
-from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    KIND,
-    KINDS,
-    LINE,
-    OWNER,
-    SOURCE,
-    START,
-    Dialect,
-    Event,
-    EventRow,
-    T,
-)
+from gmemstate.model.events import ACTOR, CONVERSION, KIND, KINDS, LINE, OWNER, SOURCE, START, Dialect, Event, EventRow, T
 from gmemstate.model.record import Head
 from gmemstate.store.engine import connect, named
 from gmemstate.store.inspection import Inspection

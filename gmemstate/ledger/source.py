@@ -9,31 +9,9 @@ from gmemstate.ingest.input import Account, LineReader
 from gmemstate.ingest.merge.clocks import Calls, Distance
 from gmemstate.ingest.merge.pairing import WAIT, Item
 from gmemstate.ingest.session import IngestSession
+from gmemstate.model import events as e
 from gmemstate.model.errors import GmemstateError, SourceChanged
-from gmemstate.model.events import (
-    KIND,
-    LINE,
-    SEQ,
-    SOURCE,
-    ClockPair,
-    ConvertAsked,
-    ConvertAttempted,
-    ConvertMet,
-    ConvertReturned,
-    EventRow,
-    Gap,
-    GapKind,
-    GuestAsked,
-    MemoryFaultExit,
-    Punched,
-    SourceRead,
-    T,
-    VcpuExited,
-    conversion_of,
-    detail,
-    event_of,
-    thread_of,
-)
+from gmemstate.model.events import KIND, LINE, SEQ, SOURCE, T, conversion_of, detail, event_of, thread_of
 from gmemstate.model.record import SourceInfo, references, renamed, same_fact
 from gmemstate.model.reports import SourceFormat, formats_of
 from gmemstate.store.record import StoredRecord
@@ -42,11 +20,11 @@ AHEAD = 50_000
 """How many events of a source may wait until its clock is compared with those of the others."""
 FROM_OUTSIDE = frozenset((SourceFormat.STRACE, SourceFormat.PERF_TRACE))
 """Formats that see calls from outside."""
-CONVERSIONS = frozenset(kind.code for kind in (ConvertAsked, ConvertMet, ConvertAttempted, ConvertReturned))
+CONVERSIONS = frozenset(kind.code for kind in (e.ConvertAsked, e.ConvertMet, e.ConvertAttempted, e.ConvertReturned))
 INSIDE_OF = {
     **dict.fromkeys(CONVERSIONS, "convert"),
-    **dict.fromkeys((GuestAsked.code, VcpuExited.code, MemoryFaultExit.code), "KVM_RUN"),
-    Punched.code: "fallocate",
+    **dict.fromkeys((e.GuestAsked.code, e.VcpuExited.code, e.MemoryFaultExit.code), "KVM_RUN"),
+    e.Punched.code: "fallocate",
 }
 """Kinds of events that a thread shows inside of a call, and of which."""
 OPEN = 1000
@@ -111,11 +89,11 @@ class RecordedSource:
         self._outside = not FROM_OUTSIDE.isdisjoint(formats_of(info.format))
         self._begun: dict[int | None, int | None] = {}
 
-    def note(self, row: EventRow) -> None:
+    def note(self, row: e.EventRow) -> None:
         """Take from an event of the source what its line shows of a call, or of another clock."""
-        if row[KIND] == ClockPair.code:
+        if row[KIND] == e.ClockPair.code:
             pair = event_of(row)
-            if isinstance(pair, ClockPair) and pair.t is not None and pair.clock is None:
+            if isinstance(pair, e.ClockPair) and pair.t is not None and pair.clock is None:
                 self.calls.real = pair.t, pair.other
             return
         thread, t, kind, call = thread_of(row), row[T], INSIDE_OF[row[KIND]], conversion_of(row)
@@ -123,16 +101,16 @@ class RecordedSource:
             return
         if not self._outside:
             self.calls.inside(thread, kind, t)
-        elif row[KIND] == ConvertAsked.code:
+        elif row[KIND] == e.ConvertAsked.code:
             self._begun = {**self._begun, call: t} if len(self._begun) < OPEN else {call: t}
-        elif row[KIND] == ConvertReturned.code and (begin := self._begun.pop(call, None)) is not None:
+        elif row[KIND] == e.ConvertReturned.code and (begin := self._begun.pop(call, None)) is not None:
             self.calls.span(thread, kind, begin, t)
 
     def items(self) -> Iterator[Item]:
         """Its conversions, as they are on record."""
         for row in self._record.of_kinds(sorted(CONVERSIONS)):
             if row[SOURCE] == self.reference and (call := conversion_of(row)) is not None:
-                yield Item(row, row, closed=(call,) if row[KIND] == ConvertReturned.code else ())
+                yield Item(row, row, closed=(call,) if row[KIND] == e.ConvertReturned.code else ())
 
 
 class IngestedSource:
@@ -189,12 +167,12 @@ class IngestedSource:
         while (item := self._ahead.popleft() if self._ahead else self._next()) is not None:
             yield item
 
-    def introduced(self, row: EventRow, place: int | None) -> list[EventRow]:
+    def introduced(self, row: e.EventRow, place: int | None) -> list[e.EventRow]:
         """What has to be on record before a new event: how the clock of the source compares, and that what follows is late.
 
         ``place`` is where the event stands in the order of time (ns of the source's clock): a call may have begun long before.
         """
-        found: list[EventRow] = []
+        found: list[e.EventRow] = []
         if self.compared is not None and not self.compared.stated and self._met:
             self.compared = self.compared._replace(stated=True)
             found.append(self._pair(self.compared))
@@ -203,7 +181,7 @@ class IngestedSource:
         if self.until is not None and t is not None:
             if not self._is_late and place is not None and place < self.until - WAIT:
                 self._is_late = True
-                found.append(Gap(gap=GapKind.LATE, t=self.until, source=self.reference).row())
+                found.append(e.Gap(gap=e.GapKind.LATE, t=self.until, source=self.reference).row())
             if t > self.until:
                 self.until, self._is_late = None, False
         self.late += self._is_late
@@ -221,10 +199,10 @@ class IngestedSource:
         by = self.compared.distance
         return came._replace(clock=self.compared.name, calls=by.calls, within=by.within)
 
-    def _pair(self, compared: ComparedClock) -> EventRow:
+    def _pair(self, compared: ComparedClock) -> e.EventRow:
         by = compared.distance
         facts = detail(join="thread" if by.calls else "time", calls=by.calls, within=by.within, mostly=by.mostly)
-        return ClockPair(t=by.at, other=by.at - by.ns, clock=compared.reference, source=self.reference, detail=facts).row()
+        return e.ClockPair(t=by.at, other=by.at - by.ns, clock=compared.reference, source=self.reference, detail=facts).row()
 
     def _next(self) -> Item | None:
         try:
@@ -270,7 +248,7 @@ def known_source(record: StoredRecord, opened: LineReader) -> SourceInfo | None:
     return None
 
 
-def stored_rows(record: StoredRecord, info: SourceInfo | None) -> Generator[EventRow]:
+def stored_rows(record: StoredRecord, info: SourceInfo | None) -> Generator[e.EventRow]:
     """What reading a source has put on record; what was found by comparing it with others is not its own."""
     if info is None:
         return
@@ -278,27 +256,27 @@ def stored_rows(record: StoredRecord, info: SourceInfo | None) -> Generator[Even
         yield from (row for row in rows if _is_own(row, info.id))
 
 
-def _is_own(row: EventRow, source: int) -> bool:
+def _is_own(row: e.EventRow, source: int) -> bool:
     if row[SOURCE] != source:
         return False
-    event = event_of(row) if row[KIND] in (ClockPair.code, Gap.code) else None
-    if isinstance(event, ClockPair):
+    event = event_of(row) if row[KIND] in (e.ClockPair.code, e.Gap.code) else None
+    if isinstance(event, e.ClockPair):
         return event.clock is None
-    return not isinstance(event, Gap) or event.gap is not GapKind.LATE
+    return not isinstance(event, e.Gap) or event.gap is not e.GapKind.LATE
 
 
 def pauses(record: StoredRecord, info: SourceInfo) -> Iterator[int]:
     """The offsets (bytes) at which earlier readings of a source ended."""
-    for row in record.of_kinds((SourceRead.code,)):
+    for row in record.of_kinds((e.SourceRead.code,)):
         event = event_of(row)
-        if isinstance(event, SourceRead) and event.source == info.id and event.offset is not None:
+        if isinstance(event, e.SourceRead) and event.source == info.id and event.offset is not None:
             yield event.offset
 
 
-def recognise(name: str, row: EventRow, have: EventRow, known: dict[int, int]) -> None:
+def recognise(name: str, row: e.EventRow, have: e.EventRow, known: dict[int, int]) -> None:
     """Match what is read again with what is stored, so that references find their seqs. Raises SourceChanged."""
     if not same_fact(row, have):
-        where = f"before line {have[LINE]}" if row[KIND] == have[KIND] == SourceRead.code else f"from line {have[LINE]} on"
+        where = f"before line {have[LINE]}" if row[KIND] == have[KIND] == e.SourceRead.code else f"from line {have[LINE]} on"
         raise SourceChanged(
             f"{name}: {where} it is not what it was when it was read before (event {have[SEQ]}); nothing was added. "
             "Read it into another ledger",

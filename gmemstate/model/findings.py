@@ -66,9 +66,7 @@ CATALOGUE = {
         "read the record with the version that wrote it, or a newer one",
     ),
     "UNKNOWN-CONVERSION": Code(
-        Severity.ERROR,
-        "an event belongs to a conversion that is not open",
-        "look for the event that should have opened it",
+        Severity.ERROR, "an event belongs to a conversion that is not open", "look for the event that should have opened it"
     ),
 }
 

@@ -4,49 +4,30 @@ from collections.abc import Callable, Container
 from enum import IntEnum
 from typing import Any
 
+from gmemstate.model import events as e
 from gmemstate.model.errors import BadEvent
-from gmemstate.model.events import (
-    BY_NAME,
-    KIND,
-    KINDS,
-    NPAGES,
-    OWNER,
-    SEQ,
-    ConvertAsked,
-    ConvertAttempted,
-    ConvertMet,
-    Event,
-    EventRow,
-    GmemBound,
-    GmemCreated,
-    GmemSeen,
-    GuestAsked,
-    SourceOpened,
-    VmSeen,
-    details,
-    event_of,
-)
+from gmemstate.model.events import BY_NAME, KIND, KINDS, NPAGES, OWNER, SEQ, details, event_of
 from gmemstate.model.events.fields import Refers
 from gmemstate.model.memory import Memory
 from gmemstate.model.units import END
 
-OPENING: dict[Refers, tuple[type[Event], ...]] = {
-    Refers.SOURCE: (SourceOpened,),
-    Refers.OWNER: (VmSeen, GmemCreated, GmemSeen),
-    Refers.GUEST: (VmSeen,),
-    Refers.GMEM: (GmemCreated, GmemSeen),
-    Refers.CONVERSION: (ConvertAsked, ConvertMet, ConvertAttempted),
-    Refers.REQUEST: (GuestAsked,),
+OPENING: dict[Refers, tuple[type[e.Event], ...]] = {
+    Refers.SOURCE: (e.SourceOpened,),
+    Refers.OWNER: (e.VmSeen, e.GmemCreated, e.GmemSeen),
+    Refers.GUEST: (e.VmSeen,),
+    Refers.GMEM: (e.GmemCreated, e.GmemSeen),
+    Refers.CONVERSION: (e.ConvertAsked, e.ConvertMet, e.ConvertAttempted),
+    Refers.REQUEST: (e.GuestAsked,),
 }
 """The kinds that open what a reference refers to."""
 _IDENTITIES = ("source", "owner", "conversion", "request")
-_ALWAYS_NEW = (VmSeen, GmemCreated, GuestAsked)
+_ALWAYS_NEW = (e.VmSeen, e.GmemCreated, e.GuestAsked)
 """What these open was not there before."""
 TEXTS = ("name", "format", "head", "text", "comm")
 """Facts of a detail that are texts wherever they stand."""
 
 
-def check_fields(event: Event) -> None:
+def check_fields(event: e.Event) -> None:
     """Hold the fields of an event against their types and bounds. Raises BadEvent with the field, the value and what is allowed."""
     kind = BY_NAME.get(getattr(type(event), "name", ""))
     if kind is not type(event):
@@ -65,7 +46,7 @@ def check_fields(event: Event) -> None:
     _check_detail(event)
 
 
-def _check_detail(event: Event) -> None:
+def _check_detail(event: e.Event) -> None:
     if event.detail is None:
         return
     try:
@@ -77,7 +58,7 @@ def _check_detail(event: Event) -> None:
         _refuse(event, "detail", event.detail, "the facts of gmemstate.model.events.detail(...), texts where texts are meant")
 
 
-def check_references(row: EventRow, memory: Memory, opened: Callable[[int], int | None]) -> None:
+def check_references(row: e.EventRow, memory: Memory, opened: Callable[[int], int | None]) -> None:
     """Hold the references of a numbered event against a memory of all events before it, and its pages against their file.
 
     ``opened`` gives the kind of an event on record by its seq, for what the memory has let go of. Raises BadEvent.
@@ -110,21 +91,23 @@ def _is_known(what: Refers, seq: int, memory: Memory, opened: Callable[[int], in
     return ended or any(seq in objects for objects in known[what])
 
 
-def _check_pages(row: EventRow, memory: Memory) -> None:
+def _check_pages(row: e.EventRow, memory: Memory) -> None:
     """A guest_memfd has no pages behind its end, and no page has a number of 2^64 or more."""
     event: Any = event_of(row)
     start, npages = getattr(event, "start", None), row[NPAGES] or 0
     if start is not None and start + npages > END:
         _refuse(event, "npages", npages, f"at most {END - start} pages from page {start:#x} on")
     file, first = memory.gmems.get(row[OWNER] or 0), start
-    if isinstance(event, GmemBound):
+    if isinstance(event, e.GmemBound):
         file, first = memory.gmems.get(event.gmem or 0), event.index
     pages = None if file is None else file.npages
     if pages is not None and first is not None and first + max(npages, 1) > pages:
-        _refuse(event, "index" if isinstance(event, GmemBound) else "start", first, f"pages of a guest_memfd that has {pages}")
+        _refuse(
+            event, "index" if isinstance(event, e.GmemBound) else "start", first, f"pages of a guest_memfd that has {pages}"
+        )
 
 
-def _refuse(event: Event, field: str, value: object, allowed: str) -> None:
+def _refuse(event: e.Event, field: str, value: object, allowed: str) -> None:
     raise BadEvent(
         f"{event.name}: {field} cannot be {value!r:.60}; allowed: {allowed}. Nothing of the batch was stored",
         kind=event.name,

@@ -2,14 +2,7 @@
 
 from collections.abc import Iterator
 
-from gmemstate.model.events import (
-    GeneralProtection,
-    KernelWarned,
-    RmpViolation,
-    VmBugged,
-    VmDead,
-    VmmSaid,
-)
+from gmemstate.model import events as e
 from gmemstate.model.reports import KernelReportCode, VmmReportCode
 from gmemstate.postmortem.incident import IncidentKind
 from gmemstate.postmortem.known.meanings import meaning
@@ -50,18 +43,18 @@ def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ..
     title = known.title if known else None
     key = (title or words.get("what"), words.get("result"), None if "leaf" in words else words.get("function"))
     match event:
-        case VmDead():
+        case e.VmDead():
             return IncidentKind.VM_DEAD, (words.get("what"),)
-        case RmpViolation() | GeneralProtection():
+        case e.RmpViolation() | e.GeneralProtection():
             return IncidentKind.HOST_FAULT, (*key, words.get("why"))
-        case VmmSaid():
+        case e.VmmSaid():
             request = words.get("code") in REQUESTS or (words.get("code") == VmmReportCode.DISCARD and not event.result)
             return (None if request else IncidentKind.VMM_REPORT), (title or words.get("code"), event.result)
-        case VmBugged():
+        case e.VmBugged():
             return None, ()  # it is part of the incident of what has bugged the VM
-        case KernelWarned() if words.get("what") in BACKGROUND:
+        case e.KernelWarned() if words.get("what") in BACKGROUND:
             return None, ()
-        case KernelWarned():
+        case e.KernelWarned():
             related = known is not None or "about" in words or "path" in words or "gmem" in words.get("function", "")
             # UBSAN checks how code is written, not what it does.
             return (
@@ -90,7 +83,7 @@ def _marked(reports: Reports) -> set[Place]:
 def _part_of_a_mark(marked: set[Place], report: ReportedEvent) -> bool:
     """Whether a warning is the one that stands right before the line of a failure."""
     event = report.event
-    return isinstance(event, KernelWarned) and (event.source, event.thread, report.last_line) in marked
+    return isinstance(event, e.KernelWarned) and (event.source, event.thread, report.last_line) in marked
 
 
 def _given_up(reports: Reports) -> set[tuple[int | None, int | None]]:
@@ -98,7 +91,7 @@ def _given_up(reports: Reports) -> set[tuple[int | None, int | None]]:
     return {
         (one.event.source, one.event.result)
         for one in reports.reports
-        if isinstance(one.event, VmmSaid) and one.words.get("code") == VmmReportCode.RUN_FAILED
+        if isinstance(one.event, e.VmmSaid) and one.words.get("code") == VmmReportCode.RUN_FAILED
     }
 
 
@@ -106,7 +99,7 @@ def _follow_up(given_up: set[tuple[int | None, int | None]], report: ReportedEve
     """Whether a VMM only says that it cannot read a VM that it could not run any more."""
     event = report.event
     return (
-        isinstance(event, VmmSaid)
+        isinstance(event, e.VmmSaid)
         and (event.source, event.result) in given_up
         and report.words.get("code") == VmmReportCode.REGISTERS
     )

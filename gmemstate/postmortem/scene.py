@@ -7,26 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from gmemstate.audit.history.history import History
-from gmemstate.model.events import (
-    KIND,
-    NPAGES,
-    OWNER,
-    SEQ,
-    START,
-    Access,
-    ConvertAsked,
-    ConvertAttempted,
-    EventRow,
-    FaultServed,
-    HvaUnmapped,
-    Punched,
-    SlotSet,
-    T,
-    conversion_of,
-    details,
-    event_of,
-    foreign,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import KIND, NPAGES, OWNER, SEQ, START, T, conversion_of, details, event_of, foreign
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.linux import FALLOC_FL_PUNCH_HOLE, GUEST_MEMFD_FLAG_INIT_SHARED, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
@@ -39,9 +21,9 @@ from gmemstate.postmortem.incident import IncidentKind
 from gmemstate.postmortem.reports import Reports
 
 NO_SLOT, NO_GMEM, CLOSED = "no memslot", "no guest_memfd", "guest_memfd closed"
-GUEST_ACCESS = (Access.GUEST, Access.GUEST_PRIVATE, Access.GUEST_SHARED)
-_BEFORE_THE_LOCK = (ConvertAsked.code, ConvertAttempted.code)
-_WATCHED = frozenset((FaultServed.code, Punched.code, HvaUnmapped.code, SlotSet.code))
+GUEST_ACCESS = (e.Access.GUEST, e.Access.GUEST_PRIVATE, e.Access.GUEST_SHARED)
+_BEFORE_THE_LOCK = (e.ConvertAsked.code, e.ConvertAttempted.code)
+_WATCHED = frozenset((e.FaultServed.code, e.Punched.code, e.HvaUnmapped.code, e.SlotSet.code))
 
 
 class MappedAgain(NamedTuple):
@@ -50,7 +32,7 @@ class MappedAgain(NamedTuple):
     seq: int
     t: int | None
     owner: int
-    access: Access
+    access: e.Access
     start: int
     end: int
     pfn: int | None
@@ -100,7 +82,7 @@ class Scene:
         return next((one for one in punches if one.start <= index < one.end), None)
 
     def accesses(
-        self, conversion: Conversion, kinds: tuple[Access, ...], owner: int | None, place: tuple[int, int] | None
+        self, conversion: Conversion, kinds: tuple[e.Access, ...], owner: int | None, place: tuple[int, int] | None
     ) -> list[MappedAgain]:
         """The accesses to pages ``place`` of an attribute owner after a conversion; none where either is not known."""
         if owner is None or place is None:
@@ -171,7 +153,7 @@ def _before(memory: Memory, conversion: Conversion) -> list[StateRun]:
     return memory.runs(owner, start, end)
 
 
-def _no_memory(memory: Memory, row: EventRow) -> str:
+def _no_memory(memory: Memory, row: e.EventRow) -> str:
     """Why there was no memory for a page that was accessed."""
     vm = memory.vms.get(row[OWNER] or 0)
     slot = vm.slot_of(Gfn(row[START])) if vm is not None and row[START] is not None else None
@@ -180,22 +162,22 @@ def _no_memory(memory: Memory, row: EventRow) -> str:
     return NO_GMEM if slot.has_gmem is False else CLOSED
 
 
-def _watch(seen: Scene, row: EventRow, bounds: dict[int, tuple[int, int]]) -> None:
+def _watch(seen: Scene, row: e.EventRow, bounds: dict[int, tuple[int, int]]) -> None:
     """Keep what mapped pages again or took them away, and where memslots lie in the VMM."""
     owner, start = row[OWNER], row[START] or 0
     end = END if row[NPAGES] is None else start + row[NPAGES]
-    if row[KIND] in (FaultServed.code, Punched.code):
+    if row[KIND] in (e.FaultServed.code, e.Punched.code):
         low, high = bounds.get(owner or 0, (0, 0))
-        if (row[KIND] == FaultServed.code and not (low < end and start < high)) or low == high:
+        if (row[KIND] == e.FaultServed.code and not (low < end and start < high)) or low == high:
             return
     match event_of(row):
-        case FaultServed() as fault if owner is not None and not fault.result:
+        case e.FaultServed() as fault if owner is not None and not fault.result:
             seen.mapped_again.append(MappedAgain(row[SEQ], fault.t, owner, fault.access, start, end, fault.pfn))
-        case Punched() as punch if not punch.result and punch.mode & FALLOC_FL_PUNCH_HOLE:
+        case e.Punched() as punch if not punch.result and punch.mode & FALLOC_FL_PUNCH_HOLE:
             seen.punches.append(PagesGone(row[SEQ], row[T], owner, start, end))
-        case HvaUnmapped():
+        case e.HvaUnmapped():
             seen.unmaps.append(PagesGone(row[SEQ], row[T], None, start, end))
-        case SlotSet() as slot if owner is not None and slot.npages and not slot.result:
+        case e.SlotSet() as slot if owner is not None and slot.npages and not slot.result:
             hva = details(slot.detail).get("hva")
             if hva is not None:
                 seen.hvas[(owner, slot.slot)] = int(hva, 16)

@@ -94,9 +94,7 @@ def _file(path: Path, *, writable: bool, synchronous: str) -> Engine:
     elif writable and not os.access(path, os.W_OK):
         raise CannotWrite(f"{path}: {_UNWRITABLE}")
     engine = create_engine(
-        "sqlite://",
-        creator=lambda: _open_file(path, writable=writable, synchronous=synchronous),
-        poolclass=NullPool,
+        "sqlite://", creator=lambda: _open_file(path, writable=writable, synchronous=synchronous), poolclass=NullPool
     )
 
     @event.listens_for(engine, "begin")

@@ -3,23 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from gmemstate.model.events import (
-    ACTOR,
-    DETAIL,
-    KIND,
-    OWNER,
-    RESULT,
-    SEQ,
-    SOURCE,
-    VALUE,
-    EventRow,
-    GmemBound,
-    GmemCreated,
-    GmemSeen,
-    SourceOpened,
-    SourceRead,
-    details,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import ACTOR, DETAIL, KIND, OWNER, RESULT, SEQ, SOURCE, VALUE, details
 from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp, Request
@@ -123,32 +108,32 @@ def messed_up_row(entry: MessedUp) -> tuple[Any, ...]:
     )
 
 
-def source_rows(rows: Iterable[EventRow]) -> tuple[Rows, Rows]:
+def source_rows(rows: Iterable[e.EventRow]) -> tuple[Rows, Rows]:
     """New rows of ``source``, and ``(read_to, whole, last, id)`` of those that were read further."""
     opened: Rows = []
     read: Rows = []
     for row in rows:
-        if row[KIND] == SourceOpened.code:
+        if row[KIND] == e.SourceOpened.code:
             seq, facts = row[SEQ], details(row[DETAIL])
             opened.append(
                 (seq, facts.get("name"), facts.get("format"), facts.get("head", ""), facts.get("head_size", 0), 0, 0, seq)
             )
-        elif row[KIND] == SourceRead.code:
+        elif row[KIND] == e.SourceRead.code:
             read.append((row[VALUE], int(not row[RESULT]), row[SEQ], row[SOURCE]))
     return opened, read
 
 
-def adopted(memory: Memory, rows: Iterable[EventRow]) -> Rows:
+def adopted(memory: Memory, rows: Iterable[e.EventRow]) -> Rows:
     """``(guest, owner)`` of the guest_memfds that the rows join to a guest: older conversions of them get it too."""
-    joined = {row[ACTOR] if row[KIND] == GmemBound.code else row[OWNER] for row in rows}
+    joined = {row[ACTOR] if row[KIND] == e.GmemBound.code else row[OWNER] for row in rows}
     return [(memory.guest_id(owner), owner) for owner in joined if owner in memory.gmems]
 
 
-_JOINING = frozenset((GmemCreated.code, GmemSeen.code, GmemBound.code))
-_READING = frozenset((SourceOpened.code, SourceRead.code))
+_JOINING = frozenset((e.GmemCreated.code, e.GmemSeen.code, e.GmemBound.code))
+_READING = frozenset((e.SourceOpened.code, e.SourceRead.code))
 
 
-def _sources(rows: Iterable[EventRow]) -> Rows:
+def _sources(rows: Iterable[e.EventRow]) -> Rows:
     """The rows of ``source`` as all readings have left them."""
     opened, read = source_rows(rows)
     found = {row[0]: row for row in opened}
@@ -179,7 +164,7 @@ class Projector:
         self._replace_request = replace(schema.request)
         self._replace_messed_up = replace(schema.messed_up)
 
-    def write(self, cursor: Any, memory: Memory, rows: Sequence[EventRow]) -> None:
+    def write(self, cursor: Any, memory: Memory, rows: Sequence[e.EventRow]) -> None:
         """Bring all projections up to the memory, whose news are those of the batch."""
         if memory.dirty:
             delete, insert = range_windows(memory)

@@ -10,20 +10,7 @@ down_revision = None
 
 INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
-EVENT_COLUMNS = (
-    "t",
-    "kind",
-    "source",
-    "space",
-    "conversion",
-    "start",
-    "npages",
-    "result",
-    "value",
-    "actor",
-    "line",
-    "detail",
-)
+EVENT_COLUMNS = ("t", "kind", "source", "space", "conversion", "start", "npages", "result", "value", "actor", "line", "detail")
 
 # number name: its columns of the table `event`, each with the name that it has in the view
 VIEWS = """

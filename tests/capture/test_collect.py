@@ -199,10 +199,7 @@ def test_names_that_are_no_text_or_would_move_the_cursor_are_escaped_and_kept(tm
     assert all(line.isprintable() for line in said)
     assert [
         content for name, content in contents(tmp_path / "host.tar.gz").items() if "/logs/e" in name or "/logs/l" in name
-    ] == [
-        b"here",
-        b"here",
-    ]
+    ] == [b"here", b"here"]
 
 
 @pytest.mark.parametrize("name", [".tar.gz", "..tar.gz", "my host.tar.gz"])

@@ -252,13 +252,7 @@ BAD = [
     ("page = 3", 'page = 3\nas = "private"', 36, "as", "A is no guest"),
     ('access = "A"\npage = 3', 'release = "A"', 34, "release", "A maps pages and holds none"),
     ('type = "tdx"', 'type = "sw"', None, None, None),  # good as well
-    (
-        "lost = {}",
-        'lost = { A = [5, "0x6-8"] }\nundone = ["4+4 WARN"]\nprivate = ["gmem 2: 5"]',
-        None,
-        None,
-        None,
-    ),
+    ("lost = {}", 'lost = { A = [5, "0x6-8"] }\nundone = ["4+4 WARN"]\nprivate = ["gmem 2: 5"]', None, None, None),
     ('title = "Good"', 'title = " "', 1, "title", "says nothing: write one sentence"),
     ('at = "reserve"', 'at = "reserve"\npage = 16', 28, "page", "page 16 is not there: the last one is 15"),
     ('at = "reserve"', 'at = "reserve"\ntimes = 0', 28, "times", "0 is no count: write 1 or more"),

@@ -61,8 +61,7 @@ def test_the_msr_protocol_asks_for_one_page():
 
 
 @pytest.mark.parametrize(
-    ("word", "words"),
-    [(0, "done"), (0x100 << 32, "generic"), (1 << 32 | 1, "header"), (1 << 32 | 2, "entry"), (5, None)],
+    ("word", "words"), [(0, "done"), (0x100 << 32, "generic"), (1 << 32 | 1, "header"), (1 << 32 | 2, "entry"), (5, None)]
 )
 def test_the_result_of_a_page_state_change(word, words):
     found = psc_result(word)

@@ -9,17 +9,7 @@ import pytest
 import gmemstate
 from tests import views
 from tests.ingest.compare import changed
-from tests.traces import (
-    CASES,
-    Read,
-    capture,
-    header_length,
-    interleaved,
-    lines_of,
-    read_case,
-    read_lines,
-    renamed,
-)
+from tests.traces import CASES, Read, capture, header_length, interleaved, lines_of, read_case, read_lines, renamed
 
 MIXABLE = [case for case in CASES if len(lines_of(case)) < 2500]
 PAIRS = 40

@@ -154,10 +154,7 @@ def test_where_another_fault_may_be_meant_each_is_told(trace: Sequence[bytes], s
 # --- contradiction -------------------------------------------------------------------------------------------------------
 
 CONTRADICTIONS = {
-    "error, but converted": (
-        [failed(GOOD)],
-        "the VMM says ENOMEM in qemu.log:1, the kernel returned 0 in ftrace.txt:777",
-    ),
+    "error, but converted": ([failed(GOOD)], "the VMM says ENOMEM in qemu.log:1, the kernel returned 0 in ftrace.txt:777"),
     "another errno": (
         [failed(NO_MEMORY, error="Invalid argument")],
         "the VMM says EINVAL in qemu.log:1, the kernel returned ENOMEM in ftrace.txt:783",
@@ -229,10 +226,7 @@ UNKNOWN = {
         [*lines_of("half_done")[:10], *lines_of("half_done")[400:]],
         [failed(GOOD)],
     ),
-    "lines were lost": (
-        [*lines_of("half_done")[:900], b"CPU:0 [LOST 1 EVENTS]", *lines_of("half_done")[900:]],
-        [failed(GOOD)],
-    ),
+    "lines were lost": ([*lines_of("half_done")[:900], b"CPU:0 [LOST 1 EVENTS]", *lines_of("half_done")[900:]], [failed(GOOD)]),
 }
 
 

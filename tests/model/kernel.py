@@ -32,9 +32,7 @@ SHOWN = {
     e.FaultServed: e.Capability.PRIVATE_FAULTS,
 }
 """What a tracer can show or not."""
-NEEDED: dict[type[e.Event], tuple[type[e.Event], ...]] = {
-    e.UsersChecked: (e.ZapStarted,),
-}
+NEEDED: dict[type[e.Event], tuple[type[e.Event], ...]] = {e.UsersChecked: (e.ZapStarted,)}
 """What is never shown without something else."""
 
 

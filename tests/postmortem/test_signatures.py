@@ -42,10 +42,7 @@ SHAREABILITY = """\
 [  845.259240] WARNING: CPU: 3 PID: 3775 at virt/kvm/guest_memfd.c:175 {function}+0x4e/0x80 [kvm]"""
 
 CASES: dict[str, tuple[list[str], list[str]]] = {
-    "rmp-table-edge": (
-        [UPDATE.format(ret=2), UNASSIGNED, FIRMWARE],
-        [UPDATE.format(ret=2), UNASSIGNED, OF_A_GUEST],
-    ),
+    "rmp-table-edge": ([UPDATE.format(ret=2), UNASSIGNED, FIRMWARE], [UPDATE.format(ret=2), UNASSIGNED, OF_A_GUEST]),
     "rmp-dump-vmsa": (
         HOST_FAULT.format(entry=VMSA, function="sev_es_sync_vmsa", caller="snp_launch_finish").split("\n"),
         HOST_FAULT.format(entry=NO_VMSA, function="sev_es_sync_vmsa", caller="snp_launch_finish").split("\n"),

@@ -15,16 +15,7 @@ import pytest
 
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.encoding import NO_HASH, seal
-from gmemstate.model.events import (
-    ConvertAsked,
-    ConvertReturned,
-    Dialect,
-    Event,
-    SourceOpened,
-    Through,
-    VmCreated,
-    VmSeen,
-)
+from gmemstate.model.events import ConvertAsked, ConvertReturned, Dialect, Event, SourceOpened, Through, VmCreated, VmSeen
 from gmemstate.store.engine import LOCK, is_url
 from tests.store.postgres import Server
 

@@ -15,14 +15,7 @@ import pytest
 from gmemstate.ingest import session as reading
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import CannotRead, SourceChanged
-from gmemstate.model.events import (
-    Event,
-    FaultServed,
-    HvaUnmapped,
-    SourceOpened,
-    SourceRead,
-    UserAnswered,
-)
+from gmemstate.model.events import Event, FaultServed, HvaUnmapped, SourceOpened, SourceRead, UserAnswered
 from gmemstate.store.recorder import Recorder
 from tests import traces
 from tests.store.places import Place, assert_chained, python, record_of

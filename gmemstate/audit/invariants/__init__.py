@@ -11,13 +11,4 @@ from gmemstate.audit.invariants.checker import Breach, InvariantChecker, Invaria
 CHECKS = (answers, steps, kinds, host_pages, guests)
 """The modules of checks, by subject; importing them registers their checks."""
 
-__all__ = [
-    "CATALOGUE",
-    "CHECKS",
-    "Breach",
-    "Invariant",
-    "InvariantChecker",
-    "InvariantOutcome",
-    "InvariantResult",
-    "evaluate",
-]
+__all__ = ["CATALOGUE", "CHECKS", "Breach", "Invariant", "InvariantChecker", "InvariantOutcome", "InvariantResult", "evaluate"]

@@ -8,18 +8,8 @@ from gmemstate.ingest.correlate.conversions import identify_vm, inside
 from gmemstate.ingest.correlate.trackees import Call, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, STORED_ATTRIBUTES, Fact
-from gmemstate.model.events import (
-    AttrsCompared,
-    AttrsStored,
-    InvalidateAdded,
-    InvalidateEnded,
-    Through,
-    User,
-    UserAnswered,
-    UsersChecked,
-    ZapStarted,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import LAST_PAGE, PRIVATE_ATTRIBUTE
 
 
@@ -39,7 +29,7 @@ def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         thread.region.vm = vm
     call = thread.call
     start, npages = args["start"], args["end"] - args["start"]
-    if call is not None and call.through is Through.VM_IOCTL and not call.compared and not call.zapped and not making:
+    if call is not None and call.through is e.Through.VM_IOCTL and not call.compared and not call.zapped and not making:
         of_ioctl = not by_name or any(name in fact.text for name in ("kvm_vm_ioctl", "kvm_vm_set_mem", "kvm_set_vm_mem"))
         if of_ioctl and (not call.known or (call.start, call.npages, call.attributes) == (start, npages, args["attrs"])):
             identify_vm(tracker, call, vm)
@@ -55,7 +45,7 @@ def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def _emit_compared(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, conversion: int | None = None) -> None:
     args = fact.args
     tracker.emit(
-        AttrsCompared(
+        e.AttrsCompared(
             conversion=conversion,
             owner=vm.handle,
             start=args["start"],
@@ -77,7 +67,7 @@ def _clip(fact: Fact, call: Call) -> tuple[int | None, int | None]:
 @handles("pre_set")
 def pre_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Return of kvm_arch_pre_set_memory_attributes(), once for each memslot: what follows it are unmaps."""
-    call = inside(tracker, fact, thread, Through.VM_IOCTL)
+    call = inside(tracker, fact, thread, e.Through.VM_IOCTL)
     vm = tracker.vm(fact.args["kvm"], thread)
     identify_vm(tracker, call, vm)
     start, npages = _clip(fact, call)
@@ -92,20 +82,22 @@ def _emit_zap(
     tracker: Tracker, call: Call, owner: int | None, start: int, npages: int, attributes: int | None, slot: int | None = None
 ) -> None:
     call.zapped = True
-    tracker.emit(ZapStarted(conversion=call.handle, owner=owner, start=start, npages=npages, attributes=attributes, slot=slot))
+    tracker.emit(
+        e.ZapStarted(conversion=call.handle, owner=owner, start=start, npages=npages, attributes=attributes, slot=slot)
+    )
 
 
 @handles("post_set")
 def post_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_arch_post_set_memory_attributes(): after the store loop of the whole range, once for each memslot."""
-    call = inside(tracker, fact, thread, Through.VM_IOCTL)
+    call = inside(tracker, fact, thread, e.Through.VM_IOCTL)
     vm = tracker.vm(fact.args["kvm"], thread)
     identify_vm(tracker, call, vm)
     start, npages = _clip(fact, call)
     attributes = fact.args.get("attrs", call.attributes)
     if start is None or npages is None or attributes is None:
         return False
-    tracker.emit(AttrsStored(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=attributes))
+    tracker.emit(e.AttrsStored(conversion=call.handle, owner=vm.handle, start=start, npages=npages, attributes=attributes))
     return True
 
 
@@ -116,7 +108,7 @@ def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if call is None:
         return False
     vm, start, end = tracker.vm(fact.args["kvm"], thread), fact.args["start"], fact.args["end"]
-    tracker.emit(InvalidateAdded(conversion=call.handle, owner=vm.handle, start=start, npages=end - start))
+    tracker.emit(e.InvalidateAdded(conversion=call.handle, owner=vm.handle, start=start, npages=end - start))
     return True
 
 
@@ -124,9 +116,9 @@ def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def inv_end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_mmu_invalidate_end(): on mainline before the store is seen, in place after it."""
     call = thread.call
-    if call is None or not call.zapped or (call.through is Through.GMEM_IOCTL and call.stored is None):
+    if call is None or not call.zapped or (call.through is e.Through.GMEM_IOCTL and call.stored is None):
         return False
-    tracker.emit(InvalidateEnded(conversion=call.handle))
+    tracker.emit(e.InvalidateEnded(conversion=call.handle))
     return True
 
 
@@ -134,14 +126,16 @@ def inv_end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def host_unmap(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of unmap_mapping_pages(), step 4 to private: host page tables of the whole request, whatever the result will be."""
     call = thread.call
-    if call is None or call.through is not Through.GMEM_IOCTL or call.gmem is None:
+    if call is None or call.through is not e.Through.GMEM_IOCTL or call.gmem is None:
         return False
     pointer = next((gmem.pointer for gmem in tracker.gmems if gmem.handle == call.gmem), None)
     if fact.args.get("inode", pointer) != pointer:
         return False
     start, npages = fact.args["start"], fact.args["nr"]
     _emit_zap(tracker, call, call.gmem, start, npages, call.attributes)
-    tracker.emit(UserAnswered(user=User.HOST, conversion=call.handle, owner=call.gmem, start=start, npages=npages, result=0))
+    tracker.emit(
+        e.UserAnswered(user=e.User.HOST, conversion=call.handle, owner=call.gmem, start=start, npages=npages, result=0)
+    )
     return True
 
 
@@ -149,7 +143,7 @@ def host_unmap(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def lru_folio(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """lru_cache_drain_for_folio(), once for each folio that is neither pinned nor mapped: its references are counted."""
     call = thread.call
-    if call is None or call.through is not Through.GMEM_IOCTL:
+    if call is None or call.through is not e.Through.GMEM_IOCTL:
         return False
     first = call.tested[0] if call.tested else fact.line
     count = call.tested[4] + 1 if call.tested else 1
@@ -165,7 +159,7 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if call is not None and (end == FOREVER or (call.known and (start, end) != (call.start, call.end))):
         tracker.leave(thread)
         call = None
-    if call is None or call.through is not Through.GMEM_IOCTL:
+    if call is None or call.through is not e.Through.GMEM_IOCTL:
         thread.bracket = (start, end, [])
         return False
     if not call.zapped or call.attributes != PRIVATE_ATTRIBUTE:
@@ -174,7 +168,7 @@ def gmem_inv(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         call.checked = True
         first, last, _, _, count = call.tested or [fact.line, fact.line, 0, 0, 0]
         tracker.emit(
-            UsersChecked(
+            e.UsersChecked(
                 conversion=call.handle,
                 owner=call.gmem,
                 start=start,
@@ -194,11 +188,11 @@ def gmem_store(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     call = thread.call
     attributes = STORED_ATTRIBUTES.get(fact.args["val"])
     start, last = fact.args["index"], fact.args["last"]
-    if call is None or call.through is not Through.GMEM_IOCTL or attributes is None or not start <= last < LAST_PAGE:
+    if call is None or call.through is not e.Through.GMEM_IOCTL or attributes is None or not start <= last < LAST_PAGE:
         return False
     again = call.stored == (start, last, attributes)
     call.stored = (start, last, attributes)
     if not again:
         npages = last - start + 1
-        tracker.emit(AttrsStored(conversion=call.handle, owner=call.gmem, start=start, npages=npages, attributes=attributes))
+        tracker.emit(e.AttrsStored(conversion=call.handle, owner=call.gmem, start=start, npages=npages, attributes=attributes))
     return True

@@ -10,17 +10,8 @@ from gmemstate.ingest.correlate.syscalls import whole_call
 from gmemstate.ingest.correlate.trackees import Call, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
-from gmemstate.model.events import (
-    ConvertAsked,
-    ConvertAttempted,
-    ConvertMet,
-    ConvertReturned,
-    Through,
-    UsersChecked,
-    VcpuExited,
-    VmCreated,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import (
     EAGAIN,
     EFAULT,
@@ -44,12 +35,12 @@ STANDARD_FDS, MOST_FDS = 2, 1 << 16
 """What an ioctl returns between these may be the fd of a VM."""
 
 
-def begin(tracker: Tracker, thread: Thread, through: Through, *, entered: bool = False) -> Call:
+def begin(tracker: Tracker, thread: Thread, through: e.Through, *, entered: bool = False) -> Call:
     """A thread enters a conversion; what KVM_RUN returned to it last goes on record first."""
     tracker.leave(thread)
     if (exit_ := thread.exit) is not None:
         reason, result, owner = exit_.args.get("reason"), -exit_.args.get("err", 0), tracker.owner_of(thread)
-        tracker.emit(VcpuExited(thread=thread.tid, owner=owner, reason=reason, result=result, t=exit_.t, line=exit_.line))
+        tracker.emit(e.VcpuExited(thread=thread.tid, owner=owner, reason=reason, result=result, t=exit_.t, line=exit_.line))
         thread.exit = None
     call = thread.call = Call(tracker.handle(), through, tracker.fact.line, entered=entered)
     tracker.sees_inside = True
@@ -77,9 +68,9 @@ def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
         call.attributes = fact.args.get("attrs")
         if fact.args.get("flags"):
             odd["flags"] = hex(fact.args["flags"])
-    if fact.args.get("cmd") == KVM_SET_MEMORY_ATTRIBUTES2 and call.through is Through.VM_IOCTL:
+    if fact.args.get("cmd") == KVM_SET_MEMORY_ATTRIBUTES2 and call.through is e.Through.VM_IOCTL:
         odd["ioctl"] = hex(KVM_SET_MEMORY_ATTRIBUTES2)
-    made = ConvertAsked if call.entered else ConvertMet
+    made = e.ConvertAsked if call.entered else e.ConvertMet
     tracker.emit(
         made(
             conversion=call.handle,
@@ -99,7 +90,7 @@ def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_vm_ioctl()."""
     if fact.args.get("cmd") not in CONVERSIONS:
         return False
-    call = begin(tracker, thread, Through.VM_IOCTL, entered=True)
+    call = begin(tracker, thread, e.Through.VM_IOCTL, entered=True)
     call.file = fact.args.get("file")
     vm = next((vm for vm in tracker.vms.values() if vm.file == call.file is not None and not vm.torn_down), None)
     call.vm = vm.handle if vm is not None else None
@@ -112,7 +103,7 @@ def gmem_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_gmem_ioctl()."""
     if fact.args.get("cmd") != KVM_SET_MEMORY_ATTRIBUTES2:
         return False
-    call = begin(tracker, thread, Through.GMEM_IOCTL, entered=True)
+    call = begin(tracker, thread, e.Through.GMEM_IOCTL, entered=True)
     _identify(tracker, fact, thread, call)
     ask(tracker, fact, thread, call)
     return True
@@ -130,7 +121,7 @@ def _identify(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
 def gmem_arguments(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of __kvm_gmem_set_attributes(): the function graph shows the arguments one call further in."""
     call = thread.call
-    if call is None or call.known or call.through is not Through.GMEM_IOCTL:
+    if call is None or call.known or call.through is not e.Through.GMEM_IOCTL:
         return False
     _identify(tracker, fact, thread, call)
     args = {"offset": fact.args["start"] << PAGE_SHIFT, "size": fact.args["nr"] << PAGE_SHIFT, "attrs": fact.args["attrs"]}
@@ -143,19 +134,21 @@ def attempt(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_vm_set_mem_attributes(): its tracepoint fires before the lock, the no-op test and any failure."""
     start, end, attributes = fact.args["start"], fact.args["end"], fact.args["attrs"]
     call = thread.call
-    same = call is not None and call.through is Through.VM_IOCTL and not call.attempted
+    same = call is not None and call.through is e.Through.VM_IOCTL and not call.attempted
     if same and call is not None and call.known:
         same = (call.start, call.end, call.attributes) == (start, end, attributes)
     if not same or call is None:
-        call = begin(tracker, thread, Through.VM_IOCTL)
+        call = begin(tracker, thread, e.Through.VM_IOCTL)
     call.start, call.npages, call.attributes, call.attempted, call.known = start, end - start, attributes, True, True
     call.mainline = fact.text.startswith("kvm_vm_set")
-    asked = ConvertAttempted(conversion=call.handle, thread=thread.tid, start=start, npages=end - start, attributes=attributes)
+    asked = e.ConvertAttempted(
+        conversion=call.handle, thread=thread.tid, start=start, npages=end - start, attributes=attributes
+    )
     tracker.emit(asked)
     return True
 
 
-def inside(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Call:
+def inside(tracker: Tracker, fact: Fact, thread: Thread, through: e.Through) -> Call:
     """The call that a step belongs to; a step without one proves a call whose entry was not seen."""
     call = thread.call
     if call is None or call.through is not through:
@@ -181,7 +174,7 @@ def identify_vm(tracker: Tracker, call: Call, vm: VmState) -> None:
     line = None if call.fd is None else vm.returned.get(call.fd)
     if line is not None:
         facts = detail(basis="implied", join="thread", fd=call.fd)
-        tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect, line=line, detail=facts))
+        tracker.emit(e.VmCreated(owner=vm.handle, dialect=vm.dialect, line=line, detail=facts))
 
 
 # --- returning --------------------------------------------------------------------------------------------------------
@@ -190,10 +183,10 @@ def identify_vm(tracker: Tracker, call: Call, vm: VmState) -> None:
 @handles("vm_ioctl_ret")
 def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Return of kvm_vm_ioctl(); without the ioctl's number it is of the one that the thread is inside of, if it is of any."""
-    own = thread.call is not None and thread.call.through is Through.VM_IOCTL and thread.call.attempted
+    own = thread.call is not None and thread.call.through is e.Through.VM_IOCTL and thread.call.attempted
     if fact.args.get("cmd", KVM_SET_MEMORY_ATTRIBUTES if own else None) not in CONVERSIONS or "ret" not in fact.args:
         return False
-    call = _returning(tracker, fact, thread, Through.VM_IOCTL)
+    call = _returning(tracker, fact, thread, e.Through.VM_IOCTL)
     if "kvm" in fact.args:
         identify_vm(tracker, call, tracker.vm(fact.args["kvm"], thread))
     _return(tracker, fact, thread, call, fact.args["ret"])
@@ -205,7 +198,7 @@ def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Return of kvm_gmem_ioctl(); it has written an error offset (bytes) where it returns EAGAIN or ENOMEM."""
     if fact.args.get("cmd") != KVM_SET_MEMORY_ATTRIBUTES2 or "ret" not in fact.args:
         return False
-    call = _returning(tracker, fact, thread, Through.GMEM_IOCTL)
+    call = _returning(tracker, fact, thread, e.Through.GMEM_IOCTL)
     result = fact.args["ret"]
     error_offset = fact.args.get("error_offset") if result in (-EAGAIN, -ENOMEM) else None
     if result == -EAGAIN and call.zapped and call.attributes == PRIVATE_ATTRIBUTE and error_offset is not None:
@@ -214,7 +207,7 @@ def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return True
 
 
-def _returning(tracker: Tracker, fact: Fact, thread: Thread, through: Through) -> Call:
+def _returning(tracker: Tracker, fact: Fact, thread: Thread, through: e.Through) -> Call:
     """The call that a return line ends; its arguments are read again there, unless they cannot be read at all."""
     call, given = thread.call, _range(fact)
     if call is not None and call.through is through:
@@ -236,7 +229,7 @@ def _emit_page_in_use(tracker: Tracker, fact: Fact, call: Call, index: int) -> N
     first, last, tested, references, count = call.tested or [fact.line, fact.line, -1, -1, 0]
     counted = references if tested == index and references >= 0 else None
     tracker.emit(
-        UsersChecked(
+        e.UsersChecked(
             conversion=call.handle,
             owner=call.gmem,
             start=index,
@@ -255,7 +248,7 @@ def _return(tracker: Tracker, fact: Fact, thread: Thread, call: Call, result: in
     given = _range(fact)
     start, npages = (pages(*given) if given is not None else None) or (None, None)
     tracker.emit(
-        ConvertReturned(
+        e.ConvertReturned(
             conversion=call.handle,
             owner=call.owner,
             result=-min(result, 0),
@@ -273,7 +266,7 @@ def _remember(tracker: Tracker, fact: Fact, call: Call) -> None:
     """Keep an ended call, so that a fault that raced with it is not taken for an implicit request."""
     if call.start is None or call.end is None:
         return
-    if call.through is Through.VM_IOCTL:
+    if call.through is e.Through.VM_IOCTL:
         if call.vm is not None and call.vm in tracker.by_handle:
             tracker.by_handle[call.vm].recent.append((call.handle, call.start, call.end, fact.line))
         return
@@ -292,7 +285,7 @@ def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     cmd = None if entered is None else entered.args.get("cmd")
     if call is not None and result >= -MAX_ERRNO and (cmd is None or cmd in CONVERSIONS):
         vm = tracker.vm_of(thread)
-        if call.vm is None and call.through is Through.VM_IOCTL and vm is not None and vm.fd in (None, call.fd):
+        if call.vm is None and call.through is e.Through.VM_IOCTL and vm is not None and vm.fd in (None, call.fd):
             call.vm = vm.handle
         _return(tracker, fact, thread, call, result)
         return True

@@ -4,18 +4,8 @@ from gmemstate.ingest.correlate.memslots import link
 from gmemstate.ingest.correlate.trackees import Overlay, PageRun, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
-from gmemstate.model.events import (
-    Access,
-    Capability,
-    Dialect,
-    Event,
-    FaultServed,
-    HvaUnmapped,
-    Through,
-    User,
-    UserAnswered,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import (
     EACCES,
     EHWPOISON,
@@ -44,10 +34,10 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Return of kvm_gmem_get_pfn(): guest_memfd gives a page. On mainline for private faults alone, unless the file can be mapped."""
     args = fact.args
     vm = tracker.vm(args["kvm"], thread)
-    private = vm.dialect is Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
-    access = Access.GUEST_PRIVATE if private else Access.GUEST
+    private = vm.dialect is e.Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here
+    access = e.Access.GUEST_PRIVATE if private else e.Access.GUEST
     if args["ret"]:
-        tracker.emit(FaultServed(access=access, owner=vm.handle, start=args["gfn"], npages=1, result=-args["ret"]))
+        tracker.emit(e.FaultServed(access=access, owner=vm.handle, start=args["gfn"], npages=1, result=-args["ret"]))
         return True
     pfn = args.get("pfn")
     _served(tracker, thread, vm.handle, access, args["gfn"], 1, None if pfn is None or pfn >= PFN_ERROR else pfn)
@@ -55,18 +45,18 @@ def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _served(
-    tracker: Tracker, thread: Thread, owner: int | None, access: Access, gfn: int, npages: int, pfn: int | None
+    tracker: Tracker, thread: Thread, owner: int | None, access: e.Access, gfn: int, npages: int, pfn: int | None
 ) -> None:
-    for other in (Access.GUEST, Access.GUEST_PRIVATE):
+    for other in (e.Access.GUEST, e.Access.GUEST_PRIVATE):
         run = thread.runs.get(other.name)
         if other is not access and run is not None and run.start <= gfn < run.end:
             access = other  # the entry of a page that guest_memfd has just given
 
-    def make(run: PageRun) -> Event:
+    def make(run: PageRun) -> e.Event:
         lost = thread.over.take(run.start, run.end) if thread.over is not None else []
         named = [[hex(first), hex(end)] for first, end in lost[:RUNS]]
         pages = sum(end - first for first, end in lost)
-        return FaultServed(
+        return e.FaultServed(
             access=access,
             owner=owner,
             start=run.start,
@@ -95,7 +85,7 @@ def spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     gfn, pfn = fact.args["gfn"], (new & SPTE_PFN) >> PAGE_SHIFT
     if level > 1 and old & SPTE_MMU_PRESENT and not was:
         thread.over = Overlay(gfn, gfn + npages, pfn)
-    _served(tracker, thread, tracker.owner_of(thread), Access.GUEST, gfn, npages, pfn)
+    _served(tracker, thread, tracker.owner_of(thread), e.Access.GUEST, gfn, npages, pfn)
     return True
 
 
@@ -116,7 +106,7 @@ def set_spte(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if not _leaf(new, level):
         return False
     npages, pfn = 1 << 9 * (level - 1), (new & SPTE_PFN) >> PAGE_SHIFT
-    _served(tracker, thread, tracker.owner_of(thread), Access.GUEST, fact.args["gfn"] & -npages, npages, pfn)
+    _served(tracker, thread, tracker.owner_of(thread), e.Access.GUEST, fact.args["gfn"] & -npages, npages, pfn)
     return True
 
 
@@ -130,7 +120,7 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args = fact.args
     vm = tracker.vm(args["kvm"], thread)
     zap, thread.zap = thread.zap, None
-    entries = zap[0] if zap else (0 if tracker.whole and Capability.GUEST_ENTRIES in vm.shown else None)
+    entries = zap[0] if zap else (0 if tracker.whole and e.Capability.GUEST_ENTRIES in vm.shown else None)
     first = zap[1] if zap else fact.line
     call = thread.call
     start, end = args.get("start"), args.get("end")
@@ -145,8 +135,8 @@ def unmap_gfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             link(tracker, thread, thread.file)
     if call is not None:
         tracker.emit(
-            UserAnswered(
-                user=User.GUEST,
+            e.UserAnswered(
+                user=e.User.GUEST,
                 conversion=call.handle,
                 owner=vm.handle,
                 start=start,
@@ -174,9 +164,9 @@ def _first_index(vm: VmState, slot: int, gfn: int, index: int) -> int:
 def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: int, end: int, entries: int | None) -> None:
     owner = vm.handle
 
-    def make(run: PageRun) -> Event:
-        return UserAnswered(
-            user=User.GUEST,
+    def make(run: PageRun) -> e.Event:
+        return e.UserAnswered(
+            user=e.User.GUEST,
             owner=owner,
             start=run.start,
             npages=run.npages,
@@ -195,19 +185,13 @@ def _unmapped(tracker: Tracker, fact: Fact, thread: Thread, vm: VmState, start: 
 def unmap_hva(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_mmu_notifier_invalidate_range_start(): host page tables lose a range, maybe as part of an in-place conversion."""
     start, end = fact.args["hva"] >> PAGE_SHIFT, -(-fact.args["end"] >> PAGE_SHIFT)
-    if thread.call is not None and thread.call.through is Through.VM_IOCTL:
+    if thread.call is not None and thread.call.through is e.Through.VM_IOCTL:
         tracker.leave(thread)  # that ioctl changes no host page tables: the thread has gone on
     owner = tracker.owner_of(thread)
     conversion = thread.call.handle if thread.call is not None else None
 
-    def make(run: PageRun) -> Event:
-        return HvaUnmapped(
-            start=run.start,
-            npages=run.npages,
-            owner=owner,
-            conversion=conversion,
-            detail=run.detail(),
-        )
+    def make(run: PageRun) -> e.Event:
+        return e.HvaUnmapped(start=run.start, npages=run.npages, owner=owner, conversion=conversion, detail=run.detail())
 
     if end - start != 1 or conversion is not None:
         tracker.emit(make(PageRun(make, fact.t, fact.line, start, end, fact.line)))
@@ -227,14 +211,9 @@ def gmem_ufault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     ret = args["ret"]
     result = EHWPOISON if ret & VM_FAULT_HWPOISON else EACCES if ret & VM_FAULT_SIGBUS else 0
 
-    def make(run: PageRun) -> Event:
-        return FaultServed(
-            access=Access.HOST,
-            owner=owner,
-            start=run.start,
-            npages=run.npages,
-            result=result,
-            detail=run.detail(),
+    def make(run: PageRun) -> e.Event:
+        return e.FaultServed(
+            access=e.Access.HOST, owner=owner, start=run.start, npages=run.npages, result=result, detail=run.detail()
         )
 
     tracker.extend(thread, "host", f"host {owner} {result}", args["pgoff"], make)

@@ -8,18 +8,8 @@ from typing import Any
 from gmemstate.decode import errno, rmp_entry, rmpupdate
 from gmemstate.ingest.correlate.stacks import about, entry_path, place
 from gmemstate.ingest.fact import Fact
-from gmemstate.model.events import (
-    Event,
-    GeneralProtection,
-    KernelWarned,
-    Poisoned,
-    PrivateMapFailed,
-    PrivateUnmapFailed,
-    RmpViolation,
-    TaskStuck,
-    UnmapStep,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.reports import KernelReportCode
 from gmemstate.text import printable
@@ -134,7 +124,7 @@ class Report:
 
     # --- the event
 
-    def event(self) -> Event:
+    def event(self) -> e.Event:
         """What the report amounts to."""
         at: dict[str, Any] = {"t": self.t, "line": self.line}
         make = _EVENTS.get(self.kind, Report._warned)
@@ -158,13 +148,13 @@ class Report:
             }
         )
 
-    def _warned(self, at: dict[str, Any]) -> Event:
+    def _warned(self, at: dict[str, Any]) -> e.Event:
         what = self.words.get("what", _WHAT.get(self.kind, self.kind))
         numbers = {
             name: hex(value) for name, value in self.args.items() if name in ("address", "error_code", "exit_code", "pfn")
         }
         injected = self.words.get("cache")
-        return KernelWarned(
+        return e.KernelWarned(
             thread=self.thread, detail=self.detail(what=what, cache=injected, errors=self._errors(), **numbers), **at
         )
 
@@ -173,16 +163,16 @@ class Report:
         known = {name: found.name for name, value in self.errors.items() if (found := errno(value)) is not None}
         return known or None
 
-    def _stuck(self, at: dict[str, Any]) -> Event:
-        return TaskStuck(thread=self.thread or 0, detail=self.detail(seconds=self.args.get("seconds")), **at)
+    def _stuck(self, at: dict[str, Any]) -> e.Event:
+        return e.TaskStuck(thread=self.thread or 0, detail=self.detail(seconds=self.args.get("seconds")), **at)
 
-    def _faulted(self, at: dict[str, Any]) -> Event:
+    def _faulted(self, at: dict[str, Any]) -> e.Event:
         """A page fault of the host: at a page that the RMP gives to somebody else, or at a bad address."""
         if not self.args.get("error_code", 0) & RMP_FAULT:
             return self._warned(at)
         pte = self.args.get("pte")
         pfn = self.args.get("pfn", None if pte is None else (pte & PTE_PFN) >> PAGE_SHIFT)
-        return RmpViolation(
+        return e.RmpViolation(
             pfn=pfn,
             detail=self.detail(
                 what=KernelReportCode.HOST_PAGE_FAULT,
@@ -205,23 +195,23 @@ class Report:
             "near_more": self.more or None,
         }
 
-    def _protected(self, at: dict[str, Any]) -> Event:
+    def _protected(self, at: dict[str, Any]) -> e.Event:
         facts = self.detail(thread=self.thread, errors=self._errors())
-        return GeneralProtection(address=self.args.get("address"), detail=facts, **at)
+        return e.GeneralProtection(address=self.args.get("address"), detail=facts, **at)
 
-    def _aborted(self, at: dict[str, Any]) -> Event:
+    def _aborted(self, at: dict[str, Any]) -> e.Event:
         """An abort of Arm's; a granule protection fault is there what an RMP violation is on AMD."""
         if "Granule Protection Fault" in self.words.get("text", ""):
-            return RmpViolation(detail=self.detail(what=KernelReportCode.GRANULE_FAULT, thread=self.thread), **at)
+            return e.RmpViolation(detail=self.detail(what=KernelReportCode.GRANULE_FAULT, thread=self.thread), **at)
         return self._warned(at)
 
-    def _stack_alone(self, at: dict[str, Any]) -> Event:
+    def _stack_alone(self, at: dict[str, Any]) -> e.Event:
         """A stack whose header is cut off: RMPUPDATE dumps one when it fails, all else may be anything."""
         if any(frame.startswith("rmpupdate") for frame in self.frames):
             return self._rmp_failed(at)
         return self._warned(at)
 
-    def _rmp_failed(self, at: dict[str, Any]) -> Event:
+    def _rmp_failed(self, at: dict[str, Any]) -> e.Event:
         """RMPUPDATE failed. The stack, the caller's line or the entry gives the direction; else it is unknown."""
         to, basis = self._direction()
         code = self.args.get("ret")
@@ -240,19 +230,19 @@ class Report:
         }
         status = code if code is not None else abs(self.args["error"]) if "error" in self.args else None
         if "retry" in self.words:
-            return KernelWarned(
+            return e.KernelWarned(
                 thread=self.thread, detail=self.detail(**facts, pfn=_hex(self.args.get("pfn")), outcome="tried again"), **at
             )
         facts["thread"] = self.thread
         if to == "private":
             gfn = self.args.get("gfn")
             npages = None if gfn is None else 512 if level == 2 else 1
-            return PrivateMapFailed(
+            return e.PrivateMapFailed(
                 pfn=self.args.get("pfn"), start=gfn, npages=npages, status=status, detail=self.detail(**facts), **at
             )
         if to == "shared":
-            step = UnmapStep.PSMASH if self.words.get("step") == "PSMASH" else UnmapStep.RMPUPDATE
-            return PrivateUnmapFailed(
+            step = e.UnmapStep.PSMASH if self.words.get("step") == "PSMASH" else e.UnmapStep.RMPUPDATE
+            return e.PrivateUnmapFailed(
                 step=step,
                 pfn=self.args.get("pfn"),
                 start=self.args.get("gfn"),
@@ -261,7 +251,7 @@ class Report:
                 **at,
             )
         facts["thread"] = None
-        return KernelWarned(thread=self.thread, detail=self.detail(**facts, pfn=_hex(self.args.get("pfn"))), **at)
+        return e.KernelWarned(thread=self.thread, detail=self.detail(**facts, pfn=_hex(self.args.get("pfn"))), **at)
 
     def _direction(self) -> tuple[str | None, str | None]:
         if "to" in self.words:
@@ -274,10 +264,10 @@ class Report:
         # guest_memfd gives back only what the RMP says is assigned (sev_gmem_invalidate).
         return ("private", "implied") if "unassigned" in self.words else (None, None)
 
-    def _poisoned(self, at: dict[str, Any]) -> Event:
+    def _poisoned(self, at: dict[str, Any]) -> e.Event:
         count = self.end - self.args["pfn"]
         actions = [action for action, _ in self.actions.most_common(4)]
-        return Poisoned(
+        return e.Poisoned(
             pfn=self.args["pfn"],
             npages=count,
             detail=detail(

@@ -78,9 +78,7 @@ def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {"cause": "memory error", "comm": shown(fact.words["comm"]), "pfn": hexed(fact.args.get("pfn")), **beside(fact)}
     facts["thread"] = None
     return put(
-        tracker,
-        fact,
-        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts)),
+        tracker, fact, TaskSignalled(thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts))
     )
 
 
@@ -88,11 +86,7 @@ def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """oom_kill_process(): a task is killed because memory has run out."""
     facts = {"cause": "oom", "comm": shown(fact.words["comm"]), "at": fact.words.get("at"), "host": fact.words.get("host")}
-    return put(
-        tracker,
-        fact,
-        TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=SI_KERNEL, detail=detail(**facts)),
-    )
+    return put(tracker, fact, TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=SI_KERNEL, detail=detail(**facts)))
 
 
 @handles("machine_check")
@@ -112,9 +106,7 @@ def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "address": hex(address) if address % PAGE_SIZE else None,
     }
     return put(
-        tracker,
-        fact,
-        DmaFaulted(owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact))),
+        tracker, fact, DmaFaulted(owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact)))
     )
 
 

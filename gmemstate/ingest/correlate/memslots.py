@@ -3,19 +3,8 @@
 from gmemstate.ingest.correlate.trackees import GmemState, Region, SlotState, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
-from gmemstate.model.events import (
-    Capability,
-    GmemBound,
-    GmemCreated,
-    GmemReleased,
-    GmemUnbound,
-    Poisoned,
-    Punched,
-    SlotSet,
-    VmCreated,
-    VmDestroyed,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, PAGE_SHIFT
 from gmemstate.model.units import pages
 from gmemstate.text import printable
@@ -44,7 +33,7 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             region.gmem = tracker.gmem_at(region.inode, vm.handle).handle  # it is not of the guest that was there before
     first = region.line if region is not None else fact.line
     tracker.emit(
-        SlotSet(
+        e.SlotSet(
             slot=args["slot"],
             owner=vm.handle if vm else None,
             start=start,
@@ -59,7 +48,7 @@ def set_region_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if vm is not None and not args["ret"] and region is not None and npages and wanted.flags & KVM_MEM_GUEST_MEMFD:
         base, count, index = region.bound or (start, npages, args.get("gmem_offset", 0) >> PAGE_SHIFT)
         wanted.gmem, wanted.index = region.gmem, index
-        tracker.emit(GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem))
+        tracker.emit(e.GmemBound(owner=vm.handle, start=base, npages=count, index=index, gmem=region.gmem))
     return True
 
 
@@ -95,14 +84,14 @@ def gmem_create(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm(args["kvm"], thread, makes=True)
     flags, npages = args.get("flags", 0), args["size"] >> PAGE_SHIFT
     if args["fd"] < 0:
-        tracker.emit(GmemCreated(vm=vm.handle, npages=npages, flags=flags, result=-args["fd"]))
+        tracker.emit(e.GmemCreated(vm=vm.handle, npages=npages, flags=flags, result=-args["fd"]))
         return True
     gmem = GmemState(tracker.handle(), vm.handle, args["fd"], npages)
     tracker.gmems.append(gmem)
     vm.gmems += 1
     vm.mmap = vm.mmap or bool(flags & GUEST_MEMFD_FLAG_MMAP)
     tracker.emit(
-        GmemCreated(owner=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]))
+        e.GmemCreated(owner=gmem.handle, vm=vm.handle, npages=npages, flags=flags, result=0, detail=detail(fd=args["fd"]))
     )
     return True
 
@@ -162,13 +151,13 @@ def gmem_unbind(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if thread.region is not None:
         thread.region.vm = thread.region.vm or vm
         return True
-    if vm is not None and Capability.SLOTS in vm.shown:
+    if vm is not None and e.Capability.SLOTS in vm.shown:
         if not vm.torn_down:
             vm.torn_down = True
-            tracker.emit(VmDestroyed(owner=vm.handle, detail=detail(basis="implied", join="thread")))
+            tracker.emit(e.VmDestroyed(owner=vm.handle, detail=detail(basis="implied", join="thread")))
         return True
     tracker.emit(
-        GmemUnbound(owner=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"))
+        e.GmemUnbound(owner=vm.handle if vm else None, start=args["base_gfn"], npages=args["npages"], index=args.get("pgoff"))
     )
     return True
 
@@ -180,7 +169,7 @@ def gmem_release(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     gmem.released = True
     thread.file, thread.bracket = gmem, None
     npages = fact.args["size"] >> PAGE_SHIFT if "size" in fact.args else None
-    tracker.emit(GmemReleased(owner=gmem.handle, npages=npages))
+    tracker.emit(e.GmemReleased(owner=gmem.handle, npages=npages))
     return True
 
 
@@ -194,7 +183,7 @@ def gmem_fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         link(tracker, thread, gmem)
     thread.bracket = None
     tracker.emit(
-        Punched(
+        e.Punched(
             owner=gmem.handle if gmem else None,
             mode=args["mode"],
             result=-args["ret"],
@@ -220,7 +209,7 @@ def link(tracker: Tracker, thread: Thread, gmem: GmemState) -> None:
             continue
         slot.gmem, slot.index = gmem.handle, first
         tracker.emit(
-            GmemBound(
+            e.GmemBound(
                 owner=vm.handle,
                 start=slot.start,
                 npages=slot.npages,
@@ -237,7 +226,7 @@ def gmem_error(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_gmem_error_folio(): a page of a file is poisoned."""
     thread.file = tracker.gmem_of_syscall(thread, tracker.owner_of(thread))
     thread.error, thread.bracket = fact.args["index"], None
-    tracker.emit(Poisoned(owner=thread.file.handle, start=fact.args["index"], npages=1))
+    tracker.emit(e.Poisoned(owner=thread.file.handle, start=fact.args["index"], npages=1))
     return True
 
 
@@ -248,7 +237,7 @@ def memory_failure(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     thread.file = thread.error = thread.bracket = None
     words = printable(fact.text.partition("recovery action for ")[2])
     tracker.emit(
-        Poisoned(
+        e.Poisoned(
             owner=gmem.handle if gmem else None,
             start=index,
             npages=1,
@@ -265,7 +254,7 @@ def memslots_updated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm(fact.args["kvm"], thread, makes=True)
     if fact.args.get("gen") == 1 and not vm.birth_recorded and tracker.whole:
         vm.birth_recorded = True
-        tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect, detail=detail(basis="implied")))
+        tracker.emit(e.VmCreated(owner=vm.handle, dialect=vm.dialect, detail=detail(basis="implied")))
         return True
     return False
 
@@ -276,7 +265,7 @@ def vm_created(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.new_vm(fact.args["kvm"], thread, makes=True)
     thread.vms.append(vm.handle)
     vm.birth_recorded = True
-    tracker.emit(VmCreated(owner=vm.handle, dialect=vm.dialect))
+    tracker.emit(e.VmCreated(owner=vm.handle, dialect=vm.dialect))
     return True
 
 
@@ -285,5 +274,5 @@ def vm_destroyed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """kvm_destroy_vm(): another guest may get the address."""
     vm = tracker.vm(fact.args["kvm"], thread)
     vm.torn_down = True
-    tracker.emit(VmDestroyed(owner=vm.handle))
+    tracker.emit(e.VmDestroyed(owner=vm.handle))
     return True

@@ -11,17 +11,8 @@ from gmemstate.ingest.correlate.trackees import Call, Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of
-from gmemstate.model.events import (
-    ConvertAsked,
-    ConvertReturned,
-    MemoryFaultExit,
-    Punched,
-    SlotSet,
-    TaskSignalled,
-    Through,
-    VmmSaid,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import EAGAIN, EFAULT, EHWPOISON, EINTR, ENOTTY, LAST_PAGE, PAGE_SHIFT
 from gmemstate.model.units import Gpa, gfn_of, pages
 
@@ -58,7 +49,7 @@ def convert_call(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         call = thread.call
         if "ret" in fact.args:
             tracker.emit(
-                ConvertReturned(
+                e.ConvertReturned(
                     conversion=call.handle,
                     result=-min(fact.args["ret"], 0),
                     thread=thread.tid or None,
@@ -74,9 +65,9 @@ def _ask(tracker: Tracker, fact: Fact, thread: Thread) -> None:
     tracker.leave(thread)
     through, name = _through(tracker, fact)
     thread.call = Call(tracker.handle(), through, fact.line, entered=True)
-    facts = {**_beside(fact), "ioctl": name if through is not Through.VM_IOCTL or name != SET_ATTRIBUTES else None}
+    facts = {**_beside(fact), "ioctl": name if through is not e.Through.VM_IOCTL or name != SET_ATTRIBUTES else None}
     tracker.emit(
-        ConvertAsked(conversion=thread.call.handle, through=through, thread=thread.tid or None, detail=detail(**facts))
+        e.ConvertAsked(conversion=thread.call.handle, through=through, thread=thread.tid or None, detail=detail(**facts))
     )
 
 
@@ -90,28 +81,28 @@ def whole_call(tracker: Tracker, fact: Fact, thread: Thread, entered: Fact) -> b
     if known is None or known[0] not in CONVERTING or fact.args["returned"] == -ENOTTY:
         return False
     handle, result = tracker.handle(), -min(fact.args["returned"], 0)
-    through = {SET_ATTRIBUTES: Through.VM_IOCTL, SET_ATTRIBUTES2: Through.GMEM_IOCTL}.get(known[1], Through.GMEM_CONVERT)
-    facts = detail(fd=entered.args.get("fd"), ioctl=known[1] if through is not Through.VM_IOCTL else None)
+    through = {SET_ATTRIBUTES: e.Through.VM_IOCTL, SET_ATTRIBUTES2: e.Through.GMEM_IOCTL}.get(known[1], e.Through.GMEM_CONVERT)
+    facts = detail(fd=entered.args.get("fd"), ioctl=known[1] if through is not e.Through.VM_IOCTL else None)
     tracker.emit(
-        ConvertAsked(
+        e.ConvertAsked(
             conversion=handle, through=through, detail=facts, thread=thread.tid or None, t=entered.t, line=entered.line
         )
     )
-    tracker.emit(ConvertReturned(conversion=handle, result=result, thread=thread.tid or None))
+    tracker.emit(e.ConvertReturned(conversion=handle, result=result, thread=thread.tid or None))
     tracker.closed.append(handle)
     return True
 
 
-def _through(tracker: Tracker, fact: Fact) -> tuple[Through, str]:
+def _through(tracker: Tracker, fact: Fact) -> tuple[e.Through, str]:
     """By which ioctl. A tool that looks at its number only gives KVM_SET_MEMORY_ATTRIBUTES2 the name of the older one."""
     name = fact.words["ioctl"]
     if name == SET_ATTRIBUTES and fact.words.get("by") == "number" and fact.args["fd"] in tracker.gmem_fds:
         name = SET_ATTRIBUTES2
     if name == SET_ATTRIBUTES:
-        return Through.VM_IOCTL, name
+        return e.Through.VM_IOCTL, name
     if name == SET_ATTRIBUTES2:
-        return (Through.VM_IOCTL if fact.words.get("file") == "kvm-vm" else Through.GMEM_IOCTL), name
-    return Through.GMEM_CONVERT, name
+        return (e.Through.VM_IOCTL if fact.words.get("file") == "kvm-vm" else e.Through.GMEM_IOCTL), name
+    return e.Through.GMEM_CONVERT, name
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
@@ -156,7 +147,7 @@ def _fallocate(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     run = pages(args["offset"], args["len"])
     odd = {} if run else {"offset": hex(args["offset"]), "len": hex(args["len"])}
     tracker.emit(
-        Punched(
+        e.Punched(
             mode=args["mode"],
             result=-min(args["ret"], 0),
             start=run[0] if run else None,
@@ -173,7 +164,7 @@ def _run(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     code = -fact.args["ret"]
     if code in (EFAULT, EHWPOISON):
         tracker.emit(
-            MemoryFaultExit(
+            e.MemoryFaultExit(
                 thread=thread.tid, result=code, detail=detail(basis="implied", **_beside(fact)), t=_ended(fact), line=fact.line
             )
         )
@@ -186,7 +177,7 @@ def _slot(tracker: Tracker, fact: Fact) -> bool:
     if args["gpa"] + args["size"] > LAST_PAGE << PAGE_SHIFT:
         return False
     tracker.emit(
-        SlotSet(
+        e.SlotSet(
             slot=args["slot"],
             start=gfn_of(Gpa(args["gpa"])),
             npages=args["size"] >> PAGE_SHIFT,
@@ -206,7 +197,7 @@ def _failed(tracker: Tracker, fact: Fact, name: str) -> bool:
         "errno": known.name if known else None,
         "number": hex(found.number) if found and found.number else None,
     }
-    tracker.emit(VmmSaid(result=code, detail=detail(**facts, thread=fact.thread or None, **_beside(fact))))
+    tracker.emit(e.VmmSaid(result=code, detail=detail(**facts, thread=fact.thread or None, **_beside(fact))))
     return True
 
 
@@ -215,7 +206,7 @@ def signalled(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A thread is sent SIGBUS, or is killed; an ioctl that it is inside of has then come to its end unseen."""
     call = thread.call
     tracker.emit(
-        TaskSignalled(
+        e.TaskSignalled(
             thread=thread.tid,
             signal=fact.args["sig"],
             reason=fact.args.get("code"),

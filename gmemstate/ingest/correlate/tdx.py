@@ -14,22 +14,13 @@ from gmemstate.ingest.correlate.stacks import entry_path
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
-from gmemstate.model.events import (
-    Event,
-    HkidLeaked,
-    KernelWarned,
-    PrivateMapFailed,
-    PrivateUnmapFailed,
-    ReclaimFailed,
-    UnmapStep,
-    VmDead,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.reports import KernelReportCode
 from gmemstate.model.units import Gpa, gfn_of
 
 REMOVE = 29
-UNMAP = {7: UnmapStep.BLOCK, REMOVE: UnmapStep.REMOVE, 38: UnmapStep.TRACK, 41: UnmapStep.WBINVD}
+UNMAP = {7: e.UnmapStep.BLOCK, REMOVE: e.UnmapStep.REMOVE, 38: e.UnmapStep.TRACK, 41: e.UnmapStep.WBINVD}
 MAP = (2, 3, 6)
 RECLAIM = 28
 """Leaves by their number (TDX module, tdx_api_defs.h)."""
@@ -62,8 +53,8 @@ def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     vm = tracker.vm_of(thread)
     owner = vm.handle if vm is not None else None
     npages = 512 if facts.get("level") == "2M" else 1
-    failed = PrivateUnmapFailed(
-        step=UnmapStep.REMOVE,
+    failed = e.PrivateUnmapFailed(
+        step=e.UnmapStep.REMOVE,
         pfn=pfn,
         owner=owner,
         start=gfn,
@@ -74,20 +65,20 @@ def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     return put(tracker, fact, failed)
 
 
-def _seamcall_event(tracker: Tracker, fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> Event:
+def _seamcall_event(tracker: Tracker, fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> e.Event:
     number = leaf.number if leaf is not None else None
     facts, pfn = _of_status(fact, leaf, status)
     code = status.word >> 32
     facts |= _warned_before(tracker, fact)
     if number in UNMAP:
-        return PrivateUnmapFailed(step=UNMAP[number], pfn=pfn, status=code, detail=detail(**facts))
+        return e.PrivateUnmapFailed(step=UNMAP[number], pfn=pfn, status=code, detail=detail(**facts))
     if number in MAP:
         # The entry is what the secure EPT holds at the address; the page that was to be mapped is not printed.
         facts["entry_pfn"] = None if pfn is None else hex(pfn)
-        return PrivateMapFailed(status=code, detail=detail(**facts))
+        return e.PrivateMapFailed(status=code, detail=detail(**facts))
     if number == RECLAIM:
-        return ReclaimFailed(status=code, detail=detail(**facts))
-    return KernelWarned(thread=fact.thread or None, detail=detail(what=KernelReportCode.SEAMCALL, **facts))
+        return e.ReclaimFailed(status=code, detail=detail(**facts))
+    return e.KernelWarned(thread=fact.thread or None, detail=detail(what=KernelReportCode.SEAMCALL, **facts))
 
 
 def _of_status(fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> tuple[dict[str, Any], int | None]:
@@ -143,8 +134,8 @@ def td_exit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     }
     facts |= {"pid": fact.args.get("pid"), "hkid": hexed(fact.args.get("hkid"))}
     if status.fatal or status.name in ("TDX_NON_RECOVERABLE_TD", "TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE"):
-        return put(tracker, fact, VmDead(detail=detail(**facts)))
-    return put(tracker, fact, KernelWarned(thread=fact.args.get("pid"), detail=detail(**facts)))
+        return put(tracker, fact, e.VmDead(detail=detail(**facts)))
+    return put(tracker, fact, e.KernelWarned(thread=fact.args.get("pid"), detail=detail(**facts)))
 
 
 @handles("unaccepted")
@@ -158,14 +149,10 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "vcpu": fact.args.get("vcpu"),
         **beside(fact),
     }
-    return put(tracker, fact, VmDead(detail=detail(**facts)))
+    return put(tracker, fact, e.VmDead(detail=detail(**facts)))
 
 
 @handles("hkid_leaked")
 def hkid_leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """tdx_mmu_release_hkid(): a key id cannot be freed, as the module refuses a step of the TD's end."""
-    return put(
-        tracker,
-        fact,
-        HkidLeaked(hkid=fact.args["hkid"], detail=detail(call=fact.words.get("call"), **beside(fact))),
-    )
+    return put(tracker, fact, e.HkidLeaked(hkid=fact.args["hkid"], detail=detail(call=fact.words.get("call"), **beside(fact))))

@@ -9,23 +9,13 @@ from collections.abc import Callable
 from gmemstate.ingest.correlate.kernel_report import Report
 from gmemstate.ingest.correlate.trackees import GmemState, PageRun, Thread, VmState
 from gmemstate.ingest.fact import KINDS, STORED_ATTRIBUTES, Fact, FactKind, Marker
-from gmemstate.model.events import (
-    Capability,
-    Dialect,
-    DialectSeen,
-    Event,
-    Gap,
-    GapKind,
-    GmemSeen,
-    SourceShows,
-    VmSeen,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.text import printable
 
 _OF_A_LOG = FactKind()
 
-GAPS = {"lost": GapKind.LOST, "suppressed": GapKind.SUPPRESSED, "elided": GapKind.ELIDED}
+GAPS = {"lost": e.GapKind.LOST, "suppressed": e.GapKind.SUPPRESSED, "elided": e.GapKind.ELIDED}
 """Kinds of gaps by the name of their marker; any other is a buffer that was overwritten."""
 
 Handler = Callable[["Tracker", Fact, Thread], bool]
@@ -54,14 +44,14 @@ class Tracker:
         self.fact = Fact(0, None, 0, "", "", {})
         """the one that is handled now"""
         self.next = -2
-        self.made: list[Event] = []
+        self.made: list[e.Event] = []
         self.closed: list[int] = []
         """references of conversions that no later event can carry"""
         self.threads: dict[int, Thread] = {}
         self.vms: dict[int, VmState] = {}
         self.gmems: list[GmemState] = []
         self.by_handle: dict[int, VmState] = {}
-        self.shown: set[Capability] = set()
+        self.shown: set[e.Capability] = set()
         self.whole = True
         """nothing was lost so far"""
         self.sees_inside = False
@@ -94,7 +84,7 @@ class Tracker:
             self._show(fact, thread, kind.shows)
         return used
 
-    def _show(self, fact: Fact, thread: Thread, capability: Capability) -> None:
+    def _show(self, fact: Fact, thread: Thread, capability: e.Capability) -> None:
         """The first line of a kind about a guest proves that the next ones would be there too."""
         pointer = fact.args.get("kvm")
         vm = self.vms.get(pointer) if pointer is not None else self.vm_of(thread)
@@ -103,23 +93,23 @@ class Tracker:
             return
         shown.add(capability)
         owner = vm.handle if vm is not None else None
-        self.add(SourceShows(capability=capability, owner=owner))
+        self.add(e.SourceShows(capability=capability, owner=owner))
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[e.Event]:
         """The events made since the last time."""
         made, self.made = self.made, []
         return made
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: e.Event) -> None:
         """Add an event, after the pages that were seen before it."""
         self.flush()
         self.add(event)
 
-    def add(self, event: Event) -> None:
+    def add(self, event: e.Event) -> None:
         """Add an event that does not end a run of pages. One that names no line is of the line, and of the time, at hand."""
         self._add(event, self.fact.line, self.fact.t)
 
-    def _add(self, event: Event, line: int, t: int | None) -> None:
+    def _add(self, event: e.Event, line: int, t: int | None) -> None:
         stamp = object.__setattr__  # events are frozen for all who get to see them
         stamp(event, "source", self.source)
         if event.line is None:
@@ -140,7 +130,7 @@ class Tracker:
         group: str,
         key: str,
         page: int,
-        make: Callable[[PageRun], Event],
+        make: Callable[[PageRun], e.Event],
         npages: int = 1,
         pfn: int | None = None,
     ) -> PageRun:
@@ -199,7 +189,7 @@ class Tracker:
                 if old.handle in other.vms:
                     other.vms.remove(old.handle)
         comm = detail(comm=printable(thread.comm))
-        self.emit(VmSeen(owner=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, detail=comm))
+        self.emit(e.VmSeen(owner=vm.handle, made=int(vm.born_here), pointer=pointer, thread=thread.tid, detail=comm))
         return vm
 
     def vm_of(self, thread: Thread) -> VmState | None:
@@ -213,9 +203,9 @@ class Tracker:
 
     def mainline(self, vm: VmState) -> None:
         """The name of a function proves that the attributes of a guest live in its VM."""
-        if vm.dialect is Dialect.UNKNOWN:
-            vm.dialect = Dialect.MAINLINE
-            self.emit(DialectSeen(owner=vm.handle, dialect=vm.dialect))
+        if vm.dialect is e.Dialect.UNKNOWN:
+            vm.dialect = e.Dialect.MAINLINE
+            self.emit(e.DialectSeen(owner=vm.handle, dialect=vm.dialect))
 
     def gmem_known(self, pointer: int, vm: int | None) -> GmemState | None:
         """The guest_memfd that was seen at an inode pointer. ``vm`` is the guest that the line names, if it names one.
@@ -243,7 +233,7 @@ class Tracker:
                 return nameless[0]
         gmem = GmemState(self.handle(), vm, pointer=pointer)
         self.gmems.append(gmem)
-        self.emit(GmemSeen(owner=gmem.handle, pointer=pointer, vm=vm))
+        self.emit(e.GmemSeen(owner=gmem.handle, pointer=pointer, vm=vm))
         return gmem
 
     def gmem_of_fd(self, fd: int | None, vm: int | None) -> GmemState | None:
@@ -265,7 +255,7 @@ class Tracker:
             return created
         if known is not None and known.vm is None and vm is not None:
             known.vm = vm
-            self.emit(GmemSeen(owner=known.handle, pointer=pointer, vm=vm))
+            self.emit(e.GmemSeen(owner=known.handle, pointer=pointer, vm=vm))
         return known or self.gmem_at(pointer, vm)
 
     def leave(self, thread: Thread) -> None:
@@ -286,10 +276,10 @@ class Tracker:
 
     def mark(self, marker: Marker) -> None:
         """A gap in the trace: nothing that was in the middle can be trusted to be the same after it."""
-        kind = GAPS.get(marker.name, GapKind.OVERWRITTEN)
+        kind = GAPS.get(marker.name, e.GapKind.OVERWRITTEN)
         what = detail(what=printable(marker.text)) if marker.text else None
-        self.emit(Gap(gap=kind, count=marker.lost, line=marker.line, detail=what))
-        if kind is GapKind.SUPPRESSED:
+        self.emit(e.Gap(gap=kind, count=marker.lost, line=marker.line, detail=what))
+        if kind is e.GapKind.SUPPRESSED:
             return  # lines of a kernel log are missing, none of a trace
         self.whole = False
         for thread in self.threads.values():

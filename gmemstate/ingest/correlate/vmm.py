@@ -13,19 +13,8 @@ from gmemstate.ingest.correlate.kernel_reports import beside
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, Fact
-from gmemstate.model.events import (
-    ConvertMet,
-    ConvertReturned,
-    DmaMapped,
-    DmaUnmapped,
-    GuestAsked,
-    MemoryFaultExit,
-    SlotSet,
-    Through,
-    VmDead,
-    VmmSaid,
-    detail,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import detail
 from gmemstate.model.linux import EFAULT, PAGE_SHIFT
 from gmemstate.model.reports import VmmReportCode
 from gmemstate.model.units import Gpa, gfn_of, pages
@@ -73,7 +62,7 @@ def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         numbers["exit_name"] = known.name
     words = {name: shown(word) for name, word in fact.words.items() if name not in ("at", "host")}
     facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **beside(fact)}
-    tracker.emit(VmmSaid(result=_errno(fact), detail=detail(**facts)))
+    tracker.emit(e.VmmSaid(result=_errno(fact), detail=detail(**facts)))
     return True
 
 
@@ -98,9 +87,9 @@ def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.SET_MEMORY_FAILED}), thread)
     handle = tracker.handle()
     tracker.emit(
-        ConvertMet(
+        e.ConvertMet(
             conversion=handle,
-            through=Through.VM_IOCTL,
+            through=e.Through.VM_IOCTL,
             thread=thread.tid or None,
             start=run[0],
             npages=run[1],
@@ -108,7 +97,7 @@ def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             detail=detail(vmm="error", **beside(fact)),
         )
     )
-    tracker.emit(ConvertReturned(conversion=handle, result=code, thread=thread.tid or None))
+    tracker.emit(e.ConvertReturned(conversion=handle, result=code, thread=thread.tid or None))
     tracker.closed.append(handle)
     return True
 
@@ -121,7 +110,7 @@ def fault_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     facts = {"basis": "implied", "at": fact.words.get("at"), "host": fact.words.get("host")}
     tracker.emit(
-        MemoryFaultExit(
+        e.MemoryFaultExit(
             thread=thread.tid,
             result=EFAULT,
             start=gfn_of(Gpa(args["gpa"])),
@@ -143,7 +132,7 @@ def map_gpa_range(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     odd = {} if run else {"gpa": hex(fact.args["gpa"]), "pages": hex(fact.args["size"] >> PAGE_SHIFT)}
     facts = {"via": "KVM_EXIT_HYPERCALL", "at": fact.words.get("at"), "host": fact.words.get("host"), **odd}
     tracker.emit(
-        GuestAsked(
+        e.GuestAsked(
             request=handle,
             thread=thread.tid,
             start=run[0] if run else None,
@@ -164,7 +153,7 @@ def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     facts = {name: hex(args[name]) for name in ("hva", "gmem_offset") if name in args}
     fd = args.get("gmem_fd", -1)
     tracker.emit(
-        SlotSet(
+        e.SlotSet(
             slot=slot,
             start=gfn_of(Gpa(args["gpa"])),
             npages=args["size"] >> PAGE_SHIFT,
@@ -184,7 +173,7 @@ def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     code = _errno(fact)
     if not 0 < size <= FOREVER - args["iova"] or (code is None and "ret" in args):
         return False
-    kind = DmaMapped if fact.name == "dma_mapped" else DmaUnmapped
+    kind = e.DmaMapped if fact.name == "dma_mapped" else e.DmaUnmapped
     facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **beside(fact)}
     tracker.emit(
         kind(
@@ -207,5 +196,5 @@ def guest_event(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         return False
     known = system_event(number)
     facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **beside(fact)}
-    tracker.emit(VmDead(detail=detail(**facts)))
+    tracker.emit(e.VmDead(detail=detail(**facts)))
     return True

@@ -10,20 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gmemstate.ingest.merge.clocks import SLACK, Distance
-from gmemstate.model.events import (
-    KIND,
-    ConvertAsked,
-    ConvertAttempted,
-    ConvertMet,
-    ConvertReturned,
-    EventRow,
-    T,
-    Through,
-    conversion_of,
-    event_of,
-    in_conversion,
-    thread_of,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import KIND, T, conversion_of, event_of, in_conversion, thread_of
 
 FIRST = -(1 << 63)
 WAIT = 10_000_000
@@ -32,14 +20,14 @@ LOOK = 256
 """How many events ahead the next call of a thread is looked for."""
 REMEMBERED = 8
 """How many calls of a thread may wait for what is seen of them from outside."""
-_OPENING = frozenset((ConvertAsked.code, ConvertMet.code, ConvertAttempted.code))
+_OPENING = frozenset((e.ConvertAsked.code, e.ConvertMet.code, e.ConvertAttempted.code))
 
 
 class Item(NamedTuple):
     """An event on its way into the record."""
 
-    row: EventRow
-    stored: EventRow | None = None
+    row: e.EventRow
+    stored: e.EventRow | None = None
     """the same event as it is on record already"""
     last: bool = False
     """no other event is at hand now: those so far are to be put on record"""
@@ -82,7 +70,7 @@ def placed(number: int, items: Iterable[Item], distance: Distance | None) -> Ite
         row = item.row
         begin = None if row[T] is None else row[T] - ahead
         end = following = result = None
-        if distance is not None and row[KIND] == ConvertAsked.code:
+        if distance is not None and row[KIND] == e.ConvertAsked.code:
             if window and _is_end(row, window[0].row):
                 end, result = window[0].row[T], _result(window[0].row)
             thread = thread_of(row)
@@ -95,11 +83,11 @@ def placed(number: int, items: Iterable[Item], distance: Distance | None) -> Ite
         yield Placed(now, number, item, begin, end, result, following)
 
 
-def _is_end(asked: EventRow, returned: EventRow) -> bool:
+def _is_end(asked: e.EventRow, returned: e.EventRow) -> bool:
     """Whether two events are the entry and the return of one call that one line shows."""
     return (
-        asked[KIND] == ConvertAsked.code
-        and returned[KIND] == ConvertReturned.code
+        asked[KIND] == e.ConvertAsked.code
+        and returned[KIND] == e.ConvertReturned.code
         and conversion_of(asked) == conversion_of(returned)
     )
 
@@ -168,7 +156,7 @@ class Pairing:
         reference, thread = conversion_of(row), thread_of(row)
         if reference is None or thread is None or row[KIND] not in _CALLS:
             return False
-        if row[KIND] == ConvertAsked.code:
+        if row[KIND] == e.ConvertAsked.code:
             found = self._candidates(one, thread) if one.end is not None else []
             return one.end is not None and (not found or not found[0].returned)
         seen = self._open.get(self._same.get(reference, self._other.get(reference, reference)))
@@ -179,9 +167,9 @@ class Pairing:
         row, thread = inner.item.row, thread_of(outer.item.row)
         if row[KIND] not in _OPENING or thread_of(row) != thread or thread is None or conversion_of(row) in self._open:
             return False
-        return outer.item.row[KIND] != ConvertAsked.code or bool(self._candidates(outer, thread))
+        return outer.item.row[KIND] != e.ConvertAsked.code or bool(self._candidates(outer, thread))
 
-    def take(self, one: Placed) -> EventRow:
+    def take(self, one: Placed) -> e.EventRow:
         """The row of an event with the reference of its conversion, which may be that of another source."""
         row = one.item.row
         reference, thread = conversion_of(row), thread_of(row)
@@ -189,7 +177,7 @@ class Pairing:
         if reference is not None and one.begin is not None and row[KIND] in _CALLS:
             if one.source not in self._outside:
                 joined = self._inside(one, reference, thread)
-            elif thread is not None and row[KIND] == ConvertAsked.code:
+            elif thread is not None and row[KIND] == e.ConvertAsked.code:
                 joined = self._from_outside(one, reference, thread)
             elif thread is not None and (waiting := self._waiting.get(thread)) is not None and waiting.reference == reference:
                 del self._waiting[thread]
@@ -206,7 +194,7 @@ class Pairing:
         seen = self._open.get(reference)
         if seen is not None:
             seen.last = max(seen.last, at)
-            if kind == ConvertReturned.code:
+            if kind == e.ConvertReturned.code:
                 seen.returned, seen.result = True, _result(one.item.row)
             return False
         if thread is None or kind not in _OPENING:
@@ -297,18 +285,18 @@ class Pairing:
             self._closed.add(reference)
 
 
-_CALLS = _OPENING | {ConvertReturned.code}
+_CALLS = _OPENING | {e.ConvertReturned.code}
 
 
-def _through(row: EventRow) -> Through:
+def _through(row: e.EventRow) -> e.Through:
     """By which ioctl a call was made; the tracepoint is of one alone."""
     event = event_of(row)
-    return event.through if isinstance(event, ConvertAsked | ConvertMet) else Through.VM_IOCTL
+    return event.through if isinstance(event, e.ConvertAsked | e.ConvertMet) else e.Through.VM_IOCTL
 
 
-def _result(row: EventRow) -> int | None:
+def _result(row: e.EventRow) -> int | None:
     event = event_of(row)
-    return event.result if isinstance(event, ConvertReturned) else None
+    return event.result if isinstance(event, e.ConvertReturned) else None
 
 
 def _place(one: Placed) -> tuple[int, int]:

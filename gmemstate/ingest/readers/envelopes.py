@@ -141,10 +141,7 @@ _FRAMES: tuple[tuple[Callable[[str], re.Match[str] | None], Callable[[LogEnvelop
         ).fullmatch,
         _boot,
     ),
-    (
-        re.compile(r"\[(?P<at>[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})\] (?P<rest>.*)").fullmatch,
-        _dated,
-    ),
+    (re.compile(r"\[(?P<at>[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})\] (?P<rest>.*)").fullmatch, _dated),
     (re.compile(r"\[(?P<at>[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d| *[+<] *\d+\.\d{6}>?)\] (?P<rest>.*)").fullmatch, _dated),
     (
         re.compile(

@@ -72,15 +72,7 @@ _DUMP = re.compile(r"Dumping ftrace buffer:|\(ftrace buffer empty\)|-{20,}").ful
 _TRACE_CMD = re.compile(r"(?:cpus ?= ?\d+|version = \d+|CPU \d+ is empty|trace-cmd version .*)").fullmatch
 
 _CONTEXT = frozenset(
-    [
-        "kvm_exit",
-        "kvm_entry",
-        "kvm_age_hva",
-        "kvm_test_age_hva",
-        "kvm_mmu_spte_requested",
-        "fast_page_fault",
-        "ma_write",
-    ]
+    ["kvm_exit", "kvm_entry", "kvm_age_hva", "kvm_test_age_hva", "kvm_mmu_spte_requested", "fast_page_fault", "ma_write"]
 )
 """Tracepoints that are recognised and need no reading."""
 

@@ -115,11 +115,7 @@ class Graph:
 
     @staticmethod
     def _fact(
-        table: dict[str, tuple[str, dict[str, str]]],
-        callers: list[Open],
-        name: str,
-        args: dict[str, int],
-        comment: str | None,
+        table: dict[str, tuple[str, dict[str, str]]], callers: list[Open], name: str, args: dict[str, int], comment: str | None
     ) -> ParsedMessage | None:
         known = table.get(name)
         if known is None:

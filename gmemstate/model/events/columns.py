@@ -2,21 +2,7 @@
 
 from typing import Final
 
-COLUMNS = (
-    "seq",
-    "t",
-    "kind",
-    "source",
-    "space",
-    "conversion",
-    "start",
-    "npages",
-    "result",
-    "value",
-    "actor",
-    "line",
-    "detail",
-)
+COLUMNS = ("seq", "t", "kind", "source", "space", "conversion", "start", "npages", "result", "value", "actor", "line", "detail")
 
 EventRow = tuple[
     int,

@@ -1,45 +1,7 @@
 """Conversions: each step of an ioctl, and what its pages are by then."""
 
-from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    DETAIL,
-    KIND,
-    LINE,
-    NPAGES,
-    OWNER,
-    RESULT,
-    SOURCE,
-    START,
-    VALUE,
-    AttrsCompared,
-    AttrsStored,
-    Capability,
-    ConvertAsked,
-    ConvertAttempted,
-    ConvertMet,
-    ConvertReturned,
-    Declared,
-    Dialect,
-    EventRow,
-    FolioMerged,
-    FolioSplit,
-    HvaUnmapped,
-    Interrupted,
-    InvalidateAdded,
-    InvalidateEnded,
-    Reserved,
-    Spinning,
-    T,
-    TaskSignalled,
-    TaskStuck,
-    Through,
-    Undone,
-    UserAnswered,
-    UsersChecked,
-    WorkItem,
-    ZapStarted,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import ACTOR, CONVERSION, DETAIL, KIND, LINE, NPAGES, OWNER, RESULT, SOURCE, START, VALUE, T
 from gmemstate.model.fold import lock_order, requests
 from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, EIO, ENOMEM, ENOTTY, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
@@ -59,19 +21,19 @@ RETURNED = {
     ENOTTY: "returned_refused",
 }
 KIND_OF: dict[int | None, str] = {0: SHARED, PRIVATE_ATTRIBUTE: PRIVATE}
-THROUGH = (Through.VM_IOCTL, *Through)
+THROUGH = (e.Through.VM_IOCTL, *e.Through)
 UNDER_LOCK = frozenset(
     kind.code
     for kind in (
-        AttrsCompared,
-        WorkItem,
-        Reserved,
-        ZapStarted,
-        UserAnswered,
-        UsersChecked,
-        AttrsStored,
-        FolioSplit,
-        FolioMerged,
+        e.AttrsCompared,
+        e.WorkItem,
+        e.Reserved,
+        e.ZapStarted,
+        e.UserAnswered,
+        e.UsersChecked,
+        e.AttrsStored,
+        e.FolioSplit,
+        e.FolioMerged,
     )
 )
 """What only who holds the lock of the attribute owner can do."""
@@ -83,7 +45,7 @@ RETURNED_OK = {kind: f"returned_ok_{kind}" for kind in (SHARED, PRIVATE)}
 OUTCOME_LOST = {None: f"outcome_lost_{UNKNOWN}", SHARED: f"outcome_lost_{SHARED}", PRIVATE: f"outcome_lost_{PRIVATE}"}
 
 
-def _open(memory: Memory, seq: int, row: EventRow, through: Through) -> Conversion:
+def _open(memory: Memory, seq: int, row: e.EventRow, through: e.Through) -> Conversion:
     """The conversion that the event belongs to; the first event of an unknown one opens it."""
     conversion = memory.conversions.get(row[CONVERSION] or seq)
     if conversion is None:
@@ -123,7 +85,7 @@ def _apply(memory: Memory, conversion: Conversion, seq: int, *, certain: bool) -
     owner, target, asked = conversion.owner, conversion.target, lock_order.asked(conversion)
     if owner is None:
         return
-    changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, Capability.ZAP, Capability.STORED)
+    changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, e.Capability.ZAP, e.Capability.STORED)
     sure = asked or conversion.touched if certain and target is not None else None
     for start, end in lock_order.release(memory, conversion, seq, changed=changed):
         if asked is None or target is None or not certain:
@@ -135,7 +97,7 @@ def _apply(memory: Memory, conversion: Conversion, seq: int, *, certain: bool) -
                 memory.step(owner, "gap", *pages, seq)
 
 
-def _learn(memory: Memory, conversion: Conversion, seq: int, row: EventRow) -> None:
+def _learn(memory: Memory, conversion: Conversion, seq: int, row: e.EventRow) -> None:
     """What any event of a conversion may say: its line, its attribute owner."""
     conversion.last = seq
     if row[LINE] is not None:
@@ -144,7 +106,7 @@ def _learn(memory: Memory, conversion: Conversion, seq: int, row: EventRow) -> N
         conversion.owner = owner
 
 
-def _seen_from_outside(memory: Memory, seq: int, row: EventRow) -> bool:
+def _seen_from_outside(memory: Memory, seq: int, row: e.EventRow) -> bool:
     """Whether the entry of a call is shown by a second source, to which its first one has nothing to add.
 
     A call that was known from outside only begins anew with what is seen from inside.
@@ -172,19 +134,19 @@ def _seen_from_outside(memory: Memory, seq: int, row: EventRow) -> bool:
     return False
 
 
-def convert_asked(memory: Memory, seq: int, row: EventRow) -> None:
+def convert_asked(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C1: a conversion ioctl is entered, its arguments are not read yet (kvm_vm_ioctl, kvm_gmem_ioctl)."""
     if not _seen_from_outside(memory, seq, row):
         _asked(memory, seq, row).entered = True
 
 
-def convert_met(memory: Memory, seq: int, row: EventRow) -> None:
+def convert_met(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C2: a conversion that was under way when tracing began."""
     if not _seen_from_outside(memory, seq, row):
         _asked(memory, seq, row)
 
 
-def _asked(memory: Memory, seq: int, row: EventRow) -> Conversion:
+def _asked(memory: Memory, seq: int, row: e.EventRow) -> Conversion:
     conversion = _open(memory, seq, row, THROUGH[row[RESULT] or 1])
     if row[DETAIL] is not None:
         conversion.detail = row[DETAIL]
@@ -192,15 +154,15 @@ def _asked(memory: Memory, seq: int, row: EventRow) -> Conversion:
     return conversion
 
 
-def convert_attempted(memory: Memory, seq: int, row: EventRow) -> None:
+def convert_attempted(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C3: the arguments were accepted (tracepoint kvm_vm_set_mem_attributes)."""
     if _seen_from_outside(memory, seq, row):
         return
-    conversion = _open(memory, seq, row, Through.VM_IOCTL)
+    conversion = _open(memory, seq, row, e.Through.VM_IOCTL)
     memory.move(conversion, "attempted", seq)
 
 
-def _known(memory: Memory, seq: int, row: EventRow) -> Conversion | None:
+def _known(memory: Memory, seq: int, row: e.EventRow) -> Conversion | None:
     conversion = memory.conversions.get(row[CONVERSION] or 0)
     if conversion is None:
         source = memory.sources.get(row[SOURCE] or 0)
@@ -220,7 +182,7 @@ def _known(memory: Memory, seq: int, row: EventRow) -> Conversion | None:
     return conversion
 
 
-def convert_returned(memory: Memory, seq: int, row: EventRow) -> None:
+def convert_returned(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C17 to C20: the ioctl returns; what was in flight is settled by its errno, as far as its steps were seen."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -251,7 +213,7 @@ def _return_trigger(memory: Memory, conversion: Conversion, result: int) -> str:
     """The trigger of a result, by its errno and by what the conversion has been seen to do."""
     if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
         return "returned_noop"
-    if result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, Capability.HOST_UNMAP):
+    if result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, e.Capability.HOST_UNMAP):
         return "returned_error"  # it may be a refusal that could not be written back
     return RETURNED.get(result, "returned_error")
 
@@ -265,8 +227,8 @@ def _return_success(memory: Memory, conversion: Conversion, seq: int) -> None:
         _apply(memory, conversion, seq, certain=True)
     else:
         _lose(memory, conversion, seq)
-    if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is Dialect.UNKNOWN:
-        vm.dialect = Dialect.MAINLINE  # an in-place kernel refuses it
+    if vm is not None and conversion.in_vm and conversion.target == PRIVATE and vm.dialect is e.Dialect.UNKNOWN:
+        vm.dialect = e.Dialect.MAINLINE  # an in-place kernel refuses it
 
 
 def _is_followed(memory: Memory, conversion: Conversion) -> bool:
@@ -309,15 +271,15 @@ def _nothing_was_done(memory: Memory, conversion: Conversion) -> bool:
         return False
     if {run.state for run in memory.runs(conversion.owner, conversion.start, conversion.end)} == {conversion.target}:
         return True
-    return conversion.through is Through.GMEM_IOCTL and _silent(memory, conversion, Capability.ZAP, Capability.STORED)
+    return conversion.through is e.Through.GMEM_IOCTL and _silent(memory, conversion, e.Capability.ZAP, e.Capability.STORED)
 
 
-def _silent(memory: Memory, conversion: Conversion, *steps: Capability) -> bool:
+def _silent(memory: Memory, conversion: Conversion, *steps: e.Capability) -> bool:
     """Whether one of the steps would have been seen, had there been one (absence is evidence only then)."""
     return conversion.entered and not conversion.gapped and not memory.shows(conversion).isdisjoint(steps)
 
 
-def attrs_compared(memory: Memory, seq: int, row: EventRow) -> None:
+def attrs_compared(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C4, C5; and R2: a range that has the attributes shows its value, and so does a single page that has them not."""
     kind = KIND_OF.get(row[VALUE])
     owner, start = row[OWNER], row[START]
@@ -332,7 +294,7 @@ def attrs_compared(memory: Memory, seq: int, row: EventRow) -> None:
     memory.step(owner, SEEN[kind], start, start + (row[NPAGES] or 1), seq)
 
 
-def work_item(memory: Memory, seq: int, row: EventRow) -> None:
+def work_item(memory: Memory, seq: int, row: e.EventRow) -> None:
     """RFC v2, compute_work(): a run of pages that differ from the target, and will be converted."""
     conversion, start = _known(memory, seq, row), row[START]
     if conversion is not None and start is not None:
@@ -340,15 +302,15 @@ def work_item(memory: Memory, seq: int, row: EventRow) -> None:
         memory.move(conversion, "work_item", seq)
 
 
-def reserved(memory: Memory, seq: int, row: EventRow) -> None:
+def reserved(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C6: memory for the tree is reserved (xa_reserve, mas_preallocate), or is not: nothing was changed then."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "reserved", seq)
-        if row[RESULT] and conversion.through is Through.GMEM_CONVERT:
+        if row[RESULT] and conversion.through is e.Through.GMEM_CONVERT:
             conversion.items = conversion.items or ()
 
 
-def zap_started(memory: Memory, seq: int, row: EventRow) -> None:
+def zap_started(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R3: mappings of the range go from here on (kvm_mmu_invalidate_begin, kvm_gmem_invalidate_start)."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -376,7 +338,7 @@ def _activate(memory: Memory, conversion: Conversion, seq: int) -> None:
         memory.activate(conversion.owner, seq)
 
 
-def _step_in_flight(memory: Memory, conversion: Conversion, trigger: str, seq: int, row: EventRow) -> None:
+def _step_in_flight(memory: Memory, conversion: Conversion, trigger: str, seq: int, row: e.EventRow) -> None:
     owner, start = conversion.owner if conversion.owner is not None else row[OWNER], row[START]
     if owner is None or start is None:
         return
@@ -392,13 +354,13 @@ def _touch(conversion: Conversion, start: int, end: int) -> None:
         conversion.touched = min(conversion.touched[0], start), max(conversion.touched[1], end)
 
 
-def invalidate_added(memory: Memory, seq: int, row: EventRow) -> None:
+def invalidate_added(memory: Memory, seq: int, row: e.EventRow) -> None:
     """kvm_mmu_invalidate_range_add(): it says where the pages are; they change by the steps of the conversion."""
     if row[CONVERSION] is not None:
         _known(memory, seq, row)
 
 
-def invalidate_ended(memory: Memory, seq: int, row: EventRow) -> None:
+def invalidate_ended(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R9: faults are let in again (kvm_mmu_invalidate_end)."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -408,7 +370,7 @@ def invalidate_ended(memory: Memory, seq: int, row: EventRow) -> None:
         memory.step(conversion.owner, "ended", conversion.start, conversion.end or END, seq)
 
 
-def user_answered(memory: Memory, seq: int, row: EventRow) -> None:
+def user_answered(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R4: mappings go, the attribute stays. A refusal is the mail's C (C10)."""
     owner, start, user = row[OWNER], row[START], row[ACTOR]
     end = END if row[NPAGES] is None else (start or 0) + row[NPAGES]
@@ -428,7 +390,7 @@ def user_answered(memory: Memory, seq: int, row: EventRow) -> None:
             conversion.answers = (*conversion.answers, row)
 
 
-def users_checked(memory: Memory, seq: int, row: EventRow) -> None:
+def users_checked(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R6: the references of the folios were counted (kvm_gmem_has_safe_refcount, filemap_range_has_page)."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -442,7 +404,7 @@ def users_checked(memory: Memory, seq: int, row: EventRow) -> None:
     _step_in_flight(memory, conversion, "users_checked", seq, row)
 
 
-def attrs_stored(memory: Memory, seq: int, row: EventRow) -> None:
+def attrs_stored(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R7. What is stored beyond the request are neighbours that had the value already."""
     kind = KIND_OF.get(row[VALUE])
     conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
@@ -470,7 +432,7 @@ def attrs_stored(memory: Memory, seq: int, row: EventRow) -> None:
     memory.step(owner, SEEN[kind], max(start, conversion.end), end, seq)
 
 
-def restructured(memory: Memory, seq: int, row: EventRow) -> None:
+def restructured(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R8: folios are split or merged (kvm_gmem_split_folio_in_filemap); a page size is no state."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -481,11 +443,11 @@ def restructured(memory: Memory, seq: int, row: EventRow) -> None:
     elif owner is not None and owner in memory.gmems and start is not None:
         end = start + (row[NPAGES] or 1)
         memory.keep(owner, "restructured", start, end, seq)
-        order = (row[VALUE] or 0) & MAX_ORDER if row[KIND] == FolioMerged.code else 0
+        order = (row[VALUE] or 0) & MAX_ORDER if row[KIND] == e.FolioMerged.code else 0
         memory.gmems[owner].orders.set(start, end, order)
 
 
-def undone(memory: Memory, seq: int, row: EventRow) -> None:
+def undone(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R12, R13: an item of a rollback. After a WARN only the kernel can say what the range has."""
     conversion = _known(memory, seq, row)
     if conversion is None:
@@ -498,7 +460,7 @@ def undone(memory: Memory, seq: int, row: EventRow) -> None:
         _step_in_flight(memory, conversion, SEEN[KIND_OF[row[VALUE]]], seq, row)
 
 
-def interrupted(memory: Memory, seq: int, row: EventRow) -> None:
+def interrupted(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C22: nobody will say what became of it; what it had not begun is as before."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "cut", seq)
@@ -506,20 +468,20 @@ def interrupted(memory: Memory, seq: int, row: EventRow) -> None:
         _lose(memory, conversion, seq)
 
 
-def hva_unmapped(memory: Memory, seq: int, row: EventRow) -> None:
+def hva_unmapped(memory: Memory, seq: int, row: e.EventRow) -> None:
     """An invalidation of the VMM's own page tables (kvm_unmap_hva_range): no attribute changes."""
     if row[CONVERSION] is not None:
         _known(memory, seq, row)
 
 
-def spinning(memory: Memory, seq: int, row: EventRow) -> None:
+def spinning(memory: Memory, seq: int, row: e.EventRow) -> None:
     """The conversion waits for references that do not go away; it has not returned (check-first)."""
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
         conversion.stuck = True
         memory.move(conversion, "spinning", seq)
 
 
-def task_signalled(memory: Memory, seq: int, row: EventRow) -> None:
+def task_signalled(memory: Memory, seq: int, row: e.EventRow) -> None:
     """C21: an ioctl is not interrupted by a signal; it runs to its end and its task dies then."""
     if row[CONVERSION] is not None and (conversion := _known(memory, seq, row)):
         if not conversion.dying:
@@ -527,7 +489,7 @@ def task_signalled(memory: Memory, seq: int, row: EventRow) -> None:
         memory.move(conversion, "signalled", seq)
 
 
-def declared(memory: Memory, seq: int, row: EventRow) -> None:
+def declared(memory: Memory, seq: int, row: e.EventRow) -> None:
     """An operator says what the pages of an interrupted conversion have (`Ledger.resolve`)."""
     if conversion := _known(memory, seq, row):
         memory.move(conversion, "declare", seq)
@@ -539,26 +501,26 @@ def declared(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 HANDLERS = {
-    ConvertAsked.code: convert_asked,
-    ConvertMet.code: convert_met,
-    ConvertAttempted.code: convert_attempted,
-    ConvertReturned.code: convert_returned,
-    AttrsCompared.code: attrs_compared,
-    WorkItem.code: work_item,
-    Reserved.code: reserved,
-    ZapStarted.code: zap_started,
-    InvalidateAdded.code: invalidate_added,
-    InvalidateEnded.code: invalidate_ended,
-    UserAnswered.code: user_answered,
-    UsersChecked.code: users_checked,
-    AttrsStored.code: attrs_stored,
-    FolioSplit.code: restructured,
-    FolioMerged.code: restructured,
-    Undone.code: undone,
-    Interrupted.code: interrupted,
-    HvaUnmapped.code: hva_unmapped,
-    Spinning.code: spinning,
-    TaskStuck.code: spinning,
-    TaskSignalled.code: task_signalled,
-    Declared.code: declared,
+    e.ConvertAsked.code: convert_asked,
+    e.ConvertMet.code: convert_met,
+    e.ConvertAttempted.code: convert_attempted,
+    e.ConvertReturned.code: convert_returned,
+    e.AttrsCompared.code: attrs_compared,
+    e.WorkItem.code: work_item,
+    e.Reserved.code: reserved,
+    e.ZapStarted.code: zap_started,
+    e.InvalidateAdded.code: invalidate_added,
+    e.InvalidateEnded.code: invalidate_ended,
+    e.UserAnswered.code: user_answered,
+    e.UsersChecked.code: users_checked,
+    e.AttrsStored.code: attrs_stored,
+    e.FolioSplit.code: restructured,
+    e.FolioMerged.code: restructured,
+    e.Undone.code: undone,
+    e.Interrupted.code: interrupted,
+    e.HvaUnmapped.code: hva_unmapped,
+    e.Spinning.code: spinning,
+    e.TaskStuck.code: spinning,
+    e.TaskSignalled.code: task_signalled,
+    e.Declared.code: declared,
 }

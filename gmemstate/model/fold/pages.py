@@ -3,39 +3,8 @@
 from collections.abc import Container
 from typing import cast
 
-from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    DETAIL,
-    LINE,
-    NPAGES,
-    OWNER,
-    RESULT,
-    SOURCE,
-    START,
-    VALUE,
-    Access,
-    Cause,
-    DmaMapped,
-    DmaUnmapped,
-    EventRow,
-    FaultServed,
-    MemoryFaultExit,
-    PageAdded,
-    PageFreed,
-    PageLeaked,
-    Pinned,
-    Poisoned,
-    PrivateMapFailed,
-    PrivateMapped,
-    PrivateUnmapFailed,
-    Punched,
-    ReclaimFailed,
-    T,
-    UnmapStep,
-    Unpinned,
-    User,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import ACTOR, CONVERSION, DETAIL, LINE, NPAGES, OWNER, RESULT, SOURCE, START, VALUE, T
 from gmemstate.model.linux import EFAULT, EHWPOISON, FALLOC_FL_PUNCH_HOLE, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.memory import Memory
@@ -43,31 +12,31 @@ from gmemstate.model.objects import HOLE, MAPPED, POISONED_PAGE, PRESENT, UNMAPP
 from gmemstate.model.units import END, Gfn, PageIndex, Pfn
 
 
-def fault_served(memory: Memory, seq: int, row: EventRow) -> None:
+def fault_served(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R2: the kind of an access that was served is the kind of the page; and the toucher maps it now."""
     owner, start, access = row[OWNER], row[START], row[ACTOR]
     if owner is None or start is None or row[RESULT]:
         return
     end = start + (row[NPAGES] or 1)
-    user = User.HOST if access == Access.HOST else User.GUEST
+    user = e.User.HOST if access == e.Access.HOST else e.User.GUEST
     memory.map_pages(owner, user, start, end, MAPPED)
-    if access == Access.HOST:
-        _look_for_reuse(memory, seq, row, (Cause.SEPT_STILL_MAPS, Cause.RMP_STILL_GUEST))
+    if access == e.Access.HOST:
+        _look_for_reuse(memory, seq, row, (e.Cause.SEPT_STILL_MAPS, e.Cause.RMP_STILL_GUEST))
         if (gmem := memory.gmems.get(owner)) and gmem.inplace:
             memory.step(owner, "seen_shared", start, end, seq)
         memory.back(owner, start, end, PRESENT)
         return
-    if access == Access.GUEST_PRIVATE:
+    if access == e.Access.GUEST_PRIVATE:
         memory.step(owner, "seen_private", start, end, seq)
-    elif access == Access.GUEST_SHARED:
+    elif access == e.Access.GUEST_SHARED:
         memory.step(owner, "seen_shared", start, end, seq)
     for gmem_id, first, last, _ in memory.indices(owner, start, end):
         gmem = memory.gmems[gmem_id]
-        if gmem.inplace or access == Access.GUEST_PRIVATE:
+        if gmem.inplace or access == e.Access.GUEST_PRIVATE:
             memory.back(gmem_id, first, last, PRESENT)
 
 
-def memory_fault_exit(memory: Memory, seq: int, row: EventRow) -> None:
+def memory_fault_exit(memory: Memory, seq: int, row: e.EventRow) -> None:
     """KVM_RUN returned KVM_EXIT_MEMORY_FAULT (kvm_mmu_prepare_memory_fault_exit); it is kept with its class."""
     fault = FaultExit(
         seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES],
@@ -109,7 +78,7 @@ def _saw_deletion(ghosts: list, gfn: int) -> bool:  # type: ignore[type-arg]
     return any(ghost.start <= gfn < ghost.end for ghost in ghosts)
 
 
-def punched(memory: Memory, seq: int, row: EventRow) -> None:
+def punched(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R20: a punch frees pages and changes no attribute (INV-26)."""
     owner, start = row[OWNER], row[START]
     if owner is None or start is None or row[RESULT]:
@@ -122,22 +91,22 @@ def punched(memory: Memory, seq: int, row: EventRow) -> None:
     memory.keep(owner, "backing_changed", start, end, seq)
 
 
-def pfn_in(row: EventRow) -> Pfn | None:
+def pfn_in(row: e.EventRow) -> Pfn | None:
     """The host page that an event names as its value."""
     return cast("Pfn | None", row[VALUE])
 
 
-def gfn_in(row: EventRow) -> Gfn | None:
+def gfn_in(row: e.EventRow) -> Gfn | None:
     """The page that an event of a guest is about."""
     return cast("Gfn | None", row[START])
 
 
-def index_in(row: EventRow) -> PageIndex | None:
+def index_in(row: e.EventRow) -> PageIndex | None:
     """The page that an event of a guest_memfd is about."""
     return cast("PageIndex | None", row[START])
 
 
-def poisoned(memory: Memory, seq: int, row: EventRow) -> None:
+def poisoned(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A page has a hardware memory error (memory_failure, kvm_gmem_error_folio)."""
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
@@ -148,7 +117,7 @@ def poisoned(memory: Memory, seq: int, row: EventRow) -> None:
         (
             entry.id
             for entry in memory.messed_up.values()
-            if entry.cause is Cause.POISONED and _same_page(entry, owner, start, row[VALUE])
+            if entry.cause is e.Cause.POISONED and _same_page(entry, owner, start, row[VALUE])
         ),
         None,
     )
@@ -163,7 +132,7 @@ def poisoned(memory: Memory, seq: int, row: EventRow) -> None:
     count = 1 if owner is not None else row[NPAGES] or 1  # a run of host pages that no file is known of
     entry = MessedUp(
         seq,
-        Cause.POISONED,
+        e.Cause.POISONED,
         "trusted",
         pfn_in(row),
         count,
@@ -184,12 +153,12 @@ def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | 
     return index is not None and (entry.gmem, entry.index) == (gmem, index)
 
 
-def private_mapped(memory: Memory, seq: int, row: EventRow) -> None:
+def private_mapped(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A page is mapped as private: RMPUPDATE on SNP, TDH.MEM.PAGE.ADD or AUG on TDX."""
-    _look_for_reuse(memory, seq, row, tuple(Cause))
+    _look_for_reuse(memory, seq, row, tuple(e.Cause))
 
 
-def _look_for_reuse(memory: Memory, seq: int, row: EventRow, causes: Container[Cause]) -> None:
+def _look_for_reuse(memory: Memory, seq: int, row: e.EventRow, causes: Container[e.Cause]) -> None:
     """INV-22: a messed-up page must not back another user. The pfn of a run is that of its first page."""
     first = row[VALUE]
     if not memory.messed_up or first is None:
@@ -202,11 +171,11 @@ def _look_for_reuse(memory: Memory, seq: int, row: EventRow, causes: Container[C
             memory.find("PFN-REUSED", seq, f"host page {entry.pfn:#x} was given away", row[OWNER], row[START])
 
 
-def private_map_failed(memory: Memory, seq: int, row: EventRow) -> None:
+def private_map_failed(memory: Memory, seq: int, row: e.EventRow) -> None:
     """rmp_make_private() or TDH.MEM.PAGE.AUG failed: nobody can say whose the host page is."""
     entry = MessedUp(
         seq,
-        Cause.UNUSABLE_PRIVATE,
+        e.Cause.UNUSABLE_PRIVATE,
         "trusted",
         pfn_in(row),
         1,
@@ -219,10 +188,10 @@ def private_map_failed(memory: Memory, seq: int, row: EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
-def private_unmap_failed(memory: Memory, seq: int, row: EventRow) -> None:
+def private_unmap_failed(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R5, C11: the conversion goes on, the page is messed up, and the kernel keeps no record of it."""
-    step = UnmapStep(row[ACTOR] or 0)
-    cause = Cause.SEPT_STILL_MAPS if step <= UnmapStep.WBINVD else Cause.RMP_STILL_GUEST
+    step = e.UnmapStep(row[ACTOR] or 0)
+    cause = e.Cause.SEPT_STILL_MAPS if step <= e.UnmapStep.WBINVD else e.Cause.RMP_STILL_GUEST
     count = 1 if row[VALUE] is not None or row[NPAGES] else None
     entry = MessedUp(
         seq,
@@ -247,11 +216,11 @@ def private_unmap_failed(memory: Memory, seq: int, row: EventRow) -> None:
         memory.move(conversion, "suspect", seq)
 
 
-def page_leaked(memory: Memory, seq: int, row: EventRow) -> None:
+def page_leaked(memory: Memory, seq: int, row: e.EventRow) -> None:
     """snp_leak_pages(), or a TDX page that was not given back: the host never uses it again."""
     entry = MessedUp(
         seq,
-        Cause.LEAKED_BY_KERNEL,
+        e.Cause.LEAKED_BY_KERNEL,
         "trusted",
         Pfn(row[START] or 0),
         row[NPAGES],
@@ -263,12 +232,12 @@ def page_leaked(memory: Memory, seq: int, row: EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
-def reclaim_failed(memory: Memory, seq: int, row: EventRow) -> None:
+def reclaim_failed(memory: Memory, seq: int, row: e.EventRow) -> None:
     """TDH.PHYMEM.PAGE.RECLAIM failed: the page still belongs to the module (tdx_reclaim_page)."""
     count = 1 if row[VALUE] is not None else None
     entry = MessedUp(
         seq,
-        Cause.RECLAIM_REFUSED,
+        e.Cause.RECLAIM_REFUSED,
         "trusted",
         pfn_in(row),
         count,
@@ -280,7 +249,7 @@ def reclaim_failed(memory: Memory, seq: int, row: EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
-def page_added(memory: Memory, seq: int, row: EventRow) -> None:
+def page_added(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A page is in the file (kvm_gmem_get_folio, fallocate)."""
     owner, start = row[OWNER], row[START]
     if owner is not None and start is not None:
@@ -291,32 +260,32 @@ def page_added(memory: Memory, seq: int, row: EventRow) -> None:
     private_mapped(memory, seq, row)
 
 
-def dma_mapped(memory: Memory, seq: int, row: EventRow) -> None:
+def dma_mapped(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A device maps pages (VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP)."""
-    _hold(memory, row, User.IOMMU, MAPPED)
+    _hold(memory, row, e.User.IOMMU, MAPPED)
 
 
-def dma_unmapped(memory: Memory, seq: int, row: EventRow) -> None:
+def dma_unmapped(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A device maps pages no longer."""
-    _hold(memory, row, User.IOMMU, UNMAPPED)
+    _hold(memory, row, e.User.IOMMU, UNMAPPED)
 
 
-def pinned(memory: Memory, seq: int, row: EventRow) -> None:
+def pinned(memory: Memory, seq: int, row: e.EventRow) -> None:
     """Somebody holds a reference on pages (pin_user_pages)."""
-    _hold(memory, row, User.PIN, MAPPED)
+    _hold(memory, row, e.User.PIN, MAPPED)
 
 
-def unpinned(memory: Memory, seq: int, row: EventRow) -> None:
+def unpinned(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A reference on pages is dropped."""
-    _hold(memory, row, User.PIN, UNMAPPED)
+    _hold(memory, row, e.User.PIN, UNMAPPED)
 
 
-def _hold(memory: Memory, row: EventRow, user: User, mapped: int) -> None:
+def _hold(memory: Memory, row: e.EventRow, user: e.User, mapped: int) -> None:
     if row[OWNER] is not None and row[START] is not None and not row[RESULT]:
         memory.map_pages(row[OWNER], user, row[START], row[START] + (row[NPAGES] or 1), mapped)
 
 
-def page_freed(memory: Memory, seq: int, row: EventRow) -> None:
+def page_freed(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A page has left the file (kvm_gmem_free_folio)."""
     if row[OWNER] is not None and row[START] is not None:
         memory.back(row[OWNER], row[START], row[START] + (row[NPAGES] or 1), HOLE)
@@ -324,19 +293,19 @@ def page_freed(memory: Memory, seq: int, row: EventRow) -> None:
 
 
 HANDLERS = {
-    FaultServed.code: fault_served,
-    MemoryFaultExit.code: memory_fault_exit,
-    Punched.code: punched,
-    Poisoned.code: poisoned,
-    PrivateMapped.code: private_mapped,
-    PrivateMapFailed.code: private_map_failed,
-    PrivateUnmapFailed.code: private_unmap_failed,
-    PageLeaked.code: page_leaked,
-    ReclaimFailed.code: reclaim_failed,
-    PageAdded.code: page_added,
-    PageFreed.code: page_freed,
-    DmaMapped.code: dma_mapped,
-    DmaUnmapped.code: dma_unmapped,
-    Pinned.code: pinned,
-    Unpinned.code: unpinned,
+    e.FaultServed.code: fault_served,
+    e.MemoryFaultExit.code: memory_fault_exit,
+    e.Punched.code: punched,
+    e.Poisoned.code: poisoned,
+    e.PrivateMapped.code: private_mapped,
+    e.PrivateMapFailed.code: private_map_failed,
+    e.PrivateUnmapFailed.code: private_unmap_failed,
+    e.PageLeaked.code: page_leaked,
+    e.ReclaimFailed.code: reclaim_failed,
+    e.PageAdded.code: page_added,
+    e.PageFreed.code: page_freed,
+    e.DmaMapped.code: dma_mapped,
+    e.DmaUnmapped.code: dma_unmapped,
+    e.Pinned.code: pinned,
+    e.Unpinned.code: unpinned,
 }

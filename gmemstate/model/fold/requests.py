@@ -1,34 +1,17 @@
 """Requests: what a guest asks for, what is returned to it, and which conversions were asked because of it."""
 
-from gmemstate.model.events import (
-    ACTOR,
-    CONVERSION,
-    DETAIL,
-    LINE,
-    NPAGES,
-    OWNER,
-    RESULT,
-    SOURCE,
-    START,
-    VALUE,
-    Capability,
-    EventRow,
-    GuestAnswered,
-    GuestAsked,
-    RequestPath,
-    T,
-    VcpuExited,
-)
+from gmemstate.model import events as e
+from gmemstate.model.events import ACTOR, CONVERSION, DETAIL, LINE, NPAGES, OWNER, RESULT, SOURCE, START, VALUE, T
 from gmemstate.model.linux import KVM_EXIT_HYPERCALL
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, Request, Source, Trigger
 from gmemstate.model.units import END
 
-UNSEEN = Request(0, None, None, 0, None, None, None, RequestPath.VMCALL, None, None)
+UNSEEN = Request(0, None, None, 0, None, None, None, e.RequestPath.VMCALL, None, None)
 """The place of a thread's request that is not on record: an exit for a hypercall has shown that there is one."""
 
 
-def guest_asked(memory: Memory, seq: int, row: EventRow) -> None:
+def guest_asked(memory: Memory, seq: int, row: e.EventRow) -> None:
     """A guest asks for a conversion: KVM_HC_MAP_GPA_RANGE, TDVMCALL MapGPA or an SNP page state change."""
     key = (row[SOURCE], row[ACTOR] or 0)
     old = memory.requests.get(memory.open_request.get(key, 0))
@@ -36,7 +19,7 @@ def guest_asked(memory: Memory, seq: int, row: EventRow) -> None:
         old.unanswered, old.last = True, seq
         memory.changed_requests.add(old.id)
     request = Request(seq, row[SOURCE], row[OWNER], row[ACTOR] or 0, row[START], row[NPAGES], row[VALUE],
-                      RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE],
+                      e.RequestPath(row[RESULT] or 1), row[DETAIL], row[T], first_line=row[LINE],
                        last_line=row[LINE], last=seq)  # fmt: skip
     memory.requests[seq] = request
     memory.open_request[key] = seq
@@ -44,7 +27,7 @@ def guest_asked(memory: Memory, seq: int, row: EventRow) -> None:
     memory.changed_requests.add(seq)
 
 
-def vcpu_exited(memory: Memory, seq: int, row: EventRow) -> None:
+def vcpu_exited(memory: Memory, seq: int, row: e.EventRow) -> None:
     """KVM_RUN returned to the VMM (kvm_userspace_exit); a hypercall exit hands the guest's request on."""
     key = (row[SOURCE], row[ACTOR] or 0)
     request = memory.requests.get(memory.open_request.get(key, 0))
@@ -59,7 +42,7 @@ def vcpu_exited(memory: Memory, seq: int, row: EventRow) -> None:
     memory.exits[key] = UNSEEN if row[VALUE] == KVM_EXIT_HYPERCALL else None
 
 
-def guest_answered(memory: Memory, seq: int, row: EventRow) -> None:
+def guest_answered(memory: Memory, seq: int, row: e.EventRow) -> None:
     """The request of a guest is answered (complete_hypercall_exit, snp_complete_psc)."""
     request = memory.requests.get(row[CONVERSION] or 0)
     if request is None or request.ended:
@@ -92,7 +75,7 @@ def find_trigger(memory: Memory, conversion: Conversion, source: Source | None) 
             request = memory.requests[conversion.request]
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
-    elif not source.gaps and (vm := memory.guest_of(conversion)) and vm.made and Capability.EXITS in memory.shows(conversion):
+    elif not source.gaps and (vm := memory.guest_of(conversion)) and vm.made and e.Capability.EXITS in memory.shows(conversion):
         # The record reaches back to the beginning of the guest, and so to all that its vCPUs were told.
         others = [answered for (of, _), answered in memory.exits.items() if of == source.id]
         if all(_trigger_of(memory, answered, conversion)[0] is Trigger.VMM for answered in others):
@@ -134,8 +117,4 @@ def _trigger_of(memory: Memory, answered: FaultExit | Request | None, conversion
     return (Trigger.FAULT_MISMATCH if answered.kind is FaultClass.MISMATCH else Trigger.VMM_AFTER_FAULT), None
 
 
-HANDLERS = {
-    GuestAsked.code: guest_asked,
-    VcpuExited.code: vcpu_exited,
-    GuestAnswered.code: guest_answered,
-}
+HANDLERS = {e.GuestAsked.code: guest_asked, e.VcpuExited.code: vcpu_exited, e.GuestAnswered.code: guest_answered}

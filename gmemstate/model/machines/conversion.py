@@ -39,11 +39,7 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row("C6", "work_item", (NEW, "asked", "waiting", "planned"), "planned", "rfc-v2: one item of work")
     yield Row("C6", "reserved", ("asked", "waiting", "reserving", "planned"), STAY, "entries or nodes are reserved")
     yield Row(
-        "C7",
-        "returned_enomem",
-        (NEW, "asked", "waiting", "reserving", "planned"),
-        "failed_at_reserve",
-        "nothing was touched",
+        "C7", "returned_enomem", (NEW, "asked", "waiting", "reserving", "planned"), "failed_at_reserve", "nothing was touched"
     )
     for error in ("refused", "error"):
         yield Row(
@@ -57,11 +53,7 @@ def _conversion_rows() -> Iterator[Row]:
         "C7", "returned_refused", ("reserving", "planned"), "failed_at_reserve", "EFAULT: ENOMEM could not be written back"
     )
     yield Row(
-        "C8",
-        "zap",
-        (NEW, "asked", "waiting", "same", "reserving", "planned"),
-        "zapping",
-        "the first user loses its mappings",
+        "C8", "zap", (NEW, "asked", "waiting", "same", "reserving", "planned"), "zapping", "the first user loses its mappings"
     )
     yield Row("C8", "zap", ("zapping", "checked"), STAY, "one more slot, or in-place behind the check")
     yield Row(
@@ -91,11 +83,7 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row("C14", "store_failed", ("storing", "checked", "zapping"), "undoing", "store, split or merge failed: rollback")
     yield Row("C15", "ended", ("storing",), "ending", "the invalidation ends")
     yield Row(
-        "C15",
-        "ended",
-        (*(state for state in going if state != "storing"),),
-        STAY,
-        "an end that belongs to an earlier step",
+        "C15", "ended", (*(state for state in going if state != "storing"),), STAY, "an end that belongs to an earlier step"
     )
     yield Row("C12", "users_bad", ("planned", "reserving"), "failing_at_check", "check-first: nobody was unmapped yet")
     yield Row("C16", "returned_ok", ("zapping", "checked", "storing", "ending"), "committed", "success")
@@ -168,8 +156,5 @@ def _rows_behind_a_gap(going: tuple[str, ...]) -> Iterator[Row]:
 
 
 CONVERSION = Definition(
-    name="conversion",
-    states=(NEW, *OPEN, *FAILING, "cut", *ENDED),
-    rows=tuple(_conversion_rows()),
-    final=ENDED,
+    name="conversion", states=(NEW, *OPEN, *FAILING, "cut", *ENDED), rows=tuple(_conversion_rows()), final=ENDED
 )

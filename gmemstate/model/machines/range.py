@@ -60,22 +60,14 @@ def _begun() -> Iterator[Row]:
         for b in SETTLED:
             yield Row("R3", f"zap_to_{target}", (b,), in_flight("zapping", b, target), "users begin to lose their mappings")
         yield Row(
-            "R3",
-            f"zap_to_{target}",
-            (TORN,),
-            in_flight("zapping", UNKNOWN, target),
-            "a new conversion over a torn range",
+            "R3", f"zap_to_{target}", (TORN,), in_flight("zapping", UNKNOWN, target), "a new conversion over a torn range"
         )
         yield Row("R3", f"zap_to_{target}", _of("checked", target=target), STAY, "in-place: the references were checked first")
     yield Row("R4", "answered", _LIVE, STAY, "a user's answer changes mappings only")
     yield Row("R5", "private_unmap_failed", _LIVE, STAY, "adds a messed-up entry; who is notified depends on the dialect")
     for b, t in _PAIRS:
         yield Row(
-            "R6",
-            "users_checked",
-            (in_flight("zapping", b, t),),
-            in_flight("checked", b, t),
-            "nobody else holds the pages",
+            "R6", "users_checked", (in_flight("zapping", b, t),), in_flight("checked", b, t), "nobody else holds the pages"
         )
     for kind in (SHARED, PRIVATE):
         for b in SETTLED:
@@ -92,11 +84,7 @@ def _ended() -> Iterator[Row]:
     for b, t in _PAIRS:
         yield Row("R9", "ended", (in_flight("stored", b, t),), t, "the invalidation ends after the store")
     yield Row(
-        "R9",
-        "ended",
-        (*SETTLED, *_of("zapping"), *_of("checked"), TORN),
-        STAY,
-        "mainline ends it before the store is seen",
+        "R9", "ended", (*SETTLED, *_of("zapping"), *_of("checked"), TORN), STAY, "mainline ends it before the store is seen"
     )
     for b, t in _PAIRS:
         yield Row("R13", "ended", (in_flight("undoing", b, t),), b, "the rollback is complete")
@@ -151,8 +139,5 @@ def _from_outside() -> Iterator[Row]:
 
 
 RANGE = Definition(
-    name="range",
-    states=(*SETTLED, *_IN_FLIGHT, TORN, GONE),
-    rows=(*_begun(), *_ended(), *_from_outside()),
-    final=(GONE,),
+    name="range", states=(*SETTLED, *_IN_FLIGHT, TORN, GONE), rows=(*_begun(), *_ended(), *_from_outside()), final=(GONE,)
 )

@@ -60,13 +60,7 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
 
 
 def _advise(
-    story: Story,
-    history: History,
-    request: Request,
-    done: list[Conversion],
-    failed: list[Conversion],
-    kind: str,
-    other: str,
+    story: Story, history: History, request: Request, done: list[Conversion], failed: list[Conversion], kind: str, other: str
 ) -> None:
     one, rest = (" and ".join(_place(history, c) for c in chosen) for chosen in (done, failed))
     if request.result == 0:

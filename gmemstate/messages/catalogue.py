@@ -26,7 +26,7 @@ from gmemstate.messages.fields import TYPES, FieldType
 
 NO_WORDS: Mapping[str, str] = MappingProxyType({})
 
-KERNEL = ("tdx", "snp", "memory", "host")
+KERNEL = ("tdx", "platform", "owner", "snp", "memory", "host")
 """Messages of a kernel that are complete in a line."""
 VMMS = ("qemu", "other_vmms")
 DECODED = (*KERNEL, "reports", "report_lines", "traces", "syscalls", *VMMS, "parts")

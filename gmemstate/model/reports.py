@@ -76,10 +76,14 @@ class KernelReportCode(StrEnum):
     GUEST_RMP_FAULT = "RMP fault of the guest"
     HOST_PAGE_FAULT = "page fault of the host"
     """one that the RMP caused"""
+    LOG_OWNER = "whose log"
+    """``of``: what the line proves of it (model/log_owner.py)"""
     MEMORY_MAP = "memory map"
     PAGE_ALLOCATION = "page allocation failure"
     PAGE_FAULT = "page fault"
     PANIC = "panic"
+    PLATFORM = "platform"
+    """``part`` of the platform and its ``state``, as a line states it"""
     RMP_ENTRY = "RMP entry"
     RMPUPDATE = "RMPUPDATE"
     RMPUPDATE_OTHER = "RMPUPDATE of another form"
@@ -96,6 +100,39 @@ class KernelReportCode(StrEnum):
     VC_EXCEPTION = "#VC"
     VMGEXIT = "vmgexit"
     WARNING = "WARN"
+
+
+class PlatformPart(StrEnum):
+    """What a line about the platform is about: ``part`` of a kernel_warned with ``what`` "platform"."""
+
+    KERNEL = "kernel"
+    """it starts here; ``version``"""
+    CPU = "CPU"
+    """its make, in ``version``"""
+    TDX_BIOS = "TDX in the BIOS"
+    TDX_MODULE = "TDX module"
+    KVM_TDX = "TDX in KVM"
+    RMP_TABLE = "RMP table"
+    IOMMU_SNP = "SNP in the IOMMU"
+    SNP_FIRMWARE = "SNP firmware"
+    SEV_FIRMWARE = "SEV firmware"
+    SECURITY_PROCESSOR = "security processor"
+    KVM_SNP = "SEV-SNP in KVM"
+    KVM_SEV = "SEV in KVM"
+    KVM_REALM = "realms in KVM"
+    KVM = "KVM"
+
+
+class PlatformState(StrEnum):
+    """What the line says of it: ``state``; with "failed" and "missing" ``cause`` and ``error``, where the line has them."""
+
+    STARTS = "starts"
+    FOUND = "found"
+    """it is there, perhaps with its ``version``; that it works is not said"""
+    UP = "up"
+    FAILED = "failed"
+    MISSING = "missing"
+    """not there, or not enabled: by the platform, the BIOS or a parameter"""
 
 
 class SourceFormat(StrEnum):

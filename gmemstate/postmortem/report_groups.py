@@ -22,7 +22,7 @@ REQUESTS = frozenset(
     )
 )
 """What a VMM or a guest's firmware says before anything has failed."""
-BACKGROUND = (KernelReportCode.MEMORY_MAP, KernelReportCode.GUEST_KERNEL)
+BACKGROUND = (KernelReportCode.MEMORY_MAP, KernelReportCode.GUEST_KERNEL, KernelReportCode.LOG_OWNER, KernelReportCode.PLATFORM)
 """What a kernel says of memory and of itself when it starts: it explains, and is nothing that happened."""
 
 

@@ -639,7 +639,7 @@ def test_a_damaged_line_of_a_failure_says_that_something_failed_and_no_page(line
 
 NOT_ABOUT_CONVERSIONS = [
     "[ 12.345678] eth0: link becomes ready",
-    "[    0.000000] Linux version 7.2.13 (builder@host)",
+    "[    0.000000] Kernel command line: ro quiet",
     "[ 12.345678] kvm: exiting hardware virtualization",
     '[ 12.345678] audit: type=1400 audit(1716225051.602:121): apparmor="DENIED"',
     "[ 12.345678] SEV-ES and SEV-SNP supported: 99 ASIDs",

@@ -8,6 +8,7 @@ another CPU.
 from collections.abc import Mapping
 from typing import Any
 
+from gmemstate.decode import errno
 from gmemstate.ingest.correlate.kernel_report import Report, shown
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
@@ -21,7 +22,7 @@ RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept", "frame", "task")
 """Reports that a dump of RMP entries and a line of the caller may belong to."""
 
 
-def beside(fact: Fact) -> dict[str, Any]:
+def framed(fact: Fact) -> dict[str, Any]:
     """What any event of a log keeps of its frame."""
     return {"at": fact.words.get("at"), "host": fact.words.get("host"), "thread": fact.thread or None}
 
@@ -75,7 +76,7 @@ def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A task is sent SIGBUS for a poisoned page, or killed because that could not be done."""
     forcibly = "forcibly" in fact.text
-    facts = {"cause": "memory error", "comm": shown(fact.words["comm"]), "pfn": hexed(fact.args.get("pfn")), **beside(fact)}
+    facts = {"cause": "memory error", "comm": shown(fact.words["comm"]), "pfn": hexed(fact.args.get("pfn")), **framed(fact)}
     facts["thread"] = None
     return put(
         tracker, fact, TaskSignalled(thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts))
@@ -91,8 +92,8 @@ def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("machine_check")
 def machine_check(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The address may carry the key id of a TD above the page; then the page is known only if the log has told where."""
-    facts = {"address": hex(fact.args["address"]), **beside(fact)}
+    """The address may carry the key id of a TD above the page; then the page is known only if the log shows where."""
+    facts = {"address": hex(fact.args["address"]), **framed(fact)}
     return put(tracker, fact, MachineCheck(pfn=fact.args.get("pfn"), detail=detail(**facts)))
 
 
@@ -106,14 +107,14 @@ def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "address": hex(address) if address % PAGE_SIZE else None,
     }
     return put(
-        tracker, fact, DmaFaulted(owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **beside(fact)))
+        tracker, fact, DmaFaulted(owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **framed(fact)))
     )
 
 
 @handles("kernel_said")
 def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Something beside: it explains what failed, or is a warning of its own."""
-    facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level", "pages"), **beside(fact)}
+    """Something in addition: it explains what failed, or is a warning of its own."""
+    facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level", "pages"), **framed(fact)}
     facts |= {"to": fact.words["to"]} if "to" in fact.words else {}
     text = fact.words.get("text", fact.text)
     return put(
@@ -126,7 +127,39 @@ def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 @handles("guest_kernel")
 def guest_kernel(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The log is that of a protected guest's kernel: what it does not say is not said of the host."""
-    return put(tracker, fact, KernelWarned(detail=detail(what=KernelReportCode.GUEST_KERNEL, **beside(fact))))
+    return put(tracker, fact, KernelWarned(detail=detail(what=KernelReportCode.GUEST_KERNEL, **framed(fact))))
+
+
+@handles("owner_seen")
+def owner_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A line that only some kernels print: of a virtual or a bare machine, a hypervisor, a crash kernel."""
+    words = detail(what=KernelReportCode.LOG_OWNER, of=fact.words["of"], text=shown(fact.text), **framed(fact))
+    return put(tracker, fact, KernelWarned(detail=words))
+
+
+@handles("platform")
+def platform(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """In what state a part of the platform is, as its driver says when it starts."""
+    args = dict(fact.args)
+    version = fact.words.get("version")
+    if version is None and "major" in args:
+        version = f"{args.pop('major')}.{args.pop('minor')}"
+    failure = errno(args.pop("error", args.pop("rc", 0)))
+    words = {
+        name: shown(word) for name, word in fact.words.items() if name in ("part", "state", "cause", "needs", "build_date")
+    }
+    facts = {
+        "what": KernelReportCode.PLATFORM,
+        **words,
+        "of": fact.words.get("kind", "").lstrip("-") or None,
+        "version": version and shown(version),
+        "error": failure.name if failure else None,
+        "fw_error": hexed(args.pop("fw_error", None)),
+        "text": shown(fact.words.get("text", fact.text)),
+        **args,
+        **framed(fact),
+    }
+    return put(tracker, fact, KernelWarned(detail=detail(**facts)))
 
 
 @handles("booted")
@@ -147,7 +180,7 @@ def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "first": hex(-(-first >> PAGE_SHIFT)),
         "behind": hex(behind >> PAGE_SHIFT),
     }
-    return put(tracker, fact, KernelWarned(detail=detail(**facts, **beside(fact))))
+    return put(tracker, fact, KernelWarned(detail=detail(**facts, **framed(fact))))
 
 
 # --- warnings and stacks ------------------------------------------------------------------------------------------------

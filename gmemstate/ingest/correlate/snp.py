@@ -6,7 +6,7 @@ has both.
 
 from gmemstate.decode import psmash, rmp_entry
 from gmemstate.decode.snp import sev_termination
-from gmemstate.ingest.correlate.kernel_reports import RMP_REPORTS, begin, beside, numbers, put
+from gmemstate.ingest.correlate.kernel_reports import RMP_REPORTS, begin, framed, numbers, put
 from gmemstate.ingest.correlate.trackees import PageRun, Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
@@ -94,7 +94,7 @@ def rmp_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "what": KernelReportCode.GUEST_RMP_FAULT,
         "why": fact.words.get("what"),
         "code": split.name if split else None,
-        **beside(fact),
+        **framed(fact),
     }
     facts["gfn"] = hex(gfn_of(Gpa(fact.args["gpa"])))
     return put(tracker, fact, RmpViolation(pfn=fact.args.get("pfn"), detail=detail(**facts)))
@@ -123,7 +123,7 @@ def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """The kernel gives host pages up. Ranges that follow one another are one leak."""
     start = fact.args["pfn"]
     npages = fact.args.get("npages", fact.args.get("pfn_end", start + 1) - start)
-    frame = beside(fact)
+    frame = framed(fact)
 
     def make(run: PageRun) -> Event:
         facts = {**frame, "last": run.last_line if run.lines > 1 else None, "lines": run.lines if run.lines > 1 else None}
@@ -139,7 +139,7 @@ def leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def reclaim_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """snp_reclaim_pages(): the firmware does not give a page back to the host."""
     args = fact.args
-    facts = {"rc": args["rc"], "fw_error": hex(args["fw_error"] & (1 << 64) - 1), **beside(fact)}
+    facts = {"rc": args["rc"], "fw_error": hex(args["fw_error"] & (1 << 64) - 1), **framed(fact)}
     return put(tracker, fact, ReclaimFailed(pfn=args["pfn"], status=abs(args["rc"]), detail=detail(**facts)))
 
 
@@ -153,4 +153,4 @@ def terminated(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "code": hex(code),
         "why": sev_termination(reason_set, code),
     }
-    return put(tracker, fact, VmDead(detail=detail(**facts, **beside(fact))))
+    return put(tracker, fact, VmDead(detail=detail(**facts, **framed(fact))))

@@ -9,7 +9,7 @@ SEPT.ADD of a private map, RECLAIM is the end of a TD. ``status`` of these event
 from typing import Any
 
 from gmemstate.decode import SeamcallLeaf, TdxOutcome, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
-from gmemstate.ingest.correlate.kernel_reports import beside, hexed, put
+from gmemstate.ingest.correlate.kernel_reports import framed, hexed, put
 from gmemstate.ingest.correlate.stacks import entry_path
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
@@ -41,7 +41,7 @@ def seamcall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("page_remove")
 def page_remove(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The return of tdh_mem_page_remove(), the one place that shows the gfn beside the entry.
+    """The return of tdh_mem_page_remove(), the one place that shows the gfn framed the entry.
 
     KVM calls it again where the module was busy (tdh_do_no_vcpus), so that only what is no "try again" is a failure.
     """
@@ -91,7 +91,7 @@ def _of_status(fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> tupl
         "operand": status.operand,
         "outcome": str(status.outcome),
         "fatal": status.fatal or None,
-        **beside(fact),
+        **framed(fact),
     }
     entry, level_state = args.get("entry", args.get("rcx")), args.get("level_state", args.get("rdx"))
     if leaf is None or entry is None or level_state is None or not leaf.name.startswith("TDH.MEM."):
@@ -130,7 +130,7 @@ def td_exit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "status": hex(status.word),
         "name": status.name,
         "fatal": status.fatal or None,
-        **beside(fact),
+        **framed(fact),
     }
     facts |= {"pid": fact.args.get("pid"), "hkid": hexed(fact.args.get("hkid"))}
     if status.fatal or status.name in ("TDX_NON_RECOVERABLE_TD", "TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE"):
@@ -147,7 +147,7 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         "gpa": hex(gpa),
         "gfn": hex(gfn_of(Gpa(gpa))),
         "vcpu": fact.args.get("vcpu"),
-        **beside(fact),
+        **framed(fact),
     }
     return put(tracker, fact, e.VmDead(detail=detail(**facts)))
 
@@ -155,4 +155,4 @@ def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 @handles("hkid_leaked")
 def hkid_leaked(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """tdx_mmu_release_hkid(): a key id cannot be freed, as the module refuses a step of the TD's end."""
-    return put(tracker, fact, e.HkidLeaked(hkid=fact.args["hkid"], detail=detail(call=fact.words.get("call"), **beside(fact))))
+    return put(tracker, fact, e.HkidLeaked(hkid=fact.args["hkid"], detail=detail(call=fact.words.get("call"), **framed(fact))))

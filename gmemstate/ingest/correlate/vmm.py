@@ -9,7 +9,7 @@ from typing import Any
 from gmemstate.decode import errno, errno_of, exit_reason
 from gmemstate.decode.kvm import system_event
 from gmemstate.ingest.correlate.kernel_report import shown
-from gmemstate.ingest.correlate.kernel_reports import beside
+from gmemstate.ingest.correlate.kernel_reports import framed
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, Fact
@@ -61,7 +61,7 @@ def vmm_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if "exit" in fact.args and (known := exit_reason(fact.args["exit"])) is not None:
         numbers["exit_name"] = known.name
     words = {name: shown(word) for name, word in fact.words.items() if name not in ("at", "host")}
-    facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **beside(fact)}
+    facts = {"text": shown(fact.text), **numbers, **_place(fact.args), **words, **framed(fact)}
     tracker.emit(e.VmmSaid(result=_errno(fact), detail=detail(**facts)))
     return True
 
@@ -94,7 +94,7 @@ def set_failed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             start=run[0],
             npages=run[1],
             attributes=fact.args["attributes"],
-            detail=detail(vmm="error", **beside(fact)),
+            detail=detail(vmm="error", **framed(fact)),
         )
     )
     tracker.emit(e.ConvertReturned(conversion=handle, result=code, thread=thread.tid or None))
@@ -159,7 +159,7 @@ def slot_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
             npages=args["size"] >> PAGE_SHIFT,
             flags=args["flags"],
             result=code,
-            detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **beside(fact)),
+            detail=detail(**facts, gmem_fd=fd if fd >= 0 else None, **framed(fact)),
         )
     )
     return True
@@ -174,7 +174,7 @@ def dma(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if not 0 < size <= FOREVER - args["iova"] or (code is None and "ret" in args):
         return False
     kind = e.DmaMapped if fact.name == "dma_mapped" else e.DmaUnmapped
-    facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **beside(fact)}
+    facts = {"basis": fact.words.get("basis"), "iommufd": args.get("fd"), "ioas": args.get("ioas"), **framed(fact)}
     tracker.emit(
         kind(
             owner=None,
@@ -195,6 +195,6 @@ def guest_event(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if number not in (SEV_TERM, TDX_FATAL):
         return False
     known = system_event(number)
-    facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **beside(fact)}
+    facts = {"what": known.text if known else None, "vcpu": fact.args["vcpu"], **framed(fact)}
     tracker.emit(e.VmDead(detail=detail(**facts)))
     return True

@@ -10,7 +10,17 @@ import click
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
-from gmemstate.ledger.simulate import DIALECT_NAMES, POLICIES, SOURCES, Listing, Policy, ScenarioOutcome, scenarios, step, story
+from gmemstate.ledger.simulate import (
+    DIALECT_NAMES,
+    SOURCES,
+    Listing,
+    Policy,
+    ScenarioOutcome,
+    scenarios,
+    step,
+    story,
+    usual_policy,
+)
 from gmemstate.ledger.simulate import simulate as play
 from gmemstate.model.errors import UsageError
 from gmemstate.model.linux import PAGE_SHIFT
@@ -28,7 +38,7 @@ WIDTH = 100
     "--dialect", type=click.Choice([*DIALECT_NAMES, ALL]), help="The kernel that converts [default: the first that fits]."
 )
 @click.option(
-    "--policy", type=click.Choice([*map(str, Policy), ALL]), help="What follows a failed private unmap [default: bug-vm]."
+    "--policy", type=click.Choice([*map(str, Policy), ALL]), help="What follows a failed unmap [default: bug-vm, or leave]."
 )
 @click.option("--store", is_flag=True, help="Keep what happened in the ledger.")
 @json_option()
@@ -52,7 +62,7 @@ def simulate(
     if dialect is None:
         outcomes = Listing(tuple(outcome for outcome in outcomes if outcome.dialect is outcomes[0].dialect))
     if policy is None and dialect != ALL:
-        usual = [outcome for outcome in outcomes if outcome.policy is Policy.BUG_VM]
+        usual = [outcome for outcome in outcomes if outcome.policy is usual_policy(outcome.dialect)]
         outcomes = Listing(tuple(usual[:1] or outcomes[:1]))
     if store:
         _keep(db, outcomes)
@@ -73,7 +83,7 @@ def _tell(outcome: ScenarioOutcome) -> None:
         click.echo(textwrap.fill(f"({scenario.source})", width, break_on_hyphens=False))
     if scenario.about:
         click.echo("\n" + "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in scenario.about.split("\n\n")))
-    policy = f", policy {outcome.policy}" if scenario.has_policies else ""
+    policy = f", policy {outcome.policy}" if len(scenario.policies_of(outcome.dialect)) > 1 else ""
     head = f"{outcome.dialect.word}{policy}: {SOURCES[outcome.dialect]}"
     click.echo("\n" + textwrap.fill(head, width, break_on_hyphens=False))
     for sentence in story(outcome):
@@ -82,18 +92,13 @@ def _tell(outcome: ScenarioOutcome) -> None:
 
 
 def _compare(outcomes: Sequence[ScenarioOutcome]) -> None:
-    """The outcomes side by side; a policy that a dialect cannot have is a row of dashes."""
+    """The outcomes side by side, one row for each policy that a dialect can have."""
     scenario = outcomes[0].scenario
     click.echo(f"{scenario.name}: {scenario.title}\n")
-    have = {(outcome.dialect, outcome.policy): outcome for outcome in outcomes}
-    policies = [policy for policy in Policy if any(policy is each for _, each in have)]
-    rows: list[list[str]] = []
-    for dialect in dict.fromkeys(dialect for dialect, _ in have):
-        for policy in policies:
-            outcome = have.get((dialect, policy))
-            if outcome is not None or policy not in POLICIES[dialect]:
-                cells = ["-"] * len(HEADER) if outcome is None else _cells(outcome)
-                rows.append([dialect.word, *([policy.value] if scenario.has_policies else []), *cells])
+    rows = [
+        [outcome.dialect.word, *([outcome.policy.value] if scenario.has_policies else []), *_cells(outcome)]
+        for outcome in outcomes
+    ]
     render.as_table(("DIALECT", *(["POLICY"] if scenario.has_policies else []), *HEADER), rows, empty="")
 
 

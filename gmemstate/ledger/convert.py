@@ -14,7 +14,7 @@ from gmemstate.audit.history.moment import moment_at
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
 from gmemstate.convert.engine.ioctl import ConversionCall, Direction, Fault, Setting
 from gmemstate.convert.engine.kernel import THIS, Kernel
-from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy, usual_policy
 from gmemstate.convert.engine.steps import carry_out, drive
 from gmemstate.convert.engine.users import CheckedUser, PageUser
 from gmemstate.model import events as e
@@ -96,7 +96,7 @@ class ConversionRunner:
         *,
         users: Sequence[PageUser] = (),
         dialect: e.Dialect | None = None,
-        policy: Policy = Policy.BUG_VM,
+        policy: Policy | None = None,
         setting: Setting | None = None,
         faults: Sequence[Fault] = (),
     ) -> ConversionResult:
@@ -118,6 +118,7 @@ class ConversionRunner:
             memory = recorder.current()
             self._record_interrupted(owner)
             kind = self._dialect(owner, dialect)
+            policy = policy or usual_policy(kind)
             if policy not in POLICIES[kind]:
                 possible = ", ".join(POLICIES[kind])
                 raise UsageError(f"the dialect {kind.word} cannot have the policy {policy}; it can have {possible}")

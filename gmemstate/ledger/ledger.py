@@ -135,7 +135,7 @@ class Ledger(Queries):
         *,
         users: Sequence[PageUser] = (),
         dialect: Dialect | None = None,
-        policy: Policy = Policy.BUG_VM,
+        policy: Policy | None = None,
         setting: Setting | None = None,
         faults: Sequence[Fault] = (),
     ) -> ConversionResult:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gmemstate.convert.engine.dialects import SOURCES
-from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy
+from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy, usual_policy
 from gmemstate.convert.scenario.definition import Scenario
 from gmemstate.convert.scenario.load import catalogue, load
 from gmemstate.convert.scenario.run import ScenarioOutcome, pairs, run
@@ -14,7 +14,7 @@ from gmemstate.model.errors import UsageError
 from gmemstate.model.events import Dialect
 
 __all__ = ["DIALECT_NAMES", "POLICIES", "SOURCES", "Listing", "Policy", "Scenario", "ScenarioOutcome", "scenarios", "simulate"]
-__all__ += ["step", "story"]
+__all__ += ["step", "story", "usual_policy"]
 
 
 def scenarios() -> Iterator[Scenario]:
@@ -32,8 +32,10 @@ def simulate(
     """
     found = scenario if isinstance(scenario, Scenario) else load(str(scenario))
     wanted = pairs(found)
+    if dialect is not None and (lack := found.lacks(dialect)):
+        raise UsageError(f"{found.name} cannot be played under {dialect.word}: {lack}")
     if dialect is not None:
-        wanted = [pair for pair in wanted if pair[0] is dialect] or [(dialect, each) for each in POLICIES[dialect]]
+        wanted = [pair for pair in wanted if pair[0] is dialect] or [(dialect, each) for each in found.policies_of(dialect)]
     if policy is not None:
         kinds = dict.fromkeys(kind for kind, _ in wanted)
         wanted = [(kind, policy) for kind in kinds if policy in POLICIES[kind]]

@@ -236,6 +236,13 @@ def _answered(event: e.UserAnswered, facts: Facts, by: Names) -> str:
     return f"{who} unmaps {where}{slow}: {gone}"
 
 
+def _map_answered(event: e.MapAnswered, facts: Facts, by: Names) -> str:
+    asked = f"{_user(event, facts, USERS[event.user])} is asked to map {by.pages(event)} again"
+    if event.result is None:
+        return f"{asked}, and does not answer"
+    return f"{asked}, and cannot{_failure(event.result)}" if event.result else f"{asked}, and does"
+
+
 def _checked(event: e.UsersChecked, facts: Facts, by: Names) -> str:
     if not event.result:
         return f"nobody else holds {by.pages(event)}"
@@ -401,6 +408,7 @@ SENTENCES: dict[type[Event], Sentence] = {
     e.InvalidateAdded: lambda event, _, by: f"guest faults in {by.pages(event)} wait until the invalidation ends",
     e.InvalidateEnded: lambda event, _, by: f"the invalidation of {by.call(event.conversion)} ends: faults are served again",
     e.UserAnswered: _answered,
+    e.MapAnswered: _map_answered,
     e.UsersChecked: _checked,
     e.AttrsStored: _stored,
     e.FolioSplit: _folio,

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from gmemstate.model.errors import CannotRead, CannotWrite, GmemstateError, NotALedger
 from gmemstate.store.schema import APPLICATION_ID, HEAD
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """All revisions that this version can upgrade from, oldest first."""
 
 LOCK = 0x676D656D

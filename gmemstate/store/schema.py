@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 
 from gmemstate.model.events import COLUMNS
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision that this version knows."""
 
 APPLICATION_ID = 0x676D656D

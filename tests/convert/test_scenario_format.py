@@ -62,7 +62,7 @@ def quoted(text: str) -> set[str]:
         ("[guest]", "key", reading.GUEST),
         ("[[guest.memslot]]", "key", reading.MEMSLOT),
         ("[[user]]", "key", reading.USER),
-        ("[[user]]", "is", definition.USERS),
+        ("[[user]]", "is", [*definition.MAPPERS, *definition.HOLDERS]),
         ("[[fault]]", "key", reading.FAULT),
         ("[[fault]]", "at", reading.FAULTS),
         ("[[do]]", "verb", reading.STEPS),

@@ -7,10 +7,10 @@ from typing import NamedTuple, TypeVar
 
 from gmemstate.convert.engine.ioctl import Fault, Returned, Setting, VmType
 from gmemstate.convert.engine.policies import Policy
-from gmemstate.convert.engine.users import PageUser, UnmapAnswer
+from gmemstate.convert.engine.users import MapsAgain, PageUser, UnmapAnswer
 from gmemstate.model import events as e
 from gmemstate.model.events import detail
-from gmemstate.model.linux import EFAULT, GUP_PIN_COUNTING_BIAS
+from gmemstate.model.linux import EFAULT, EOPNOTSUPP, GUP_PIN_COUNTING_BIAS
 from gmemstate.model.machines.range import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
@@ -34,10 +34,15 @@ class Ask(NamedTuple):
     start: int
     end: int
     ask: bool = False
+    again: bool = False
 
     def put(self) -> UnmapAnswer:
-        """Ask the user."""
-        return self.user.unmap(self.start, self.end, ask=self.ask)
+        """Ask the user to unmap, whether it would, or to map ``again``; who cannot be asked that refuses (EOPNOTSUPP)."""
+        if not self.again:
+            return self.user.unmap(self.start, self.end, ask=self.ask)
+        if isinstance(self.user, MapsAgain):
+            return self.user.map_again(self.start, self.end)
+        return UnmapAnswer(EOPNOTSUPP)
 
 
 T = TypeVar("T")
@@ -155,23 +160,28 @@ class Kernel:
                 continue
             answer = yield Ask(user, start, end)
             if answer is None or answer.result is None:
-                yield from self._answered(owner, user, start, end, UnmapAnswer(None), slot)
-                yield e.TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(waits_for=user.name))
+                yield from self.no_answer(owner, user, start, end, slot)
                 return None
-            yield from self._answered(owner, user, start, end, answer, slot)
+            yield from self.answered(owner, user, start, end, answer, slot)
         return Returned()
 
-    def _answered(
-        self, owner: int, user: PageUser, start: int, end: int, answer: UnmapAnswer, only: Slot | None
+    def no_answer(self, owner: int, user: PageUser, start: int, end: int, slot: Slot | None = None) -> Iterator[e.Event]:
+        """A user that does not answer about pages ``[start, end)``: the thread waits for it."""
+        yield from self.answered(owner, user, start, end, UnmapAnswer(None), slot)
+        yield e.TaskStuck(conversion=THIS, owner=owner, thread=0, detail=detail(waits_for=user.name))
+
+    def places(self, owner: int, user: PageUser, start: int, end: int, only: Slot | None = None) -> list[tuple[int, int, int]]:
+        """Where a user maps pages ``[start, end)``: the guest's page tables are those of a VM, so its pages are gfns."""
+        if user.kind is not e.User.GUEST or owner not in self.memory.gmems:
+            return [(owner, start, end)]
+        slots = self.slots(owner, start, end)
+        return [(vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots if only in (None, slot)]
+
+    def answered(
+        self, owner: int, user: PageUser, start: int, end: int, answer: UnmapAnswer, only: Slot | None = None
     ) -> Iterator[e.Event]:
-        """The answer as events; the guest's page tables are those of a VM, so its pages are gfns."""
-        places = [(owner, start, end)]
-        if user.kind is e.User.GUEST and owner in self.memory.gmems:
-            slots = self.slots(owner, start, end)
-            places = [
-                (vm.id, first + shift(slot), last + shift(slot)) for vm, slot, first, last in slots if only in (None, slot)
-            ]
-        for n, (where, first, last) in enumerate(places):
+        """The answer of a user about pages ``[start, end)`` as events."""
+        for n, (where, first, last) in enumerate(self.places(owner, user, start, end, only)):
             yield e.UserAnswered(
                 user=user.kind,
                 start=first,

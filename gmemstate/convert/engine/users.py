@@ -4,13 +4,13 @@ Pages are numbered as the attribute owner that is converted numbers them: gfns o
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from gmemstate.model.errors import PageUserFailed
 from gmemstate.model.events import User
-from gmemstate.model.linux import GUP_PIN_COUNTING_BIAS, MAX_ERRNO
+from gmemstate.model.linux import EOPNOTSUPP, GUP_PIN_COUNTING_BIAS, MAX_ERRNO
 
 MAX_REFERENCES = (1 << 31) - 1
 """The largest reference count: folio_ref_count() is an int."""
@@ -44,6 +44,14 @@ class PageUser(Protocol):
         """What it adds to the reference counts of the pages; ``drained``: the LRU batches are empty."""
 
 
+@runtime_checkable
+class MapsAgain(PageUser, Protocol):
+    """A user that can be asked to map again what it has unmapped (dialect notify, policy map-again)."""
+
+    def map_again(self, start: int, end: int) -> UnmapAnswer:
+        """Map pages ``[start, end)`` as before it unmapped them, or refuse."""
+
+
 class CheckedUser:
     """The ``number``-th user that a caller supplied: what it raises, lacks or answers wrongly is an error that names it."""
 
@@ -70,13 +78,24 @@ class CheckedUser:
 
     def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
         """Its answer about pages ``[start, end)``, one that a kernel could get. Raises PageUserFailed."""
-        answer = self._call("unmap", start, end, ask=ask)
+        return self._answer("unmap", self._call("unmap", start, end, ask=ask))
+
+    def map_again(self, start: int, end: int) -> UnmapAnswer:
+        """Its answer to a request to map pages ``[start, end)`` again; EOPNOTSUPP if it has no such method.
+
+        Raises PageUserFailed.
+        """
+        if not hasattr(self._user, "map_again"):
+            return UnmapAnswer(EOPNOTSUPP)
+        return self._answer("map_again", self._call("map_again", start, end))
+
+    def _answer(self, method: str, answer: Any) -> UnmapAnswer:
         if not isinstance(answer, UnmapAnswer):
-            raise self._wrong("unmap()", f"answered {answer!r}, not an UnmapAnswer")
-        for field, largest in (("result", MAX_ERRNO), ("entries", MAX_ENTRIES)):
-            value = getattr(answer, field)
+            raise self._wrong(f"{method}()", f"answered {answer!r}, not an UnmapAnswer")
+        for name, largest in (("result", MAX_ERRNO), ("entries", MAX_ENTRIES)):
+            value = getattr(answer, name)
             if value is not None and not (_is_count(value) and value <= largest):
-                raise self._wrong("unmap()", f"answered {field} {value!r}, neither None nor a number from 0 to {largest}")
+                raise self._wrong(f"{method}()", f"answered {name} {value!r}, neither None nor a number from 0 to {largest}")
         return answer
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
@@ -125,6 +144,10 @@ class Mapper:
     faults_in: bool = True
     weight: int = 1
     """references for each page that it maps"""
+    maps_again: int | None = 0
+    """the errno (or None: silence) of its answer when it is asked to map again"""
+    unmapped: set[int] = field(default_factory=set)
+    """what it was asked to unmap, and did"""
 
     def unmap(self, start: int, end: int, *, ask: bool) -> UnmapAnswer:
         """Unmap what it maps of pages ``[start, end)``, but for what it refuses."""
@@ -132,7 +155,16 @@ class Mapper:
         kept = mine & self.refused
         if not ask:
             self.pages -= mine - kept
+            self.unmapped |= mine - kept
         return UnmapAnswer(self.refuses, len(mine - kept)) if kept else UnmapAnswer(0, len(mine))
+
+    def map_again(self, start: int, end: int) -> UnmapAnswer:
+        """Map what it has unmapped of pages ``[start, end)``, unless it refuses."""
+        mine = {page for page in self.unmapped if start <= page < end}
+        if self.maps_again != 0:
+            return UnmapAnswer(self.maps_again)
+        self.pages |= mine
+        return UnmapAnswer(0, len(mine))
 
     def references(self, start: int, end: int, *, drained: bool) -> int:
         """One for each mapping of pages ``[start, end)``."""

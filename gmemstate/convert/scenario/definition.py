@@ -6,20 +6,14 @@ from typing import Any, NamedTuple
 
 from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Setting
-from gmemstate.convert.engine.policies import Policy
+from gmemstate.convert.engine.policies import POLICIES, Policy, usual_policy
 from gmemstate.convert.scenario.tables import PageRun
 from gmemstate.model.events import Dialect
 
-USERS: dict[str, Callable[..., users.Mapper | users.Holder]] = {
-    "host": users.host,
-    "guest": users.guest,
-    "iommu": users.iommu,
-    "pin": users.pin,
-    "reference": users.reference,
-    "lru batch": users.lru_batch,
-}
-MAPPING = ("host", "guest", "iommu")
-"""The users that map pages and are notified; the others hold references."""
+MAPPERS: dict[str, Callable[..., users.Mapper]] = {"host": users.host, "guest": users.guest, "iommu": users.iommu}
+"""The users that map pages and are notified."""
+HOLDERS: dict[str, Callable[..., users.Holder]] = {"pin": users.pin, "reference": users.reference, "lru batch": users.lru_batch}
+"""The users that hold references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +27,17 @@ class UserSpec:
     refuses: int | None = 0
     refused: tuple[PageRun, ...] = ()
     checks: int | None = None
+    maps_again: int | None = 0
 
     def make(self) -> users.Mapper | users.Holder:
         """A fresh user."""
         pages = _pages(self.pages)
-        if self.kind in MAPPING:
+        if self.kind in MAPPERS:
             refused = frozenset(_pages(self.refused or self.pages)) if self.refuses != 0 else frozenset()
-            return USERS[self.kind](self.name, pages, refuses=self.refuses, refused=refused)
-        return USERS[self.kind](self.name, pages, *([self.checks] if self.kind == "reference" else []))
+            made = MAPPERS[self.kind](self.name, pages, refuses=self.refuses, refused=refused)
+            made.maps_again = self.maps_again
+            return made
+        return HOLDERS[self.kind](self.name, pages, *([self.checks] if self.kind == "reference" else []))
 
 
 class MemslotSpec(NamedTuple):
@@ -75,10 +72,26 @@ class Scenario:
     policies: tuple[Policy, ...]
     expect: dict[tuple[str | None, str | None], dict[str, Any]] = field(default_factory=dict)
 
+    def policies_of(self, dialect: Dialect) -> tuple[Policy, ...]:
+        """The policies of a dialect that can matter here: where a private page cannot be unmapped, or a user's word counts."""
+        asked = self.policies or POLICIES[dialect]
+        possible = tuple(policy for policy in POLICIES[dialect] if policy in asked)
+        refused = dialect is Dialect.NOTIFY and any(user.refuses != 0 for user in self.users)
+        if refused or any(fault["at"] == "private_unmap" for fault in self.faults):
+            return possible
+        return (usual_policy(dialect),)
+
     @property
     def has_policies(self) -> bool:
-        """Whether it matters what guest_memfd learns of a private page that cannot be unmapped."""
-        return any(fault["at"] == "private_unmap" for fault in self.faults)
+        """Whether policies make a difference under one of its dialects."""
+        return any(len(self.policies_of(dialect)) > 1 for dialect in self.dialects)
+
+    def lacks(self, dialect: Dialect) -> str | None:
+        """What the scenario uses and a dialect does not have, in words; None if it has everything."""
+        if dialect is not Dialect.NOTIFY:
+            return None
+        held = next((user for user in self.users if user.kind in HOLDERS), None)
+        return None if held is None else f"{held.name} is a {held.kind}, and pages without struct page have no references"
 
     def expected(self, dialect: Dialect, policy: Policy) -> dict[str, Any]:
         """What must come of it: what is said of all, then of the dialect, then of the policy."""

@@ -8,7 +8,7 @@ from typing import Any
 from gmemstate.convert.engine.dialects.rfc_v2 import DEFECTS
 from gmemstate.convert.engine.ioctl import Setting, VmType
 from gmemstate.convert.engine.policies import DIALECT_NAMES, Policy
-from gmemstate.convert.scenario.definition import MAPPING, USERS, MemslotSpec, Scenario, UserSpec
+from gmemstate.convert.scenario.definition import HOLDERS, MAPPERS, MemslotSpec, Scenario, UserSpec
 from gmemstate.convert.scenario.expect import expectations
 from gmemstate.convert.scenario.tables import BadScenario, ScenarioTable, parse
 from gmemstate.convert.simulation.facts import FORMS
@@ -37,7 +37,7 @@ GUEST = tuple(
     ]
 )
 MEMSLOT = ("slot", "gfn", "count", "page", "vm", "gmem", "plain")
-USER = ("name", "is", "pages", "gmem", "refuses", "refuses_pages", "checks")
+USER = ("name", "is", "pages", "gmem", "refuses", "refuses_pages", "maps_again", "checks")
 FAULT = ("at", "page", "nth", "times", "errno", "step")
 STEPS = {
     verb: tuple(options.split())
@@ -140,7 +140,7 @@ def _scenario(name: str, top: ScenarioTable) -> Scenario:
         faults=tuple(_fault(fault, setting.type, limit) for fault in top.tables("fault", FAULT)),
         steps=tuple((step.verb, step.what(), step.options()) for step in steps),
         dialects=tuple(DIALECT_NAMES[text] for text in dialects),
-        policies=tuple(Policy(text) for text in top.choices("policies", [*Policy])) or tuple(Policy),
+        policies=tuple(Policy(text) for text in top.choices("policies", [*Policy])),
         expect=expect,
     )
 
@@ -182,22 +182,29 @@ def _check_size(slot: ScenarioTable, pages: int, *, backed: bool) -> None:
 
 def _user(user: ScenarioTable, limit: int) -> UserSpec:
     user.need("name", "is")
-    kind = user.choice("is", USERS)
-    for key in ("refuses", "refuses_pages"):
-        if key in user and kind not in MAPPING:
-            raise user.bad(key, f"a {kind} is never notified; only {', '.join(MAPPING)} can refuse")
+    kind = user.choice("is", [*MAPPERS, *HOLDERS])
+    for key in ("refuses", "refuses_pages", "maps_again"):
+        if key in user and kind not in MAPPERS:
+            raise user.bad(key, f"a {kind} is never notified; only {', '.join(MAPPERS)} can refuse")
     if "checks" in user and kind != "reference":
         raise user.bad("checks", f"a {kind} does not go by itself; only a reference does")
-    silent = user.content.get("refuses") == SILENCE
     return UserSpec(
         name=user.text("name"),
         kind=kind,
         pages=user.runs("pages", limit),
         gmem=user.one_or_two("gmem"),
-        refuses=None if silent else user.errno("refuses") if "refuses" in user else 0,
+        refuses=_word_of(user, "refuses"),
         refused=user.runs("refuses_pages", limit),
         checks=user.number("checks") if "checks" in user else None,
+        maps_again=_word_of(user, "maps_again"),
     )
+
+
+def _word_of(user: ScenarioTable, key: str) -> int | None:
+    """What a user answers: an errno, silence (None), or that it does as it is told (0)."""
+    if user.content.get(key) == SILENCE:
+        return None
+    return user.errno(key) if key in user else 0
 
 
 def _fault(fault: ScenarioTable, guest: VmType, limit: int) -> dict[str, Any]:
@@ -249,7 +256,7 @@ class _Step:
         user = users.get(name)
         if user is None:
             raise table.bad(self.verb, f"{name!r} is no user; there are {', '.join(users) or 'none'}")
-        if self.verb == "release" and user.kind in MAPPING:
+        if self.verb == "release" and user.kind in MAPPERS:
             raise table.bad(self.verb, f"{name} maps pages and holds none; a pin, a reference, an lru batch is released")
         for key in ("as", "accept"):
             if key in table and user.kind != "guest":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Fault
-from gmemstate.convert.engine.policies import POLICIES, Policy
+from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.users import Holder
 from gmemstate.convert.scenario.definition import MemslotSpec, Scenario
 from gmemstate.convert.scenario.tables import PageRun
@@ -69,13 +69,8 @@ class ScenarioOutcome(Document):
 
 
 def pairs(scenario: Scenario) -> list[tuple[Dialect, Policy]]:
-    """The dialects of a scenario with the policies that each can have; where nothing fails to unmap, one is enough."""
-    return [
-        (dialect, policy)
-        for dialect in scenario.dialects
-        for policy in POLICIES[dialect]
-        if policy in (scenario.policies if scenario.has_policies else (Policy.BUG_VM,))
-    ]
+    """The dialects of a scenario with the policies that each can have and that can matter."""
+    return [(dialect, policy) for dialect in scenario.dialects for policy in scenario.policies_of(dialect)]
 
 
 def run(scenario: Scenario, dialect: Dialect, policy: Policy) -> ScenarioOutcome:

@@ -160,7 +160,7 @@ class SimulatedHost:
     def allocate(self, start: int, end: int, gmem: int | None = None) -> None:
         """Fill holes with memory: an empty huge range gets a huge folio, split at once where a page of it is shared."""
         owner = self.gmem if gmem is None else gmem
-        order = 0 if self.dialect in (e.Dialect.MAINLINE, e.Dialect.INPLACE) else self.setting.order
+        order = 0 if self.dialect in (e.Dialect.MAINLINE, e.Dialect.INPLACE, e.Dialect.NOTIFY) else self.setting.order
         backing, page = self.memory.gmems[owner].backing, start
         while page < end:
             head = page >> order << order

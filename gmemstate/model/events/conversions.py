@@ -138,6 +138,18 @@ class UserAnswered(Event):
     entries: int | None = None
 
 
+@kind(56, "a request to map again after a refusal (mail of 2025-06-04)", {"user": "actor"})
+class MapAnswered(Event):
+    """A user that had unmapped a range was asked to map it again: it did (``result`` 0), refused (errno) or was silent."""
+
+    user: User
+    start: int
+    npages: int
+    owner: OwnerRef | None = None
+    conversion: ConversionRef | None = None
+    result: Errno | None = None
+
+
 @kind(
     50,
     "the in-use test: kvm_gmem_is_safe_for_conversion, __folio_has_outstanding_references",

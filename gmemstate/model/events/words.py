@@ -80,6 +80,7 @@ class Dialect(IntEnum):
     RFC_V2 = 2
     INPLACE = 3
     CHECK_FIRST = 4
+    NOTIFY = 5
 
     @property
     def word(self) -> str:

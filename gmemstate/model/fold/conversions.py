@@ -6,7 +6,7 @@ from gmemstate.model.fold import lock_order, requests
 from gmemstate.model.linux import EAGAIN, EFAULT, EINVAL, EIO, ENOMEM, ENOTTY, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED, SHARED, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import UNMAPPED, Conversion, Trigger
+from gmemstate.model.objects import MAPPED, UNMAPPED, Conversion, Trigger
 from gmemstate.model.units import END, unsigned
 
 MAX_ORDER = 63
@@ -390,6 +390,24 @@ def user_answered(memory: Memory, seq: int, row: e.EventRow) -> None:
             conversion.answers = (*conversion.answers, row)
 
 
+def map_answered(memory: Memory, seq: int, row: e.EventRow) -> None:
+    """R4: a user that had unmapped pages maps them again, or not; the attribute stays (mail of 2025-06-04, dialect notify)."""
+    owner, start, user = row[OWNER], row[START], row[ACTOR]
+    conversion = _known(memory, seq, row) if row[CONVERSION] is not None else None
+    if owner is None or start is None or user is None:
+        return
+    end = END if row[NPAGES] is None else start + row[NPAGES]
+    memory.keep(owner, "answered", start, end, seq)
+    if row[RESULT] == 0:
+        memory.map_pages(owner, user, start, end, MAPPED)
+        if conversion is not None:  # what it has mapped again is not left behind
+            same = [
+                (answer[ACTOR], answer[OWNER], answer[START], answer[NPAGES], answer[DETAIL]) for answer in conversion.answers
+            ]
+            mapped = (user, owner, start, row[NPAGES], row[DETAIL])
+            conversion.answers = tuple(answer for answer, one in zip(conversion.answers, same, strict=True) if one != mapped)
+
+
 def users_checked(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R6: the references of the folios were counted (kvm_gmem_has_safe_refcount, filemap_range_has_page)."""
     conversion = _known(memory, seq, row)
@@ -512,6 +530,7 @@ HANDLERS = {
     e.InvalidateAdded.code: invalidate_added,
     e.InvalidateEnded.code: invalidate_ended,
     e.UserAnswered.code: user_answered,
+    e.MapAnswered.code: map_answered,
     e.UsersChecked.code: users_checked,
     e.AttrsStored.code: attrs_stored,
     e.FolioSplit.code: restructured,

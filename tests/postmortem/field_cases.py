@@ -1,4 +1,4 @@
-"""Public reports that the program did not know when it was written: the five answers to each, as the index of the samples has them.
+"""Public reports that the program did not know when it was written: the five answers to each, as the index has them.
 
 An answer is right, or says honestly that it is not known; a statement that the log does not carry is neither.
 """

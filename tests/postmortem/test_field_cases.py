@@ -1,6 +1,6 @@
-"""Public reports that nobody had in mind: five answers to each, right or honestly not known, and nothing that its lines do not carry.
+"""Public reports that nobody had in mind: five answers to each, right or honestly not known, and no claim beyond their lines.
 
-What is answered wrongly today stands in ``field_open.txt``. ``GMEMSTATE_RENEW=1`` takes out what has become right, and adds nothing.
+What is answered wrongly stands in ``field_open.txt``; ``GMEMSTATE_RENEW=1`` takes out what has become right and adds nothing.
 """
 
 import os

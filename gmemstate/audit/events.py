@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
-from gmemstate.model.document import Document, Json
+from gmemstate.model.document import Answer, Json
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import KIND, NPAGES, OWNER, START, Event, EventRow, conversion_of, details
 from gmemstate.model.memory import Memory
@@ -35,7 +35,7 @@ def event_facts(seq: int, event: Event) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedEvent(Document):
+class RecordedEvent(Answer):
     """An event with its seq, and one sentence for it."""
 
     seq: int
@@ -55,7 +55,7 @@ class RecordedEvent(Document):
     def __str__(self) -> str:
         return self.narrator().line(self.seq, self.event)
 
-    def to_json(self) -> dict[str, Json]:
+    def _facts(self) -> dict[str, Json]:
         """The names of its kind with what it says of each, the sentence, and the line that shows it."""
         return {**event_facts(self.seq, self.event), "text": self.text, "evidence": self.evidence}
 

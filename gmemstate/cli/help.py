@@ -13,10 +13,17 @@ from gmemstate.model.errors import UsageError
 
 @click.command("help")
 @click.argument("topic", required=False)
+@click.argument("verb", required=False)
 @json_option()
-def help_(topic: str | None, as_json: bool) -> Exit:
-    """Show a page on a topic, or which pages there are."""
-    pages = {path.stem: path.read_text(encoding="utf-8") for path in sorted(_folder().glob("*.md"))}
+def help_(topic: str | None, verb: str | None, as_json: bool) -> Exit:
+    """Show a page on a topic, or which pages there are.
+
+    `help json VERB` prints the JSON Schema of what a verb prints with --json.
+    """
+    if verb is not None:
+        click.echo(_schema(topic, verb), nl=False)
+        return Exit.CLEAN
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_package() / "docs").glob("*.md"))}
     if topic is not None and topic not in pages:
         raise UsageError(f"there is no page {topic!r}; there are {', '.join(pages)}", topic=topic)
     shown = [topic] if topic is not None else list(pages)
@@ -29,8 +36,15 @@ def help_(topic: str | None, as_json: bool) -> Exit:
     return Exit.CLEAN
 
 
-def _folder() -> Path:
-    return Path(str(resources.files("gmemstate"))) / "docs"
+def _schema(topic: str | None, verb: str) -> str:
+    there = {path.stem: path for path in sorted((_package() / "schemas").glob("*.json"))}
+    if topic != "json" or verb not in there:
+        raise UsageError(f"there is no page {topic!r} on {verb!r}; `help json` has {', '.join(there)}", topic=topic)
+    return there[verb].read_text(encoding="utf-8")
+
+
+def _package() -> Path:
+    return Path(str(resources.files("gmemstate")))
 
 
 def _title(page: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from types import NoneType, UnionType
-from typing import Generic, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import ClassVar, Generic, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from gmemstate.model.units import U64, Gfn, Gpa, Ns, Page, PageIndex, Pfn
 
@@ -24,20 +24,25 @@ class Document:
     """A frozen dataclass that can be written as JSON."""
 
     __slots__ = ()
+    written: ClassVar[tuple[str, ...]] = ()
+    """the fields and properties that are written, where that is not all fields and nothing else"""
 
     def to_json(self) -> dict[str, Json]:
         """The fields by their names."""
+        return self._facts()
+
+    def _facts(self) -> dict[str, Json]:
         return {name: write(getattr(self, name)) for name, write in _writers(type(self))}
 
 
 class Answer(Document):
-    """What a verb answers: a whole document, with the version of its schema."""
+    """What a verb answers: a whole document, with the version of its schema unless it stands inside of another one."""
 
     __slots__ = ()
 
     def to_json(self) -> dict[str, Json]:
         """The fields by their names, after the version of the schema."""
-        return {"schema": SCHEMA, **super().to_json()}
+        return {"schema": SCHEMA, **self._facts()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,16 @@ _Writer = Callable[[object], Json]
 _WRITERS: dict[type[Document], list[tuple[str, _Writer]]] = {}
 
 
+def annotations(kind: type[Document]) -> dict[str, object]:
+    """What is written of a kind of document: the names of fields and properties, and their annotations."""
+    hints = get_type_hints(kind, include_extras=False)
+    names = kind.written or [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return {name: hints[name] if name in hints else get_type_hints(getattr(kind, name).fget)["return"] for name in names}
+
+
 def _writers(kind: type[Document]) -> list[tuple[str, _Writer]]:
     if kind not in _WRITERS:
-        hints = get_type_hints(kind)
-        _WRITERS[kind] = [(field.name, _writer(hints[field.name])) for field in fields(kind)]  # type: ignore[arg-type]
+        _WRITERS[kind] = [(name, _writer(hint)) for name, hint in annotations(kind).items()]
     return _WRITERS[kind]
 
 
@@ -99,9 +110,9 @@ def _listed(value: object, parts: list[_Writer]) -> Json:
 def _as_it_is(value: object) -> Json:
     """A value that says itself how it is written."""
     if isinstance(value, Document):
-        return value.to_json()
+        return value._facts()
     if isinstance(value, IntEnum):
-        return value.name.lower()
+        return str(getattr(value, "word", value.name.lower()))
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, Mapping):

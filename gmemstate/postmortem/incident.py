@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
-from gmemstate.model.document import Answer, Document, Json
+from gmemstate.model.document import Answer, Document
 from gmemstate.model.units import END, Gfn, Ns, ns, seconds
 from gmemstate.text import count as counted
 
@@ -257,6 +258,8 @@ class PostMortem(Answer):
     covered: tuple[Covered, ...]
     missing: tuple[str, ...]
 
+    written: ClassVar = ("incidents", "count", "covered", "missing", "complete")
+
     @property
     def complete(self) -> bool:
         """Whether no evidence is missing that an incident depends on."""
@@ -271,10 +274,6 @@ class PostMortem(Answer):
         """The last words: what was covered, what is missing."""
         covered = [str(source) for source in self.covered] or ["nothing: the ledger has no source"]
         return [*(Section("Covered", text) for text in covered), *(Section("Missing", reason) for reason in self.missing)]
-
-    def to_json(self) -> dict[str, Json]:
-        """The fields by their names, and whether it is complete."""
-        return {**Answer.to_json(self), "complete": self.complete}
 
 
 def merged(ranges: list[tuple[int, int]]) -> tuple[GfnRange, ...]:

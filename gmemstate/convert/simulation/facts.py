@@ -79,7 +79,9 @@ class ScenarioFacts(Document):
 
 
 _FACTS: dict[str, _Form] = {
-    name: hint.__metadata__[0] for name, hint in get_type_hints(ScenarioFacts, include_extras=True).items()
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(ScenarioFacts, include_extras=True).items()
+    if name in ScenarioFacts.__dataclass_fields__
 }
 FORMS = {name: fact.form for name, fact in _FACTS.items()}
 """What an expectation can name, and its form."""

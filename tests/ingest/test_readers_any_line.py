@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmemstate.ingest.correlate.kernel_report import NEIGHBOURS, STACK, TEXT
+from gmemstate.ingest.correlate.kernel_report import NEIGHBOURS, STACK, TEXT, Report
 from gmemstate.ingest.correlate.tracker import Tracker
 from gmemstate.ingest.fact import Context, Fact, Marker
 from gmemstate.ingest.input import MAX_LINE, Account, Input
@@ -178,8 +178,8 @@ def test_a_report_without_an_end_does_not_grow_for_ever() -> None:
         if isinstance(said, Fact):
             tracker.feed(said)
     report = tracker.report
-    assert report is not None
-    assert len(report.stack) == STACK
+    assert isinstance(report, Report)
+    assert len(report.frames) == STACK
     assert len(report.neighbours) == NEIGHBOURS
     tracker.flush()
     (event,) = tracker.take()

@@ -303,12 +303,12 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
     "a task that hangs": (
         "INFO: task CPU 3/KVM:4711 blocked for more than 120 seconds.",
         TaskStuck,
-        {"thread": 4711, "comm": "CPU 3/KVM", "seconds": 120},
+        {"thread": 4711, "comm": "CPU 3/KVM", "seconds": 120, "what": "hung task"},
     ),
     "a processor that hangs": (
         "watchdog: BUG: soft lockup - CPU#3 stuck for 22s! [qemu-kvm:4711]",
-        TaskStuck,
-        {"thread": 4711, "seconds": 22},
+        KernelWarned,
+        {"thread": 4711, "seconds": 22, "what": "soft lockup", "cpu": 3},
     ),
 }
 
@@ -501,7 +501,15 @@ Call Trace:
 def test_a_host_that_touches_a_guests_page_is_told_with_the_page(tmp_path: Path) -> None:
     (bare,) = said(FAULT.format(code="0x80000003", why="RMP violation", entry=""), tmp_path).events
     assert isinstance(bare, RmpViolation)
-    assert shows(bare, pfn=0x2A3B4, thread=4711, function="copy_page", address="0xff1276cbfdf36000", error_code="0x80000003")
+    assert shows(
+        bare,
+        pfn=0x2A3B4,
+        thread=4711,
+        function="kvm_gmem_get_pfn",
+        rip="copy_page",
+        address="0xff1276cbfdf36000",
+        error_code="0x80000003",
+    )
     entry = "SEV-SNP: PFN 0x2a3b5, RMP entry: [0x6010000000f00001 - 0x000000000000001f]\n"
     (told,) = said(FAULT.format(code="0x80000003", why="RMP violation", entry=entry), tmp_path).events
     assert shows(told, pfn=0x2A3B5, owner="guest-owned, ASID 2, gpa 0xf00000, a VMSA (a vCPU's register page)")
@@ -510,7 +518,7 @@ def test_a_host_that_touches_a_guests_page_is_told_with_the_page(tmp_path: Path)
 def test_another_page_fault_is_a_warning_with_the_errors_in_its_registers(tmp_path: Path) -> None:
     (oops,) = said(FAULT.format(code="0x0000", why="not-present page", entry=""), tmp_path).events
     assert isinstance(oops, KernelWarned)
-    assert shows(oops, what="page fault", thread=4711, function="copy_page", errors={"RBX": "ENOMEM"})
+    assert shows(oops, what="page fault", thread=4711, function="kvm_gmem_get_pfn", errors={"RBX": "ENOMEM"})
 
 
 def test_a_granule_protection_fault_is_what_an_rmp_violation_is(tmp_path: Path) -> None:
@@ -519,7 +527,7 @@ def test_a_granule_protection_fault_is_what_an_rmp_violation_is(tmp_path: Path) 
     )
     (fault,) = log.events
     assert isinstance(fault, RmpViolation)
-    assert shows(fault, function="memset", pfn=None)
+    assert shows(fault, function=None, rip="memset", pfn=None)
 
 
 def test_leaked_pages_that_follow_one_another_are_one_leak(tmp_path: Path) -> None:
@@ -601,11 +609,12 @@ def test_what_is_missing_is_a_gap(line: str, tmp_path: Path) -> None:
     assert log.account.used == 2
 
 
-def test_a_gap_ends_what_the_kernel_was_telling(tmp_path: Path) -> None:
+def test_lines_cut_out_of_a_report_do_not_end_it_and_nothing_is_joined_over_them(tmp_path: Path) -> None:
     lines = WARNING.format(entry="kvm_gmem_release", outer="__fput").splitlines()
-    warned, gap, failed = said([*lines[:8], "...", *lines[-1:]], tmp_path).events
-    assert isinstance(warned, KernelWarned)
+    gap, warned, failed = said([*lines[:8], "...", lines[9], *lines[-1:]], tmp_path).events
     assert isinstance(gap, Gap)
+    assert isinstance(warned, KernelWarned)
+    assert shows(warned, line=2, last=10, thread=40213)
     assert "path" not in details(failed)
 
 

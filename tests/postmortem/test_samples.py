@@ -220,7 +220,7 @@ CONCLUSIONS = {
     "syzbot-gmem-get-folio-oops": Conclusion(
         KERNEL, ("RBX = ENOMEM", "kvm_gmem_get_folio", "took an error for a page"), never=LOST
     ),
-    "cca-gpf-gmem-get-pfn": Conclusion(KERNEL, ("Granule Protection Fault", "realm", "clear_page"), never=("RMP",)),
+    "cca-gpf-gmem-get-pfn": Conclusion(KERNEL, ("Granule Protection Fault", "realm", "kvm_gmem_get_pfn"), never=("RMP",)),
     # --- traces
     **dict.fromkeys(
         ("thp-coalesce-unmaps-private-rejoined", "thp-coalesce-unmaps-private-mailwrapped"),

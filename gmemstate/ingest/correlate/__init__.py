@@ -5,6 +5,7 @@ from gmemstate.ingest.correlate import (  # noqa: F401
     conversions,
     exits,
     faults,
+    kernel_lines,
     kernel_reports,
     memslots,
     psc,

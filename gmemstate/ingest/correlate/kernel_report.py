@@ -1,16 +1,15 @@
-"""A report of the kernel: several lines that together tell one thing, and the event that they amount to."""
+"""A report of the kernel while its lines are read: header, task, stacks, locks, registers; and a run of poisoned pages.
+
+One report is one thing, however many stacks and headers are in it: the stack of its task is its own; those of other CPUs, of
+who allocated and freed, and of the chain of locks are kept apart.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from posixpath import normpath
-from typing import Any
+from typing import ClassVar
 
-from gmemstate.decode import errno, rmp_entry, rmpupdate
-from gmemstate.ingest.correlate.stacks import about, entry_path, place
+from gmemstate.decode import rmp_entry
 from gmemstate.ingest.fact import Fact
-from gmemstate.model import events as e
-from gmemstate.model.events import detail
-from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.model.reports import KernelReportCode
 from gmemstate.text import printable
 
@@ -20,12 +19,25 @@ NEIGHBOURS = 16
 """How many runs of equal RMP entries are kept of a dump."""
 ACTIONS = 16
 """How many different actions are kept of a run of poisoned pages."""
+LOCKS = 8
+"""How many locks are kept of a report."""
 APART = 40
 """How many lines of others may stand between two of a report."""
-RMP_FAULT = 1 << 31
-PTE_PFN = ((1 << 51) - 1) & ~0xFFF
-"""Without bit 51, where the mark of encrypted memory may be."""
+CLOSE = 12
+"""How many lines may stand between a report that has ended and the panic that follows from it."""
 TEXT = 300
+ERRNOS = (1 << 64) - 4096
+"""Words from here on are error pointers."""
+WHAT = {
+    "warning_text": KernelReportCode.WARNING,
+    "fault_code": KernelReportCode.PAGE_FAULT,
+    "machine_check": KernelReportCode.MACHINE_CHECK,
+    "rmpupdate": KernelReportCode.RMPUPDATE,
+    "rmp_refused": KernelReportCode.RMPUPDATE,
+    "rmp_kept": KernelReportCode.RMPUPDATE,
+}
+"""What a report is that another line than a header has begun; else it is a stack."""
+OWN, INTERRUPT = "main", "cpu"
 
 
 def shown(text: str) -> str:
@@ -43,34 +55,69 @@ class Neighbours:
 
 
 @dataclass(slots=True)
-class Report:
-    """What lines have told so far. ``kind`` is the name of the fact that began it."""
+class StackFrame:
+    """A function of a stack, and the module that it is in."""
 
-    kind: str
+    function: str
+    module: str | None = None
+    inlined: bool = False
+    """into the one below it, which is where the code is"""
+
+
+@dataclass(slots=True)
+class Report:
+    """What lines have said so far. ``begun`` is the name of the fact that began it, ``what`` its kind."""
+
+    begun: str
+    what: str
     line: int
     t: int | None
     args: dict[str, int]
     words: dict[str, str]
     last: int = 0
-    lines: int = 1
-    end: int = 0
-    """of a run of poisoned pages: the page after it"""
-    stack: list[str] = field(default_factory=list)
-    guessed: list[str] = field(default_factory=list)
+    cut: bool = False
+    """lines of it are missing"""
+    closed: bool = False
+    """the line that ends it was read"""
+    section: str = OWN
+    """whose stack the frames are that follow"""
+    sections: dict[str, list[StackFrame]] = field(default_factory=dict)
+    guessed: list[StackFrame] = field(default_factory=list)
     """frames that the kernel is not sure of"""
+    locks: list[str] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
     """registers that hold an errno"""
+    user: bool = False
+    """the registers that follow are those of a program"""
+    call: dict[str, int] = field(default_factory=dict)
+    """registers of its system call"""
     neighbours: list[Neighbours] = field(default_factory=list)
     more: int = 0
     """neighbours beyond those that are kept"""
-    actions: Counter[str] = field(default_factory=Counter)
-    """what the kernel says that it did with poisoned pages"""
+
+    JOINS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "trap": (
+            "page fault",
+            "general protection",
+            "BUG",
+            "abort",
+            "list corruption",
+            "slab corruption",
+            "double fault",
+            "KASAN",
+        ),
+        "place": ("list corruption", "refcount", "slab corruption", "bad page"),
+    }
+    """By the role of a header: the kinds of open reports that it completes."""
 
     @classmethod
     def of(cls, fact: Fact) -> "Report":
         """The report that a fact begins."""
         words = {name: shown(word) for name, word in fact.words.items()}
-        return cls(fact.name, fact.line, fact.t, dict(fact.args), words, fact.line)
+        what = words.pop("what", None) if fact.name == "report" else None
+        return cls(
+            fact.name, what or WHAT.get(fact.name, KernelReportCode.STACK), fact.line, fact.t, dict(fact.args), words, fact.line
+        )
 
     def add(self, fact: Fact) -> bool:
         """Take one more line in; what is known already stays."""
@@ -81,27 +128,118 @@ class Report:
     def go_on(self, fact: Fact) -> bool:
         """Note that a line belongs to it."""
         self.last = fact.line
-        self.lines += 1
         return True
-
-    def add_frames(self, names: list[str], *, sure: bool = True) -> None:
-        """Frames of its stack, innermost first."""
-        frames = self.stack if sure else self.guessed
-        frames += [name for name in names if name.replace(".", "_").isidentifier()][: STACK - len(frames)]
 
     def near(self, fact: Fact) -> bool:
         """Whether a line may still belong to it."""
-        return fact.line - self.last <= APART
+        return not self.closed and fact.line - self.last <= APART
+
+    # --- headers
+
+    def takes(self, fact: Fact) -> bool:
+        """Whether a header belongs to this report: it completes it, repeats it, or follows from it."""
+        role, what = fact.words.get("role", ""), fact.words.get("what")
+        if role == "consequence":
+            return "panic" not in self.words and fact.line - self.last <= CLOSE and self.begun != "rmpupdate"
+        if not self.near(fact):
+            return False
+        if self.begun == "warning_text":
+            return role == "place"
+        if role == "again":
+            return self.what == what and not self.sections and fact.line - self.last <= 2
+        if role == "trap":
+            return self.what in self.JOINS["trap"] and "oops" not in self.args
+        return role == "place" and self.what in self.JOINS["place"] and "site" not in self.words
+
+    def join(self, fact: Fact) -> bool:
+        """Take in a header that belongs to it."""
+        words = {name: word for name, word in fact.words.items() if name not in ("what", "role")}
+        if fact.words.get("role") == "consequence":
+            self.words["panic"] = shown(fact.words["text"])
+            self.section = INTERRUPT
+            return self.go_on(fact)
+        if self.begun == "warning_text":
+            self.begun, self.what = fact.name, fact.words["what"]
+        if fact.words.get("role") == "again":
+            self.add_frames([self.words.pop("function", "")], inlined=True)
+        elif fact.words.get("role") == "trap":
+            words.pop("rule", None)
+        return self.add(fact._replace(words=words))
+
+    # --- parts
+
+    def enter(self, fact: Fact) -> bool:
+        """A stack begins: whose it is."""
+        section = fact.words["section"]
+        if section in (OWN, "cpu", "task"):
+            section = OWN if OWN not in self.sections and "panic" not in self.words else "other"
+        elif section == "end":
+            section = "other" if OWN in self.sections else OWN
+        self.section = section
+        if "by" in fact.args and f"{section}_by" not in self.args:
+            self.args[f"{section}_by"] = fact.args["by"]
+        if section == OWN and "cpu" in fact.args:
+            self.args.setdefault("cpu", fact.args["cpu"])
+        return self.go_on(fact)
+
+    def add_frames(self, names: list[str], module: str | None = None, *, sure: bool = True, inlined: bool = False) -> None:
+        """Frames of the stack at hand, innermost first."""
+        frames = self.sections.setdefault(self.section, []) if sure else self.guessed
+        if sure or self.section == OWN:
+            known = [name for name in names if name.replace(".", "_").isidentifier()]
+            frames += [StackFrame(name, module, inlined) for name in known[: STACK - len(frames)]]
+
+    def add_place(self, fact: Fact) -> bool:
+        """The place of an instruction pointer: of the report before its stack, of what was interrupted inside of one."""
+        if self.section != OWN:
+            return self.go_on(fact)
+        if not all(frame.inlined for frame in self.sections.get(OWN, ())):
+            self.add_frames([fact.words["function"]], fact.words.get("module"))
+            return self.go_on(fact)
+        self.words.setdefault("rip", shown(fact.words["function"]))
+        if module := fact.words.get("module", fact.words.get("mod")):
+            self.words.setdefault("rip_module", module)
+        return self.go_on(fact)
+
+    def add_lock(self, fact: Fact) -> bool:
+        """A lock that is held or wanted, and the function that takes it; the first one is what lockdep is about."""
+        lock = f"{shown(fact.words['lock']).strip('()')} at {fact.words['function']}"
+        if lock not in self.locks and len(self.locks) < LOCKS:
+            self.locks.append(lock)
+        self.words.setdefault("lock_at", fact.words["function"])
+        return self.go_on(fact)
+
+    def add_registers(self, fact: Fact) -> bool:
+        """Registers that hold an errno tell of an error pointer; those of a program, which call it made."""
+        if self.user:
+            self.call |= {
+                name: value for name, value in fact.args.items() if name in ("RSI", "ORIG_RAX") and name not in self.call
+            }
+        elif self.what in ("page fault", "general protection", "abort"):
+            self.errors |= {name: value - (1 << 64) for name, value in fact.args.items() if value >= ERRNOS}
+        return self.go_on(fact)
+
+    @property
+    def own(self) -> list[StackFrame]:
+        """Its own stack, innermost first; what the kernel only guesses at where it has nothing better."""
+        return self.sections.get(OWN) or self.guessed
 
     @property
     def frames(self) -> list[str]:
-        """The stack, innermost first; what the kernel only guesses at where it has nothing better."""
-        return self.stack or self.guessed
+        """The functions of its own stack, innermost first."""
+        return [frame.function for frame in self.own]
+
+    def outlined(self, section: str = OWN) -> list[str]:
+        """The functions of a stack, innermost first, those that are inlined into others last."""
+        frames = self.own if section == OWN else self.sections.get(section, [])
+        return [frame.function for frame in sorted(frames, key=lambda frame: frame.inlined)]
 
     @property
     def thread(self) -> int | None:
         """The thread that it is about, where it is named."""
         return self.args.get("pid")
+
+    # --- RMP
 
     def add_entry(self, pfn: int, lo: int, hi: int) -> None:
         """An RMP entry of a dump: of the page itself, or of a neighbour."""
@@ -117,201 +255,40 @@ class Report:
         else:
             self.more += 1
 
+
+@dataclass(slots=True)
+class PoisonRun:
+    """Lines about poisoned pages that follow one another, as leaked SNP pages once were reported."""
+
+    line: int
+    t: int | None
+    args: dict[str, int]
+    words: dict[str, str]
+    last: int
+    end: int
+    """the page after it"""
+    lines: int = 1
+    actions: Counter[str] = field(default_factory=Counter)
+    """what the kernel says that it did"""
+
+    @classmethod
+    def of(cls, fact: Fact) -> "PoisonRun":
+        """The run that a fact begins."""
+        words = {name: shown(word) for name, word in fact.words.items()}
+        return cls(fact.line, fact.t, dict(fact.args), words, fact.line, fact.args["pfn"])
+
+    def near(self, fact: Fact) -> bool:
+        """Whether a line may still belong to it."""
+        return fact.line - self.last <= APART
+
+    def add(self, fact: Fact) -> None:
+        """Take one more line in; what is known already stays."""
+        self.args = {**fact.args, **self.args}
+        self.words = {**{name: shown(word) for name, word in fact.words.items()}, **self.words}
+        self.last = fact.line
+        self.lines += 1
+
     def add_action(self, action: str) -> None:
-        """What the kernel did with one poisoned page of a run."""
+        """What the kernel did with one page of it."""
         if action in self.actions or len(self.actions) < ACTIONS:
             self.actions[action] += 1
-
-    # --- the event
-
-    def event(self) -> e.Event:
-        """What the report amounts to."""
-        at: dict[str, Any] = {"t": self.t, "line": self.line}
-        make = _EVENTS.get(self.kind, Report._warned)
-        return make(self, at)
-
-    def detail(self, **facts: Any) -> str | None:
-        """Where and who, as far as the lines tell, and what the kind of report adds."""
-        where, site = place(self.words.get("function"), self.frames), self.words.get("site")
-        return detail(
-            **{
-                "at": self.words.get("at"),
-                "host": self.words.get("host"),
-                "comm": self.words.get("comm"),
-                "site": site and normpath(site),
-                "function": where,
-                "path": entry_path(self.frames, where),
-                "about": about(where, self.frames),
-                "text": self.words.get("text"),
-                "last": self.last if self.last > self.line else None,
-                **facts,
-            }
-        )
-
-    def _warned(self, at: dict[str, Any]) -> e.Event:
-        what = self.words.get("what", _WHAT.get(self.kind, self.kind))
-        numbers = {
-            name: hex(value) for name, value in self.args.items() if name in ("address", "error_code", "exit_code", "pfn")
-        }
-        injected = self.words.get("cache")
-        return e.KernelWarned(
-            thread=self.thread, detail=self.detail(what=what, cache=injected, errors=self._errors(), **numbers), **at
-        )
-
-    def _errors(self) -> dict[str, str] | None:
-        """Registers that hold an errno, by its name: an error pointer that was followed."""
-        known = {name: found.name for name, value in self.errors.items() if (found := errno(value)) is not None}
-        return known or None
-
-    def _stuck(self, at: dict[str, Any]) -> e.Event:
-        return e.TaskStuck(thread=self.thread or 0, detail=self.detail(seconds=self.args.get("seconds")), **at)
-
-    def _faulted(self, at: dict[str, Any]) -> e.Event:
-        """A page fault of the host: at a page that the RMP gives to somebody else, or at a bad address."""
-        if not self.args.get("error_code", 0) & RMP_FAULT:
-            return self._warned(at)
-        pte = self.args.get("pte")
-        pfn = self.args.get("pfn", None if pte is None else (pte & PTE_PFN) >> PAGE_SHIFT)
-        return e.RmpViolation(
-            pfn=pfn,
-            detail=self.detail(
-                what=KernelReportCode.HOST_PAGE_FAULT,
-                thread=self.thread,
-                address=_hex(self.args.get("address")),
-                error_code=hex(self.args["error_code"]),
-                **self._rmp(),
-            ),
-            **at,
-        )
-
-    def _rmp(self) -> dict[str, Any]:
-        near = [[hex(run.start), hex(run.end), run.owner] for run in self.neighbours]
-        region = None if "first" not in self.args else [hex(self.args["first"]), hex(self.args["end"])]
-        return {
-            "owner": self.words.get("owner"),
-            "entry": self.words.get("entry"),
-            "region": region,
-            "near": near or None,
-            "near_more": self.more or None,
-        }
-
-    def _protected(self, at: dict[str, Any]) -> e.Event:
-        facts = self.detail(thread=self.thread, errors=self._errors())
-        return e.GeneralProtection(address=self.args.get("address"), detail=facts, **at)
-
-    def _aborted(self, at: dict[str, Any]) -> e.Event:
-        """An abort of Arm's; a granule protection fault is there what an RMP violation is on AMD."""
-        if "Granule Protection Fault" in self.words.get("text", ""):
-            return e.RmpViolation(detail=self.detail(what=KernelReportCode.GRANULE_FAULT, thread=self.thread), **at)
-        return self._warned(at)
-
-    def _stack_alone(self, at: dict[str, Any]) -> e.Event:
-        """A stack whose header is cut off: RMPUPDATE dumps one when it fails, all else may be anything."""
-        if any(frame.startswith("rmpupdate") for frame in self.frames):
-            return self._rmp_failed(at)
-        return self._warned(at)
-
-    def _rmp_failed(self, at: dict[str, Any]) -> e.Event:
-        """RMPUPDATE failed. The stack, the caller's line or the entry gives the direction; else it is unknown."""
-        to, basis = self._direction()
-        code = self.args.get("ret")
-        said = None if code is None else rmpupdate(code)
-        level = self.args.get("level")
-        facts = {
-            "what": KernelReportCode.RMPUPDATE,
-            "ret": code,
-            "code": said.name if said else None,
-            "level": level,
-            "to": to,
-            "basis": basis,
-            "error": _errno(self.args.get("error")),
-            "index": _hex(self.args.get("index")),
-            **self._rmp(),
-        }
-        status = code if code is not None else abs(self.args["error"]) if "error" in self.args else None
-        if "retry" in self.words:
-            return e.KernelWarned(
-                thread=self.thread, detail=self.detail(**facts, pfn=_hex(self.args.get("pfn")), outcome="tried again"), **at
-            )
-        facts["thread"] = self.thread
-        if to == "private":
-            gfn = self.args.get("gfn")
-            npages = None if gfn is None else 512 if level == 2 else 1
-            return e.PrivateMapFailed(
-                pfn=self.args.get("pfn"), start=gfn, npages=npages, status=status, detail=self.detail(**facts), **at
-            )
-        if to == "shared":
-            step = e.UnmapStep.PSMASH if self.words.get("step") == "PSMASH" else e.UnmapStep.RMPUPDATE
-            return e.PrivateUnmapFailed(
-                step=step,
-                pfn=self.args.get("pfn"),
-                start=self.args.get("gfn"),
-                status=status,
-                detail=self.detail(**facts),
-                **at,
-            )
-        facts["thread"] = None
-        return e.KernelWarned(thread=self.thread, detail=self.detail(**facts, pfn=_hex(self.args.get("pfn"))), **at)
-
-    def _direction(self) -> tuple[str | None, str | None]:
-        if "to" in self.words:
-            return self.words["to"], None
-        frames = " ".join(self.frames)
-        if "rmp_make_private" in frames:
-            return "private", None
-        if "rmp_make_shared" in frames:
-            return "shared", None
-        # guest_memfd gives back only what the RMP says is assigned (sev_gmem_invalidate).
-        return ("private", "implied") if "unassigned" in self.words else (None, None)
-
-    def _poisoned(self, at: dict[str, Any]) -> e.Event:
-        count = self.end - self.args["pfn"]
-        actions = [action for action, _ in self.actions.most_common(4)]
-        return e.Poisoned(
-            pfn=self.args["pfn"],
-            npages=count,
-            detail=detail(
-                action=actions[0] if len(actions) == 1 else None,
-                actions=actions if len(actions) > 1 else None,
-                text=self.words.get("text") if not actions else None,
-                users=self.args.get("users"),
-                punched=self.args.get("punched"),
-                injected=self.words.get("injected"),
-                at=self.words.get("at"),
-                host=self.words.get("host"),
-                lines=self.lines if self.lines > 1 else None,
-                last=self.last if self.lines > 1 else None,
-            ),
-            **at,
-        )
-
-
-def _hex(value: int | None) -> str | None:
-    return None if value is None else hex(value)
-
-
-def _errno(value: int | None) -> str | None:
-    found = None if value is None else errno(value)
-    return None if found is None else found.name
-
-
-_WHAT = {
-    **dict.fromkeys(("warning", "warning_text"), KernelReportCode.WARNING),
-    **dict.fromkeys(("fault", "fault_code"), KernelReportCode.PAGE_FAULT),
-    **dict.fromkeys(("frame", "frames", "task", "place"), KernelReportCode.STACK),
-    "abort": KernelReportCode.ABORT,
-}
-
-_EVENTS = {
-    "stuck": Report._stuck,
-    "fault": Report._faulted,
-    "fault_code": Report._faulted,
-    "protection": Report._protected,
-    "abort": Report._aborted,
-    "frame": Report._stack_alone,
-    "task": Report._stack_alone,
-    "rmpupdate": Report._rmp_failed,
-    "rmp_refused": Report._rmp_failed,
-    "rmp_kept": Report._rmp_failed,
-    "bad_memory": Report._poisoned,
-}

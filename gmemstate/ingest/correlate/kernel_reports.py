@@ -1,198 +1,56 @@
-"""Facts of a kernel log that are not the vendors' own: warnings and stacks, poisoned memory, devices, tasks in trouble.
+"""Lines that together are one report of the kernel: headers, their parts, and runs of poisoned pages.
 
-A line of the kernel names no VM, so no event of it has an attribute owner. Lines that together tell one thing are a report,
-which goes on until its end, another report, or too many lines of others; what stands in the middle of it was printed by
-another CPU.
+A report goes on until its end, another report, or too many lines of others; what stands in the middle of it was printed by
+another CPU. A line cut out of it by a person does not end it.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from gmemstate.decode import errno
-from gmemstate.ingest.correlate.kernel_report import Report, shown
+from gmemstate.ingest.correlate.kernel_lines import framed, put
+from gmemstate.ingest.correlate.kernel_report import PoisonRun, Report, shown
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
-from gmemstate.ingest.merge.clocks import own_time
-from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, MachineCheck, TaskSignalled, detail
-from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, SI_KERNEL, SIGBUS, SIGKILL
+from gmemstate.model.events import MachineCheck, TaskSignalled, detail
+from gmemstate.model.linux import SI_KERNEL, SIGKILL
 from gmemstate.model.reports import KernelReportCode
 
-RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept", "frame", "task")
-"""Reports that a dump of RMP entries and a line of the caller may belong to."""
+RMP_REPORTS = ("rmpupdate", "rmp_refused", "rmp_kept")
+"""Facts that begin a report about an RMP entry."""
+_STACKS = ("fault_code", "task", "place", "frame", "frames", "section", "held_frame")
+"""Lines that are part of a report whose header is cut off, where none is open."""
+_MACHINE_CHECK_APART = 4
 
 
-def framed(fact: Fact) -> dict[str, Any]:
-    """What any event of a log keeps of its frame."""
-    return {"at": fact.words.get("at"), "host": fact.words.get("host"), "thread": fact.thread or None}
+def about_rmp(report: Report | PoisonRun | None, fact: Fact) -> Report | None:
+    """The open report that a dump of RMP entries and a line of the caller may belong to."""
+    if not isinstance(report, Report) or not report.near(fact):
+        return None
+    return report if report.begun in RMP_REPORTS or report.what == KernelReportCode.STACK else None
 
 
-def numbers(args: Mapping[str, int], *decimal: str) -> dict[str, Any]:
-    """Numbers as a detail: hexadecimal but for those that are printed in decimal."""
-    return {name: value if name in decimal else hex(value) for name, value in args.items()}
-
-
-def hexed(value: int | None) -> str | None:
-    """A number as a detail, where there is one."""
-    return None if value is None else hex(value)
+def open_report(tracker: Tracker, fact: Fact) -> Report | None:
+    """The report that a line may belong to."""
+    report = tracker.report
+    return report if isinstance(report, Report) and report.near(fact) else None
 
 
 def begin(tracker: Tracker, fact: Fact) -> Report:
     """A report begins; the one before it has come to its end."""
     tracker.flush()
-    tracker.report = Report.of(fact)
-    return tracker.report
+    report = tracker.report = Report.of(fact)
+    return report
 
 
-def put(tracker: Tracker, fact: Fact, event: Event) -> bool:
-    """Add an event of a single line: another CPU may have printed it into the middle of a report, which goes on."""
-    if tracker.report is not None and tracker.report.near(fact):
-        tracker.add(event)
-    else:
-        tracker.emit(event)
-    return True
+# --- headers
 
 
-# --- memory, devices, tasks ---------------------------------------------------------------------------------------------
-
-
-@handles("bad_memory")
-def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Lines about a poisoned page (memory_failure()). Consecutive pages are one event, as leaked SNP pages once were."""
-    pfn, report = fact.args["pfn"], tracker.report
-    if report is not None and report.kind == fact.name and report.near(fact) and report.args["pfn"] <= pfn <= report.end:
-        report.add(fact)
-    else:
-        report = begin(tracker, fact)
-        report.end = pfn
-    if pfn == report.end:
-        report.end = pfn + 1
-    if action := fact.words.get("action"):
-        report.add_action(shown(action))
-    return True
-
-
-@handles("killed")
-def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A task is sent SIGBUS for a poisoned page, or killed because that could not be done."""
-    forcibly = "forcibly" in fact.text
-    facts = {"cause": "memory error", "comm": shown(fact.words["comm"]), "pfn": hexed(fact.args.get("pfn")), **framed(fact)}
-    facts["thread"] = None
-    return put(
-        tracker, fact, TaskSignalled(thread=fact.args["pid"], signal=SIGKILL if forcibly else SIGBUS, detail=detail(**facts))
-    )
-
-
-@handles("out_of_memory")
-def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """oom_kill_process(): a task is killed because memory has run out."""
-    facts = {"cause": "oom", "comm": shown(fact.words["comm"]), "at": fact.words.get("at"), "host": fact.words.get("host")}
-    return put(tracker, fact, TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=SI_KERNEL, detail=detail(**facts)))
-
-
-@handles("machine_check")
-def machine_check(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The address may carry the key id of a TD above the page; then the page is known only if the log shows where."""
-    facts = {"address": hex(fact.args["address"]), **framed(fact)}
-    return put(tracker, fact, MachineCheck(pfn=fact.args.get("pfn"), detail=detail(**facts)))
-
-
-@handles("dma_fault")
-def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A device touched what its IOMMU does not map; the address is one of the device."""
-    address = fact.args["address"]
-    facts = {
-        "what": fact.words["what"],
-        "device": fact.words.get("device"),
-        "address": hex(address) if address % PAGE_SIZE else None,
-    }
-    return put(
-        tracker, fact, DmaFaulted(owner=None, start=address >> PAGE_SHIFT, npages=1, detail=detail(**facts, **framed(fact)))
-    )
-
-
-@handles("kernel_said")
-def kernel_said(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Something in addition: it explains what failed, or is a warning of its own."""
-    facts = {**numbers(fact.args, "rc", "ret", "error", "vcpu", "retries", "level", "pages"), **framed(fact)}
-    facts |= {"to": fact.words["to"]} if "to" in fact.words else {}
-    text = fact.words.get("text", fact.text)
-    return put(
-        tracker,
-        fact,
-        KernelWarned(thread=fact.thread or None, detail=detail(what=fact.words["what"], text=shown(text), **facts)),
-    )
-
-
-@handles("guest_kernel")
-def guest_kernel(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The log is that of a protected guest's kernel: what it does not say is not said of the host."""
-    return put(tracker, fact, KernelWarned(detail=detail(what=KernelReportCode.GUEST_KERNEL, **framed(fact))))
-
-
-@handles("owner_seen")
-def owner_seen(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A line that only some kernels print: of a virtual or a bare machine, a hypervisor, a crash kernel."""
-    words = detail(what=KernelReportCode.LOG_OWNER, of=fact.words["of"], text=shown(fact.text), **framed(fact))
-    return put(tracker, fact, KernelWarned(detail=words))
-
-
-@handles("platform")
-def platform(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """In what state a part of the platform is, as its driver says when it starts."""
-    args = dict(fact.args)
-    version = fact.words.get("version")
-    if version is None and "major" in args:
-        version = f"{args.pop('major')}.{args.pop('minor')}"
-    failure = errno(args.pop("error", args.pop("rc", 0)))
-    words = {
-        name: shown(word) for name, word in fact.words.items() if name in ("part", "state", "cause", "needs", "build_date")
-    }
-    facts = {
-        "what": KernelReportCode.PLATFORM,
-        **words,
-        "of": fact.words.get("kind", "").lstrip("-") or None,
-        "version": version and shown(version),
-        "error": failure.name if failure else None,
-        "fw_error": hexed(args.pop("fw_error", None)),
-        "text": shown(fact.words.get("text", fact.text)),
-        **args,
-        **framed(fact),
-    }
-    return put(tracker, fact, KernelWarned(detail=detail(**facts)))
-
-
-@handles("booted")
-def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The journal goes on with the next boot of the host. What a guest's console says of its own boot is no such line."""
-    tracker.emit(HostBooted())
-    return True
-
-
-@handles("memory_map")
-def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """What the kernel says of a range of host memory when it starts: whole pages, without the edges that are none."""
-    first = fact.args["first_byte"]
-    behind = fact.args.get("last_byte", first + (2 << 20) - 1) + 1
-    facts = {
-        "what": KernelReportCode.MEMORY_MAP,
-        "of": fact.words["of"],
-        "first": hex(-(-first >> PAGE_SHIFT)),
-        "behind": hex(behind >> PAGE_SHIFT),
-    }
-    return put(tracker, fact, KernelWarned(detail=detail(**facts, **framed(fact))))
-
-
-# --- warnings and stacks ------------------------------------------------------------------------------------------------
-
-
-@handles("warning", "fault", "protection", "abort", "stuck")
+@handles("report")
 def header(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A warning, an oops or a stuck task; the text of a warning, and that of a bad address, may stand before it."""
+    """The first line of a report, or one more of the report that is open."""
     report = tracker.report
-    if report is not None and report.near(fact) and (report.kind, fact.name) == ("warning_text", "warning"):
-        report.kind = fact.name
-        return report.add(fact)
+    if isinstance(report, Report) and report.takes(fact):
+        return report.join(fact)
+    if fact.words.get("role") == "consequence":
+        fact = fact._replace(words={**fact.words, "role": ""})
     begin(tracker, fact)
     return True
 
@@ -201,59 +59,132 @@ def header(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def warning_text(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """What a warning says stands between its first line and its header."""
     fact = fact._replace(words={**fact.words, "text": fact.text})
-    report = tracker.report
-    if report is not None and report.kind == fact.name and report.near(fact):
+    report = open_report(tracker, fact)
+    if report is not None and report.begun == fact.name:
         report.words["text"] = shown(f"{report.words['text']} {fact.text}")
         return report.add(fact)
     begin(tracker, fact)
     return True
 
 
-@handles("fault_code", "fault_entry", "injected", "task", "place", "frame", "frames")
+@handles("out_of_memory")
+def out_of_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """oom_kill_process(): a task is killed because memory has run out; it ends the report about that."""
+    report = open_report(tracker, fact)
+    if report is not None and report.what == KernelReportCode.OOM:
+        report.words["killed"], report.args["killed_pid"] = shown(fact.words["comm"]), fact.args["pid"]
+        report.closed = True
+        return report.go_on(fact)
+    facts = {"cause": "oom", "comm": shown(fact.words["comm"]), "at": fact.words.get("at"), "host": fact.words.get("host")}
+    signal = TaskSignalled(thread=fact.args["pid"], signal=SIGKILL, reason=SI_KERNEL, detail=detail(**facts))
+    return put(tracker, fact, signal)
+
+
+@handles("machine_check")
+def machine_check(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Lines of a machine check that follow one another are one; a single one may stand inside of another report.
+
+    The address may carry the key id of a TD above the page; then the page is known only if the log shows where.
+    """
+    report = open_report(tracker, fact)
+    if report is None:
+        begin(tracker, fact._replace(words={**fact.words, "text": fact.words.get("text", fact.text)}))
+        return True
+    if report.begun == fact.name and fact.line - report.last <= _MACHINE_CHECK_APART:
+        report.words.setdefault("text", shown(fact.text))
+        return report.add(fact)
+    words = {name: shown(word) for name, word in fact.words.items() if name in ("rule", "text")}
+    address = fact.args.get("address")
+    facts = {
+        "what": KernelReportCode.MACHINE_CHECK,
+        "address": None if address is None else hex(address),
+        **words,
+        **framed(fact),
+    }
+    return put(tracker, fact, MachineCheck(pfn=fact.args.get("pfn"), detail=detail(**facts)))
+
+
+@handles("bad_memory")
+def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """Lines about a poisoned page (memory_failure()). Consecutive pages are one event, as leaked SNP pages once were."""
+    pfn, run = fact.args["pfn"], tracker.report
+    if isinstance(run, PoisonRun) and run.near(fact) and run.args["pfn"] <= pfn <= run.end:
+        run.add(fact)
+    else:
+        tracker.flush()
+        run = tracker.report = PoisonRun.of(fact)
+    run.end = max(run.end, pfn + 1)
+    if action := fact.words.get("action"):
+        run.add_action(shown(action))
+    return True
+
+
+# --- parts
+
+
+@handles(
+    "fault_code", "fault_entry", "injected", "task", "place", "frame", "frames", "section", "held_frame", "lock", "report_part"
+)
 def part(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """A line inside of a report; without one, a stack whose header is cut off."""
-    report = tracker.report
-    if report is None or not report.near(fact) or report.kind == "bad_memory":
-        if fact.name not in ("fault_code", "task", "place", "frame", "frames"):
+    report = open_report(tracker, fact)
+    if report is None:
+        if fact.name not in _STACKS or fact.words.get("section") in ("end", "other"):
             return False
         frame = {name: word for name, word in fact.words.items() if name in ("at", "host")}
-        report = begin(tracker, fact._replace(words=frame))
-        report.lines = 0
-    if fact.name == "frame":
-        report.add_frames([fact.words["function"]], sure="unsure" not in fact.words)
-    elif fact.name == "frames":
-        report.add_frames([name.strip(" .()") for name in fact.words["text"].replace("<-", ",").split(",")])
-    else:
-        return report.add(fact)
+        report = begin(tracker, fact._replace(words=frame, args={}))
+        if fact.name == "fault_code":
+            report.args |= fact.args
+    match fact.name:
+        case "section":
+            return report.enter(fact)
+        case "place":
+            return report.add_place(fact)
+        case "lock":
+            return report.add_lock(fact)
+        case "frame":
+            name, module = fact.words["function"], fact.words.get("module")
+            sure = "unsure" not in fact.words and "hint" not in fact.words
+            report.add_frames([name], module, sure=sure, inlined=fact.text.rstrip().endswith("[inline]"))
+        case "held_frame" if report.section == "atomic":
+            report.add_frames([fact.words["function"]], fact.words.get("module"))
+            report.section = "main"
+        case "held_frame":
+            report.add_frames([fact.words["function"]], fact.words.get("module"))
+        case "frames":
+            report.add_frames([name.strip(" .()") for name in fact.words["text"].replace("<-", ",").split(",")])
+        case "report_part":
+            lowered = {"access": fact.words["access"].lower()} if "access" in fact.words else {}
+            return report.add(fact._replace(words={**fact.words, **lowered}))
+        case _:
+            return report.add(fact)
+    return report.go_on(fact)
+
+
+@handles("user_mode")
+def user_mode(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """The registers of the program that made the system call: its stack ends here."""
+    report = open_report(tracker, fact)
+    if report is None:
+        return False
+    report.user = report.section == "main"
     return report.go_on(fact)
 
 
 @handles("registers")
 def registers(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Registers that hold an errno tell of an error pointer, where the kernel has followed one."""
-    report = tracker.report
-    if report is None or not report.near(fact) or report.kind not in ("fault", "fault_code", "protection"):
-        return False
-    report.errors |= fact.args
-    return report.go_on(fact)
+    """Registers that hold an errno tell of an error pointer; those of a program, which ioctl it made."""
+    report = open_report(tracker, fact)
+    return report is not None and report.add_registers(fact)
 
 
 @handles("end")
 def end(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The line that closes a report, as the end mark of an oops (oops_exit)."""
+    """The line that closes a report, as the end mark of an oops (oops_exit); a panic may still follow from it."""
     report = tracker.report
-    if report is None or report.kind == "bad_memory" or not report.near(fact):
+    if not isinstance(report, Report) or fact.line - report.last > report.last - report.line + 40:
         return False
     report.go_on(fact)
-    if report.kind not in RMP_REPORTS:
-        tracker.flush()
-    return True
-
-
-@handles("clock_pair")
-def clock_pair(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A source says what CLOCK_REALTIME showed at a time of its own clock, which is CLOCK_MONOTONIC or another one."""
-    if fact.t is None:
-        return False
-    tracker.emit(ClockPair(other=fact.args["real"], t=own_time(fact.t, fact.args["mono"]), line=fact.line))
+    if report.begun not in RMP_REPORTS:
+        report.closed = True
     return True

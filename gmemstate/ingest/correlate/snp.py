@@ -6,7 +6,9 @@ has both.
 
 from gmemstate.decode import psmash, rmp_entry
 from gmemstate.decode.snp import sev_termination
-from gmemstate.ingest.correlate.kernel_reports import RMP_REPORTS, begin, framed, numbers, put
+from gmemstate.ingest.correlate.kernel_lines import framed, numbers, put
+from gmemstate.ingest.correlate.kernel_report import Report
+from gmemstate.ingest.correlate.kernel_reports import about_rmp, begin
 from gmemstate.ingest.correlate.trackees import PageRun, Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
@@ -39,14 +41,8 @@ def _of_caller(tracker: Tracker, fact: Fact, to: str, **words: str) -> bool:
     """A line of the caller tells the direction of the failure that RMPUPDATE has printed about the same page."""
     words = {"to": to, **words, **{name: word for name, word in fact.words.items() if name != "what"}}
     fact = fact._replace(words=words)
-    report = tracker.report
-    same = (
-        report is not None
-        and report.kind in RMP_REPORTS
-        and report.near(fact)
-        and report.args.get("pfn") in (None, fact.args["pfn"])
-    )
-    if report is not None and same and report.words.get("to", to) == to:
+    report = about_rmp(tracker.report, fact)
+    if report is not None and report.args.get("pfn") in (None, fact.args["pfn"]) and report.words.get("to", to) == to:
         return report.add(fact)
     begin(tracker, fact)
     return True
@@ -56,13 +52,16 @@ def _of_caller(tracker: Tracker, fact: Fact, to: str, **words: str) -> bool:
 def rmp_dump(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """An RMP entry, or the beginning of a dump of a region; it belongs to what failed before it."""
     report = tracker.report
-    if report is None or not report.near(fact) or report.kind not in (*RMP_REPORTS, "fault", "fault_code"):
+    if not isinstance(report, Report) or not report.near(fact):
+        return False
+    fault = report.what == KernelReportCode.PAGE_FAULT
+    if not fault and about_rmp(report, fact) is None:
         return False
     if fact.name == "rmp_unassigned":
         report.words.setdefault("unassigned", "yes")
         report.words.setdefault("owner", rmp_entry(0, 0).owner)
         return report.add(fact)
-    if report.kind in ("fault", "fault_code"):
+    if fault:
         report.args.setdefault("pfn", fact.args["pfn"])
     report.add_entry(fact.args["pfn"], fact.args["lo"], fact.args["hi"])
     return report.go_on(fact)

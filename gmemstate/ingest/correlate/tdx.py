@@ -9,11 +9,12 @@ SEPT.ADD of a private map, RECLAIM is the end of a TD. ``status`` of these event
 from typing import Any
 
 from gmemstate.decode import SeamcallLeaf, TdxOutcome, TdxStatus, seamcall_leaf, seamcall_leaf_of, sept_entry, tdx_status
-from gmemstate.ingest.correlate.kernel_reports import framed, hexed, put
-from gmemstate.ingest.correlate.stacks import entry_path
+from gmemstate.ingest.correlate.kernel_lines import framed, hexed, put
+from gmemstate.ingest.correlate.kernel_report import Report
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import Fact
+from gmemstate.messages.functions import entry_path
 from gmemstate.model import events as e
 from gmemstate.model.events import detail
 from gmemstate.model.reports import KernelReportCode
@@ -25,7 +26,7 @@ MAP = (2, 3, 6)
 RECLAIM = 28
 """Leaves by their number (TDX module, tdx_api_defs.h)."""
 BEHIND = 3
-"""How many lines a SEAMCALL's line stands behind the warning that the same failure has printed before it."""
+"""How many lines a SEAMCALL's line stands after the warning that the same failure has printed before it."""
 
 
 @handles("seamcall")
@@ -34,7 +35,7 @@ def seamcall(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     args, name = fact.args, fact.words.get("leaf_name")
     leaf = seamcall_leaf_of(name) if name is not None else seamcall_leaf(args["leaf"]) if "leaf" in args else None
     status = tdx_status(args["status"])
-    if tracker.report is not None and tracker.report.kind == "warning":
+    if isinstance(tracker.report, Report) and tracker.report.what == KernelReportCode.WARNING:
         tracker.flush()
     return put(tracker, fact, _seamcall_event(tracker, fact, leaf, status))
 
@@ -105,18 +106,18 @@ def _of_status(fact: Fact, leaf: SeamcallLeaf | None, status: TdxStatus) -> tupl
 
 def _warned_before(tracker: Tracker, fact: Fact) -> dict[str, Any]:
     """Who was warned about, where the warning stands right before the line and is about TDX."""
-    told = tracker.reported
-    if told is None or told.kind != "warning" or not 0 < fact.line - told.last <= BEHIND:
+    warned = tracker.reported
+    if warned is None or warned.what != KernelReportCode.WARNING or warned.cut or not 0 < fact.line - warned.last <= BEHIND:
         return {}
-    if "tdx" not in f"{told.words.get('site', '')} {told.words.get('function', '')} {' '.join(told.frames)}":
+    if "tdx" not in f"{warned.words.get('site', '')} {warned.words.get('function', '')} {' '.join(warned.frames)}":
         return {}
     tracker.reported = None  # one warning, one line
-    function = told.words.get("function")
+    function = warned.words.get("function")
     return {
-        "thread": told.thread,
-        "comm": told.words.get("comm"),
+        "thread": warned.thread,
+        "comm": warned.words.get("comm"),
         "function": function,
-        "path": entry_path(told.frames, function),
+        "path": entry_path([*([function] if function else []), *warned.frames]),
         "join": "time",
     }
 
@@ -140,7 +141,7 @@ def td_exit(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("unaccepted")
 def unaccepted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """The guest touched a private page that it had not accepted, with #VE off: kvm_vm_dead."""
+    """The guest accessed a private page that it had not accepted, with #VE off: kvm_vm_dead."""
     gpa = fact.args["gpa"]
     facts = {
         "what": KernelReportCode.UNACCEPTED,

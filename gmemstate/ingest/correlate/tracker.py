@@ -6,7 +6,8 @@ was seen with exactly one, else to nobody. Facts of a thread nest like its calls
 
 from collections.abc import Callable
 
-from gmemstate.ingest.correlate.kernel_report import Report
+from gmemstate.ingest.correlate.kernel_report import PoisonRun, Report
+from gmemstate.ingest.correlate.report_events import event_of_poison, event_of_report
 from gmemstate.ingest.correlate.trackees import GmemState, PageRun, Thread, VmState
 from gmemstate.ingest.fact import KINDS, STORED_ATTRIBUTES, Fact, FactKind, Marker
 from gmemstate.model import events as e
@@ -58,10 +59,12 @@ class Tracker:
         """lines from inside of a conversion's ioctl were seen: a system call without them is of another file"""
         self._running: dict[int, Thread] = {}
         self._group = ""
-        self.report: Report | None = None
+        self.report: Report | PoisonRun | None = None
         """what the kernel is telling in several lines"""
         self.reported: Report | None = None
         """the last report that came to its end"""
+        self.owners: set[str] = set()
+        """what lines of this boot have shown of whose log it is"""
         self.gmem_fds: set[int] = set()
         """file descriptors that calls have shown to be of guest_memfds"""
 
@@ -163,9 +166,12 @@ class Tracker:
             for key in list(thread.runs):
                 self._end_run(thread, key)
         self._running.clear()
-        if self.report is not None:
-            self.reported, self.report = self.report, None
-            self.add(self.reported.event())
+        report, self.report = self.report, None
+        if isinstance(report, Report):
+            self.reported = report
+            self.add(event_of_report(report))
+        elif report is not None:
+            self.add(event_of_poison(report))
 
     # --- who is who
 
@@ -278,7 +284,12 @@ class Tracker:
         """A gap in the trace: nothing that was in the middle can be trusted to be the same after it."""
         kind = GAPS.get(marker.name, e.GapKind.OVERWRITTEN)
         what = detail(what=printable(marker.text)) if marker.text else None
-        self.emit(e.Gap(gap=kind, count=marker.lost, line=marker.line, detail=what))
+        gap = e.Gap(gap=kind, count=marker.lost, line=marker.line, detail=what)
+        if kind in (e.GapKind.SUPPRESSED, e.GapKind.ELIDED) and isinstance(self.report, Report):
+            self.report.cut = True  # lines of a report are missing, which goes on
+            self.add(gap)
+        else:
+            self.emit(gap)
         if kind is e.GapKind.SUPPRESSED:
             return  # lines of a kernel log are missing, none of a trace
         self.whole = False

@@ -8,8 +8,8 @@ from typing import Any
 
 from gmemstate.decode import errno, errno_of, exit_reason
 from gmemstate.decode.kvm import system_event
+from gmemstate.ingest.correlate.kernel_lines import framed
 from gmemstate.ingest.correlate.kernel_report import shown
-from gmemstate.ingest.correlate.kernel_reports import framed
 from gmemstate.ingest.correlate.trackees import Thread
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, Fact

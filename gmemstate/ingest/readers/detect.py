@@ -69,7 +69,7 @@ class LogReader:
         return facts[0] if len(facts) == 1 else facts
 
 
-def readers(clock: LogClock) -> list[Reader]:
+def readers(clock: LogClock, kernel: KernelLog | None = None) -> list[Reader]:
     """A fresh reader of each format; the more a format demands of a line, the earlier it is asked."""
     return [
         FtraceReader(),
@@ -77,7 +77,7 @@ def readers(clock: LogClock) -> list[Reader]:
         StraceReader(clock),
         PerfTraceReader(clock),
         BpftraceReader(),
-        *(LogReader(parser, clock) for parser in (KernelLog(), Qemu(), OtherVmm())),
+        *(LogReader(parser, clock) for parser in (kernel or KernelLog(), Qemu(), OtherVmm())),
     ]
 
 
@@ -88,7 +88,8 @@ class FormatDetector:
         self.clock = LogClock()
         self.joined = False
         """the last line was read together with the one before it: a mail program had broken one line in two"""
-        self._readers = readers(self.clock)
+        self._kernel = KernelLog()
+        self._readers = readers(self.clock, self._kernel)
         self._broken: tuple[int, str] | None = None
 
     @property
@@ -121,6 +122,9 @@ class FormatDetector:
             return said
         if (missing := gap(number, envelope.text)) is not None:
             return missing
+        if self._kernel.claims(envelope.text):
+            self._broken = None
+            return Context("kernel dump")
         if (known := _format_of(envelope.program)) is not None:
             self._broken = None
             return Context(known, proof=True)

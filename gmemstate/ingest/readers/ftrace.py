@@ -64,6 +64,8 @@ _CLOCK_PAIR = re.compile(
 """One moment on three clocks, as tools/capture writes it into a trace."""
 _FAILURE = re.compile(rf"pfn ({_HEX}): (recovery action for .*)").fullmatch
 _LOST = re.compile(rf"CPU:(\d+) \[(?:LOST(?: ({_COUNT}))? EVENTS|(?:({_COUNT}) )?EVENTS DROPPED)\]").fullmatch
+_COMMENT = re.compile(r"#(?:$|[\s#|_/])").match
+"""A line of a header; `#PF:` and `#0:` begin lines of kernel logs."""
 _BUFFER = re.compile(r"#+ CPU (\d+) buffer started #+").fullmatch
 _BARE = re.compile(r" *+(?!> )(?P<comm>\S.{0,14}?)-(?P<thread>[0-9]{1,9}): (?P<name>[a-z]\w{1,60}): *(?P<rest>.*)").fullmatch
 """A line whose columns of CPU and time somebody has taken out."""
@@ -248,7 +250,7 @@ class FtraceReader:
             return Fact(number, None, int(match["thread"]), match["comm"], *bare) if isinstance(bare, ParsedMessage) else None
         if text.startswith("# tracer:"):
             return Marker(number, "header")
-        if text.startswith("#") or not text.strip() or _DUMP(text):
+        if _COMMENT(text) or not text.strip() or _DUMP(text):
             return Context("header and blank lines")
         return Context("trace-cmd header") if _TRACE_CMD(text.strip()) else None
 

@@ -9,7 +9,7 @@ without 0x.
 import re
 
 from gmemstate.ingest.fact import Context, Marker
-from gmemstate.ingest.readers import oops as splats
+from gmemstate.ingest.readers import report_lines
 from gmemstate.ingest.readers.envelopes import LogEnvelope
 from gmemstate.messages.catalogue import KERNEL, ParsedMessage, facts, first
 from gmemstate.model.linux import LAST_PAGE, PAGE_SHIFT
@@ -37,6 +37,11 @@ class KernelLog:
     def __init__(self) -> None:
         self._key_bits = 0
         self._text_due = 0
+        self._open = report_lines.OpenReport()
+
+    def claims(self, text: str) -> bool:
+        """Whether a line that no reader knows stands inside of a report."""
+        return self._open.claims(text)
 
     def parse(self, envelope: LogEnvelope) -> ParsedMessage | list[ParsedMessage] | Context | None:
         """What a message says; None for what is no message of a kernel, or for one that nothing is known of."""
@@ -47,14 +52,17 @@ class KernelLog:
             return None if said is None else self._checked(said)
         if _CUT_HERE(text):
             self._text_due = _TEXT_LINES
+            self._open.note(None, text, begins=True)
             return Context("kernel dump", proof=True)
         if (journal := _JOURNAL(text)) is not None:
             return Context(self.format, proof=True) if journal["boot"] is None else ParsedMessage("booted", {}, text)
-        header = splats.header(text)
+        header = report_lines.header(text)
         if header is not None:
             self._text_due = 0
+            self._open.note(header, text, begins=True)
             return header
-        part = splats.part(text)
+        part = report_lines.part(text)
+        self._open.note(part, text, begins=isinstance(part, ParsedMessage))
         if part is None and self._text_due and text and not _ELIDED(text):
             self._text_due -= 1
             return ParsedMessage("warning_text", {}, text)
@@ -69,14 +77,9 @@ class KernelLog:
             return None
         if said.name == "td_exit":
             self._key_bits |= args.get("hkid_pa", 0)
-        if said.name == "machine_check":
+        if said.name == "machine_check" and "address" in args:
             address = args["address"] & ~self._key_bits
-            plain = (
-                {"address": args["address"]}
-                if address >= _KEYS_ABOVE
-                else {"address": args["address"], "pfn": address >> PAGE_SHIFT}
-            )
-            return said._replace(args=plain)
+            return said if address >= _KEYS_ABOVE else said._replace(args={**args, "pfn": address >> PAGE_SHIFT})
         if said.name == "bad_memory" and (killed := _SIGBUS(said.text)):
             signal = ParsedMessage(
                 "killed", {"pid": int(killed["pid"]), "pfn": args["pfn"]}, said.text, {"comm": killed["comm"]}

@@ -1,7 +1,7 @@
 """The flight recorder, auditor and reference model of guest_memfd shared/private conversions.
 
-:func:`open` opens a ledger, :func:`read` a ledger or an export that is only read; :class:`Queries` has what both can be asked. What is
-named here is public. Each name is loaded when it is first asked for: ``import gmemstate`` loads no database.
+:func:`open` opens a ledger, :func:`read` a ledger or an export that is only read; :class:`Queries` has what both can be asked.
+What is named here is public. Each name is loaded when it is first asked for: ``import gmemstate`` loads no database.
 """
 
 from importlib import import_module
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
     from gmemstate.audit.queries.why import Backing as Backing
     from gmemstate.audit.queries.why import Mark as Mark
     from gmemstate.audit.queries.why import Why as Why
+    from gmemstate.conclusions.conclusion import Conclusion as Conclusion
+    from gmemstate.conclusions.conclusion import Mended as Mended
+    from gmemstate.conclusions.conclusion import Predicate as Predicate
+    from gmemstate.conclusions.conclusion import Subject as Subject
+    from gmemstate.conclusions.conclusion import SubjectKind as SubjectKind
+    from gmemstate.conclusions.guests import Guests as Guests
+    from gmemstate.conclusions.host import Check as Check
+    from gmemstate.conclusions.host import HostAnswer as HostAnswer
+    from gmemstate.conclusions.host import MayStart as MayStart
+    from gmemstate.conclusions.host import StartVerdict as StartVerdict
     from gmemstate.convert.engine.ioctl import Direction as Direction
     from gmemstate.convert.engine.ioctl import Fault as Fault
     from gmemstate.convert.engine.ioctl import Setting as Setting
@@ -103,6 +113,9 @@ else:
         "audit.queries.requests": "Note RequestRow",
         "audit.queries.state": "StateRow Unbacked",
         "audit.queries.status": "Clock GmemStatus GuestStatus SourceStatus Status",
+        "conclusions.conclusion": "Conclusion Mended Predicate Subject SubjectKind",
+        "conclusions.guests": "Guests",
+        "conclusions.host": "Check HostAnswer MayStart StartVerdict",
         "convert.engine.ioctl": "Direction Fault Setting",
         "convert.engine.policies": "Policy",
         "convert.engine.users": "PageUser UnmapAnswer",

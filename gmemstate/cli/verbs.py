@@ -30,7 +30,7 @@ VERBS = {
     "requests": Verb("lists", "requests", "List what guests asked for, and what was returned to them."),
     "state": Verb("lists", "state", "Show which pages are shared, private or unknown."),
     "messed-up": Verb("lists", "messed_up", "List host pages not to be trusted, and what clears them."),
-    "host": Verb("host", "host", "Say which VMs may be started on this host, and until when."),
+    "host": Verb("host", "host", "Say which VMs may be started on this host."),
     "events": Verb("lists", "events", "List the events of the record, oldest first."),
     "status": Verb("lists", "status", "Show what the ledger holds: sources, guests, events."),
     "why": Verb("why", "why", "Say why a page is what it is: the least events for it."),

@@ -32,6 +32,7 @@ from gmemstate.audit.queries.status import Status, status
 from gmemstate.audit.queries.why import Why, why_answer
 from gmemstate.audit.why import find_spot
 from gmemstate.audit.why import why as least_events
+from gmemstate.conclusions.host import HostAnswer, host
 from gmemstate.convert.engine.ioctl import Direction
 from gmemstate.ledger.range import RangeMachine, range_machine
 from gmemstate.model.document import Listing
@@ -153,6 +154,13 @@ class Queries(ABC):
         """
         rows = self.record_.events(1, seq_of(self.record_, at))
         return range_machine(self.memory(at), rows, Gfn(gfn), guest)
+
+    def host(self, at: When = None) -> HostAnswer:
+        """Which kinds of guests may be started on the host, the checks behind it, and the conclusions that carry it.
+
+        Raises UsageError for a moment that there is not.
+        """
+        return host(self.history(at))
 
     def why(self, page: Pages, *, guest: str | None = None, at: When = None) -> Why:
         """Why a page is what it is: the least events for it. ``guest`` also names a guest_memfd by its id.

@@ -36,6 +36,8 @@ PFN_ERROR = 0x7FF0_0000_0000_0000
 """KVM_PFN_ERR_MASK: a kvm_pfn_t from here on is no page (include/linux/kvm_host.h)."""
 GUP_PIN_COUNTING_BIAS = 1024
 """What one pin of pin_user_pages() adds to the references of a folio (include/linux/mm.h)."""
+MSR_AMD64_SYSCFG, SYSCFG_SNP_ENABLE = 0xC001_0010, 1 << 24
+"""The MSR with which a CPU begins to look at the RMP, and its bit (__snp_enable())."""
 VM_FAULT_SIGBUS, VM_FAULT_HWPOISON = 0x2, 0x10 | 0x20
 SIGBUS, SIGKILL, SI_KERNEL = 7, 9, 0x80
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gmemstate.audit.host import host
+from gmemstate.conclusions.host import host
 from gmemstate.ingest.input import MAX_LINE, Input
 from gmemstate.ingest.session import IngestSession
 from gmemstate.messages.reading import read as decode

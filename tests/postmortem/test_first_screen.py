@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.host import Advice, Guests
+from gmemstate.conclusions.guests import Guests
+from gmemstate.conclusions.host import MayStart
 from tests.postmortem.test_host_pages import advice, read, text
 
 # --- system calls without anything from inside of them ----------------------------------------------------------------
@@ -106,8 +107,8 @@ def test_a_seamcall_that_nobody_can_read_leaves_the_host_in_doubt(tmp_path: Path
     history, (incident,) = read(tmp_path, f"[ 8123.100111] kvm_intel: {line}")
     assert (incident.blame, incident.complete) == ("unknown", False)
     assert line in incident.summary
-    assert advice(history)[Guests.TDX] is Advice.UNKNOWN
-    assert advice(history)[Guests.PLAIN] is Advice.UNKNOWN
+    assert advice(history)[Guests.TDX] is MayStart.UNKNOWN
+    assert advice(history)[Guests.PLAIN] is MayStart.UNKNOWN
 
 
 MAIL = (
@@ -121,13 +122,13 @@ def test_a_line_that_a_mail_has_broken_is_reported_as_not_whole(tmp_path: Path) 
     history, (incident,) = read(tmp_path, *MAIL)
     assert (incident.blame, incident.title, incident.complete) == ("unknown", "failed, in a line that is not whole", False)
     assert "journalctl -k" in text(incident)
-    assert advice(history)[Guests.TDX] is Advice.UNKNOWN
+    assert advice(history)[Guests.TDX] is MayStart.UNKNOWN
 
 
 def test_a_broken_line_of_the_rmp_leaves_snp_in_doubt(tmp_path: Path) -> None:
     history, (incident,) = read(tmp_path, "> [ 5000.123456] SEV-SNP: RMPUPDATE failed for PFN", "> 1a2b3c, pg_level: 1, ret: 3")
     assert incident.title == "failed, in a line that is not whole"
-    assert advice(history)[Guests.SNP] is Advice.UNKNOWN
+    assert advice(history)[Guests.SNP] is MayStart.UNKNOWN
 
 
 GUEST = (
@@ -166,7 +167,7 @@ def test_the_log_of_a_guest_says_nothing_of_its_host(tmp_path: Path, line: str) 
         tmp_path, f"[    0.000000] {line}", "[    1.000000] virtio_blk virtio1: [vda] 41943040 512-byte logical blocks"
     )
     assert incidents == []
-    assert set(advice(history).values()) == {Advice.UNKNOWN}
+    assert set(advice(history).values()) == {MayStart.UNKNOWN}
 
 
 def test_a_host_with_memory_encryption_of_its_own_is_a_host(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_host_with_memory_encryption_of_its_own_is_a_host(tmp_path: Path) -> N
         "[    0.000000] Memory Encryption Features active: AMD SME",
         "[    1.000000] ------------[ cut here ]------------",
     )
-    assert set(advice(history).values()) == {Advice.YES}
+    assert set(advice(history).values()) == {MayStart.UNKNOWN}
 
 
 FAULT = (
@@ -200,7 +201,7 @@ def test_a_host_that_must_be_rebooted_is_not_called_well(tmp_path: Path, entry: 
     history, (incident,) = read(tmp_path, *FAULT, *entry)
     assert incident.title == title
     assert "reboot" in text(incident)
-    assert advice(history) == {Guests.PLAIN: Advice.UNKNOWN, Guests.TDX: Advice.YES, Guests.SNP: Advice.UNKNOWN}
+    assert advice(history) == {Guests.PLAIN: MayStart.UNKNOWN, Guests.TDX: MayStart.UNKNOWN, Guests.SNP: MayStart.UNKNOWN}
 
 
 POISON = "Nov 28 03:11:22 host7 kernel: Memory failure: 0x8a3f21: recovery action for "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.host import host
+from gmemstate.conclusions.host import host
 from gmemstate.postmortem.incident import Incident
 from gmemstate.postmortem.render import text
 from tests.postmortem.telling import about, post_mortem_of
@@ -78,7 +78,7 @@ def test_a_page_that_could_not_be_removed_from_a_td_in_substance() -> None:
         "Missing the gfn",
     ):
         assert fact in shown, fact
-    assert [(answer.verdict, answer.until) for answer in host(read.history).answers][1] == ("no", "the next reboot")
+    assert [(answer.verdict, answer.mended_by) for answer in host(read.history).answers][1] == ("no", "reboot")
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the public sample logs are not at hand")

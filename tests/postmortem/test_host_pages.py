@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gmemstate.audit.history.history import History
-from gmemstate.audit.host import Advice, Guests, host
+from gmemstate.conclusions.guests import Guests
+from gmemstate.conclusions.host import MayStart, host
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.postmortem.incident import Incident
 from gmemstate.postmortem.known.signatures import catalogue
@@ -51,7 +52,7 @@ def text(incident: Incident) -> str:
     )
 
 
-def advice(history: History) -> dict[Guests, Advice]:
+def advice(history: History) -> dict[Guests, MayStart]:
     return {answer.guests: answer.verdict for answer in host(history).answers}
 
 
@@ -78,7 +79,7 @@ def test_a_page_that_could_not_be_removed_makes_the_host_suspect(tmp_path: Path)
     ):
         assert fact in shown, fact
     assert not incident.complete
-    assert advice(history) == {Guests.PLAIN: Advice.RISK, Guests.TDX: Advice.NO, Guests.SNP: Advice.YES}
+    assert advice(history) == {Guests.PLAIN: MayStart.UNKNOWN, Guests.TDX: MayStart.NO, Guests.SNP: MayStart.UNKNOWN}
     assert host(history).at_least
 
 
@@ -99,8 +100,8 @@ def test_a_page_that_the_rmp_refuses_is_no_danger_and_a_known_problem(tmp_path: 
         "Missing",
     ):
         assert fact in shown, fact
-    assert advice(history)[Guests.PLAIN] is Advice.YES
-    assert advice(history)[Guests.SNP] is Advice.RISK
+    assert advice(history)[Guests.PLAIN] is MayStart.UNKNOWN
+    assert advice(history)[Guests.SNP] is MayStart.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -141,12 +142,12 @@ def test_a_reboot_clears_what_it_clears(tmp_path: Path) -> None:
         path.write_text("".join(f"{line}\n" for line in REMOVE))
         ledger.ingest(path)
         ledger.record(HostBooted())
-        assert advice(ledger.history())[Guests.TDX] is Advice.YES
+        assert advice(ledger.history())[Guests.TDX] is MayStart.UNKNOWN
 
 
 def test_without_a_kernel_log_nothing_is_said_to_be_well(tmp_path: Path) -> None:
     history, _ = read(tmp_path, "error: kvm run failed Input/output error")
-    assert set(advice(history).values()) == {Advice.UNKNOWN}
+    assert set(advice(history).values()) == {MayStart.UNKNOWN}
 
 
 def test_each_known_problem_says_what_fits_and_where_it_was_seen() -> None:

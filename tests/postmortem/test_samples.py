@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemstate.audit.host import Advice, Guests, host
+from gmemstate.conclusions.guests import Guests
+from gmemstate.conclusions.host import MayStart, host
 from gmemstate.model.errors import CannotRead
 from gmemstate.postmortem.render import text
 from tests.postmortem.telling import post_mortem_of
@@ -27,7 +28,7 @@ class Conclusion:
     says: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
-    host: dict[Guests, Advice] = field(default_factory=dict)
+    host: dict[Guests, MayStart] = field(default_factory=dict)
     complete: bool | None = None
 
 
@@ -77,7 +78,7 @@ CONCLUSIONS = {
         UNKNOWN,
         ("EIO", "Bugged", "or dead", "does not say which", "every later ioctl of the VM returns EIO", "dmesg"),
         complete=False,
-        host=dict.fromkeys(Guests, Advice.UNKNOWN),
+        host=dict.fromkeys((Guests.PLAIN, Guests.TDX, Guests.SNP), MayStart.UNKNOWN),
     ),
     "qemu-unknown-exit-24-svsm512": Conclusion(
         GUEST, ("SEV_TERM", "validating 2M over 4K pages", "No conversion of the host failed")
@@ -96,7 +97,7 @@ CONCLUSIONS = {
             "rate limit",
             "no line names a pfn",
         ),
-        host={Guests.PLAIN: Advice.YES, Guests.TDX: Advice.YES},
+        host={Guests.PLAIN: MayStart.UNKNOWN, Guests.TDX: MayStart.UNKNOWN},
     ),
     "mem-page-aug-warn-canonical100": Conclusion(
         KERNEL,
@@ -125,13 +126,13 @@ CONCLUSIONS = {
             "nothing is wrong with the host",
             "kata-qemu-snp",
         ),
-        host={Guests.TDX: Advice.YES},
+        host={Guests.TDX: MayStart.UNKNOWN},
     ),
     "td-fatal-mce-tdh-mem-rd": Conclusion(
         PLATFORM,
         ("TDX_TD_FATAL", "0xe000060400000000", "machine check", "no conversion that failed"),
         ("pfn 0x80a5669", "1 reference to the page too many", "for good", "TDH.MEM.RD"),
-        host={Guests.PLAIN: Advice.YES},
+        host={Guests.PLAIN: MayStart.UNKNOWN},
     ),
     "gmem-shareability-warn-yan": Conclusion(
         KERNEL,
@@ -161,7 +162,7 @@ CONCLUSIONS = {
             "The attribute stays private",
             "Failed to update RMP entry: GFN",
         ),
-        host={Guests.PLAIN: Advice.YES, Guests.SNP: Advice.RISK},
+        host={Guests.PLAIN: MayStart.UNKNOWN, Guests.SNP: MayStart.UNKNOWN},
         complete=False,
     ),
     "rmp-make-private-trace-svsm668": Conclusion(
@@ -204,7 +205,7 @@ CONCLUSIONS = {
         PLATFORM,
         ("security processor".upper(),),
         ("512 host pages", "2048 KiB", "0x146800..0x1469ff", "9770b428b1a2", "reboot"),
-        host={Guests.PLAIN: Advice.YES, Guests.SNP: Advice.YES},
+        host={Guests.PLAIN: MayStart.UNKNOWN, Guests.SNP: MayStart.UNKNOWN},
     ),
     "guest-requested-termination-svsm13": Conclusion(
         GUEST, ("set 0xf, code 0x1", "nothing is wrong with the host"), never=LOST

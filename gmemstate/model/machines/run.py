@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gmemstate.model.machines.conversion import CONVERSION
 from gmemstate.model.machines.definition import Definition
+from gmemstate.model.machines.host import KERNEL, PART
 from gmemstate.model.machines.messed_up import MESSED_UP
 from gmemstate.model.machines.range import RANGE
 
 if TYPE_CHECKING:
     from transitions import Machine
 
-MACHINES = {definition.name: definition for definition in (RANGE, CONVERSION, MESSED_UP)}
+MACHINES = {definition.name: definition for definition in (RANGE, CONVERSION, MESSED_UP, PART, KERNEL)}
 
 NO_WAY = 255
 """In a table of codes: the trigger is not expected in this state."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gmemstate.audit.history.history import History
-from gmemstate.audit.host import host
+from gmemstate.conclusions.host import host
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model.errors import CannotRead
 from gmemstate.postmortem.incident import PostMortem
@@ -15,7 +15,7 @@ from gmemstate.postmortem.render import text
 from tests.postmortem.telling import post_mortem_of
 from tests.traces import read_file
 
-KINDS_OF_GUESTS = {"VMs without protection": "plain", "TDX guests": "tdx", "SEV-SNP guests": "snp"}
+KINDS_OF_GUESTS = {"plain VMs": "plain", "TDX guests": "tdx", "SEV-SNP guests": "snp"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def answers(found: PostMortem, history: History) -> Answers:
         told=plain("\n".join([*(text.render(one, found.count) for one in found.incidents), found.silence or ""])),
         host={KINDS_OF_GUESTS[str(one.guests)]: str(one.verdict) for one in gate.answers if str(one.guests) in KINDS_OF_GUESTS},
         reasons=plain(" ".join(one.reason for one in gate.answers)),
-        pages=len(gate.entries),
+        pages=len(gate.messed_up),
         complete=found.complete,
     )
 

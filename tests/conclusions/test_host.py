@@ -85,7 +85,7 @@ KASAN = (
 )
 
 
-@pytest.mark.parametrize("lines", [(SUPPRESSED,), OOPS, ("...",)], ids=["suppressed", "oops", "elided"])
+@pytest.mark.parametrize("lines", [(SUPPRESSED,), OOPS, KASAN, ("...",)], ids=["suppressed", "oops", "KASAN", "elided"])
 @pytest.mark.parametrize("name", BOOTS)
 def test_whatever_is_missing_or_damages_the_kernel_ends_every_yes(name: str, lines: tuple[str, ...], tmp_path: Path) -> None:
     assert YES not in verdicts(answer(stamped(*BOOTS[name][0], *lines), tmp_path))

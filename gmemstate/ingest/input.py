@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,6 +30,17 @@ SHOWN = 5
 """How many unparsed lines are kept, with their numbers."""
 
 
+_FAILURE = re.compile(
+    r"\b(?:fail(?:s|ed|ures?)?|errors?|unable|can(?:no|')t|could ?n[o']t|timed out|refused|denied|rejected|aborted"
+    r"|panick?(?:ed)?|corrupt(?:ed|ion)|BUG|WARNING|Oops)\b(?![-_])",
+    re.IGNORECASE,
+).search
+_NONE = re.compile(
+    r"\b(?:no|0|without(?: an?)?) (?:\w+ )?(?:errors?|failures?)\b|\berrors? (?:handl|detect|report|correct|collect|inject)",
+    re.IGNORECASE,
+).search
+
+
 def as_text(line: bytes) -> str:
     """A line as text; bytes that are none are shown as such."""
     return line.decode("utf-8", "backslashreplace").rstrip("\r")
@@ -43,6 +55,16 @@ class Account:
     context: Counter[str] = field(default_factory=Counter)
     unparsed: int = 0
     first_unparsed: list[tuple[int, str]] = field(default_factory=list)
+    failures: int = 0
+    """lines of logs that report a failure and are not understood"""
+    first_failures: list[tuple[int, str]] = field(default_factory=list)
+
+    def note_failure(self, number: int, text: str) -> None:
+        """Count a line of a log that no entry of the catalogue understands, if it reports a failure; the first few are kept."""
+        if _FAILURE(text) and not _NONE(text):
+            self.failures += 1
+            if len(self.first_failures) < SHOWN:
+                self.first_failures.append((number, printable(text[:200])))
 
     def add_unparsed(self, number: int, text: str) -> None:
         """Count a line that nobody understands; the first few are kept."""
@@ -55,6 +77,9 @@ class Account:
         self.unparsed -= 1
         if self.unparsed < len(self.first_unparsed):
             self.first_unparsed.pop()
+        if self.first_failures and self.first_failures[-1][0] == self.lines - 1:
+            self.first_failures.pop()
+            self.failures -= 1
 
     def as_facts(self) -> dict[str, Any]:
         """The account as it is stored with the end of a source."""
@@ -64,6 +89,7 @@ class Account:
             "context": dict(sorted(self.context.items())),
             "unparsed": self.unparsed,
             "first_unparsed": [list(pair) for pair in self.first_unparsed],
+            **({"failures": self.failures, "first_failures": self.first_failures} if self.failures else {}),
         }
 
 

@@ -13,10 +13,13 @@ from gmemstate.ingest.merge.clocks import Calls
 from gmemstate.ingest.readers.detect import FormatDetector, formats, proves
 from gmemstate.model.errors import CannotRead
 from gmemstate.model.events import Event, SourceOpened, SourceRead, detail
+from gmemstate.model.reports import SourceFormat, formats_of
 from gmemstate.text import printable
 
 EVENTS_AT_ONCE = 1000
 """About how many events are handed over at once."""
+LOGS = frozenset((SourceFormat.KERNEL_LOG, SourceFormat.QEMU, SourceFormat.VMM_LOG))
+"""Formats in which people read that something failed."""
 GIVE_UP_AFTER = 100_000
 """After how many lines without one that is understood an input is given up."""
 
@@ -40,6 +43,7 @@ class IngestSession:
         self._pauses = set(pauses)
         self._expected = 0
         self._understood = False
+        self._of_a_log = False
 
     @property
     def clock(self) -> str | None:
@@ -59,6 +63,7 @@ class IngestSession:
         """All events in order, in lists. Raises CannotRead before the first if nothing is understood."""
         name = printable(self.input.name)
         known, clock = formats(self.input.first_lines())
+        self._of_a_log = not formats_of(known).isdisjoint(LOGS)
         opened = SourceOpened(
             source=self.tracker.source,
             detail=detail(name=name, format=known, clock=clock, head=self.input.head(), head_size=self.input.head_size),
@@ -123,9 +128,13 @@ class IngestSession:
             self._count(self.tracker.feed(parsed), parsed.name)
         elif parsed is None:
             account.add_unparsed(account.lines, text)
+            if self._of_a_log:
+                account.note_failure(account.lines, text)
         elif isinstance(parsed, Context):
             self._understood = self._understood or parsed.proof
             account.context[parsed.kind] += 1
+            if parsed.kind in LOGS:
+                account.note_failure(account.lines, text)
         elif isinstance(parsed, list):
             self._understood = True
             used = [self.tracker.feed(fact) for fact in parsed]

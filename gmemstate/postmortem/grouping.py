@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gmemstate.audit.history.history import History
 from gmemstate.audit.queries.conversions import gfns, judged
 from gmemstate.audit.queries.requests import Note, served
-from gmemstate.model.events import Cause
+from gmemstate.model.events import SOURCE, Cause
 from gmemstate.model.findings import Finding
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Vm, slot_number
@@ -118,7 +118,18 @@ def grouped(history: History, reports: Reports) -> list[IncidentEvents]:
         groups.of(kind, _vm(history, finding.owner), finding.seq).findings.append(finding)
     for report, kind, key in classified(reports):
         groups.of(kind, _vm(history, report.owner), report.seq, *key).reports.append(report)
+    _not_understood(history, groups)
     return sorted(groups.values(), key=lambda incident: incident.first)
+
+
+def _not_understood(history: History, groups: _Groups) -> None:
+    """Logs with lines that report a failure and that nobody understands, where no other incident is about the log."""
+    reports = [report for incident in groups.values() for report in incident.reports]
+    marked = {row[SOURCE] for row in history.marks.values()}
+    told = {report.event.source for report in reports} | marked
+    for source in history.sources.values():
+        if source.account.get("failures") and source.id not in told:
+            groups.of(IncidentKind.NOT_UNDERSTOOD, None, source.id, source.id)
 
 
 def _vm(history: History, owner: int | None) -> Vm | None:

@@ -41,7 +41,8 @@ class IncidentKind(StrEnum):
     HOST_FAULT = "host accessed a guest's page"
     VMM_REPORT = "VMM reports a failure"
     KERNEL_REPORT = "kernel reports a failure"
-    UNRELATED = "unrelated warning"
+    OTHER_REPORT = "other report of the kernel"
+    NOT_UNDERSTOOD = "failure in a line that is not understood"
 
 
 class Blame(StrEnum):
@@ -257,18 +258,15 @@ class PostMortem(Answer):
     """how many there are in all"""
     covered: tuple[Covered, ...]
     missing: tuple[str, ...]
+    silence: str | None = None
+    """what is said where there is no incident"""
 
     written: ClassVar = ("incidents", "count", "covered", "missing", "complete")
 
     @property
     def complete(self) -> bool:
-        """Whether no evidence is missing that an incident depends on."""
+        """Whether no evidence is missing: none that an incident depends on, nor any that nothing else has failed."""
         return not self.missing and all(incident.complete for incident in self.incidents)
-
-    @property
-    def silence(self) -> str | None:
-        """What to say where there is no incident."""
-        return None if self.incidents else "No conversion failed in what was recorded."
 
     def ends(self) -> list[Section]:
         """The last words: what was covered, what is missing."""

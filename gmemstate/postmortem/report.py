@@ -8,6 +8,7 @@ from gmemstate.model.record import Record
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents, grouped
 from gmemstate.postmortem.incident import NEXT_STEPS, Covered, Incident, IncidentKind, PostMortem, Story, merged
+from gmemstate.postmortem.innocence import not_understood, nothing_failed, unread_failures
 from gmemstate.postmortem.known.signatures import Own, known_problems
 from gmemstate.postmortem.reports import Reports
 from gmemstate.postmortem.scene import Scene, scene
@@ -48,7 +49,8 @@ STORIES: dict[IncidentKind, Callable[[History, Scene, IncidentEvents], Story]] =
     IncidentKind.HOST_FAULT: kernel_and_vmm.reported,
     IncidentKind.VMM_REPORT: kernel_and_vmm.reported,
     IncidentKind.KERNEL_REPORT: kernel_and_vmm.reported,
-    IncidentKind.UNRELATED: kernel_and_vmm.unrelated,
+    IncidentKind.OTHER_REPORT: kernel_and_vmm.others,
+    IncidentKind.NOT_UNDERSTOOD: not_understood,
 }
 
 
@@ -61,7 +63,10 @@ def post_mortem(record: Record, history: History) -> PostMortem:
     found = grouped(history, reports)
     seen = scene(record, history, reports, found)
     incidents = tuple(_incident(history, seen, one, number) for number, one in enumerate(found, 1))
-    return PostMortem(incidents, len(incidents), covered(history), tuple(history.missing()))
+    silence, unproven = (None, None) if incidents else nothing_failed(history)
+    told = {place.file for incident in incidents for place in incident.evidence}
+    missing = [*history.missing(), *unread_failures(history, told), *filter(None, (unproven,))]
+    return PostMortem(incidents, len(incidents), covered(history), tuple(missing), silence)
 
 
 def _incident(history: History, seen: Scene, events: IncidentEvents, number: int) -> Incident:

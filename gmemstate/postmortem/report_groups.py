@@ -23,7 +23,7 @@ REQUESTS = frozenset(
 )
 """What a VMM or a guest's firmware says before anything has failed."""
 BACKGROUND = (KernelReportCode.MEMORY_MAP, KernelReportCode.GUEST_KERNEL, KernelReportCode.LOG_OWNER, KernelReportCode.PLATFORM)
-"""What a kernel says of memory and of itself when it starts: it explains, and is nothing that happened."""
+"""What a kernel says of memory, of its platform and of itself when it starts, where no row of the table makes it a failure."""
 
 
 def classified(reports: Reports) -> Iterator[tuple[ReportedEvent, IncidentKind, tuple[object, ...]]]:
@@ -41,7 +41,9 @@ def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ..
     words, event = report.words, report.event
     known = meaning(words)
     title = known.title if known else None
-    key = (title or words.get("what"), words.get("result"), None if "leaf" in words else words.get("function"))
+    if known is not None and known.one:
+        return IncidentKind.KERNEL_REPORT, (title, event.source)
+    key = (title, words.get("what"), words.get("result"), None if "leaf" in words else words.get("function"))
     match event:
         case e.VmDead():
             return IncidentKind.VM_DEAD, (words.get("what"),)
@@ -55,13 +57,7 @@ def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ..
         case e.KernelWarned() if words.get("what") in BACKGROUND:
             return None, ()
         case e.KernelWarned():
-            related = known is not None or "about" in words or "path" in words or "gmem" in words.get("function", "")
-            # UBSAN checks how code is written, not what it does.
-            return (
-                (IncidentKind.KERNEL_REPORT, key)
-                if related and words.get("what") != KernelReportCode.UBSAN
-                else (IncidentKind.UNRELATED, ())
-            )
+            return (IncidentKind.KERNEL_REPORT, key) if known is not None else (IncidentKind.OTHER_REPORT, ())
         case _:
             return IncidentKind.KERNEL_REPORT, key
 

@@ -1,6 +1,7 @@
 """What kernels and VMMs reported, as typed events and as words for the patterns of known problems and meanings."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import NamedTuple, Self
@@ -9,6 +10,7 @@ from gmemstate import decode
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import OWNER, SEQ, Event, EventRow, KernelWarned, details, event_of
 from gmemstate.model.linux import PAGES_2M
+from gmemstate.model.log_owner import LogEvidence, LogOwner, evidence_of, owner_of
 from gmemstate.model.reports import KernelReportCode
 
 _HEX = frozenset(("start", "pfn", "iova", "address", "flags", "status"))
@@ -42,6 +44,8 @@ class ReportedEvent:
         for name, known in (("gfn", "start"), ("pages", "npages")):
             if known in found:
                 found.setdefault(name, found[known])
+        if _tied(found):
+            found["tied"] = "yes"
         return cls(row[SEQ], row[OWNER], event, found)
 
 
@@ -76,6 +80,12 @@ class Reports:
 
     reports: list[ReportedEvent] = field(default_factory=list)
     marks: dict[int, ReportedEvent] = field(default_factory=dict)
+    owners: dict[int | None, LogOwner] = field(default_factory=dict)
+    """whose log each source is, where its lines decide that"""
+
+    def owner(self, report: ReportedEvent) -> LogOwner:
+        """Whose log a report stands in."""
+        return self.owners.get(report.event.source, LogOwner.UNKNOWN)
 
     @classmethod
     def of(cls, history: History) -> Self:
@@ -92,11 +102,43 @@ class Reports:
         for one in found if regions else ():
             if "pfn" in one.words and (place := _place(regions, int(one.words["pfn"], 16))):
                 one.words["place"] = place
+        evidence: dict[int | None, set[LogEvidence]] = {}
+        for one in found:
+            of_it = evidence.setdefault(one.event.source, set())
+            if (proof := evidence_of(one.words)) is not None:
+                of_it.add(proof)
+            if "path" in one.words or one.words.get("module") in KVM_MODULES or _HOST_SIDE(places(one.words)):
+                of_it.add(LogEvidence.HYPERVISOR)
+        found.owners.update({source: owner_of(shown) for source, shown in evidence.items()})
         return found
 
     def __iter__(self) -> Iterator[ReportedEvent]:
         yield from self.marks.values()
         yield from self.reports
+
+
+_MODULES = re.compile(r"kvm(?:_intel|_amd)?|ccp|vfio.*|iommufd|tdx.*").fullmatch
+KVM_MODULES = frozenset(("kvm", "kvm_intel", "kvm_amd"))
+"""A report in one of these, or on a way into them, is one of a kernel that runs guests."""
+_HOST_SIDE = re.compile(
+    r"\b(?:kvm_(?:gmem|mmu|vm|vcpu|arch|tdp)_|tdx_(?:sept|td|vcpu)_|sev_gmem_|rmpupdate\b|vmx_|svm_|vt_)"
+).search
+_OF_GUEST_MEMORY = re.compile(
+    r"kvm|gmem|guest_memfd|tdx|tdh_|tdp_mmu|seamcall|sept|\bsev_|snp|rmp(?:update)?(?:_|\b)|psmash|vmx_|svm_|vfio|iommufd"
+    r"|accept_(?:memory|page)|unaccepted|pvalidate|vmgexit|ghcb|memory_failure|hwpoison|set_memory_(?:en|de)crypted"
+).search
+
+
+def _tied(words: Mapping[str, str]) -> bool:
+    """Whether a report names something that has to do with guests' memory: where it was, its module, its stack."""
+    if any(name in words for name in ("about", "path", "inside")) or _MODULES(words.get("module", "")):
+        return True
+    return _OF_GUEST_MEMORY(places(words)) is not None
+
+
+def places(words: Mapping[str, str]) -> str:
+    """The functions that a report names."""
+    return " ".join(words.get(name, "") for name in ("function", "rip", "frames", "atomic_in", "allocated_in", "freed_in"))
 
 
 class MemoryRegion(NamedTuple):

@@ -42,7 +42,7 @@ CONCLUSIONS = {
     "snp-kexec-implicit-psc": Conclusion(
         NOBODY,
         ("gfn 0x4000, 1 page to private", "without a hypercall", "implicit conversion"),
-        ("KVM_EXIT_SYSTEM_EVENT", "No conversion of the host failed"),
+        ("KVM_EXIT_SYSTEM_EVENT", "Why it asked, this line does not show"),
         complete=False,
     ),
     "local-qemu72-log-msg-timestamp": NOTHING,
@@ -58,7 +58,9 @@ CONCLUSIONS = {
         VMM, ("Memslot 2", "gfn 0xffc84", "892 pages", "read-only", "EINVAL", "-bios", "6.11")
     ),
     "qemu-vfio-discard-broken-ebusy-kubevirt16407": Conclusion(VMM, ("EBUSY", "QEMU 9.2", "known:")),
-    "qemu-vfio-dma-map-efault-kata10354": Conclusion(VMM, ("iova 0x40000000", "5242880 pages", "EFAULT", "cannot be pinned")),
+    "qemu-vfio-dma-map-efault-kata10354": Conclusion(
+        UNKNOWN, ("iova 0x40000000", "5242880 pages", "EFAULT", "cannot be pinned")
+    ),
     "libkrun-memoryfault-243": Conclusion(
         VMM, ("gfn 0x1", "1 page", "private", "does not handle", "Nothing was converted", "the VM ends")
     ),
@@ -81,7 +83,7 @@ CONCLUSIONS = {
         host=dict.fromkeys((Guests.PLAIN, Guests.TDX, Guests.SNP), MayStart.UNKNOWN),
     ),
     "qemu-unknown-exit-24-svsm512": Conclusion(
-        GUEST, ("SEV_TERM", "validating 2M over 4K pages", "No conversion of the host failed")
+        GUEST, ("SEV_TERM", "validating 2M over 4K pages", "Why it asked, this line does not show")
     ),
     "cloudhv-vfio-snp-double-pin-8501": Conclusion(UNKNOWN, ("16777216 kB", "pinned", "shared twin", "cloud-hypervisor#8501")),
     "local-qemu72-error-report-forms": Conclusion(UNKNOWN, ("ENOENT",)),
@@ -106,12 +108,10 @@ CONCLUSIONS = {
         never=("HOST SUSPECT",),
     ),
     "dirty-logging-splat-canonical348": Conclusion(
-        VMM,
-        ("dirty logging", "vt_update_cpu_dirty_logging", "marks the VM as bugged", "EIO", "no conversion is involved"),
-        never=LOST,
+        VMM, ("dirty logging", "vt_update_cpu_dirty_logging", "marks the VM as bugged", "EIO", "about no page"), never=LOST
     ),
     "ubsan-tdparams-canonical21": Conclusion(
-        NOBODY, ("UNRELATED", "setup_tdparams", "nothing to do with converting memory"), never=LOST
+        NOBODY, ("setup_tdparams", "Known to be harmless", "canonical/tdx#21"), never=LOST
     ),
     "seamcall-format-6.5-canonical25": Conclusion(
         PLATFORM, ("TDH.SYS.INIT", "0xc000092100000122", "no guest's memory is involved"), never=LOST
@@ -123,26 +123,20 @@ CONCLUSIONS = {
             "before it had accepted it",
             "EIO",
             "dead, not bugged",
-            "nothing is wrong with the host",
+            "the host's whole kernel log does",
             "kata-qemu-snp",
         ),
         host={Guests.TDX: MayStart.UNKNOWN},
     ),
     "td-fatal-mce-tdh-mem-rd": Conclusion(
         PLATFORM,
-        ("TDX_TD_FATAL", "0xe000060400000000", "machine check", "no conversion that failed"),
+        ("TDX_TD_FATAL", "0xe000060400000000", "machine check"),
         ("pfn 0x80a5669", "1 reference to the page too many", "for good", "TDH.MEM.RD"),
         host={Guests.PLAIN: MayStart.UNKNOWN},
     ),
     "gmem-shareability-warn-yan": Conclusion(
         KERNEL,
-        (
-            "kvm_gmem_shareability_get",
-            "raced with a conversion".upper(),
-            "no conversion that failed",
-            "unknown",
-            "two fixes are in the mail",
-        ),
+        ("kvm_gmem_shareability_get", "raced with a conversion".upper(), "unknown", "two fixes are in the mail"),
         never=LOST,
     ),
     # --- SNP
@@ -170,7 +164,15 @@ CONCLUSIONS = {
     ),
     "rmpupdate-ret4-overlap-amdsev143": Conclusion(
         KERNEL,
-        ("pfn 0x37d4fe8", "to shared", "FAIL_OVERLAP", "tried again", "destroy", "No conversion failed", "try for ever"),
+        (
+            "pfn 0x37d4fe8",
+            "to shared",
+            "FAIL_OVERLAP",
+            "tried again",
+            "destroy",
+            "whether it succeeded is not in this line",
+            "try for ever",
+        ),
         never=LOST,
     ),
     "rmp-table-fixup-not-reserved": Conclusion(
@@ -184,22 +186,10 @@ CONCLUSIONS = {
         ),
     ),
     "rmp-violation-vmsa-launch-finish-twice": Conclusion(
-        KERNEL,
-        (
-            "pfn 0x40fdf36",
-            "ASID 2",
-            "0xfffffffff000",
-            "VMSA",
-            "sev_es_sync_vmsa (launch)",
-            "9b9f7962e3e8",
-            "No conversion is involved",
-        ),
+        KERNEL, ("pfn 0x40fdf36", "ASID 2", "0xfffffffff000", "VMSA", "sev_es_sync_vmsa (launch)", "9b9f7962e3e8")
     ),
     "rmp-violation-avic-unassigned": Conclusion(
-        KERNEL,
-        ("pfn 0x1149cc", "no guest owns the page", "no conversion that failed", "AVIC"),
-        complete=False,
-        never=("d81cadbe1642",),
+        KERNEL, ("pfn 0x1149cc", "no guest owns the page", "AVIC"), complete=False, never=("d81cadbe1642",)
     ),
     "leaking-pfn-range-shutdown": Conclusion(
         PLATFORM,
@@ -208,7 +198,7 @@ CONCLUSIONS = {
         host={Guests.PLAIN: MayStart.UNKNOWN, Guests.SNP: MayStart.UNKNOWN},
     ),
     "guest-requested-termination-svsm13": Conclusion(
-        GUEST, ("set 0xf, code 0x1", "nothing is wrong with the host"), never=LOST
+        GUEST, ("set 0xf, code 0x1", "Whether a conversion failed before, this line does not show"), never=LOST
     ),
     "guest-vc-unsupported-exit-0x404-amdsev255": Conclusion(
         GUEST, ("0x404", "PAGE_NOT_VALIDATED", "not validated", "BIOS"), never=LOST
@@ -237,11 +227,7 @@ CONCLUSIONS = {
     "tdx-mmu-set-spte-private": NOTHING,
     **dict.fromkeys(
         ("local-ftrace-gmem-closed", "local-perf-script"),
-        Conclusion(
-            UNKNOWN,
-            ("KVM_EXIT_INTERNAL_ERROR, 17", "a guest_memfd that was closed under its memslot", "No conversion failed"),
-            complete=False,
-        ),
+        Conclusion(UNKNOWN, ("KVM_EXIT_INTERNAL_ERROR, 17", "a guest_memfd that was closed under its memslot"), complete=False),
     ),
     "local-perf-trace": Conclusion(VMM, ("ENOTTY", "Nothing was changed"), ("KVM_EXIT_INTERNAL_ERROR, 17",)),
     # --- system calls

@@ -97,8 +97,8 @@ def test_lines_are_cited_by_file_and_the_first_eight_places() -> None:
 
 def test_a_report_of_nothing_says_so_and_what_it_looked_at() -> None:
     covered = Covered("/tmp/t.txt", "t.txt", None, 3, 1, 1, 1, 1, 7, whole=True)
-    assert text.report(PostMortem((), 0, (covered,), ())) == (
-        "No conversion failed in what was recorded.\n\n"
+    assert text.report(PostMortem((), 0, (covered,), (), "No failure is on record.")) == (
+        "No failure is on record.\n\n"
         "Covered t.txt: 3 lines (1 used, 1 context, 1 not understood), 1 gap, at least 7\n        events lost"
     )
     assert text.report(PostMortem((), 0, (), ())).endswith("Covered nothing: the ledger has no source")

@@ -34,6 +34,8 @@ class ReportMeaning:
 
     ends_vm: bool = False
     """whether KVM gives the VM up with such a report"""
+    one: bool = False
+    """whether all reports of one log with this title are about one failure"""
 
 
 @cache
@@ -63,6 +65,7 @@ def _read(row: dict[str, Any]) -> ReportMeaning:
         says=_whole(row["says"]),
         more=tuple((word, _whole(text)) for word, text in row.get("more", ())),
         ask=tuple((_whole(one["text"]), one.get("unless")) for one in ask),
+        one=row.get("one", False),
         ends_vm=any("<end of the vm>" in text for _, text in row.get("more", ())),
     )
 

@@ -13,7 +13,7 @@ def report(found: PostMortem) -> str:
     """All of a post-mortem: the incidents, then what was covered and what is missing."""
     parts = [render(incident, found.count) for incident in found.incidents]
     if found.silence is not None:
-        parts.append(found.silence)
+        parts.append(textwrap.fill(found.silence, WIDTH))
     return "\n\n".join([*parts, "\n".join(paragraph(one.word, one.text) for one in found.ends())])
 
 

@@ -1,14 +1,17 @@
-"""What kernels and VMMs reported: a VM that died, an access to another's page, a VMM that gave up; and unrelated warnings."""
+"""What kernels and VMMs reported: a VM that died, an access to another's page, a VMM that gave up; and other reports."""
 
 from collections.abc import Mapping
 
 from gmemstate.audit.history.history import History
+from gmemstate.messages.report_kinds import Effect, TaskState, effect_of, report_kind
 from gmemstate.model.events import Cause, KernelWarned, VmDead, VmmSaid
-from gmemstate.model.reports import VmmReportCode
+from gmemstate.model.linux import PAGE_SIZE
+from gmemstate.model.log_owner import LogOwner
+from gmemstate.model.reports import KernelReportCode, VmmReportCode
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Blame, Story, TimelineRow, step
-from gmemstate.postmortem.known.meanings import ReportMeaning, describe, meaning
+from gmemstate.postmortem.known.meanings import ReportMeaning, describe, meaning, shared_text
 from gmemstate.postmortem.known.patterns import filled
 from gmemstate.postmortem.reports import ReportedEvent, Reports
 from gmemstate.postmortem.scene import Scene
@@ -18,6 +21,21 @@ WITHOUT_RANGE = frozenset(
     (VmmReportCode.LISTENER_REFUSED, VmmReportCode.DMA_STILL_MAPPED, VmmReportCode.DMA, VmmReportCode.RUN_FAILED)
 )
 """What VMMs report of a conversion without naming its range."""
+NOT_OF_HOST = frozenset((LogOwner.GUEST, LogOwner.PARAVISOR, LogOwner.SVSM, LogOwner.FIRMWARE))
+"""Whose logs say nothing of the host."""
+EFFECTS = {
+    Effect.MEMORY_OVERWRITTEN: "suspect until a reboot, memory was possibly overwritten, whose is not known",
+    Effect.LOCKS_HELD: "suspect until a reboot, the task is dead and its locks are held",
+    Effect.NOTHING: "nothing is changed by this",
+    Effect.KERNEL_DEAD: "this kernel runs no more",
+    Effect.UNKNOWN: "not known",
+}
+TASKS = {
+    TaskState.GOES_ON: "goes on",
+    TaskState.RUNS: "runs, and does not come to an end",
+    TaskState.WAITS: "waits",
+    TaskState.DEAD: "is dead",
+}
 GIVEN_UP = (VmmReportCode.RUN_FAILED, VmmReportCode.REGISTERS)
 NEAR = 20
 """How many lines may stand between a conversion request and what came of it."""
@@ -33,20 +51,43 @@ def reported(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         "name": "(not in the tables)",
         **first.words,
         "way": way(first.words),
+        "function": way(first.words).partition(" (")[0],
+        "task_state": TASKS[kind.task] if (kind := report_kind(first.words)) is not None else "not known",
+        "access_text": _access(first.words),
+        "fault": _fault(first.words),
         "extent": count(int(pages), "page") if pages.isdigit() else "an unknown number of pages",
     }
     known = meaning(facts) or _in_its_own_words(facts)
-    story = Story(known.blame, known.title, _who(incident, first), filled(known.says, facts))
+    owner = seen.reports.owner(first)
+    blame = Blame.GUEST if owner is LogOwner.GUEST and known.blame is Blame.KERNEL else known.blame
+    story = Story(blame, filled(known.title, facts), _who(incident, first), filled(known.says, facts))
     story.timeline = [_row(report) for report in incident.reports]
     story.evidence = words.evidence(history, incident.reports)
     story.add("Where", _places(incident.reports))
     story.add("Place", facts.get("place"))
+    if owner is not LogOwner.UNKNOWN:
+        story.add("Log", f"of the {owner}")
     describe(story, known, facts, seen.reports)
+    _explain_report(story, seen.reports, first)
     if facts.get("code") in WITHOUT_RANGE and "gfn" not in facts:
         story.add("Perhaps", _last_request(seen.reports, first))
     if facts.get("result") in ("EIO", "EINVAL", "EFAULT") and facts.get("code") in GIVEN_UP:
         _explain(history, seen.reports, story, facts["result"])
     return story
+
+
+def _explain_report(story: Story, reports: Reports, report: ReportedEvent) -> None:
+    """Add what the task was in, and what the kind of report means for the host, unless the row says more of either."""
+    if "inside" in report.words and report.words.get("inside") != report.words.get("function"):
+        inside = report.words["inside"].replace("; ", ", ")
+        story.add("Inside", f"{inside}: on the stack, so that the task was there; that one of them failed is not said by it")
+    said = [section for section in story.sections if section.word == "Host"]
+    effect = _effect(reports, report)
+    if reports.owner(report) in NOT_OF_HOST:
+        story.sections = [section for section in story.sections if section not in said]
+        story.add("Host", shared_text("of a guest"))
+    elif not said:
+        story.add("Host", effect)
 
 
 def _last_request(reports: Reports, report: ReportedEvent) -> str | None:
@@ -62,6 +103,24 @@ def _last_request(reports: Reports, report: ReportedEvent) -> str | None:
                 f"{other.event.line}) [guess: nothing but the order ties them]"
             )
     return None
+
+
+def _access(facts: Mapping[str, str]) -> str:
+    """What an access that a sanitizer reports did: ", a write of 8 bytes"."""
+    if "access" not in facts:
+        return ""
+    size = f" of {count(int(facts['size']), 'byte')}" if facts.get("size", "").isdigit() else ""
+    return f", a {facts['access']}{size}"
+
+
+def _fault(facts: Mapping[str, str]) -> str:
+    """What kind of fault the kernel took, with the address, as far as it is printed."""
+    address = facts.get("address", "")
+    what = facts.get("what", facts["kind"]).replace("_", " ")
+    if address and what == KernelReportCode.PAGE_FAULT and int(address, 16) < PAGE_SIZE:
+        what = "a NULL pointer dereference"
+    at_ = f" at {address}" if address else f" at {facts['site']}" if "site" in facts else ""
+    return f"{what}{_access(facts)}{at_}"
 
 
 def way(facts: Mapping[str, str]) -> str:
@@ -155,22 +214,43 @@ def _place(history: History, report: ReportedEvent) -> str:
     return history.place(report.event.source, report.event.line)
 
 
-def unrelated(history: History, seen: Scene, incident: IncidentEvents) -> Story:
-    """Warnings that have nothing to do with a guest's memory, as far as their functions and stacks show."""
+def others(history: History, seen: Scene, incident: IncidentEvents) -> Story:
+    """Reports whose functions and stacks name nothing of guests' memory: whether they have to do with it is not known."""
     number = len(incident.reports)
     story = Story(
-        Blame.NOBODY,
-        "unrelated warning" if number == 1 else "unrelated warnings",
-        "the host",
-        f"{count(number, 'warning')} of the kernel {'has' if number == 1 else 'have'} nothing to do with converting memory, "
-        "by function and stack: do not look for the cause there.",
+        Blame.UNKNOWN,
+        "other report" if number == 1 else "other reports",
+        _whose(seen.reports, incident.reports[0]),
+        f"{count(number, 'report')} of the kernel {'names' if number == 1 else 'name'} no function that has to do with guests' "
+        "memory. Whether what is reported concerns it is not known.",
     )
-    story.timeline = [_unrelated_row(report) for report in incident.reports]
+    story.timeline = [_other_row(report) for report in incident.reports]
     story.evidence = words.evidence(history, incident.reports)
+    for text in dict.fromkeys(_effect(seen.reports, report) for report in incident.reports):
+        story.add("Host", text)
+    story.complete = False
+    story.missing.append("what was under way: the lines before it (journalctl -k -b), and what the VMMs did in that second")
     return story
 
 
-def _unrelated_row(report: ReportedEvent) -> TimelineRow:
+def _whose(reports: Reports, report: ReportedEvent) -> str:
+    """Whose log a report stands in."""
+    owner = reports.owner(report)
+    return "whose log it is: not known" if owner is LogOwner.UNKNOWN else f"log of the {owner}"
+
+
+def _effect(reports: Reports, report: ReportedEvent) -> str | None:
+    """What a report means for the host: by its kind, and by whose log it is; None for what is no report of a kernel."""
+    found = effect_of(report.words)
+    if reports.owner(report) in NOT_OF_HOST:
+        return shared_text("of a guest")
+    if found is None:
+        return None
+    effect, reason = found
+    return f"{EFFECTS[effect]}: {reason}"
+
+
+def _other_row(report: ReportedEvent) -> TimelineRow:
     row, what = _row(report), report.words.get("what", "")
     place = report.words.get("function") or report.words.get("site") or ""
     return step("", row.t, row.text if row.text == what else f"{what} {row.text}".strip(), place, logged=row.logged)

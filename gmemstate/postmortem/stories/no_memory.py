@@ -50,7 +50,7 @@ def vmm_killed(history: History, seen: Scene, incident: IncidentEvents) -> Story
         Blame.MEMORY,
         incident.kind,
         words.guest(incident.vm),
-        "The kernel ran out of memory and killed the VMM; the guest ends with it. That is no failure of a conversion.",
+        "The kernel ran out of memory and killed the VMM; the guest ends with it.",
     )
     story.timeline = [step("killed", kill.t, f"thread {kill.thread}, by the OOM killer") for kill in kills]
     story.evidence = words.evidence(history, incident.reports)

@@ -103,8 +103,7 @@ def _closed(history: History, incident: IncidentEvents) -> Story:
         "guest_memfd closed under its memslot",
         words.guest(incident.vm),
         "The guest_memfd of a memslot was closed while the guest was running, and the guest was stopped at "
-        f"{count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT. No conversion "
-        "failed.",
+        f"{count(len(faults), 'access', 'accesses')}: KVM_RUN returned EFAULT with KVM_EXIT_MEMORY_FAULT.",
     )
     story.timeline = [words.fault_row(fault) for fault in faults]
     story.evidence = words.lines_of(history, faults)

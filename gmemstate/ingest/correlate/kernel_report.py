@@ -134,6 +134,10 @@ class Report:
         """Whether a line may still belong to it."""
         return not self.closed and fact.line - self.last <= APART
 
+    def ends_before(self, fact: Fact) -> bool:
+        """Whether it has ended, so recently that what follows from it may still come."""
+        return self.closed and fact.line - self.last <= CLOSE
+
     # --- headers
 
     def takes(self, fact: Fact) -> bool:
@@ -144,7 +148,7 @@ class Report:
         if not self.near(fact):
             return False
         if self.begun == "warning_text":
-            return role == "place"
+            return True  # the header that its text stands before
         if role == "again":
             return self.what == what and not self.sections and fact.line - self.last <= 2
         if role == "trap":
@@ -174,7 +178,7 @@ class Report:
         if section in (OWN, "cpu", "task"):
             section = OWN if OWN not in self.sections and "panic" not in self.words else "other"
         elif section == "end":
-            section = "other" if OWN in self.sections else OWN
+            section = "after" if OWN in self.sections else OWN
         self.section = section
         if "by" in fact.args and f"{section}_by" not in self.args:
             self.args[f"{section}_by"] = fact.args["by"]

@@ -122,42 +122,68 @@ def bad_memory(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 # --- parts
 
 
-@handles(
-    "fault_code", "fault_entry", "injected", "task", "place", "frame", "frames", "section", "held_frame", "lock", "report_part"
-)
-def part(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A line inside of a report; without one, a stack whose header is cut off."""
+def report_of(tracker: Tracker, fact: Fact) -> Report | None:
+    """The report that a line inside of one belongs to; without one, a stack whose header is cut off begins."""
     report = open_report(tracker, fact)
-    if report is None:
-        if fact.name not in _STACKS or fact.words.get("section") in ("end", "other"):
-            return False
+    if report is None and fact.name in _STACKS and fact.words.get("section") not in ("end", "other"):
         frame = {name: word for name, word in fact.words.items() if name in ("at", "host")}
-        report = begin(tracker, fact._replace(words=frame, args={}))
-        if fact.name == "fault_code":
-            report.args |= fact.args
-    match fact.name:
-        case "section":
-            return report.enter(fact)
-        case "place":
-            return report.add_place(fact)
-        case "lock":
-            return report.add_lock(fact)
-        case "frame":
-            name, module = fact.words["function"], fact.words.get("module")
-            sure = "unsure" not in fact.words and "hint" not in fact.words
-            report.add_frames([name], module, sure=sure, inlined=fact.text.rstrip().endswith("[inline]"))
-        case "held_frame" if report.section == "atomic":
-            report.add_frames([fact.words["function"]], fact.words.get("module"))
-            report.section = "main"
-        case "held_frame":
-            report.add_frames([fact.words["function"]], fact.words.get("module"))
-        case "frames":
-            report.add_frames([name.strip(" .()") for name in fact.words["text"].replace("<-", ",").split(",")])
-        case "report_part":
-            lowered = {"access": fact.words["access"].lower()} if "access" in fact.words else {}
-            return report.add(fact._replace(words={**fact.words, **lowered}))
-        case _:
-            return report.add(fact)
+        report = begin(tracker, fact._replace(words=frame, args=fact.args if fact.name == "fault_code" else {}))
+    return report
+
+
+@handles("fault_code", "fault_entry", "injected", "task", "report_part")
+def part(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A line inside of a report that adds to what it says."""
+    report = report_of(tracker, fact)
+    lowered = {"access": fact.words["access"].lower()} if "access" in fact.words else {}
+    return report is not None and report.add(fact._replace(words={**fact.words, **lowered}))
+
+
+@handles("section")
+def section(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A stack begins, of the report's own task or of another."""
+    report = report_of(tracker, fact)
+    return report is not None and report.enter(fact)
+
+
+@handles("place")
+def place(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """An instruction pointer; an oops shows it once more after its end."""
+    last = tracker.report
+    if isinstance(last, Report) and last.ends_before(fact):
+        return last.go_on(fact)
+    report = report_of(tracker, fact)
+    return report is not None and report.add_place(fact)
+
+
+@handles("lock")
+def lock(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A lock that the task of a report holds or wants."""
+    report = open_report(tracker, fact)
+    return report is not None and report.add_lock(fact)
+
+
+@handles("frame", "held_frame")
+def frame(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A function of a stack; or the one in which the task became atomic, after which the report goes on."""
+    report = report_of(tracker, fact)
+    if report is None:
+        return False
+    sure = "unsure" not in fact.words and "hint" not in fact.words
+    inlined = fact.text.rstrip().endswith("[inline]")
+    report.add_frames([fact.words["function"]], fact.words.get("module"), sure=sure, inlined=inlined)
+    if fact.name == "held_frame" and report.section == "atomic":
+        report.section = "main"
+    return report.go_on(fact)
+
+
+@handles("frames")
+def frames(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
+    """A stack that a person has put into one line."""
+    report = report_of(tracker, fact)
+    if report is None:
+        return False
+    report.add_frames([name.strip(" .()") for name in fact.words["text"].replace("<-", ",").split(",")])
     return report.go_on(fact)
 
 
@@ -167,7 +193,7 @@ def user_mode(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     report = open_report(tracker, fact)
     if report is None:
         return False
-    report.user = report.section == "main"
+    report.user = report.section in ("main", "after")
     return report.go_on(fact)
 
 

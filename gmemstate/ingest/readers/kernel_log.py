@@ -63,7 +63,7 @@ class KernelLog:
             return header
         part = report_lines.part(text)
         self._open.note(part, text, begins=isinstance(part, ParsedMessage))
-        if part is None and self._text_due and text and not _ELIDED(text):
+        if part is None and self._text_due and text and not _ELIDED(text) and not self._open.OTHERS(text):
             self._text_due -= 1
             return ParsedMessage("warning_text", {}, text)
         return part

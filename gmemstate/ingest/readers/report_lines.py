@@ -18,7 +18,7 @@ _STACK = {"Call Trace:": "main", "Call trace:": "main", "</TASK>": "end"}
 _NOISE = re.compile(
     r"Modules linked in:|Code: |</?(?:TASK|IRQ|NMI|SOFTIRQ|#\w+)>$|Tainted: \[|Oops: |#PF: |PGD |"
     r"(?:0010:|0033:)?(?:R[A-D]X|R[SD]I|RBP|R10|R13|RSP|RIP|EAX|FS|CS|CR2|CR0|DR[0-7]|PKRU|ORIG_RAX)\b ?[:=]|"
-    r"irq event stamp:|(?:hard|soft)irqs last|pstate: |sp : |x\d{1,2} ?: |-{3,}\[ cut here \]|={40,}$|-{40,}$|"
+    r"irq event stamp:|(?:hard|soft)irqs last|pstate: |sp : |x\d{1,2} ?: |-{3,}\[ cut here \]|={20,}$|-{20,}$|"
     r"(?:RIP|RSP|RDX|RBP): |(?:CPU(?! \d+/)|Workqueue|Stack|Disabling lock debugging|Kernel Offset|Rebooting in|unwind stack "
     r"type)\b|"
     r"\? 0x[0-9a-f]{8,16}$|ret_from_fork_asm|This usually indicates|index \S+ is out of range for type|"
@@ -63,7 +63,7 @@ class OpenReport:
 
     UNKNOWN = 8
     """How many unknown lines may follow one that is known."""
-    _OTHERS = re.compile(r"[a-z][\w.-]*(?: [\w:.-]+)?: |[A-Z][a-z]+d?: |-- ").match
+    OTHERS = re.compile(r"[a-z][\w.-]*(?: [\w:.-]+)?: |[A-Z][a-z]+d?: |-- ").match
     """How messages of drivers and programs begin, which another CPU prints into a report."""
     _CLOSES = re.compile(r"</TASK>|-{3,}\[ end |={40,}$").match
 
@@ -81,7 +81,7 @@ class OpenReport:
 
     def claims(self, text: str) -> bool:
         """Whether a line that no reader knows belongs to the report that is open."""
-        if not self._left or self._OTHERS(text):
+        if not self._left or self.OTHERS(text):
             return False
         self._left -= 1
         return True

@@ -1,4 +1,4 @@
-"""Reports of the kernel: of each kind, over random stacks, after any prefix and with cuts, each is one event that says right."""
+"""Reports of the kernel: of each kind, over random stacks, after any prefix and with cuts, each is one event and right."""
 
 import random
 from pathlib import Path

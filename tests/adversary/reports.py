@@ -1,6 +1,6 @@
 """What the kernel prints when something is wrong, one function for each kind of report, by the text of the kernel's sources.
 
-Each gives the lines and the truth: which function its first line names, and what is proven about guest memory. Mostly nothing is:
+Each gives the lines and the truth: which function its first line names, and what is proven about guest memory. Mostly nothing:
 a stack shows that a task was there.
 """
 

@@ -1,6 +1,6 @@
 """Decisive lines: steps of TDX and SNP that failed, pages that were lost, a VM that ended. Each says what it says, and no more.
 
-Texts: ``TDX_BUG_ON`` and ``pr_tdx_error`` of arch/x86/kvm/vmx/tdx.c, ``rmpupdate``, ``snp_leak_pages`` of arch/x86/virt/svm/sev.c,
+Texts: ``pr_tdx_error`` of arch/x86/kvm/vmx/tdx.c, ``rmpupdate``, ``snp_leak_pages`` of arch/x86/virt/svm/sev.c,
 ``sev_gmem_prepare`` of arch/x86/kvm/svm/sev.c, ``memory_failure`` of mm/memory-failure.c, ``kvm_vm_bugged``.
 """
 

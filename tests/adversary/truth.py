@@ -19,7 +19,7 @@ YES, NO, OPEN, NOT_HERE, RISK = "yes", "no", "not known", "not this platform", "
 CLOSED = frozenset((OPEN, NO, RISK, NOT_HERE))
 NOT_KNOWN = dict.fromkeys(("plain", "tdx", "snp"), CLOSED)
 PROVEN = {
-    "rmpupdate": r"rmpupdate (?:failed|(?:was )?refused)|rmpupdate: page|taken back from an snp|in the rmp\b|takes an rmp fault",
+    "rmpupdate": r"rmpupdate (?:failed|(?:was )?refused)|rmpupdate: page|taken back from|in the rmp\b|takes an rmp fault",
     "psmash": r"psmash (?:failed|was refused|refused)",
     "reclaim": r"not reclaimed|reclaims? (?:failed|was refused)",
     "remove": r"(?:remove|block|track|wbinvd)\w* (?:failed|was refused)|still mapped by a dead td|s-ept still maps",

@@ -12,10 +12,15 @@ from gmemstate._version import __version__ as __version__
 if TYPE_CHECKING:
     from gmemstate.audit.check.check import Checked as Checked
     from gmemstate.audit.check.check import Checkpoint as Checkpoint
+    from gmemstate.audit.check.problems import Problem as Problem
     from gmemstate.audit.diff import Change as Change
     from gmemstate.audit.diff import Diff as Diff
     from gmemstate.audit.diff import Divergence as Divergence
     from gmemstate.audit.events import RecordedEvent as RecordedEvent
+    from gmemstate.audit.invariants.catalogue import Invariant as Invariant
+    from gmemstate.audit.invariants.checker import Breach as Breach
+    from gmemstate.audit.invariants.checker import InvariantOutcome as InvariantOutcome
+    from gmemstate.audit.invariants.checker import InvariantResult as InvariantResult
     from gmemstate.audit.queries.conversions import AppliedRow as AppliedRow
     from gmemstate.audit.queries.conversions import ConversionRow as ConversionRow
     from gmemstate.audit.queries.conversions import Corroboration as Corroboration
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from gmemstate.audit.queries.why import Backing as Backing
     from gmemstate.audit.queries.why import Mark as Mark
     from gmemstate.audit.queries.why import Why as Why
+    from gmemstate.audit.replay import Replayed as Replayed
+    from gmemstate.audit.transitions import Step as Step
     from gmemstate.conclusions.conclusion import Conclusion as Conclusion
     from gmemstate.conclusions.conclusion import Mended as Mended
     from gmemstate.conclusions.conclusion import Predicate as Predicate
@@ -106,6 +113,11 @@ if TYPE_CHECKING:
 else:
     _PUBLIC = {
         "audit.check.check": "Checked Checkpoint",
+        "audit.check.problems": "Problem",
+        "audit.invariants.catalogue": "Invariant",
+        "audit.invariants.checker": "Breach InvariantOutcome InvariantResult",
+        "audit.replay": "Replayed",
+        "audit.transitions": "Step",
         "audit.events": "RecordedEvent",
         "audit.queries.conversions": "AppliedRow ConversionRow Corroboration ResidueRow",
         "audit.queries.evidence": "Lines",

@@ -24,6 +24,10 @@ WRONG = {
     "ledger.incidents(blame='kernel')": "arg-type",
     "ledger.messed_up(cause='poisoned')": "arg-type",
     "ledger.conversions()[0].begin": "attr-defined",
+    "ledger.check().problems.append(None)": "attr-defined",
+    "ledger.check('checkpoint.txt')": "arg-type",
+    "ledger.replay().invariants[0].outcome = None": "misc",
+    "ledger.steps(first=1)": "call-arg",
     "gmemstate.Leger": "attr-defined",
     "first: str = ledger.conversions()[0].id": "assignment",
 }

@@ -5,7 +5,9 @@
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from gmemstate.model.document import Answer
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.machines.conversion import CONVERSION
@@ -13,7 +15,7 @@ from gmemstate.model.machines.messed_up import MESSED_UP
 from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp
-from gmemstate.model.units import END, span
+from gmemstate.model.units import span
 
 
 class Stepped(Memory):
@@ -52,15 +54,26 @@ class Stepped(Memory):
         self.noted.append(f"{who}: {before} x {trigger} -> {after}{' (final)' * (after in final)}")
 
 
-def steps(rows: Iterable[EventRow], first: int = 1, last: int = END) -> Iterator[tuple[int, str]]:
-    """The transitions and findings of the events ``first .. last``, each with the seq of its event."""
+@dataclass(frozen=True, slots=True)
+class Step(Answer):
+    """A transition, or a finding, with the seq of its event."""
+
+    seq: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.seq:>6} {self.text}"
+
+
+def steps(rows: Iterable[EventRow], first: int = 1, last: int | None = None) -> Iterator[Step]:
+    """The transitions and findings of the events ``first .. last`` (None: to the end)."""
     memory = Stepped()
     for row in rows:
-        if row[SEQ] > last:
+        if last is not None and row[SEQ] > last:
             return
         apply(memory, row)
         if row[SEQ] >= first:
-            yield from ((row[SEQ], note) for note in memory.noted)
-            yield from ((row[SEQ], str(finding)) for finding in memory.findings)
+            yield from (Step(row[SEQ], note) for note in memory.noted)
+            yield from (Step(row[SEQ], str(finding)) for finding in memory.findings)
         memory.noted.clear()
         memory.clear_pending()

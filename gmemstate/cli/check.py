@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from gmemstate import CannotRead
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, worst
 from gmemstate.cli.options import json_option, reading
-from gmemstate.model.errors import CannotRead
+from gmemstate.text import count
 
 
 @click.command()
@@ -22,35 +23,26 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
     state machines and the invariants, and compares the tables. Says what was looked at and what was not; `gmemstate help check`
     lists all that can be found. Exit 1: something is wrong; exit 3: something could not be checked.
     """
-    from gmemstate.audit.check.check import Checkpoint
-    from gmemstate.text import count
+    from gmemstate import Checkpoint
 
     checkpoint = None if against is None else Checkpoint.parse(_read(against), against)
     with reading(db) as ledger:
         result = ledger.check(checkpoint)
-    outcomes = Counter(str(judged.outcome) for judged in result.judged)
     if as_json:
-        render.as_json({
-            "problems": [problem.as_json() for problem in result.problems],
-            "findings": [finding.as_json() for finding in result.findings],
-            "batches": result.batches,
-            "events": result.events,
-            "looked_at": result.looked_at,
-            "invariants": outcomes,
-            "not_covered": result.not_covered,
-            "not_evaluable": result.not_evaluable(),
-        })  # fmt: skip
+        render.as_json(result)
     else:
         for problem in result.problems:
             click.echo(f"{problem.severity}: {problem}; {problem.next_step}")
         for finding in result.findings:
             click.echo(f"{finding.severity}: {finding}")
         click.echo(
-            f"{count(result.events, 'event')} in {result.batches} batches; looked at: {', '.join(result.looked_at) or 'nothing'}"
+            f"{count(result.events, 'event')} in {result.batches} batches; "
+            f"looked at: {', '.join(result.looked_at) or 'nothing'}"
         )
-        if result.judged:
-            click.echo(f"{len(result.judged)} invariants: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}")
-        for lack, invariants in result.not_evaluable().items():
+        if result.invariants:
+            outcomes = Counter(one.outcome for one in result.invariants)
+            click.echo(f"{len(result.invariants)} invariants: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}")
+        for lack, invariants in result.not_evaluable.items():
             click.echo(f"not evaluable: {', '.join(invariants)}: {lack}")
         for reason in result.not_covered:
             click.echo(f"not covered: {reason}")

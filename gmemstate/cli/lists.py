@@ -1,6 +1,5 @@
 """The verbs that list what is on record."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -196,7 +195,7 @@ def events(
     """
     with reading(db) as ledger:
         for event in ledger.events(pages, kind=kind, guest=guest, conversion=conversion, since=since, at=at):
-            click.echo(json.dumps(event.to_json(), ensure_ascii=False) if as_json else str(event))
+            render.as_line(event) if as_json else click.echo(str(event))
     return Exit.CLEAN
 
 

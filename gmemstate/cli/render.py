@@ -6,11 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gmemstate.text import columns
+
+if TYPE_CHECKING:
+    from gmemstate import Document
 
 FOLDED = 20
 """How narrow a column may be that is folded."""
@@ -21,6 +24,11 @@ PATIENCE = 0.5
 def as_json(data: Any) -> None:
     """Print an answer as JSON."""
     click.echo(json.dumps(data.to_json() if hasattr(data, "to_json") else data, indent=2, ensure_ascii=False))
+
+
+def as_line(data: "Document") -> None:
+    """Print one of many answers as a line of JSON."""
+    click.echo(json.dumps(data.to_json(), ensure_ascii=False))
 
 
 def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, folding: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,7 @@ from gmemstate.ledger.convert import ConversionResult, ConversionRunner, Outcome
 from gmemstate.ledger.ingest import Intake
 from gmemstate.ledger.queries import Queries
 from gmemstate.ledger.source import Ingested, Refused
-from gmemstate.model.errors import CannotRead, GmemstateError, UsageError
+from gmemstate.model.errors import CannotRead, UsageError
 from gmemstate.model.events import ACTOR, CONVERSION, KIND, KINDS, LINE, OWNER, SOURCE, START, Dialect, Event, EventRow, T
 from gmemstate.model.record import Head
 from gmemstate.store.engine import connect, named
@@ -185,17 +186,8 @@ class Ledger(Queries):
 
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
-        result = Checked()
         with self.record_.read_transaction() as connection:
-            check(self.record_, Inspection(connection, result.note), result, checkpoint)
-            if result.history is not None:
-                try:
-                    for table in self.stale_projections(result.history):
-                        result.note("PROJECTION", f"the table {table} is not what the record folds to")
-                    result.looked_at += ["tables", "snapshots"]
-                except GmemstateError as error:
-                    result.not_covered.append(f"tables: {error}")
-        return result
+            return check(self.record_, partial(Inspection, connection), checkpoint, self.stale_projections)
 
     def stale_projections(self, history: History) -> list[str]:
         """The tables for SQL readers that are not what a history of the whole record folds to."""

@@ -8,7 +8,7 @@ moment, a guest or a range that there is not.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ from gmemstate.audit.queries.requests import RequestRow, requests
 from gmemstate.audit.queries.state import EVERYTHING, StateRow, state
 from gmemstate.audit.queries.status import Status, status
 from gmemstate.audit.queries.why import Why, why_answer
+from gmemstate.audit.replay import Replayed, replay
+from gmemstate.audit.transitions import Step, steps
 from gmemstate.audit.why import find_spot
 from gmemstate.audit.why import why as least_events
 from gmemstate.conclusions.host import HostAnswer, host
@@ -260,6 +262,15 @@ class Queries(ABC):
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
 
+    def replay(self, progress: Callable[[int], None] | None = None) -> Replayed:
+        """Fold the record anew: what fits no machine or invariant; ``progress`` is given how many events are folded."""
+        return replay(self.record_, self.stale_projections, progress)
+
+    def steps(self, *, since: When = None, at: When = None) -> Iterator[Step]:
+        """The steps of the machines from a moment on and up to one, in the words of runtime verification. Raises UsageError."""
+        last = seq_of(self.record_, at)
+        return steps(self.record_.events(1, last), first_seq(self.record_, since), last)
+
     @property
     def dropped(self) -> list[str]:
         """What was wrong with the snapshots that were not used; a file has none."""
@@ -303,7 +314,7 @@ class Export(Queries):
 
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check every line."""
-        return check(self.record_, JsonlInspection(self._file), Checked(), checkpoint)
+        return check(self.record_, lambda _note: JsonlInspection(self._file), checkpoint)
 
 
 def page_range(pages: Pages, *, of_host: bool = False) -> PageRange | None:

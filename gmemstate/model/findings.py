@@ -4,10 +4,12 @@ A finding is no crash and no exception. Its text uses the words of Linux runtime
 (kernel/trace/rv): ``event X not expected in the state Y``.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
-from gmemstate.model.units import END, span
+from gmemstate.model.document import Document
+from gmemstate.model.units import Page, bounded, span
 
 
 class Severity(StrEnum):
@@ -71,27 +73,32 @@ CATALOGUE = {
 }
 
 
-class Finding(NamedTuple):
-    """One finding, at one event; ``owner``, ``start`` and ``end`` say where, if it is about pages."""
+@dataclass(frozen=True, slots=True)
+class Finding(Document):
+    """One finding, at one event (``seq``); ``owner`` and ``start``, ``end`` say where, if it is about pages."""
 
     code: str
     seq: int
     text: str
     owner: int | None = None
-    start: int | None = None
-    end: int | None = None
+    start: Page | None = None
+    end: Page | None = None
+    """None, where there is a start: to the end of the address space"""
+
+    written: ClassVar = ("code", "severity", "seq", "text", "owner", "start", "end")
+
+    @classmethod
+    def at(cls, code: str, seq: int, text: str, owner: int | None, start: int | None = None, end: int | None = None) -> Self:
+        """A finding about pages ``[start, end)`` of an owner."""
+        return cls(code, seq, text, owner, None if start is None else Page(start), bounded(end))
 
     @property
     def severity(self) -> Severity:
         """How bad it is."""
         return CATALOGUE[self.code].severity
 
-    def as_json(self) -> dict[str, str | int]:
-        """The finding as ``--json`` prints it."""
-        return {"code": self.code, "severity": self.severity, "seq": self.seq, "text": str(self)}
-
     def __str__(self) -> str:
-        where = f" {span(self.start, self.end if self.end is not None else END)}" if self.start is not None else ""
+        where = f" {span(self.start, self.end)}" if self.start is not None else ""
         return f"{self.seq}: {self.text}{where} [{self.code}]"
 
 

@@ -83,7 +83,7 @@ class Memory:
         self, code: str, seq: int, text: str, owner: int | None = None, start: int | None = None, end: int | None = None
     ) -> None:
         """Note a finding about pages ``[start, end)``."""
-        self.findings.append(Finding(code, seq, text, owner, start, end))
+        self.findings.append(Finding.at(code, seq, text, owner, start, end))
 
     # --- ranges
 

@@ -19,7 +19,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = thousand(tmp_path_factory.mktemp("whole"))
     with Ledger.open(where, readonly=True) as ledger:
         result = ledger.check()
-    assert (result.problems, result.not_covered, result.events) == ([], [], EVENTS)
+    assert (result.problems, result.not_covered, result.events) == ((), (), EVENTS)
     return where
 
 

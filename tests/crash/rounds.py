@@ -67,7 +67,7 @@ def assert_recovered(where: str, acknowledged: Acknowledged | None, size: int = 
         assert promised <= head.seq <= promised + max(2 * size, BORN - promised)
         ends = {batch.last: batch.hash for batch in ledger.record_.batches()}
         assert acknowledged is None or ends[acknowledged.seq] == acknowledged.hash
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         assert_chained(ledger)
     return head
 

@@ -18,7 +18,7 @@ def events(where: str) -> list[tuple[object, ...]]:
     """All events with all that they say, but for the name of the file; ends of readings apart."""
     with Ledger.open(where) as ledger:
         assert_chained(ledger)
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         rows = [row for row in ledger.record_.events() if row[KIND] != SourceRead.code]
         return [row[:DETAIL] if row[KIND] == SourceOpened.code else row for row in rows]
 

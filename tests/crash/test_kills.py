@@ -80,7 +80,7 @@ def migrated_after(place: Place, empty: str, statement: int) -> bool:
         assert ledger.head().seq == 0
         ledger.record(*guests(1))
         assert [event for event in (one.event for one in ledger.events())] == expected(3)
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
     return bool(process.exitcode)
 
 
@@ -100,7 +100,7 @@ def upgraded_after(place: Place, old: str, statement: int) -> bool:
         head = ledger.head()
         assert [event for event in (one.event for one in ledger.events())] == expected(head.seq)
         assert head.seq == BORN
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
     return bool(process.exitcode)
 
 

@@ -41,7 +41,7 @@ def test_an_old_ledger_is_upgraded_and_says_what_it_said(piece: Path) -> None:
     with Ledger.open(piece) as ledger:
         assert facts(ledger) == known(piece)
         result = ledger.check()
-        assert (result.problems, result.not_covered) == ([], [])
+        assert (result.problems, result.not_covered) == ((), ())
         ledger.record(*conversion(2, 0x5000))
         assert_chained(ledger)
     assert verify(piece).returncode == 0
@@ -69,4 +69,4 @@ def test_an_old_ledger_can_be_carried_to_another_database(piece: Path, place: Pl
     restore(place.where, JsonlRecord(path))
     with place.open(readonly=True) as ledger:
         assert facts(ledger) == known(piece)
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()

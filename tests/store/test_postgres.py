@@ -83,7 +83,7 @@ def test_writers_on_different_guests_succeed_in_turn_without_conflict(place: Ser
     with place.open(readonly=True) as ledger:
         assert_chained(ledger)
         assert ledger.head().seq == 5 + 2 * 2 * 15
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         assert {row.label for row in ledger.conversions()} == {"committed"}
 
 
@@ -93,7 +93,7 @@ def test_writers_on_one_guest_get_conflicts_and_can_retry(place: ServerPlace) ->
     with place.open(readonly=True) as ledger:
         assert_chained(ledger)
         assert ledger.head().seq == 5 + 2 * 2 * 10
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
 
 
 def test_a_reader_in_the_middle_does_not_stop_the_recorder(place: ServerPlace) -> None:
@@ -113,7 +113,7 @@ def test_a_recorder_in_the_middle_does_not_stop_readers(place: ServerPlace) -> N
         with place.open(readonly=True) as reader:
             assert reader.head().seq == 5
             assert len(list(reader.events())) == 5
-            assert reader.check().problems == []
+            assert reader.check().problems == ()
     finally:
         hold.close()
 
@@ -133,7 +133,7 @@ def test_a_check_sees_one_moment_while_others_record(place: ServerPlace) -> None
     try:
         with place.open(readonly=True) as reader:
             while (head := reader.head().seq) < 50:
-                assert reader.check().problems == []
+                assert reader.check().problems == ()
         assert head > 5
     finally:
         stop.set()
@@ -181,7 +181,7 @@ def test_conversions_of_one_guest_memfd_take_turns_over_processes(server: Server
         history = ledger.history()
         assert len(history.conversions) == 6
         assert not history.findings
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
 
 
 # --- what check finds
@@ -252,7 +252,7 @@ def test_check_finds_what_was_altered(place: ServerPlace, what: str) -> None:
     statements, code, said = ALTERED[what]
     with place.open() as ledger:
         ledger.record(*conversion(2, 0))
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
     for statement in statements:
         place.sql(statement)
     with place.open(readonly=True) as ledger:
@@ -330,7 +330,7 @@ def test_a_newer_schema_is_refused(place: ServerPlace) -> None:
 def test_a_standby_can_be_read_and_refuses_to_be_written(place: ServerPlace) -> None:
     place.sql(f"ALTER DATABASE {place.database} SET default_transaction_read_only = on")
     with place.open() as ledger:
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         with pytest.raises(CannotWrite, match="read-only"):
             ledger.record(*conversion(2, 0))
 
@@ -352,5 +352,5 @@ def test_a_server_that_dies_is_named_and_what_it_has_acknowledged_is_there_again
         assert ledger.head() == done
         assert ledger.record(*conversion(2, 0x100)).seq == done.seq + 2
         assert ledger.convert(2, 0, 16, "shared").result == 0
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         assert_chained(ledger)

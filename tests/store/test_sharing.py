@@ -120,7 +120,7 @@ def test_a_recorder_waits_neither_for_readers_nor_for_others_when_it_closes(fill
         assert len(list(started)) == 4
     with filled.open() as ledger:
         assert ledger.rebuild() == 9
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
     assert not Path(f"{filled.where}-wal").exists()
 
 

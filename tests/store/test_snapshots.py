@@ -84,7 +84,7 @@ def test_whoever_deletes_all_that_is_derived_and_rebuilds_sees_no_difference(fil
         filled.sql(f'DELETE FROM "{table}"')
     with filled.open() as ledger:
         ledger.rebuild()
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
     assert visible(filled, moments) == before
     assert kept(filled) == seqs
 
@@ -239,7 +239,7 @@ def test_a_snapshot_that_is_wrong_is_told_not_used_and_dropped_by_the_next_recor
         assert "SNAPSHOT" in [problem.code for problem in ledger.check().problems]
     with filled.open() as ledger:
         ledger.record(*guests(1))
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         assert len(ledger.dropped) == 1
 
 
@@ -252,14 +252,14 @@ def test_a_snapshot_that_lies_and_is_sealed_right_is_found_by_check(filled: Plac
         assert (problem.code, problem.first) == ("SNAPSHOT", seq)
     with filled.open() as ledger:
         ledger.rebuild()
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
 
 
 def test_a_snapshot_of_another_fold_is_passed_over_and_goes_with_the_next_one(filled: Place) -> None:
     filled.sql("UPDATE snapshot SET fold = 0")
     with filled.open() as ledger:
         assert ledger.memory().seq == ledger.head().seq
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         ledger.record(*guests(1))
         assert ledger.dropped == []
     assert len(kept(filled)) == 1

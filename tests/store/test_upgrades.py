@@ -23,7 +23,7 @@ def test_whoever_opens_an_old_ledger_to_write_upgrades_it(old: Place) -> None:
         before = record_of(ledger)
         assert ledger.record(*conversion(2, 0x10)).seq == 7
         assert record_of(ledger)[0][:5] == before[0]
-        assert ledger.check().problems == []
+        assert ledger.check().problems == ()
         assert_chained(ledger)
     assert old.sql("SELECT version_num FROM alembic_version") == [("0003",)]
 

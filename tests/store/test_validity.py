@@ -98,5 +98,5 @@ def test_whatever_is_accepted_every_question_is_answered(seed: int, tmp_path_fac
         assert [one.text for one in ledger.events()]
         ledger.why("gfn:0x1", guest="vm1")
         checked = ledger.check()
-        assert checked.problems == []
+        assert checked.problems == ()
         assert not ledger.stale_projections(ledger.history())

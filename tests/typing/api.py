@@ -34,9 +34,29 @@ def ask(ledger: gmemstate.Queries) -> None:
     owners: list[int] = [gmem.id for gmem in ledger.status().guest_memfds]
     head: gmemstate.Head = ledger.export("copy.jsonl")
     checked: gmemstate.Checked = ledger.check(ledger.checkpoint())
+    steps: list[str] = [str(step) for step in ledger.steps(since=1, at=42)]
+    replayed: gmemstate.Replayed = ledger.replay()
+    broken = [(one.id, one.outcome is gmemstate.InvariantOutcome.BROKEN, one.evaluations) for one in replayed.invariants]
+    problems: list[gmemstate.Problem] = [one for one in checked.problems if one.severity is gmemstate.Severity.FATAL]
     range_: gmemstate.RangeMachine = ledger.range(0x100, "vm1")
     print(
-        first, ended, missing, applied, pages, pfns, incidents, why.to_json(), changes, sentences, owners, head, checked, range_
+        first,
+        ended,
+        missing,
+        applied,
+        pages,
+        pfns,
+        incidents,
+        why.to_json(),
+        changes,
+        sentences,
+        owners,
+        head,
+        checked,
+        range_,
+        steps,
+        broken,
+        problems,
     )
 
 

@@ -5,23 +5,26 @@ read.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from gmemstate.audit.check.problems import Problem
 from gmemstate.audit.check.snapshots import SnapshotComparison
 from gmemstate.audit.history.corroboration import compared
 from gmemstate.audit.history.history import History
 from gmemstate.audit.invariants import InvariantChecker, InvariantOutcome, InvariantResult
+from gmemstate.model.document import Answer
 from gmemstate.model.encoding import NO_HASH, Batch, seal
-from gmemstate.model.errors import BadEvent, CannotRead
+from gmemstate.model.errors import BadEvent, CannotRead, GmemstateError
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.record import Record
 
 FIRST_LINE = "gmemstate checkpoint 1"
 _CHECKPOINT = re.compile(rf"{FIRST_LINE}\r?\nevents (\d{{1,19}})\r?\nhead ([0-9a-f]{{64}})\r?\nat (\d{{1,19}})\s*").fullmatch
+Note = Callable[..., None]
+"""What is given the code of a problem, a text, and the first and last seq that it is about."""
 MOST = 1 << 32
 """More events than a batch can have."""
 
@@ -46,7 +49,7 @@ class Checkpoint(NamedTuple):
 
 
 class Inspected(Protocol):
-    """A record in a medium that may be damaged or altered itself; what is wrong with it goes to :meth:`Checked.note`."""
+    """A record in a medium that may be damaged or altered itself; what is wrong with it is noted."""
 
     def medium(self) -> list[str]:
         """Check the medium by its own means; names what was checked."""
@@ -61,16 +64,41 @@ class Inspected(Protocol):
         """Find rows that belong to no batch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Checked(Answer):
+    """The result of a check: what is wrong, what was looked at, and what could not be."""
+
+    problems: tuple[Problem, ...]
+    """what is wrong with the record itself, or with what is kept of it beside"""
+    findings: tuple[Finding, ...]
+    """what fits no machine or breaks an invariant"""
+    invariants: tuple[InvariantResult, ...]
+    """what came of each invariant, where the record is whole"""
+    batches: int
+    events: int
+    looked_at: tuple[str, ...]
+    not_covered: tuple[str, ...]
+
+    written: ClassVar = (
+        "problems", "findings", "invariants", "batches", "events", "looked_at", "not_covered", "not_evaluable",
+    )  # fmt: skip
+
+    @property
+    def not_evaluable(self) -> dict[str, list[str]]:
+        """The invariants that the record cannot show, by what it lacks."""
+        lacking: dict[str, list[str]] = {}
+        for one in self.invariants:
+            if one.outcome is InvariantOutcome.NOT_EVALUABLE:
+                lacking.setdefault(one.missing or "?", []).append(one.id)
+        return lacking
+
+
 @dataclass
-class Checked:
-    """The result of a check: the problems, what was checked, and what could not be."""
+class _Checking:
+    """A check on its way."""
 
     problems: list[Problem] = field(default_factory=list)
-    history: History | None = None
-    """the fold, where the record is whole"""
-    judged: list[InvariantResult] = field(default_factory=list)
-    """what came of each invariant, where the record is whole"""
-    batches: int = 0
+    batches: list[Batch] = field(default_factory=list)
     events: int = 0
     looked_at: list[str] = field(default_factory=list)
     not_covered: list[str] = field(default_factory=list)
@@ -84,51 +112,63 @@ class Checked:
         """Whether the record itself is not what was recorded."""
         return any(problem.severity is Severity.FATAL for problem in self.problems)
 
-    @property
-    def findings(self) -> list[Finding]:
-        """What fits no machine or breaks an invariant."""
-        return [*(self.history.findings if self.history is not None else ()), *(b for j in self.judged for b in j.findings)]
 
-    def not_evaluable(self) -> dict[str, list[str]]:
-        """The invariants that the record cannot show, by what it lacks."""
-        lacking: dict[str, list[str]] = {}
-        for judged in self.judged:
-            if judged.outcome is InvariantOutcome.NOT_EVALUABLE:
-                lacking.setdefault(judged.missing or "?", []).append(judged.invariant.id)
-        return lacking
+def check(
+    record: Record,
+    inspect: Callable[[Note], Inspected],
+    checkpoint: Checkpoint | None = None,
+    stale_tables: Callable[[History], Iterable[str]] | None = None,
+) -> Checked:
+    """Check a record from its first byte to its last, in one pass.
 
-
-def check(record: Record, inspected: Inspected, result: Checked, checkpoint: Checkpoint | None = None) -> Checked:
-    """Check a record from its first byte to its last, in one pass; the result is completed and returned."""
+    ``inspect`` opens its medium and is given what notes a problem; ``stale_tables`` names the tables that a history does not fold to.
+    """
+    result = _Checking()
+    inspected = inspect(result.note)
     result.looked_at = inspected.medium()
     history = History()
-    invariants = InvariantChecker(history.memory)
+    checker = InvariantChecker(history.memory)
     others: list[Problem] = []
     snapshots = SnapshotComparison(record, history.memory, lambda *problem: others.append(Problem(*problem)))
-    batches: list[Batch] = []
-    history.fold(invariants.watch(snapshots.watch(_sound(result, inspected, batches))))
-    result.batches = len(batches)
-    if batches:
+    history.fold(checker.watch(snapshots.watch(_sound(result, inspected))))
+    if result.batches:
         result.looked_at.insert(0, "every hash and link")
     if checkpoint is not None:
-        _against_checkpoint(result, batches, checkpoint)
-    inspected.outside(batches)
+        _against_checkpoint(result, checkpoint)
+    inspected.outside(result.batches)
     unseen = "fold, machines, invariants and tables"
+    findings: list[Finding] = []
+    invariants: list[InvariantResult] = []
     if result.damaged:
         result.not_covered.append(f"{unseen}: the record itself is damaged")
-    elif not batches:
+    elif not result.batches:
         result.not_covered.append("the record is empty: there is nothing to check")
     elif snapshots.unread is not None:
         result.not_covered.append(f"{unseen}: {snapshots.unread}")
     else:
         result.problems += others
-        result.history, result.judged = compared(history), invariants.results()
+        invariants = checker.results()
+        findings = [*compared(history).findings, *(breach for one in invariants for breach in one.findings)]
         result.looked_at += ["machines", "invariants"]
-    return result
+        if stale_tables is not None:
+            _tables(result, stale_tables, history)
+    return Checked(
+        tuple(result.problems), tuple(findings), tuple(invariants), len(result.batches), result.events,
+        tuple(result.looked_at), tuple(result.not_covered),
+    )  # fmt: skip
 
 
-def _sound(result: Checked, inspected: Inspected, batches: list[Batch]) -> Iterator[EventRow]:
-    """Follow the chain to its end, adding to ``batches``; the events up to what is first found to be damaged.
+def _tables(result: _Checking, stale_tables: Callable[[History], Iterable[str]], history: History) -> None:
+    try:
+        for table in stale_tables(history):
+            result.note("PROJECTION", f"the table {table} is not what the record folds to")
+        result.looked_at += ["tables", "snapshots"]
+    except GmemstateError as error:
+        result.not_covered.append(f"tables: {error}")
+
+
+def _sound(result: _Checking, inspected: Inspected) -> Iterator[EventRow]:
+    """Follow the chain to its end, adding to the batches; the events up to what is first found to be damaged.
 
     The events of a batch are given once its hash has been found right.
     """
@@ -145,14 +185,15 @@ def _sound(result: Checked, inspected: Inspected, batches: list[Batch]) -> Itera
         else:
             rows = _batch(result, inspected, batch, where)
         previous, expected = batch.hash, max(expected, batch.last + 1)
-        batches.append(batch)
+        result.batches.append(batch)
         if not result.damaged:
             yield from rows
 
 
-def _against_checkpoint(result: Checked, batches: list[Batch], checkpoint: Checkpoint) -> None:
+def _against_checkpoint(result: _Checking, checkpoint: Checkpoint) -> None:
     """A chain that was written again is consistent in itself; only a checkpoint that is kept elsewhere exposes it."""
     result.looked_at.append(f"the checkpoint at event {checkpoint.seq}")
+    batches = result.batches
     beginning = Batch(0, 1, 0, b"", NO_HASH)  # in front of the first batch, where an empty record ends
     then = next((batch for batch in (beginning, *batches) if batch.last == checkpoint.seq), None)
     if then is None:
@@ -164,7 +205,7 @@ def _against_checkpoint(result: Checked, batches: list[Batch], checkpoint: Check
         result.note("CHECKPOINT-HASH", text, then.first, then.last)
 
 
-def _batch(result: Checked, inspected: Inspected, batch: Batch, where: str) -> list[EventRow]:
+def _batch(result: _Checking, inspected: Inspected, batch: Batch, where: str) -> list[EventRow]:
     """Read the rows of one batch, count them and seal them once more."""
     before = len(result.problems)
     rows = inspected.events(batch)

@@ -1,7 +1,9 @@
 """What a check can find wrong with a record: the closed list of codes."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
+from gmemstate.model.document import Document
 from gmemstate.model.findings import Severity
 
 _FROM_A_COPY = "restore the ledger from a copy that checks clean, or ingest its sources into a new one"
@@ -60,13 +62,16 @@ CODES = {
 """All codes of a check, in addition to those of findings and invariants."""
 
 
-class Problem(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Problem(Document):
     """Something wrong with a record: ``first .. last`` are the seqs of the batch, or the events, that it is about."""
 
     code: str
     text: str
     first: int | None = None
     last: int | None = None
+
+    written: ClassVar = ("code", "severity", "text", "first", "last", "next_step")
 
     @property
     def severity(self) -> Severity:
@@ -77,10 +82,6 @@ class Problem(NamedTuple):
     def next_step(self) -> str:
         """What to do."""
         return CODES[self.code].next_step
-
-    def as_json(self) -> dict[str, Any]:
-        """The problem with everything that is known of its code."""
-        return {**self._asdict(), "severity": self.severity, "next_step": self.next_step}
 
     def __str__(self) -> str:
         return f"{self.text} [{self.code}]"

@@ -74,7 +74,7 @@ def _contradiction(history: History, report: vmm.VmmReport, conversion: Conversi
     said = errno_name(report.result) if report.result else "converted"
     here, there = history.place(report.source, report.line), history.place(source, line)
     text = f"the VMM says {said} in {here}, the kernel returned {errno_name(known)} in {there}"
-    return Finding("SOURCES-DISAGREE", report.seq, text, conversion.owner, conversion.start, conversion.end)
+    return Finding.at("SOURCES-DISAGREE", report.seq, text, conversion.owner, conversion.start, conversion.end)
 
 
 def _miss_conversions(history: History) -> None:
@@ -86,7 +86,7 @@ def _miss_conversions(history: History) -> None:
             f"a conversion returned 0 in {here}; {name} shows none there, though it shows others of this thread and says that "
             "it lost nothing"
         )
-        history.findings.append(Finding("SOURCES-DISAGREE", conversion.id, text, None if vm is None else vm.id))
+        history.findings.append(Finding.at("SOURCES-DISAGREE", conversion.id, text, None if vm is None else vm.id))
         history.missing_conversions.append(
             f"{vm.name if vm is not None else name}: {here} has a conversion that {name} does not show: which pages it changed "
             "is not known; record again with larger buffers and without filters"

@@ -120,7 +120,7 @@ class History(Moment):
             here, there = self.place(conversion.source, conversion.last_line), self.place(event.source, event.line)
             text = f"the conversion returned {errno_name(known)} in {here}, {errno_name(event.result)} in {there}"
             self.findings.append(
-                Finding("SOURCES-DISAGREE", row[SEQ], text, conversion.owner, conversion.start, conversion.end)
+                Finding.at("SOURCES-DISAGREE", row[SEQ], text, conversion.owner, conversion.start, conversion.end)
             )
 
     def result_of(self, conversion: Conversion) -> int | None:

@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import ClassVar
 
 from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, OnRecord
 from gmemstate.audit.invariants.context import AFTER, AT_END, BEFORE, STEPS, Check, CheckContext, Steps
 from gmemstate.model import events as e
+from gmemstate.model.document import Document
 from gmemstate.model.events import KIND, OWNER, SEQ, WORDS, T, foreign
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion
 from gmemstate.model.record import Record
-from gmemstate.model.units import END, hexadecimal
 
 KEPT = 20
 """How many findings of one invariant are kept; all are counted."""
@@ -44,7 +44,7 @@ class Breach(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class InvariantResult:
+class InvariantResult(Document):
     """What came of one invariant: how often it was looked at and broken, the first findings, or what the record lacks."""
 
     invariant: Invariant
@@ -54,29 +54,29 @@ class InvariantResult:
     findings: tuple[Breach, ...] = ()
     missing: str | None = None
 
-    def json(self) -> dict[str, Any]:
-        """Its facts as plain data, the way ``--json`` prints them; of the findings the first ones."""
-        invariant = self.invariant
-        return {
-            "id": invariant.id,
-            "severity": invariant.severity,
-            "dialects": [dialect.word for dialect in invariant.dialects],
-            "claim": invariant.claim,
-            "outcome": self.outcome,
-            "evaluations": self.evaluations,
-            "broken": self.broken,
-            "missing": self.missing,
-            "findings": [
-                {
-                    "seq": found.seq,
-                    "owner": found.owner,
-                    "start": hexadecimal(found.start),
-                    "end": None if found.end is None or found.end >= END else hexadecimal(found.end),
-                    "text": str(found),
-                }
-                for found in self.findings
-            ],
-        }
+    written: ClassVar = (
+        "id", "severity", "dialects", "claim", "outcome", "evaluations", "broken", "missing", "findings",
+    )  # fmt: skip
+
+    @property
+    def id(self) -> str:
+        """The invariant: ``INV-05``."""
+        return self.invariant.id
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is if it is broken."""
+        return self.invariant.severity
+
+    @property
+    def dialects(self) -> tuple[e.Dialect, ...]:
+        """Where it holds."""
+        return self.invariant.dialects
+
+    @property
+    def claim(self) -> str:
+        """What it promises."""
+        return self.invariant.claim
 
 
 class InvariantChecker:
@@ -125,7 +125,7 @@ class InvariantChecker:
                 self._broken[code] += 1
                 if len(self._findings[code]) < KEPT:
                     seq = at.row[SEQ] if found.seq is None else found.seq
-                    self._findings[code].append(Breach(code, seq, found.text, found.owner, found.start, found.end))
+                    self._findings[code].append(Breach.at(code, seq, found.text, found.owner, found.start, found.end))
 
     def _follow(self, row: e.EventRow) -> None:
         """Keep the steps of the open conversions."""

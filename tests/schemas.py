@@ -5,12 +5,13 @@ import inspect
 import json
 import textwrap
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+import gmemstate
+from gmemstate import Listing
 from gmemstate.audit.events import RecordedEvent, event_facts
 from gmemstate.model import events as e
 from gmemstate.model.document import HEXADECIMAL, SCHEMA, Document, annotations
@@ -22,6 +23,23 @@ HEX = {"type": "string", "pattern": "^0x(0|[1-9a-f][0-9a-f]{0,15})$"}
 NS = {"type": "string", "pattern": "^-?[0-9]+$"}
 PLAIN = {int: "integer", str: "string", bool: "boolean", float: "number", NoneType: "null"}
 Schema = dict[str, Any]
+
+ANSWERS: dict[str, Any] = {
+    "conversions": Listing[gmemstate.ConversionRow],
+    "requests": Listing[gmemstate.RequestRow],
+    "state": Listing[gmemstate.StateRow],
+    "messed-up": Listing[gmemstate.MessedUpRow],
+    "events": gmemstate.RecordedEvent,
+    "status": gmemstate.Status,
+    "why": gmemstate.Why,
+    "diff": gmemstate.Diff,
+    "postmortem": gmemstate.PostMortem,
+    "host": gmemstate.HostAnswer,
+    "check": gmemstate.Checked,
+    "replay": gmemstate.Replayed,
+    "replay-steps": gmemstate.Step,
+}
+"""What each verb prints; of ``events`` and ``replay --steps`` each line."""
 
 
 def schema(verb: str, answer: Any) -> str:
@@ -67,10 +85,9 @@ class Maker:
             return {}
         return self.document(origin or hint, args)
 
-    def document(self, kind: type[Document], args: tuple[Any, ...]) -> Schema:
+    def document(self, kind: type[Any], args: tuple[Any, ...]) -> Schema:
         """A reference to the schema of a document."""
-        assert issubclass(kind, Document), kind
-        assert is_dataclass(kind)
+        assert issubclass(kind, Document) or hasattr(kind, "_fields"), f"{kind} is not written as JSON"
         if kind.__name__ not in self.defs:
             self.defs[kind.__name__] = {}  # it may hold others of its own kind
             said = comments(kind)

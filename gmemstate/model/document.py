@@ -32,7 +32,7 @@ class Document:
         return self._facts()
 
     def _facts(self) -> dict[str, Json]:
-        return {name: write(getattr(self, name)) for name, write in _writers(type(self))}
+        return _named(self)
 
 
 class Answer(Document):
@@ -70,20 +70,22 @@ class Listing(Answer, Sequence[R_co], Generic[R_co]):
 _Writer = Callable[[object], Json]
 
 
-_WRITERS: dict[type[Document], list[tuple[str, _Writer]]] = {}
+_WRITERS: dict[type, list[tuple[str, _Writer]]] = {}
 
 
-def annotations(kind: type[Document]) -> dict[str, object]:
-    """What is written of a kind of document: the names of fields and properties, and their annotations."""
-    hints = get_type_hints(kind, include_extras=False)
-    names = kind.written or [field.name for field in fields(kind)]  # type: ignore[arg-type]
+def annotations(kind: type) -> dict[str, object]:
+    """What is written of a document or a named tuple: the names of fields and properties, and their annotations."""
+    hints = get_type_hints(kind)
+    names = getattr(kind, "written", ()) or getattr(kind, "_fields", ()) or [field.name for field in fields(kind)]
     return {name: hints[name] if name in hints else get_type_hints(getattr(kind, name).fget)["return"] for name in names}
 
 
-def _writers(kind: type[Document]) -> list[tuple[str, _Writer]]:
+def _named(value: object) -> dict[str, Json]:
+    """A document or a named tuple as an object."""
+    kind = type(value)
     if kind not in _WRITERS:
         _WRITERS[kind] = [(name, _writer(hint)) for name, hint in annotations(kind).items()]
-    return _WRITERS[kind]
+    return {name: write(getattr(value, name)) for name, write in _WRITERS[kind]}
 
 
 def _writer(hint: object) -> _Writer:
@@ -117,6 +119,8 @@ def _as_it_is(value: object) -> Json:
         return str(value.value)
     if isinstance(value, Mapping):
         return {str(key): _as_it_is(item) for key, item in value.items()}
+    if hasattr(value, "_fields"):
+        return _named(value)
     if isinstance(value, list | tuple):
         return [_as_it_is(item) for item in value]
     assert value is None or isinstance(value, bool | int | str)

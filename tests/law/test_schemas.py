@@ -19,7 +19,9 @@ def test_the_schema_of_a_verb_is_that_of_its_documents(verb: str) -> None:
     made = schemas.schema(verb, ANSWERS[verb])
     if os.environ.get("GMEMSTATE_RENEW"):
         path.write_text(made, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == made
+    assert path.read_text(encoding="utf-8") == made, (
+        "a document was changed: GMEMSTATE_RENEW=1 pytest tests/law/test_schemas.py"
+    )
     jsonschema.Draft202012Validator.check_schema(json.loads(made))
 
 

@@ -121,7 +121,8 @@ def check(
 ) -> Checked:
     """Check a record from its first byte to its last, in one pass.
 
-    ``inspect`` opens its medium and is given what notes a problem; ``stale_tables`` names the tables that a history does not fold to.
+    ``inspect`` opens its medium and is given what notes a problem; ``stale_tables`` names the tables that a history does not
+    fold to.
     """
     result = _Checking()
     inspected = inspect(result.note)

@@ -1,6 +1,6 @@
 """Whose log a source is: decided by what only one kind of kernel prints, and left open where that does not decide.
 
-Evidence is a ``kernel_warned`` with ``what`` "whose log" (``of`` is the evidence) or "kernel of a guest", and what a report
+Evidence is a ``vmm_said`` that names who speaks (``by``), a ``kernel_warned`` with ``what`` "whose log" (``of`` is the evidence) or "kernel of a guest", and what a report
 shows by its stack.
 """
 
@@ -44,17 +44,21 @@ _ALONE = {
     LogEvidence.SVSM: LogOwner.SVSM,
     LogEvidence.FIRMWARE: LogOwner.FIRMWARE,
 }
+_SPEAKERS = {"SVSM": LogEvidence.SVSM, "OpenHCL": LogEvidence.PARAVISOR, "edk2": LogEvidence.FIRMWARE}
+"""``by`` of a vmm_said."""
 _OF_ANY_KERNEL = (PlatformPart.KERNEL, PlatformPart.CPU, PlatformPart.SECURITY_PROCESSOR, PlatformPart.KVM)
 _GUEST = frozenset((LogEvidence.PROTECTED_GUEST, LogEvidence.VIRTUAL_MACHINE))
 _HOST = frozenset((LogEvidence.BARE_MACHINE, LogEvidence.HYPERVISOR))
 
 
 def evidence_of(words: Mapping[str, object]) -> LogEvidence | None:
-    """What the detail of a ``kernel_warned`` proves of whose log it is; None where it proves nothing."""
+    """What the detail of a report of a kernel or VMM proves of whose log it is; None where it proves nothing."""
     if words.get("what") == KernelReportCode.GUEST_KERNEL:
         return LogEvidence.PROTECTED_GUEST
     if words.get("what") == KernelReportCode.PLATFORM:
         return None if words.get("part") in _OF_ANY_KERNEL else LogEvidence.HYPERVISOR
+    if words.get("by") in _SPEAKERS:
+        return _SPEAKERS[str(words["by"])]
     if words.get("what") == KernelReportCode.MEMORY_MAP and words.get("of") == "RMP table":
         return LogEvidence.HYPERVISOR
     of = words.get("of") if words.get("what") == KernelReportCode.LOG_OWNER else words.get("log_of")

@@ -14,7 +14,11 @@ class VmmReportCode(StrEnum):
     A failed ioctl of a system call trace has the name of the ioctl there instead, such as KVM_CREATE_GUEST_MEMFD.
     """
 
+    BACKING_STORE = "backing store"
+    """of guest RAM, which could not be had"""
     CALL_FAILED = "call failed"
+    CPUID_REJECTED = "CPUID rejected"
+    """by the firmware, at the launch"""
     CONVERT_REFUSED = "convert refused"
     """no ioctl was made: the range has no guest_memfd"""
     CONVERT_REQUEST = "convert wish"
@@ -35,6 +39,7 @@ class VmmReportCode(StrEnum):
     INIT_MEM_REGION = "KVM_TDX_INIT_MEM_REGION"
     INTERNAL_ERROR = "KVM internal error"
     INVALID_RANGE = "invalid range"
+    KVM_NOT_STARTED = "KVM not started"
     LAUNCH_CALL = "launch call failed"
     LAUNCH_FAILED = "launch failed"
     LAUNCH_UPDATE = "launch update"
@@ -43,6 +48,9 @@ class VmmReportCode(StrEnum):
     MAP_GPA_RANGE = "KVM_HC_MAP_GPA_RANGE"
     MAP_GPA_RETRY = "MapGPA retry"
     NEW_VM = "new VM"
+    NOT_SUPPORTED = "not supported"
+    """by the kernel or KVM, for this kind of guest"""
+    PARAVISOR_FAILED = "paravisor failed"
     PINNED_MEMORY = "pinned memory"
     RAM_BLOCK = "ram block state change"
     REGISTERS = "registers"
@@ -50,11 +58,13 @@ class VmmReportCode(StrEnum):
     RUN_STATE = "run state"
     SET_MEMORY_FAILED = "failed to set memory"
     SNP_LAUNCH_UPDATE = "SNP_LAUNCH_UPDATE"
+    SVSM_ERROR = "SVSM error"
     UNHANDLED_EXIT = "unhandled exit"
     UNKNOWN_EXIT = "unknown exit"
     UNKNOWN_FAULT_FLAG = "unknown fault flag"
     VALIDATES = "validates"
     VISIBILITY = "visibility change failed"
+    VMGEXIT_REFUSED = "VMGEXIT refused"
 
 
 class KernelReportCode(StrEnum):

@@ -1,7 +1,7 @@
 """Whose log a source is: decided by what only one kind of kernel prints, and left open where that does not decide.
 
-Evidence is a ``vmm_said`` that names who speaks (``by``), a ``kernel_warned`` with ``what`` "whose log" (``of`` is the evidence)
-or "kernel of a guest", and what a report shows by its stack.
+Evidence is a ``vmm_said`` that names who speaks (``by``), a ``kernel_warned`` with ``what`` "whose log" (``of`` is the
+evidence) or "kernel of a guest", and what a report shows by its stack.
 """
 
 from collections.abc import Iterable, Mapping

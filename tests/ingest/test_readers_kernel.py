@@ -1,4 +1,4 @@
-"""What a kernel log says of private pages: which step failed, at which page, told by which lines, and nothing that they do not say."""
+"""What a kernel log says of private pages: which step failed, at which page, by which lines, and nothing beyond them."""
 
 from pathlib import Path
 from typing import Any

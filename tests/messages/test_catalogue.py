@@ -1,4 +1,4 @@
-"""The catalogue of messages: each entry has its example, ``decode`` explains it, and the readers make its fact of it, by this entry."""
+"""The catalogue of messages: ``decode`` explains each example, and the readers make the fact of it, by its own entry."""
 
 import pytest
 

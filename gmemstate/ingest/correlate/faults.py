@@ -31,7 +31,7 @@ def page_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("gmem_get_pfn")
 def gmem_get_pfn(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Return of kvm_gmem_get_pfn(): guest_memfd gives a page. On mainline for private faults alone, unless the file can be mapped."""
+    """Return of kvm_gmem_get_pfn(): guest_memfd gives a page; on mainline for private faults alone, unless it can be mapped."""
     args = fact.args
     vm = tracker.vm(args["kvm"], thread)
     private = vm.dialect is e.Dialect.MAINLINE and vm.gmems > 0 and not vm.mmap and vm.born_here

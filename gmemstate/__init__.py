@@ -57,9 +57,19 @@ if TYPE_CHECKING:
     from gmemstate.convert.engine.policies import Policy as Policy
     from gmemstate.convert.engine.users import PageUser as PageUser
     from gmemstate.convert.engine.users import UnmapAnswer as UnmapAnswer
+    from gmemstate.convert.scenario.definition import Scenario as Scenario
+    from gmemstate.convert.scenario.run import Difference as Difference
+    from gmemstate.convert.simulation.facts import ScenarioFacts as ScenarioFacts
+    from gmemstate.decode.meaning import Meaning as Meaning
+    from gmemstate.ingest.input import Account as Account
     from gmemstate.ledger.convert import ConversionResult as ConversionResult
     from gmemstate.ledger.convert import Outcome as Outcome
     from gmemstate.ledger.convert import Resolution as Resolution
+    from gmemstate.ledger.explain import MachineName as MachineName
+    from gmemstate.ledger.explain import dot as dot
+    from gmemstate.ledger.explain import explain as explain
+    from gmemstate.ledger.explain import machine as machine
+    from gmemstate.ledger.explain import mermaid as mermaid
     from gmemstate.ledger.ledger import Ledger as Ledger
     from gmemstate.ledger.ledger import open as open  # noqa: A004
     from gmemstate.ledger.queries import Export as Export
@@ -72,6 +82,11 @@ if TYPE_CHECKING:
     from gmemstate.ledger.simulate import ScenarioOutcome as ScenarioOutcome
     from gmemstate.ledger.simulate import scenarios as scenarios
     from gmemstate.ledger.simulate import simulate as simulate
+    from gmemstate.ledger.source import Ingested as Ingested
+    from gmemstate.ledger.source import Refused as Refused
+    from gmemstate.messages.reading import Explanation as Explanation
+    from gmemstate.messages.reading import Form as Form
+    from gmemstate.messages.reading import Word as Word
     from gmemstate.model.document import Answer as Answer
     from gmemstate.model.document import Document as Document
     from gmemstate.model.document import Json as Json
@@ -93,6 +108,7 @@ if TYPE_CHECKING:
     from gmemstate.model.events import User as User
     from gmemstate.model.findings import Finding as Finding
     from gmemstate.model.findings import Severity as Severity
+    from gmemstate.model.machines.definition import Definition as Definition
     from gmemstate.model.objects import Trigger as Trigger
     from gmemstate.model.record import Head as Head
     from gmemstate.model.units import U64 as U64
@@ -112,6 +128,15 @@ if TYPE_CHECKING:
     from gmemstate.postmortem.incident import PostMortem as PostMortem
 else:
     _PUBLIC = {
+        "decode.meaning": "Meaning",
+        "messages.reading": "Explanation Form Word",
+        "model.machines.definition": "Definition",
+        "ledger.explain": "MachineName dot explain machine mermaid",
+        "ingest.input": "Account",
+        "ledger.source": "Ingested Refused",
+        "convert.scenario.run": "Difference",
+        "convert.scenario.definition": "Scenario",
+        "convert.simulation.facts": "ScenarioFacts",
         "audit.check.check": "Checked Checkpoint",
         "audit.check.problems": "Problem",
         "audit.invariants.catalogue": "Invariant",

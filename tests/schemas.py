@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
@@ -13,8 +14,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import gmemstate
 from gmemstate import Listing
 from gmemstate.audit.events import RecordedEvent, event_facts
+from gmemstate.cli.help import HelpPage
 from gmemstate.model import events as e
-from gmemstate.model.document import HEXADECIMAL, SCHEMA, Document, annotations
+from gmemstate.model.document import HEXADECIMAL, SCHEMA, Document, Pairs, annotations
 from gmemstate.model.units import Ns
 from tests.store.places import ROOT
 
@@ -38,6 +40,11 @@ ANSWERS: dict[str, Any] = {
     "check": gmemstate.Checked,
     "replay": gmemstate.Replayed,
     "replay-steps": gmemstate.Step,
+    "simulate": Listing[gmemstate.ScenarioOutcome],
+    "machine": gmemstate.Definition,
+    "decode": Listing[gmemstate.Explanation],
+    "help": Listing[HelpPage],
+    "ingest": Listing[gmemstate.Ingested | gmemstate.Refused],
 }
 """What each verb prints; of ``events`` and ``replay --steps`` each line."""
 
@@ -73,10 +80,14 @@ class Maker:
             return {"anyOf": [self.of(arg) for arg in args]}
         if origin is Literal:
             return {"enum": list(args)}
+        if hint == Pairs:
+            return {"type": "object", "additionalProperties": {"type": "string"}}
         if origin is tuple and args[-1] is not ...:
             return {"type": "array", "prefixItems": [self.of(arg) for arg in args], "items": False}
         if origin in (tuple, list):
             return {"type": "array", "items": self.of(args[0])}
+        if origin is Counter:
+            return {"type": "object", "additionalProperties": {"type": "integer"}}
         if origin in (dict, Mapping):
             return {"type": "object", "additionalProperties": self.of(args[1])}
         if isinstance(hint, type) and issubclass(hint, Enum):

@@ -66,7 +66,7 @@ def test_an_installed_copy_needs_nothing_of_the_checkout(wheel: Path, tmp_path: 
     scenarios = run(program / "gmemstate", "simulate", "--list", "--json", cwd=tmp_path)
     assert scenarios.returncode == 0, scenarios.stderr
     known = {path.stem for path in (TOP / "gmemstate" / "data" / "scenarios").glob("*.toml")}
-    assert {each["scenario"] for each in json.loads(scenarios.stdout)["rows"]} == known
+    assert {each["scenario"]["name"] for each in json.loads(scenarios.stdout)["rows"]} == known
     page = run(program / "gmemstate", "help", "scenarios", cwd=tmp_path).stdout
     (tmp_path / "mine.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
     mine = run(program / "gmemstate", "simulate", "mine.toml", "--dialect", "all", "--policy", "all", cwd=tmp_path)

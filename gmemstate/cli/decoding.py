@@ -3,18 +3,19 @@
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from gmemstate import Listing, UsageError
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import json_option
-from gmemstate.model.errors import UsageError
+from gmemstate.ledger.explain import MAX_LINE, Explanation, explain, recognised
+from gmemstate.text import printable
 
 if TYPE_CHECKING:
-    from gmemstate.decode import Meaning
-    from gmemstate.messages.reading import Explanation, Word
+    from gmemstate import Word
 
 LIMIT = 64 << 10
 """A line of standard input is read in pieces of this many bytes."""
@@ -44,11 +45,12 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
     A word that may mean several things is given with all of them, the most plausible first. Exits with 3 if something is not known.
     """
     typed = bool(words) and words != ("-",)
-    found, seen, unknown = [], 0, 0
+    found: list[Explanation] = []
+    seen = unknown = 0
     for number, reading in _typed(words) if typed else _piped():
         seen += 1
         if as_json:
-            found.append(_json(reading))
+            found.append(reading)
         elif reading.known:
             click.echo("\n".join(_fitted(_lines(reading))))
         if not reading.known:
@@ -60,23 +62,21 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
     if not seen:
         raise UsageError("there is nothing to decode: give a word or a line, or pipe lines into `gmemstate decode -`")
     if as_json:
-        render.as_json(found)
+        render.as_json(Listing(tuple(found)))
     if unknown > SHOWN and not typed:
         talk(f"{unknown} of {seen} lines hold nothing that is known")
     return Exit.INCOMPLETE if unknown else Exit.CLEAN
 
 
-def _typed(words: tuple[str, ...]) -> "Iterator[tuple[int, Explanation]]":
+def _typed(words: tuple[str, ...]) -> Iterator[tuple[int, Explanation]]:
     """Words from the command line; a line that the shell took apart is put together again."""
-    from gmemstate.messages.reading import recognised
-
     line = " ".join(words)
     apart = not any(recognised(word) for word in words) and recognised(line)
     for number, text in enumerate((line,) if apart else words, 1):
         yield from _read(number, text)
 
 
-def _piped() -> "Iterator[tuple[int, Explanation]]":
+def _piped() -> Iterator[tuple[int, Explanation]]:
     """The lines of standard input; none from a terminal, where nobody knows that something is waited for."""
     if sys.stdin.isatty():
         return
@@ -84,16 +84,13 @@ def _piped() -> "Iterator[tuple[int, Explanation]]":
         yield from _read(number, raw.decode("utf-8", "replace"))
 
 
-def _read(number: int, text: str) -> "Iterator[tuple[int, Explanation]]":
-    from gmemstate.messages.reading import MAX_LINE, read
-    from gmemstate.text import printable
-
+def _read(number: int, text: str) -> Iterator[tuple[int, Explanation]]:
     # Cleaned first, so that nothing that a terminal obeys gets any further; columns count in what is shown.
     clean = printable(_COLOUR.sub("", text).strip())
     if len(clean) > MAX_LINE:
         talk(f"line {number}: only its first {MAX_LINE} characters are looked at")
     if clean:
-        yield number, read(clean)
+        yield number, explain(clean)
 
 
 def _fitted(lines: Iterable[str]) -> Iterator[str]:
@@ -110,12 +107,12 @@ def _fitted(lines: Iterable[str]) -> Iterator[str]:
         yield from textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [line]
 
 
-def _lines(reading: "Explanation") -> Iterator[str]:
+def _lines(reading: Explanation) -> Iterator[str]:
     """A reading for people: the line, who prints such lines, and its words with their columns."""
     whole = not reading.forms and len(reading.words) == 1 and reading.words[0].text == reading.text
     yield reading.text
-    for who, says in reading.forms:
-        yield f"  {who}: {says}"
+    for form in reading.forms:
+        yield f"  {form.who}: {form.says}"
     for word in reading.words:
         if not whole:
             yield f"  {word.column}: {word.text}"
@@ -131,24 +128,3 @@ def _meanings(word: "Word", indent: str) -> Iterator[str]:
         width = max((len(name) for name, _ in meaning.details), default=0)
         for name, said in meaning.details:
             yield f"{indent}    {name.ljust(width)}  {said}"
-
-
-def _json(reading: "Explanation") -> dict[str, Any]:
-    return {
-        "text": reading.text,
-        "known": reading.known,
-        "forms": [{"who": who, "says": says} for who, says in reading.forms],
-        "words": [
-            {
-                "column": word.column,
-                "text": word.text,
-                "certain": word.certain,
-                "meanings": [_meaning_json(meaning) for meaning in word.meanings],
-            }
-            for word in reading.words
-        ],
-    }
-
-
-def _meaning_json(meaning: "Meaning") -> dict[str, Any]:
-    return {"kind": meaning.kind, "text": meaning.text, "details": dict(meaning.details), "source": meaning.source}

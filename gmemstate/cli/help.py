@@ -1,14 +1,24 @@
 """``gmemstate help``: the pages that come with the program."""
 
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import click
 
+from gmemstate import Document, Listing, UsageError
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import json_option
-from gmemstate.model.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class HelpPage(Document):
+    """A page that comes with the program, in Markdown."""
+
+    topic: str
+    title: str
+    text: str
 
 
 @click.command("help")
@@ -28,7 +38,7 @@ def help_(topic: str | None, verb: str | None, as_json: bool) -> Exit:
         raise UsageError(f"there is no page {topic!r}; there are {', '.join(pages)}", topic=topic)
     shown = [topic] if topic is not None else list(pages)
     if as_json:
-        render.as_json([{"topic": name, "title": _title(pages[name]), "text": pages[name]} for name in shown])
+        render.as_json(Listing(tuple(HelpPage(name, _title(pages[name]), pages[name]) for name in shown)))
     elif topic is None:
         render.as_table(("TOPIC", "PAGE"), [(name, _title(pages[name])) for name in shown], empty="no pages")
     else:

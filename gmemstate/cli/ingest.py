@@ -2,17 +2,14 @@
 
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
+from gmemstate import GmemstateError, Ingested, Ledger, Listing, Refused, UsageError
 from gmemstate.cli import following, render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option, warn
-from gmemstate.model.errors import GmemstateError, UsageError
-
-if TYPE_CHECKING:
-    from gmemstate.ledger.source import Ingested
+from gmemstate.text import printable
 
 
 @click.command()
@@ -34,12 +31,7 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
         raise UsageError("--follow reads one file; begin one `gmemstate ingest --follow` for each (they may share a ledger)")
     if follow or (files == ("-",) and following.is_pipe()):
         return _follow(db, files[0], as_json=as_json)
-    from gmemstate.audit.history.moment import in_order
-    from gmemstate.ledger.ledger import Ledger
-    from gmemstate.ledger.source import Ingested, Refused
-    from gmemstate.text import printable
-
-    codes, done = [Exit.CLEAN], []
+    codes = [Exit.CLEAN]
     # A trace can be read again, so only the end has to be durable.
     with Ledger.open(db, durable=False) as ledger:
         shown = f"{len(files)} files" if len(files) > 1 else "standard input" if files[0] == "-" else printable(files[0])
@@ -52,25 +44,19 @@ def ingest(db: str, files: tuple[str, ...], follow: bool, as_json: bool) -> Exit
                 talk(f"gmemstate: {result.error}")
                 codes.append(Exit(result.error.exit_code))
                 continue
-            done.append(result)
             codes.append(Exit.CLEAN if result.complete else Exit.INCOMPLETE)
             if not as_json:
                 _tell(printable(result.name), result)
         warn(ledger)
         if any(isinstance(result, Ingested) and result.late for result in results):
-            talk(
-                f"in order: {printable(in_order(info.name for info in ledger.record_.sources()))} reads all of it by the time it tells of"
-            )
+            talk(f"in order: {printable(ledger.in_order())} reads all of it by the time it tells of")
     if as_json:
-        render.as_json([_json(printable(result.name), result) for result in done])
+        render.as_json(Listing(tuple(results)))
     return worst(*codes)
 
 
 def _follow(db: str, name: str, *, as_json: bool) -> Exit:
     """Follow one source. What it says cannot be waited for, and perhaps not be read again: every commit is durable."""
-    from gmemstate.ledger.ledger import Ledger
-    from gmemstate.text import printable
-
     done, code, shown = [], Exit.CLEAN, "standard input" if name == "-" else printable(name)
     with Ledger.open(db) as ledger, following.until_signal() as signals:
         if name != "-":
@@ -86,7 +72,7 @@ def _follow(db: str, name: str, *, as_json: bool) -> Exit:
             code = Exit(error.exit_code)
         warn(ledger)
     if as_json:
-        render.as_json([_json(printable(result.name), result) for result in done])
+        render.as_json(Listing(tuple(done)))
     if signals.interrupted:
         return Exit.INTERRUPTED
     return worst(code, *(Exit.CLEAN if result.complete else Exit.INCOMPLETE for result in done))
@@ -101,9 +87,7 @@ def _size(name: str) -> int | None:
     return facts.st_size if stat.S_ISREG(facts.st_mode) and not name.endswith(".gz") else None
 
 
-def _tell(name: str, result: "Ingested") -> None:
-    from gmemstate.text import printable
-
+def _tell(name: str, result: Ingested) -> None:
     account = result.account
     what = "was read before; nothing is new" if result.known else f"{result.events} events"
     click.echo(
@@ -116,7 +100,7 @@ def _tell(name: str, result: "Ingested") -> None:
         by = f"{result.calls} calls that both show" if result.calls else "the pair of clocks that it states"
         click.echo(
             f"  its clock was compared with that of {printable(result.clock)} by {by}: "
-            f"right within {result.within / 1_000_000:.3f} ms"
+            f"right within {(result.within_ns or 0) / 1_000_000:.3f} ms"
         )
     elif result.apart:
         click.echo("  its clock cannot be compared with that of the other sources: its events keep the order of reading")
@@ -129,20 +113,3 @@ def _tell(name: str, result: "Ingested") -> None:
         talk(f"incomplete: {name}: evidence is missing in {result.gaps} place{'s' * (result.gaps != 1)}")
     if result.damage is not None:
         talk(f"incomplete: {name}: {result.damage}; what came before it is stored")
-
-
-def _json(name: str, result: "Ingested") -> dict[str, Any]:
-    from gmemstate.text import printable
-
-    return {
-        "file": name,
-        "events": result.events,
-        "known": result.known,
-        "gaps": result.gaps,
-        "clock": None if result.clock is None else printable(result.clock),
-        "within_ns": None if result.clock is None else str(result.within),
-        "shared_calls": result.calls,
-        "late": result.late,
-        "damage": result.damage,
-        "account": result.account.as_facts(),
-    }

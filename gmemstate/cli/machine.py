@@ -1,24 +1,25 @@
 """The verb that shows the state machines."""
 
+from typing import get_args
+
 import click
 
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import json_option
+from gmemstate.ledger.explain import MachineName, dot, mermaid
+from gmemstate.ledger.explain import machine as definition_of
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["range", "conversion", "messed-up"]), default="range")
+@click.argument("name", type=click.Choice(get_args(MachineName)), default="range")
 @click.option("--as", "form", type=click.Choice(["table", "dot", "mermaid"]), default="table", help="How to print it.")
 @json_option()
-def machine(name: str, form: str, as_json: bool) -> Exit:
+def machine(name: MachineName, form: str, as_json: bool) -> Exit:
     """Show a state machine: range, conversion or messed-up."""
-    from gmemstate.model.machines.render import dot, mermaid
-    from gmemstate.model.machines.run import MACHINES
-
-    definition = MACHINES[name]
+    definition = definition_of(name)
     if as_json:
-        render.as_json({"name": name, "states": definition.states, "rows": [row._asdict() for row in definition.rows]})
+        render.as_json(definition)
     elif form == "table":
         rows = [(row.id, row.trigger, _states(row.sources), row.dest, row.note) for row in definition.rows]
         render.as_table(("row", "trigger", "from", "to", "note"), rows, empty="", folding=("from", "to", "note"))

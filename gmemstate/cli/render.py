@@ -21,14 +21,21 @@ PATIENCE = 0.5
 """After how many seconds a person at a terminal is shown how far it is."""
 
 
-def as_json(data: Any) -> None:
+def as_json(data: "Document") -> None:
     """Print an answer as JSON."""
-    click.echo(json.dumps(data.to_json() if hasattr(data, "to_json") else data, indent=2, ensure_ascii=False))
+    click.echo(_escaped(json.dumps(data.to_json(), indent=2, ensure_ascii=False)))
 
 
 def as_line(data: "Document") -> None:
     """Print one of many answers as a line of JSON."""
-    click.echo(json.dumps(data.to_json(), ensure_ascii=False))
+    click.echo(_escaped(json.dumps(data.to_json(), ensure_ascii=False)))
+
+
+def _escaped(text: str) -> str:
+    """JSON in which what a terminal would obey stands as an escape of JSON."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, folding: Sequence[str] | None = None) -> None:

@@ -67,7 +67,7 @@ def simulate(
     if store:
         _keep(db, outcomes)
     if as_json:
-        render.as_json(outcomes.to_json())
+        render.as_json(outcomes)
     elif len(outcomes) == 1 and ALL not in (dialect, policy):
         _tell(outcomes[0])
     else:
@@ -124,7 +124,7 @@ def _cells(outcome: ScenarioOutcome) -> list[str]:
 def _list(*, as_json: bool) -> Exit:
     played = [play(scenario) for scenario in scenarios()]
     if as_json:
-        render.as_json(Listing(tuple(outcome for outcomes in played for outcome in outcomes)).to_json())
+        render.as_json(Listing(tuple(outcome for outcomes in played for outcome in outcomes)))
     else:
         rows = [
             [

@@ -4,14 +4,16 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+from gmemstate.model.document import Document, Pairs
+
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(Document):
     """What a word means: the ``kind`` of word, one line of ``text``, details, and the ``source`` of the figures."""
 
     kind: str
     text: str
-    details: tuple[tuple[str, str], ...] = ()
+    details: Pairs = ()
     source: str = ""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gmemstate.model.document import Document, Json
 from gmemstate.model.errors import CannotRead
 from gmemstate.text import printable
 
@@ -47,14 +48,16 @@ def as_text(line: bytes) -> str:
 
 
 @dataclass(slots=True)
-class Account:
+class Account(Document):
     """What became of the lines of a source: used + context + unparsed is their number, always."""
 
     lines: int = 0
     used: int = 0
     context: Counter[str] = field(default_factory=Counter)
+    """lines that were read and tell nothing, by what they are"""
     unparsed: int = 0
     first_unparsed: list[tuple[int, str]] = field(default_factory=list)
+    """the first lines that nobody understands, with their numbers"""
     failures: int = 0
     """lines of logs that report a failure and are not understood"""
     first_failures: list[tuple[int, str]] = field(default_factory=list)
@@ -81,16 +84,9 @@ class Account:
             self.first_failures.pop()
             self.failures -= 1
 
-    def as_facts(self) -> dict[str, Any]:
+    def stored(self) -> dict[str, Json]:
         """The account as it is stored with the end of a source."""
-        return {
-            "lines": self.lines,
-            "used": self.used,
-            "context": dict(sorted(self.context.items())),
-            "unparsed": self.unparsed,
-            "first_unparsed": [list(pair) for pair in self.first_unparsed],
-            **({"failures": self.failures, "first_failures": self.first_failures} if self.failures else {}),
-        }
+        return {name: fact for name, fact in self.to_json().items() if self.failures or "failures" not in name}
 
 
 class LineReader(ABC):

@@ -169,7 +169,7 @@ class IngestSession:
         self._pauses.add(self.input.offset)
         self.tracker.flush()
         damage = self.damage
-        facts = {**self.account.as_facts(), "digest": self.input.digest, "damage": damage, "entries": self._reader.entries}
+        facts = {**self.account.stored(), "digest": self.input.digest, "damage": damage, "entries": self._reader.entries}
         read = SourceRead(
             offset=self.input.offset, whole=int(damage is not None), line=self.account.lines, detail=detail(**facts)
         )

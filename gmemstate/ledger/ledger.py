@@ -9,6 +9,7 @@ from typing import Self
 
 from gmemstate.audit.check.check import Checked, Checkpoint, check
 from gmemstate.audit.history.history import History
+from gmemstate.audit.history.moment import in_order
 from gmemstate.convert.engine.ioctl import Direction, Fault, Setting
 from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.users import PageUser
@@ -126,6 +127,10 @@ class Ledger(Queries):
             if not source.moved:
                 return
             say(f"{source.name}: was read to its end; another file has its name now and is followed")
+
+    def in_order(self) -> str:
+        """The command that reads all sources on record by the time that they tell of."""
+        return in_order(info.name for info in self.record_.sources())
 
     def convert(
         self,

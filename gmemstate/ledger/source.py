@@ -3,17 +3,20 @@
 import contextlib
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 from gmemstate.ingest.input import Account, LineReader
 from gmemstate.ingest.merge.clocks import Calls, Distance
 from gmemstate.ingest.merge.pairing import WAIT, Item
 from gmemstate.ingest.session import IngestSession
 from gmemstate.model import events as e
+from gmemstate.model.document import Document
 from gmemstate.model.errors import GmemstateError, SourceChanged
 from gmemstate.model.events import KIND, LINE, SEQ, SOURCE, T, conversion_of, detail, event_of, thread_of
 from gmemstate.model.record import SourceInfo, references, renamed, same_fact
 from gmemstate.model.reports import SourceFormat, formats_of
+from gmemstate.model.units import Ns
 from gmemstate.store.record import StoredRecord
 
 AHEAD = 50_000
@@ -42,7 +45,8 @@ class ComparedClock(NamedTuple):
     """it is on record"""
 
 
-class Ingested(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ingested(Document):
     """What came of reading one source."""
 
     name: str
@@ -58,12 +62,16 @@ class Ingested(NamedTuple):
     """the source whose clock its own was compared with"""
     calls: int = 0
     """by how many calls that both have shown; by none where the other one says itself what the clock of this one showed"""
-    within: int = 0
-    """how many ns the comparison may be wrong"""
+    within_ns: Ns | None = None
+    """by how much the comparison may be wrong; None where there was none"""
     apart: bool = False
     """its clock could be compared with none of the others': its events stand all before or all after theirs"""
     late: int = 0
     """how many of the added events are older than what was on record"""
+
+    written: ClassVar = (
+        "name", "events", "account", "gaps", "damage", "known", "clock", "calls", "within_ns", "apart", "late", "complete",
+    )  # fmt: skip
 
     @property
     def complete(self) -> bool:
@@ -71,11 +79,24 @@ class Ingested(NamedTuple):
         return not self.gaps and self.damage is None and not self.late
 
 
-class Refused(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Refused(Document):
     """A source that could not be read, or not to its end."""
 
     name: str
     error: GmemstateError
+
+    written: ClassVar = ("name", "code", "reason")
+
+    @property
+    def code(self) -> str:
+        """The kind of error: ``cannot-read``, ``source-changed``."""
+        return self.error.code
+
+    @property
+    def reason(self) -> str:
+        """Why, and what to do."""
+        return str(self.error)
 
 
 class RecordedSource:
@@ -195,9 +216,9 @@ class IngestedSource:
         known = self.before is not None and not self.added
         came = Ingested(self.name, self.added, reading.account, reading.gaps, reading.damage, known, late=self.late)
         if self.compared is None:
-            return came._replace(apart=apart)
+            return replace(came, apart=apart)
         by = self.compared.distance
-        return came._replace(clock=self.compared.name, calls=by.calls, within=by.within)
+        return replace(came, clock=self.compared.name, calls=by.calls, within_ns=Ns(by.within))
 
     def _pair(self, compared: ComparedClock) -> e.EventRow:
         by = compared.distance

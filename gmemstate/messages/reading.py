@@ -3,18 +3,20 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gmemstate.decode import addresses, errnos, words
 from gmemstate.decode.meaning import Meaning
 from gmemstate.messages.catalogue import DECODED, Message, messages
 from gmemstate.messages.fields import TYPES, Piece, explained
+from gmemstate.model.document import Document
 
 MAX_LINE = 4096
 """What a line has after so many characters is not read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Word(Document):
     """A word of a line: where it begins (``column``, from 1) and everything that it may mean, the most plausible first.
 
     ``certain`` is False where the meanings are possibilities, even if there is but one.
@@ -27,12 +29,22 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Form(Document):
+    """A message of the catalogue: who prints such lines, and what they mean."""
+
+    who: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Document):
     """What a line or a single word says: who prints such lines and what they mean (``forms``), and the words in it."""
 
     text: str
-    forms: tuple[tuple[str, str], ...]
+    forms: tuple[Form, ...]
     words: tuple[Word, ...]
+
+    written: ClassVar = ("text", "known", "forms", "words")
 
     @property
     def known(self) -> bool:
@@ -67,7 +79,7 @@ def recognised(text: str) -> bool:
 
 
 def _line(line: str) -> Explanation:
-    forms: dict[tuple[str, str], None] = {}
+    forms: dict[Form, None] = {}
     found: dict[int, Word] = {}
     taken: list[tuple[int, int]] = []
     fields: list[tuple[int, int]] = []
@@ -77,7 +89,7 @@ def _line(line: str) -> Explanation:
                 continue
             taken.append(match.span())
             fields += [match.span(name) for name, kind in message.types.items() if kind is not TYPES["text"] and match[name]]
-            forms[message.speaker, message.says] = None
+            forms[Form(message.speaker, message.says)] = None
             for word in _of_match(message, match, line):
                 found[word.column] = word
     for word in _sure(line, fields):

@@ -16,6 +16,8 @@ SCHEMA = 1
 """The version of all documents: it grows when a field is renamed, removed, or gets another meaning."""
 HEXADECIMAL = (Gfn, Gpa, Page, PageIndex, Pfn, U64)
 
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""Names with texts, in their order: written as an object."""
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 R_co = TypeVar("R_co", bound="Document", covariant=True)
 
@@ -95,6 +97,8 @@ def _writer(hint: object) -> _Writer:
         return lambda value: f"{value:#x}"
     if hint is Ns:
         return str
+    if hint == Pairs:
+        return _object
     if origin in (Union, UnionType):
         only = _writer(next(arg for arg in args if arg is not NoneType))
         return lambda value: None if value is None else only(value)
@@ -102,6 +106,11 @@ def _writer(hint: object) -> _Writer:
         parts = [_writer(arg) for arg in args if arg is not ...]
         return lambda value: _listed(value, parts)
     return _as_it_is
+
+
+def _object(pairs: object) -> Json:
+    assert isinstance(pairs, tuple)
+    return dict(pairs)
 
 
 def _listed(value: object, parts: list[_Writer]) -> Json:

@@ -89,7 +89,7 @@ def test_a_negative_number_is_a_word_and_no_option():
 
 def test_json_holds_what_the_text_says():
     process = run("--json", "39", "0xdeadbeef", "KVM: unknown exit reason 24")
-    several, unknown, line = json.loads(process.stdout)
+    several, unknown, line = json.loads(process.stdout)["rows"]
     assert process.returncode == 3
     assert (several["known"], several["words"][0]["certain"]) == (True, False)
     assert several["words"][0]["meanings"][0]["kind"] == "KVM exit"

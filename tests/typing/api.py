@@ -65,6 +65,16 @@ def convert(where: str) -> None:
     with gmemstate.open(where) as ledger:
         result = ledger.convert(1, 0, 4, "private", users=[device], dialect=Dialect.INPLACE, policy=Policy.BUG_VM)
         ledger.resolve(result.id, "declare", "old")
+        for ingested in ledger.ingest("trace.txt"):
+            lines: int = ingested.account.used
+            within: Ns | None = ingested.within_ns
+            print(lines, within, ingested.to_json())
+        refused: list[str] = [one.reason for one in ledger.read("dmesg.txt") if isinstance(one, gmemstate.Refused)]
+    words: list[str] = [word.text for word in gmemstate.explain("EAGAIN").words]
+    rows: list[str] = [row.trigger for row in gmemstate.machine("range").rows]
+    played: Listing[gmemstate.ScenarioOutcome] = gmemstate.simulate("sc-10", Dialect.RFC_V2, Policy.UNINFORMED)
+    facts: list[gmemstate.ScenarioFacts] = [one.facts for one in played]
+    print(refused, words, rows, facts, gmemstate.dot(gmemstate.machine("conversion")))
     with gmemstate.read(where) as record:
         ask(record)
     try:

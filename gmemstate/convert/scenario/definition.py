@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from gmemstate.convert.engine import users
 from gmemstate.convert.engine.ioctl import Setting
 from gmemstate.convert.engine.policies import POLICIES, Policy, usual_policy
 from gmemstate.convert.scenario.tables import PageRun
+from gmemstate.model.document import Document
 from gmemstate.model.events import Dialect
 
 MAPPERS: dict[str, Callable[..., users.Mapper]] = {"host": users.host, "guest": users.guest, "iommu": users.iommu}
@@ -52,7 +53,7 @@ class MemslotSpec(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Document):
     """What a file says; ``steps`` are ``(verb, what, options)``, ``expect`` maps ``(dialect, policy)`` (None: any) to facts."""
 
     name: str
@@ -71,6 +72,8 @@ class Scenario:
     dialects: tuple[Dialect, ...]
     policies: tuple[Policy, ...]
     expect: dict[tuple[str | None, str | None], dict[str, Any]] = field(default_factory=dict)
+
+    written: ClassVar = ("name", "title", "source")
 
     def policies_of(self, dialect: Dialect) -> tuple[Policy, ...]:
         """The policies of a dialect that can matter here: where a private page cannot be unmapped, or a user's word counts."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from gmemstate.convert.engine.ioctl import ConversionCall, Fault
 from gmemstate.convert.engine.policies import Policy
@@ -14,7 +14,7 @@ from gmemstate.convert.simulation.facts import ScenarioFacts, Seen, answer, fact
 from gmemstate.convert.simulation.host import VMM, SimulatedUser
 from gmemstate.convert.simulation.operations import Simulation
 from gmemstate.decode import errno_name
-from gmemstate.model.document import Document, Json
+from gmemstate.model.document import Document
 from gmemstate.model.events import Dialect, RequestPath, event_of
 from gmemstate.model.linux import PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
@@ -25,12 +25,12 @@ class Difference(Document):
     """An expectation that did not come true: the fact, what was expected and found, and the event that shows it (a seq)."""
 
     fact: str
-    expected: Any
-    found: Any
+    expected: object
+    found: object
     seq: int | None
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class ScenarioOutcome(Document):
     """What came of a scenario: the simulation with its record, and the facts that expectations name."""
 
@@ -42,30 +42,22 @@ class ScenarioOutcome(Document):
     first: int
     """the seq of the first event after the guest was made and its users were added"""
 
+    written: ClassVar = ("scenario", "dialect", "policy", "facts", "differences")
+
     @property
-    def differences(self) -> list[Difference]:
+    def differences(self) -> tuple[Difference, ...]:
         """Where the facts are not as the scenario expects, the earliest event first."""
         found = []
         for fact, expected in self.scenario.expected(self.dialect, self.policy).items():
             have = getattr(self.facts, fact)
             if plain(expected) != plain(have):
                 found.append(Difference(fact, expected, have, shown_by(self.simulation, self.first, fact, expected, have)))
-        return sorted(found, key=lambda difference: difference.seq or 0)
+        return tuple(sorted(found, key=lambda difference: difference.seq or 0))
 
     @property
     def expects(self) -> bool:
         """Whether the scenario says anything of this pair."""
         return bool(self.scenario.expected(self.dialect, self.policy))
-
-    def to_json(self) -> dict[str, Json]:
-        """Which scenario was played and how, its facts by their names, and what was not as expected."""
-        return {
-            "scenario": self.scenario.name,
-            "dialect": self.dialect.word,
-            "policy": self.policy.value,
-            **self.facts.to_json(),
-            "differences": [difference.to_json() for difference in self.differences],
-        }
 
 
 def pairs(scenario: Scenario) -> list[tuple[Dialect, Policy]]:

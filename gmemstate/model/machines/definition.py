@@ -6,29 +6,33 @@ trigger of its own. ``=`` as destination means that the state stays as it is.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from gmemstate.model.document import Answer, Document
 
 STAY = "="
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row(Document):
     """One row of a machine: from every state of ``sources``, ``trigger`` leads to ``dest``."""
 
     id: str
     trigger: str
     sources: tuple[str, ...]
     dest: str
+    """``=``: the state stays as it is"""
     note: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Definition:
+class Definition(Answer):
     """A machine as data: its states in a fixed order, the first one initial, and its rows."""
 
     name: str
     states: tuple[str, ...]
     rows: tuple[Row, ...]
     final: tuple[str, ...]
+    """the states that nothing leaves"""
 
     def transitions(self) -> Iterator[tuple[str, str, str]]:
         """All ``(state, trigger, next state)``, with ``=`` resolved."""

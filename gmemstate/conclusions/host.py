@@ -18,6 +18,7 @@ from gmemstate.model.document import Answer, Document
 from gmemstate.model.events import Cause
 from gmemstate.model.log_owner import LogOwner
 from gmemstate.model.machines.host import DEAD, FAILED, FOUND, MISSING, UP, WHOLE
+from gmemstate.model.objects import OF_A_TD
 from gmemstate.model.reports import PlatformPart
 from gmemstate.model.verdict import Basis
 
@@ -309,7 +310,7 @@ def _said(facts: _Facts, answer: StartVerdict) -> Conclusion:
 def _more(history: History, entries: Iterable[MessedUpRow]) -> str | None:
     """Why there may be more pages than are on record."""
     causes = {entry.cause for entry in entries}
-    if Cause.SEPT_STILL_MAPS in causes:
+    if causes & set(OF_A_TD):
         return "the kernel prints the first failure of a VM only"
     if any(entry.count is None for entry in entries):
         return "some lines name no page"

@@ -46,6 +46,18 @@ BY_CAUSE: dict[Cause, dict[Guests, PageRule]] = {
         ),
         Guests.SNP: PageRule(True, Mended.REBOOT, "the RMP still gives a page to a guest that is gone"),
     },
+    Cause.UNTRACKED: {
+        Guests.PLAIN: PageRule(False, Mended.REBOOT, "a page that is not named may still be reached by a dead TD"),
+        Guests.TDX: PageRule(False, Mended.REBOOT, "the TDX module may refuse a new TD a page that is not named"),
+    },
+    Cause.UNFLUSHED: dict.fromkeys(
+        (Guests.PLAIN, Guests.TDX),
+        PageRule(False, Mended.REBOOT, "old cache lines of a TD may be written over a page that others have now"),
+    ),
+    Cause.UNSPLIT: dict.fromkeys(
+        (Guests.PLAIN, Guests.SNP),
+        PageRule(False, Mended.REBOOT, "a page may still be a guest's in the RMP: a 2M entry could not be split"),
+    ),
     Cause.UNUSABLE_PRIVATE: {Guests.TDX: _UNUSABLE, Guests.SNP: _UNUSABLE},
     Cause.STALE_DMA: dict.fromkeys(X86, _REACHED),
 }
@@ -65,7 +77,7 @@ class PageReason(NamedTuple):
 def about(history: History, foreign: frozenset[int]) -> Iterator[PageReason]:
     """What pages, and reports that name none, say against guests; ``foreign`` are sources that are no log of the host."""
     for entry in history.memory.messed_up.values():
-        if entry.state in MESSED_UP.final or entry.source in foreign:
+        if entry.state in MESSED_UP.final or entry.source in foreign or _given_up(history, entry):
             continue
         mark = history.marks.get(entry.id)
         event = None if mark is None else event_of(mark)
@@ -81,6 +93,18 @@ def about(history: History, foreign: frozenset[int]) -> Iterator[PageReason]:
             for guests in found.guests:
                 rule = PageRule(False, found.mended_by, found.reason)
                 yield PageReason(guests, rule, _conclusion(f"of {line}", rule, "page-not-named", line))
+
+
+def _given_up(history: History, entry: MessedUp) -> bool:
+    """Whether the kernel has leaked the page that it could not take back (kvm_rmp_make_shared()): nobody is given it."""
+    return entry.cause in (Cause.RMP_STILL_GUEST, Cause.UNSPLIT) and any(
+        kept.cause is Cause.LEAKED_BY_KERNEL
+        and kept.pfn is not None
+        and entry.pfn is not None
+        and kept.pfn <= entry.pfn < kept.pfn + (kept.count or 1)
+        for kept in history.memory.messed_up.values()
+        if kept.state not in MESSED_UP.final
+    )
 
 
 def _name(entry: MessedUp) -> str:

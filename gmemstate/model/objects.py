@@ -297,8 +297,13 @@ REUSE_RISK = {
     Cause.UNUSABLE_PRIVATE: ("host may use it, a guest cannot", "fix"),
     Cause.RECLAIM_REFUSED: ("none: the kernel keeps it", "reboot"),
     Cause.STALE_DMA: ("corrupts: a device still writes it", "fix"),
+    Cause.UNTRACKED: ("not known: it may still be in the S-EPT", "reboot"),
+    Cause.UNFLUSHED: ("corrupts: old cache lines of the TD may be written over it", "reboot"),
+    Cause.UNSPLIT: ("not known: the host's first write may fault", "reboot"),
 }
 """For each cause: who may be given the page, and what clears the entry."""
+OF_A_TD = (Cause.SEPT_STILL_MAPS, Cause.UNTRACKED, Cause.UNFLUSHED)
+"""What a private unmap leaves that failed in a TD, by its step."""
 
 
 @dataclass(slots=True)

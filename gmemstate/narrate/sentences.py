@@ -33,12 +33,12 @@ PATHS = {
     e.RequestPath.PSC_GHCB: "page state change",
 }
 STEPS = {
-    e.UnmapStep.BLOCK: "TDH.MEM.RANGE.BLOCK fails{}",
-    e.UnmapStep.TRACK: "TDH.MEM.TRACK fails{}",
+    e.UnmapStep.BLOCK: "TDH.MEM.RANGE.BLOCK fails{}, the S-EPT maps it as before",
+    e.UnmapStep.TRACK: "TDH.MEM.TRACK fails{}, old translations may still reach it",
     e.UnmapStep.REMOVE: "TDH.MEM.PAGE.REMOVE fails{}, the S-EPT still maps it",
-    e.UnmapStep.WBINVD: "TDH.PHYMEM.PAGE.WBINVD fails{}",
+    e.UnmapStep.WBINVD: "TDH.PHYMEM.PAGE.WBINVD fails{}, it is removed, its cache lines are not written back",
     e.UnmapStep.RMPUPDATE: "RMPUPDATE fails{}, the RMP still gives it to the guest",
-    e.UnmapStep.PSMASH: "PSMASH fails{}",
+    e.UnmapStep.PSMASH: "PSMASH fails{}, it is part of a 2M entry of the RMP",
 }
 ORDERS = {9: "2M", 18: "1G"}
 USERS = {

@@ -287,7 +287,7 @@ def test_the_reports_that_are_known_are_whole() -> None:
 
 
 def test_each_cause_of_a_messed_up_page_has_a_meaning_or_a_story_of_its_own() -> None:
-    for cause in set(Cause) - {Cause.SEPT_STILL_MAPS, Cause.POISONED}:
+    for cause in set(Cause) - {Cause.POISONED}:
         known = meaning({"kind": "messed_up", "cause": cause.name.lower()})
         assert known is not None, cause
 

@@ -13,7 +13,7 @@ from gmemstate.model.events import detail
 from gmemstate.model.linux import EFAULT, EOPNOTSUPP, GUP_PIN_COUNTING_BIAS
 from gmemstate.model.machines.range import GONE, PHASES, PRIVATE, SETTLED, SHARED, TORN, UNKNOWN, in_flight
 from gmemstate.model.memory import Memory
-from gmemstate.model.objects import POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
+from gmemstate.model.objects import OF_A_TD, POISONED_PAGE, PRESENT, UNMAPPED, Gmem, Slot, Vm
 from gmemstate.model.units import PageIndex, hexadecimal
 
 STORED = {state: state for state in (UNKNOWN, SHARED, PRIVATE, TORN, GONE)}
@@ -271,7 +271,7 @@ class Kernel:
             for entry in self.memory.messed_up.values()
             if gmem is not None and entry.gmem == owner and entry.index is not None and start <= entry.index < end
             if entry.state != "cleared"
-            and entry.cause is e.Cause.SEPT_STILL_MAPS
+            and entry.cause in OF_A_TD
             and gmem.backing.get(entry.index) in (PRESENT, POISONED_PAGE)
             and self.pfn(owner, entry.index) == entry.pfn
         )

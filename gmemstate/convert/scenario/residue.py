@@ -22,6 +22,8 @@ CAUSES = {
     Cause.LEAKED_BY_KERNEL: "lost and safe, the kernel gives it to nobody",
     Cause.POISONED: "its host page is poisoned",
     Cause.UNUSABLE_PRIVATE: "its host page cannot be made private",
+    Cause.UNTRACKED: "old translations may still reach its host page",
+    Cause.UNFLUSHED: "old cache lines may be written over its host page",
 }
 
 

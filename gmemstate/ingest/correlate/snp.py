@@ -43,6 +43,8 @@ def _of_caller(tracker: Tracker, fact: Fact, to: str, **words: str) -> bool:
     fact = fact._replace(words=words)
     report = about_rmp(tracker.report, fact)
     if report is not None and report.args.get("pfn") in (None, fact.args["pfn"]) and report.words.get("to", to) == to:
+        if words.get("step") == "update" or "step" not in report.words:
+            report.words.pop("step", None)  # the update that was tried after a failed split
         return report.add(fact)
     begin(tracker, fact)
     return True

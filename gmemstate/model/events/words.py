@@ -133,6 +133,12 @@ class Cause(IntEnum):
     UNUSABLE_PRIVATE = 5
     RECLAIM_REFUSED = 6
     STALE_DMA = 7
+    UNTRACKED = 8
+    """TDH.MEM.TRACK failed: whether the page was removed after that is not printed"""
+    UNFLUSHED = 9
+    """TDH.PHYMEM.PAGE.WBINVD failed: the page is removed, its cache lines are not written back"""
+    UNSPLIT = 10
+    """PSMASH failed: the page is part of a 2M entry of the RMP that is a guest's"""
 
 
 class RequestPath(IntEnum):

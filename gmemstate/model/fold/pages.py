@@ -21,7 +21,7 @@ def fault_served(memory: Memory, seq: int, row: e.EventRow) -> None:
     user = e.User.HOST if access == e.Access.HOST else e.User.GUEST
     memory.map_pages(owner, user, start, end, MAPPED)
     if access == e.Access.HOST:
-        _look_for_reuse(memory, seq, row, (e.Cause.SEPT_STILL_MAPS, e.Cause.RMP_STILL_GUEST))
+        _look_for_reuse(memory, seq, row, tuple(set(_LEFT_BY.values())))
         if (gmem := memory.gmems.get(owner)) and gmem.inplace:
             memory.step(owner, "seen_shared", start, end, seq)
         memory.back(owner, start, end, PRESENT)
@@ -188,10 +188,24 @@ def private_map_failed(memory: Memory, seq: int, row: e.EventRow) -> None:
     memory.mark(entry, "marked", seq)
 
 
+_LEFT_BY = {
+    e.UnmapStep.BLOCK: e.Cause.SEPT_STILL_MAPS,
+    e.UnmapStep.TRACK: e.Cause.UNTRACKED,
+    e.UnmapStep.REMOVE: e.Cause.SEPT_STILL_MAPS,
+    e.UnmapStep.WBINVD: e.Cause.UNFLUSHED,
+    e.UnmapStep.RMPUPDATE: e.Cause.RMP_STILL_GUEST,
+    e.UnmapStep.PSMASH: e.Cause.UNSPLIT,
+}
+"""What each step of a private unmap leaves when it fails (tdx_sept_remove_leaf_spte(), sev_gmem_invalidate()).
+
+tdx_track() returns nothing: the removal goes on, and what becomes of it is silent, as the VM is bugged by then.
+"""
+
+
 def private_unmap_failed(memory: Memory, seq: int, row: e.EventRow) -> None:
     """R5, C11: the conversion goes on, the page is messed up, and the kernel keeps no record of it."""
     step = e.UnmapStep(row[ACTOR] or 0)
-    cause = e.Cause.SEPT_STILL_MAPS if step <= e.UnmapStep.WBINVD else e.Cause.RMP_STILL_GUEST
+    cause = _LEFT_BY[step]
     count = 1 if row[VALUE] is not None or row[NPAGES] else None
     entry = MessedUp(
         seq,

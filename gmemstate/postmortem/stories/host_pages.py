@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import Cause
 from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, PAGES_2M
+from gmemstate.model.objects import OF_A_TD
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import Story
@@ -31,7 +32,7 @@ def suspect(history: History, seen: Scene, incident: IncidentEvents) -> Story:
     marks = seen.reports.marks
     story.evidence = words.evidence(history, [marks[entry.id] for entry in entries if entry.id in marks])
     story.add("Reuse", entries[0].reuse_risk)
-    if cause is Cause.SEPT_STILL_MAPS:
+    if cause in OF_A_TD:
         story.complete = False  # whether other pages of the VM are left, no line shows
     elif cause is not Cause.UNUSABLE_PRIVATE and any(entry.pfn is None for entry in entries):
         story.missing.append("which host page it is: no line names a pfn")
@@ -62,14 +63,14 @@ def _facts(history: History, seen: Scene, incident: IncidentEvents) -> Mapping[s
         "near": "; ".join(own.get("near", "not known").split("; ")[:3]),
         "status_text": status(own) or "not known",
     }
-    if first.cause is Cause.SEPT_STILL_MAPS:
+    if first.cause in OF_A_TD:
         facts |= unmap_facts(entries, own)
     facts |= {name: hex(value) for name, value in (("pfn", first.pfn), ("gfn", first.gfn)) if value is not None}
     mark = seen.reports.marks.get(first.id)
     if mark is not None and "place" in mark.words:
         facts["place"] = mark.words["place"]
     for entry in history.memory.messed_up.values():
-        if entry.cause is Cause.SEPT_STILL_MAPS and entry.id in seen.reports.marks:
+        if entry.cause in OF_A_TD and entry.id in seen.reports.marks:
             unmap = seen.reports.marks[entry.id].event
             facts.setdefault("unmapped_at", history.place(unmap.source, unmap.line))
     return facts

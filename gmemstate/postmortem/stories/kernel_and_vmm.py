@@ -7,6 +7,7 @@ from gmemstate.messages.report_kinds import Effect, TaskState, effect_of, report
 from gmemstate.model.events import Cause, KernelWarned, VmDead, VmmSaid
 from gmemstate.model.linux import PAGE_SIZE
 from gmemstate.model.log_owner import LogOwner
+from gmemstate.model.objects import OF_A_TD
 from gmemstate.model.reports import KernelReportCode, VmmReportCode
 from gmemstate.postmortem import words
 from gmemstate.postmortem.grouping import IncidentEvents
@@ -197,7 +198,7 @@ def _explain(history: History, reports: Reports, story: Story, result: str) -> N
 
     found = []
     if result == "EIO":
-        found += [f"bugged, by the failed private unmap at {place}" for place in marked(Cause.SEPT_STILL_MAPS)]
+        found += [f"bugged, by the failed private unmap at {place}" for cause in OF_A_TD for place in marked(cause)]
         for report in reports.reports:
             place = _place(history, report)
             if isinstance(report.event, VmDead):

@@ -28,9 +28,9 @@ BACKGROUND = (KernelReportCode.MEMORY_MAP, KernelReportCode.GUEST_KERNEL, Kernel
 
 def classified(reports: Reports) -> Iterator[tuple[ReportedEvent, IncidentKind, tuple[object, ...]]]:
     """Reports that are of an incident: each with the kind of it, and what it has in common with others of the same."""
-    marked, given_up = _marked(reports), _given_up(reports)
+    marked, given_up, rejected = _marked(reports), _given_up(reports), _rejected(reports)
     for report in reports.reports:
-        if not _part_of_a_mark(marked, report) and not _follow_up(given_up, report):
+        if not _part_of_a_mark(marked, report) and not _follow_up(given_up, report) and not _explained(rejected, report):
             kind, key = _about(report)
             if kind is not None:
                 yield report, kind, key
@@ -99,3 +99,15 @@ def _follow_up(given_up: set[tuple[int | None, int | None]], report: ReportedEve
         and (event.source, event.result) in given_up
         and report.words.get("code") == VmmReportCode.REGISTERS
     )
+
+
+def _rejected(reports: Reports) -> set[tuple[int | None, int]]:
+    """The sources, with the lines before, of values of CPUID that the firmware refused."""
+    lines = [one.event for one in reports.reports if one.words.get("code") == VmmReportCode.CPUID_REJECTED]
+    return {(event.source, (event.line or 0) - back) for event in lines for back in range(1, NEXT_LINES + 1)}
+
+
+def _explained(rejected: set[tuple[int | None, int]], report: ReportedEvent) -> bool:
+    """Whether a page of the launch was refused for the values of CPUID that the next lines name."""
+    event = report.event
+    return report.words.get("code") == VmmReportCode.SNP_LAUNCH_UPDATE and (event.source, event.line or 0) in rejected

@@ -490,6 +490,20 @@ def hard_lockup(at: Scene) -> ReportText:
 
 
 @maker
+def hung_on_a_lock(at: Scene) -> ReportText:
+    lines = [f"INFO: task {at.comm}:{at.pid} blocked for more than 122 seconds.", "      Not tainted 6.16.0 #1"]
+    lines += [f"task:{at.comm:15} state:D stack:0     pid:{at.pid} tgid:{at.pid} ppid:1      flags:0x00004006", *at.stack()]
+    lines += [f"INFO: task {at.comm}:{at.pid} <reader> blocked on an rw-semaphore likely owned by task other:88 <writer>"]
+    lines += [
+        "task:other           state:R  running task     stack:0     pid:88",
+        "Call Trace:",
+        " <TASK>",
+        " kvm_gmem_release+0x1/0x2",
+    ]
+    return _said(at, [*lines, " </TASK>"], "hung task", name="task_stuck", waits_for_task="other/88")
+
+
+@maker
 def rcu(at: Scene) -> ReportText:
     lines = [
         "rcu: INFO: rcu_preempt self-detected stall on CPU",

@@ -106,7 +106,7 @@ class Report:
             "double fault",
             "KASAN",
         ),
-        "place": ("list corruption", "refcount", "slab corruption", "bad page"),
+        "place": ("list corruption", "refcount", "slab corruption", "bad page", "hard lockup"),
     }
     """By the role of a header: the kinds of open reports that it completes."""
 

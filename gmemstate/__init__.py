@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from gmemstate.conclusions.host import HostAnswer as HostAnswer
     from gmemstate.conclusions.host import MayStart as MayStart
     from gmemstate.conclusions.host import StartVerdict as StartVerdict
-    from gmemstate.convert.engine.ioctl import Direction as Direction
     from gmemstate.convert.engine.ioctl import Fault as Fault
     from gmemstate.convert.engine.ioctl import Setting as Setting
     from gmemstate.convert.engine.policies import Policy as Policy
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from gmemstate.convert.scenario.definition import Scenario as Scenario
     from gmemstate.convert.scenario.run import Difference as Difference
     from gmemstate.convert.simulation.facts import ScenarioFacts as ScenarioFacts
+    from gmemstate.decode.errnos import errno_name as errno_name
     from gmemstate.decode.meaning import Meaning as Meaning
     from gmemstate.ingest.input import Account as Account
     from gmemstate.ledger.convert import ConversionResult as ConversionResult
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from gmemstate.ledger.explain import mermaid as mermaid
     from gmemstate.ledger.ledger import Ledger as Ledger
     from gmemstate.ledger.ledger import open as open  # noqa: A004
+    from gmemstate.ledger.ledger import restore as restore
     from gmemstate.ledger.queries import Export as Export
     from gmemstate.ledger.queries import Pages as Pages
     from gmemstate.ledger.queries import Queries as Queries
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from gmemstate.model.objects import Trigger as Trigger
     from gmemstate.model.record import Head as Head
     from gmemstate.model.units import U64 as U64
+    from gmemstate.model.units import Direction as Direction
     from gmemstate.model.units import Gfn as Gfn
     from gmemstate.model.units import Gpa as Gpa
     from gmemstate.model.units import Ns as Ns
@@ -120,14 +122,22 @@ if TYPE_CHECKING:
     from gmemstate.model.units import PageRange as PageRange
     from gmemstate.model.units import Pfn as Pfn
     from gmemstate.model.units import Unit as Unit
+    from gmemstate.model.units import duration as duration
+    from gmemstate.model.units import seconds as seconds
+    from gmemstate.model.units import span as span
     from gmemstate.model.verdict import Basis as Basis
     from gmemstate.model.verdict import Label as Label
     from gmemstate.postmortem.incident import Blame as Blame
     from gmemstate.postmortem.incident import Incident as Incident
     from gmemstate.postmortem.incident import IncidentKind as IncidentKind
     from gmemstate.postmortem.incident import PostMortem as PostMortem
+    from gmemstate.postmortem.render.html import page as page
+    from gmemstate.postmortem.render.text import report as report
 else:
     _PUBLIC = {
+        "decode.errnos": "errno_name",
+        "postmortem.render.html": "page",
+        "postmortem.render.text": "report",
         "decode.meaning": "Meaning",
         "messages.reading": "Explanation Form Word",
         "model.machines.definition": "Definition",
@@ -153,11 +163,11 @@ else:
         "conclusions.conclusion": "Conclusion Mended Predicate Subject SubjectKind",
         "conclusions.guests": "Guests",
         "conclusions.host": "Check HostAnswer MayStart StartVerdict",
-        "convert.engine.ioctl": "Direction Fault Setting",
+        "convert.engine.ioctl": "Fault Setting",
         "convert.engine.policies": "Policy",
         "convert.engine.users": "PageUser UnmapAnswer",
         "ledger.convert": "ConversionResult Outcome Resolution",
-        "ledger.ledger": "Ledger open",
+        "ledger.ledger": "Ledger open restore",
         "ledger.queries": "Export Pages Queries When",
         "ledger.reading": "read",
         "ledger.range": "Moved RangeMachine",
@@ -171,7 +181,7 @@ else:
         "model.findings": "Finding Severity",
         "model.objects": "Trigger",
         "model.record": "Head",
-        "model.units": "Gfn Gpa Ns Page PageIndex PageRange Pfn U64 Unit",
+        "model.units": "Direction duration seconds span Gfn Gpa Ns Page PageIndex PageRange Pfn U64 Unit",
         "model.verdict": "Basis Label",
     }
     _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -1,5 +1,6 @@
 """Text as all output writes it: counted things, lists, columns, and names of others without control characters."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -28,3 +29,10 @@ def some(items: Iterable[str], limit: int) -> str:
     """At most ``limit`` items, separated by commas; a longer list by its first one and the number of the others."""
     listed = list(items)
     return ", ".join(listed) if len(listed) <= limit else f"{listed[0]} and {len(listed) - 1} more"
+
+
+def named(where: str) -> str:
+    """The name of a ledger, or a sentence with one in it, as it may be shown: a URL without its password."""
+    if "://" not in where:
+        return where
+    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@?\s]*):\S*@", r"\1:***@", where))

@@ -43,6 +43,7 @@ ANSWERS: dict[str, Any] = {
     "simulate": Listing[gmemstate.ScenarioOutcome],
     "machine": gmemstate.Definition,
     "decode": Listing[gmemstate.Explanation],
+    "convert": gmemstate.ConversionResult,
     "help": Listing[HelpPage],
     "ingest": Listing[gmemstate.Ingested | gmemstate.Refused],
 }

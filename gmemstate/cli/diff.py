@@ -4,11 +4,10 @@ from pathlib import Path
 
 import click
 
+from gmemstate import UsageError, span
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import json_option, reading
-from gmemstate.model.errors import UsageError
-from gmemstate.model.units import span
 
 
 @click.command()

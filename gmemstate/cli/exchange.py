@@ -1,7 +1,6 @@
 """The verbs that carry a record from one place to another."""
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -31,9 +30,8 @@ def import_(db: str, file: str) -> Exit:
 
     It has the same batches and hashes. An export that was altered is refused, with the line, and nothing of it is kept.
     """
-    from gmemstate.ledger.ledger import restore
-    from gmemstate.store.jsonl import JsonlRecord
+    from gmemstate import restore
 
-    head = restore(db, JsonlRecord(Path(file)))
+    head = restore(db, file)
     talk(f"{db}: {head.seq} events, head {head.hash.hex()}")
     return Exit.CLEAN

@@ -4,6 +4,8 @@ from enum import IntEnum
 
 import click
 
+from gmemstate.text import named, printable
+
 
 class Exit(IntEnum):
     """Exit codes; where several fit, 4 goes before 2, 1, 3 and 0."""
@@ -26,13 +28,7 @@ def worst(*codes: Exit) -> Exit:
 
 def shown(text: str) -> str:
     """A text as it may be shown: what a terminal would obey is escaped, and passwords in URLs are left out."""
-    from gmemstate.text import printable
-
-    if "://" in text:  # else nothing of a database is loaded for it
-        from gmemstate.store.engine import named
-
-        text = named(text)
-    return printable(text)
+    return printable(named(text))
 
 
 def talk(text: str) -> None:

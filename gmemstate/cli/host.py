@@ -2,11 +2,10 @@
 
 import click
 
-from gmemstate import Guests, HostAnswer, MayStart, MessedUpRow
+from gmemstate import Guests, HostAnswer, MayStart, MessedUpRow, UsageError
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, finish, json_option, reading
-from gmemstate.model.errors import UsageError
 
 KINDS = {"plain": Guests.PLAIN, "tdx": Guests.TDX, "snp": Guests.SNP, "cca": Guests.CCA}
 

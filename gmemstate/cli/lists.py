@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmemstate import duration, seconds, span
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit
 from gmemstate.cli.options import at_option, finish, guest_option, json_option, range_argument, reading
-from gmemstate.model.units import span
 
 if TYPE_CHECKING:
     from gmemstate import ConversionRow, SourceStatus, StateRow
@@ -33,8 +33,6 @@ def conversions(db: str, pages: str | None, guest: str | None, at: str | None, a
     if as_json:
         render.as_json(found)
     else:
-        from gmemstate.model.units import seconds
-
         render.as_table(
             ("id", "guest", "time", "range", "to", "returned", "verdict", "took", "asked by", "thread"),
             [
@@ -49,7 +47,7 @@ def conversions(db: str, pages: str | None, guest: str | None, at: str | None, a
 
 
 def _errno(code: int | None) -> str:
-    from gmemstate.decode import errno_name
+    from gmemstate import errno_name
 
     return "not seen" if code is None else errno_name(code)
 
@@ -66,8 +64,6 @@ def _asked(row: "ConversionRow") -> str:
 
 def _took(row: "ConversionRow") -> str:
     """How long a conversion took; nothing where its line has one time only, as in strace without ``-T``."""
-    from gmemstate.model.units import duration
-
     if row.started_ns is None or row.ended_ns is None or row.ended_ns == row.started_ns:
         return ""
     return duration(row.ended_ns - row.started_ns)
@@ -86,8 +82,6 @@ def requests(db: str, pages: str | None, guest: str | None, at: str | None, as_j
     if as_json:
         render.as_json(found)
     else:
-        from gmemstate.model.units import seconds
-
         render.as_table(
             ("id", "guest", "gpa", "pages", "to", "applied", "returned", "notes", "time", "conversions"),
             [

@@ -6,9 +6,8 @@ from typing import Any, NoReturn
 
 import click
 
-from gmemstate._version import __version__
+from gmemstate import GmemstateError, __version__
 from gmemstate.cli.exits import Exit, talk
-from gmemstate.model.errors import GmemstateError
 
 EXAMPLES = """\b
 Begin with:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmemstate import CannotWrite
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk
 from gmemstate.cli.options import json_option, reading
-from gmemstate.model.errors import CannotWrite
 
 if TYPE_CHECKING:
     from gmemstate import Queries
@@ -39,7 +39,7 @@ def demo(db: str) -> Exit:
     from importlib.resources import as_file, files
     from pathlib import Path
 
-    from gmemstate.ledger.ledger import Ledger
+    from gmemstate import Ledger
 
     target = Path("gmemstate-demo.html")
     with (
@@ -57,15 +57,15 @@ def demo(db: str) -> Exit:
 
 
 def _tell(ledger: "Queries", incident: int | None, html_file: str | None, as_json: bool) -> Exit:
-    from gmemstate.postmortem.render import html, text
+    from gmemstate import page, report
 
     found = ledger.incidents(incident)
     if as_json:
         render.as_json(found)
     else:
-        click.echo(text.report(found))
+        click.echo(report(found))
     if html_file is not None:
-        _write(html_file, html.page(found))
+        _write(html_file, page(found))
     return Exit.CLEAN if found.complete else Exit.INCOMPLETE
 
 

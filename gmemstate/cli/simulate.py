@@ -7,11 +7,13 @@ from itertools import groupby
 
 import click
 
+from gmemstate import Ledger, UsageError
 from gmemstate.cli import render
 from gmemstate.cli.exits import Exit, talk, worst
 from gmemstate.cli.options import json_option
 from gmemstate.ledger.simulate import (
     DIALECT_NAMES,
+    PAGE_SHIFT,
     SOURCES,
     Listing,
     Policy,
@@ -22,8 +24,6 @@ from gmemstate.ledger.simulate import (
     usual_policy,
 )
 from gmemstate.ledger.simulate import simulate as play
-from gmemstate.model.errors import UsageError
-from gmemstate.model.linux import PAGE_SHIFT
 from gmemstate.text import some
 
 ALL = "all"
@@ -155,8 +155,6 @@ def _judge(outcomes: Sequence[ScenarioOutcome]) -> Exit:
 
 
 def _keep(db: str, outcomes: Sequence[ScenarioOutcome]) -> None:
-    from gmemstate.ledger.ledger import Ledger
-
     with Ledger.open(db) as ledger:
         for outcome in outcomes:
             head = ledger.record_rows(outcome.simulation.rows)

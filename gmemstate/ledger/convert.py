@@ -7,25 +7,29 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from functools import cache
+from typing import Literal, get_args
 
-from gmemstate.audit.events import event_facts
+from gmemstate.audit.events import RecordedEvent
 from gmemstate.audit.history.moment import moment_at
+from gmemstate.audit.queries.conversions import AppliedRow, ResidueRow, applied_row, residue_rows
 from gmemstate.convert.engine.dialects import CONVERT, SOURCES
-from gmemstate.convert.engine.ioctl import ConversionCall, Direction, Fault, Setting
+from gmemstate.convert.engine.ioctl import ConversionCall, Fault, Setting
 from gmemstate.convert.engine.kernel import THIS, Kernel
 from gmemstate.convert.engine.policies import DIALECT_NAMES, POLICIES, Policy, usual_policy
 from gmemstate.convert.engine.steps import carry_out, drive
 from gmemstate.convert.engine.users import CheckedUser, PageUser
 from gmemstate.model import events as e
+from gmemstate.model.document import Answer
 from gmemstate.model.errors import PageUserFailed, UsageError
 from gmemstate.model.events import SEQ, SOURCE, detail, event_of
 from gmemstate.model.linux import LAST_PAGE, PAGE_SHIFT, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SETTLED
 from gmemstate.model.objects import Conversion
 from gmemstate.model.reports import SourceFormat
-from gmemstate.model.units import hexadecimal
-from gmemstate.model.verdict import Verdict, verdict
+from gmemstate.model.units import Direction, Unit
+from gmemstate.model.verdict import Label, verdict
+from gmemstate.narrate import Narrator
 from gmemstate.store.locks import owner_lock
 from gmemstate.store.recorder import Recorder
 
@@ -38,45 +42,18 @@ OUTCOMES: dict[Outcome | None, int] = {"new": 0, "old": 1, "unknown": 2, None: 1
 
 
 @dataclass(frozen=True, slots=True)
-class ConversionResult:
-    """What came of a conversion: its id (the seq of its first event), the verdict on three axes, its events with their seqs."""
+class ConversionResult(Answer):
+    """What came of a conversion: the three axes of its verdict, the label, and its events."""
 
     id: int
-    verdict: Verdict
-    events: tuple[tuple[int, e.Event], ...]
-
-    @property
-    def result(self) -> int | None:
-        """The errno, 0 for success, None if it did not return."""
-        return self.verdict.result
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain data: pages as hexadecimal strings, times as decimal strings in ns."""
-        applied, residue = self.verdict.applied, self.verdict.residue
-        return {
-            "id": self.id,
-            "errno": self.result,
-            "label": self.verdict.label.value,
-            "applied": {
-                "extent": applied.extent,
-                "ranges": [[hexadecimal(start), hexadecimal(end)] for start, end in applied.ranges],
-                "basis": applied.basis,
-            },
-            "residue": None
-            if residue is None
-            else [
-                {
-                    "what": left.what,
-                    "owner": left.owner,
-                    "start": hexadecimal(left.start),
-                    "end": hexadecimal(left.end),
-                    "entries": left.entries,
-                    "basis": left.basis,
-                }
-                for left in residue
-            ],
-            "events": [event_facts(seq, event) for seq, event in self.events],
-        }
+    """the seq of its first event"""
+    errno: int | None
+    """0 for success, None if it did not return"""
+    label: Label
+    applied: AppliedRow
+    residue: tuple[ResidueRow, ...] | None
+    """what it left different; None where that is not known"""
+    events: tuple[RecordedEvent, ...]
 
 
 class ConversionRunner:
@@ -235,8 +212,21 @@ class ConversionRunner:
     def _result(self, conversion: int, first: int) -> ConversionResult:
         memory = self._recorder.memory
         made = memory.conversions.get(conversion) or next(one for one in memory.ended if one.id == conversion)
-        return ConversionResult(conversion, verdict(made, memory.sources.get(made.source or 0)), self._events(first))
+        found = verdict(made, memory.sources.get(made.source or 0))
+        return ConversionResult(
+            id=conversion,
+            errno=found.result,
+            label=found.label,
+            applied=applied_row(found.applied, Unit.GFN if made.in_vm else Unit.INDEX),
+            residue=residue_rows(memory, found.residue),
+            events=self._events(first),
+        )
 
-    def _events(self, first: int) -> tuple[tuple[int, e.Event], ...]:
+    def _events(self, first: int) -> tuple[RecordedEvent, ...]:
+        narrator = cache(self._narrator)
         rows = self._recorder.record.events(first)
-        return tuple((row[SEQ], event_of(row)) for row in rows if row[SOURCE] == self._source)
+        return tuple(RecordedEvent(row[SEQ], event_of(row), narrator) for row in rows if row[SOURCE] == self._source)
+
+    def _narrator(self) -> Narrator:
+        moment = moment_at(self._recorder.record)
+        return Narrator(moment.memory, moment.labels())

@@ -10,7 +10,7 @@ from typing import Self
 from gmemstate.audit.check.check import Checked, Checkpoint, check
 from gmemstate.audit.history.history import History
 from gmemstate.audit.history.moment import in_order
-from gmemstate.convert.engine.ioctl import Direction, Fault, Setting
+from gmemstate.convert.engine.ioctl import Fault, Setting
 from gmemstate.convert.engine.policies import Policy
 from gmemstate.convert.engine.users import PageUser
 from gmemstate.ingest.follow import FollowedFile
@@ -21,12 +21,14 @@ from gmemstate.ledger.source import Ingested, Refused
 from gmemstate.model.errors import CannotRead, UsageError
 from gmemstate.model.events import ACTOR, CONVERSION, KIND, KINDS, LINE, OWNER, SOURCE, START, Dialect, Event, EventRow, T
 from gmemstate.model.record import Head
-from gmemstate.store.engine import connect, named
+from gmemstate.model.units import Direction
+from gmemstate.store.engine import connect
 from gmemstate.store.inspection import Inspection
 from gmemstate.store.jsonl import JsonlRecord
 from gmemstate.store.projections import compare
 from gmemstate.store.record import StoredRecord
 from gmemstate.store.recorder import Recorder
+from gmemstate.text import named
 
 
 class Ledger(Queries):
@@ -204,11 +206,13 @@ def open(where: str | Path = "gmemstate.db", *, readonly: bool = False, durable:
     return Ledger.open(where, readonly=readonly, durable=durable)
 
 
-def restore(where: str, export: JsonlRecord) -> Head:
+def restore(where: str | Path, export: JsonlRecord | str | Path) -> Head:
     """Make a new ledger of an export, with the same batches and hashes, in one transaction: all of it, or nothing.
 
     Raises UsageError where there is a record already, CannotRead (with the line) where the export was altered.
     """
+    export = export if isinstance(export, JsonlRecord) else JsonlRecord(Path(export))
+    where = str(where)
     for _ in export.sealed():  # all of it, before anything is made
         pass
     recorder = Recorder(connect(where, writable=True, synchronous="FULL"), where, time.time_ns)

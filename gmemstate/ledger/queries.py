@@ -35,7 +35,6 @@ from gmemstate.audit.transitions import Step, steps
 from gmemstate.audit.why import find_spot
 from gmemstate.audit.why import why as least_events
 from gmemstate.conclusions.host import HostAnswer, host
-from gmemstate.convert.engine.ioctl import Direction
 from gmemstate.ledger.range import RangeMachine, range_machine
 from gmemstate.model.document import Listing
 from gmemstate.model.errors import CannotWrite, UsageError
@@ -43,12 +42,12 @@ from gmemstate.model.events import BY_NAME, SEQ, Cause, event_of
 from gmemstate.model.machines.range import UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
-from gmemstate.model.units import Gfn, PageRange, Unit, parse_range
+from gmemstate.model.units import Direction, Gfn, PageRange, Unit, parse_range
 from gmemstate.model.verdict import Label
 from gmemstate.narrate import Narrator
 from gmemstate.store.jsonl import JsonlInspection, JsonlRecord
 from gmemstate.store.jsonl import export as export_record
-from gmemstate.text import count, printable
+from gmemstate.text import count, named, printable
 
 if TYPE_CHECKING:
     from gmemstate.postmortem.incident import Blame, IncidentKind, PostMortem
@@ -140,12 +139,7 @@ class Queries(ABC):
 
     def status(self) -> Status:
         """What the ledger holds: sources, guests, guest_memfds, and how much is on record."""
-        where = self.where
-        if "://" in where:  # else nothing of a database is loaded for it
-            from gmemstate.store.engine import named
-
-            where = named(where)
-        return status(printable(where), self.head(), self.history())
+        return status(printable(named(self.where)), self.head(), self.history())
 
     # --- one page, one host, two records
 

@@ -12,9 +12,10 @@ from gmemstate.convert.scenario.story import step, story
 from gmemstate.model.document import Listing
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import Dialect
+from gmemstate.model.linux import PAGE_SHIFT
 
 __all__ = ["DIALECT_NAMES", "POLICIES", "SOURCES", "Listing", "Policy", "Scenario", "ScenarioOutcome", "scenarios", "simulate"]
-__all__ += ["step", "story", "usual_policy"]
+__all__ += ["PAGE_SHIFT", "step", "story", "usual_policy"]
 
 
 def scenarios() -> Iterator[Scenario]:

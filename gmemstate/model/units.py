@@ -8,7 +8,7 @@ and so is what the range map is asked for.
 
 import re
 from enum import StrEnum
-from typing import NamedTuple, NewType
+from typing import Literal, NamedTuple, NewType
 
 from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE
 
@@ -22,6 +22,15 @@ U64 = NewType("U64", int)
 """A size in bytes, an offset, a set of flags: what the kernel keeps in a u64."""
 Ns = NewType("Ns", int)
 """A time or a duration in ns."""
+
+
+Direction = Literal["private", "shared"]
+"""What pages are converted to."""
+
+
+def direction(word: str | None) -> Direction | None:
+    """A word as a direction; None for every other word."""
+    return "private" if word == "private" else "shared" if word == "shared" else None
 
 
 class Unit(StrEnum):

@@ -4,7 +4,6 @@ A new store is made by Alembic and nothing else. A store that is current is open
 """
 
 import os
-import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from gmemstate.model.errors import CannotRead, CannotWrite, GmemstateError, NotALedger
 from gmemstate.store.schema import APPLICATION_ID, HEAD
+from gmemstate.text import named
 
 REVISIONS = ("0001", "0002", "0003")
 """All revisions that this version can upgrade from, oldest first."""
@@ -44,13 +44,6 @@ def migrations() -> Path:
 def is_url(where: str) -> bool:
     """Whether a name of a ledger is a database URL, not a path."""
     return "://" in where
-
-
-def named(where: str) -> str:
-    """The name of a ledger, or a sentence with one in it, as it may be shown: a URL without its password."""
-    if not is_url(where):
-        return where
-    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@?\s]*):\S*@", r"\1:***@", where))
 
 
 def connect(where: str, *, writable: bool, synchronous: str = "FULL") -> Engine:

@@ -18,6 +18,7 @@ from gmemstate.store.engine import LOCK
 from gmemstate.store.projections import Projector
 from gmemstate.store.record import StoredRecord, batch_of, head_of
 from gmemstate.store.snapshots import SnapshotWriter
+from gmemstate.text import named
 
 AT_ONCE = 10_000
 """How many events are projected at once when everything is made anew."""
@@ -92,7 +93,7 @@ class Recorder:
         with self._turn as cursor:
             self._catch_up(cursor)
             if self._head.seq:
-                raise UsageError(f"{database.named(self.where)}: there is a record already; import into a new ledger")
+                raise UsageError(f"{named(self.where)}: there is a record already; import into a new ledger")
             for batch, rows in batches:
                 sealed, _ = self._write(cursor, rows, {}, batch.recorded)
                 self._head = Head(sealed.last, sealed.hash)

@@ -66,6 +66,16 @@ def test_what_came_of_reading_fits_its_schema(tmp_path: Path) -> None:
     assert [row["name"] for row in json.loads(said.out)["rows"]] == [str(name) for name in names]
 
 
+def test_the_result_of_a_conversion_fits_its_schema(tmp_path: Path) -> None:
+    where = tmp_path / "a.db"
+    assert say("--db", where, "simulate", "sc-10", "--dialect", "mainline", "--store").code in (0, 1, 3)
+    with gmemstate.open(where) as ledger:
+        guest = ledger.status().guests[0]
+        pages = next(row for row in ledger.state(known=True) if row.state == "shared" and row.end is not None)
+        result = ledger.convert(guest.id, pages.start or 0, pages.end or 0, "private")
+        valid("convert", json.dumps(result.to_json()))
+
+
 def test_every_answer_fits_its_schema(ledger: Path) -> None:
     for verb, *arguments in questions(ledger):
         said = say("--db", ledger, verb, *arguments, "--json")

@@ -91,11 +91,14 @@ def killed_at_its_first_question(where: Path) -> int:
 
 def test_a_refused_conversion_says_what_it_returned_and_what_is_left(ledger: Ledger) -> None:
     result = ledger.convert(GMEM, 0, 16, "private", users=[users.host("A", range(16)), users.pin("vfio", [5])])
-    assert result.result == 11
-    assert result.verdict.label is Label.FAILED_RESIDUE
-    assert result.verdict.applied.extent == "none"
-    assert [(left.what, left.start, left.end) for left in result.verdict.residue or ()] == [("host mapping", 0, 16)]
-    assert next(event for _, event in result.events if isinstance(event, ConvertReturned)).error_offset == 5 << 12
+    assert result.errno == 11
+    assert result.label is Label.FAILED_RESIDUE
+    assert result.applied.extent == "none"
+    assert [(left.what, left.start, left.end) for left in result.residue or ()] == [("host mapping", 0, 16)]
+    assert (
+        next(event for event in (one.event for one in result.events) if isinstance(event, ConvertReturned)).error_offset
+        == 5 << 12
+    )
     assert states(ledger) == [(0, 16, "shared")]
 
 
@@ -103,7 +106,7 @@ def test_a_refused_conversion_says_what_it_returned_and_what_is_left(ledger: Led
 def test_each_dialect_converts_where_its_attribute_lives(where: Path, dialect: Dialect, owner: int, start: int) -> None:
     with gmemstate.open(where) as ledger:
         ledger.record(*guest(dialect))
-        assert ledger.convert(owner, start, start + 4, "private").verdict.label is Label.COMMITTED
+        assert ledger.convert(owner, start, start + 4, "private").label is Label.COMMITTED
         assert ledger.range(0x100).state == "private"
         assert ledger.range(0x104).state == "shared"
         with pytest.raises(UsageError, match="holds the attribute"):
@@ -145,7 +148,7 @@ def test_a_killed_conversion_is_in_flight_until_the_next_one_gets_the_lock(where
         ]
         assert ledger.conversions()[-1].label == "cut"
         assert states(ledger) == [(0, 8, "torn"), (8, 16, "shared")]
-        assert ledger.convert(GMEM, 8, 16, "private").result == 0  # what it had not changed is as before
+        assert ledger.convert(GMEM, 8, 16, "private").errno == 0  # what it had not changed is as before
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_an_open_conversion_is_resolved_as_somebody_says(where: Path, how: str, 
         ledger.record(*guest(Dialect.INPLACE))
     left = killed_at_its_first_question(where)
     with gmemstate.open(where) as ledger:
-        assert ledger.resolve(left, how, outcome).verdict.label is Label.DECLARED
+        assert ledger.resolve(left, how, outcome).label is Label.DECLARED
         assert states(ledger)[0] == ((0, 16, state) if state == "shared" else (0, 8, state))
         assert not ledger.history().findings
         with pytest.raises(UsageError, match="not open"):
@@ -214,10 +217,10 @@ def test_whichever_step_was_its_last_a_roll_back_gives_everything_back(tmp_path:
             left = ledger.conversions()[1:]
             labels.append(left[0].label if left else None)
             if labels[-1] == "in_flight":
-                assert ledger.resolve(left[0].id, "roll-back").verdict.label is Label.DECLARED
+                assert ledger.resolve(left[0].id, "roll-back").label is Label.DECLARED
                 assert kinds(ledger) == [(4, SHARED), (8, PRIVATE), (16, SHARED)]
             assert not ledger.history().findings
-            assert ledger.convert(owner, start, start + 16, SHARED).result == 0
+            assert ledger.convert(owner, start, start + 16, SHARED).errno == 0
     assert labels == [None] + ["in_flight"] * (len(labels) - 3) + ["committed"] * 2
     assert len(labels) > 10
 
@@ -234,7 +237,7 @@ def test_an_observed_conversion_can_only_be_declared(where: Path) -> None:
         left = ledger.conversions()[-1].id
         with pytest.raises(UsageError, match="observed"):
             ledger.resolve(left, "roll-back")
-        assert ledger.resolve(left, "declare", "unknown").verdict.label is Label.DECLARED
+        assert ledger.resolve(left, "declare", "unknown").label is Label.DECLARED
 
 
 @pytest.mark.parametrize(("outcome", "state"), [("old", "shared"), ("new", "private"), ("unknown", "torn")])
@@ -297,7 +300,7 @@ def test_a_silent_user_leaves_the_conversion_stuck(ledger: Ledger) -> None:
     result = ledger.convert(
         GMEM, 0, 16, "private", users=[users.host("S", range(16), refuses=None, refused=frozenset(range(16)))]
     )
-    assert result.result is None
+    assert result.errno is None
     assert ledger.conversions()[-1].stuck
 
 

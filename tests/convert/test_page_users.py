@@ -96,10 +96,10 @@ def test_a_user_that_fails_is_named_and_leaves_an_interrupted_conversion_that_ca
             left
         ]
         assert not [event for event in (one.event for one in ledger.events()) if isinstance(event, ConvertReturned)]
-        assert ledger.resolve(left, "roll-back").verdict.label is Label.DECLARED
+        assert ledger.resolve(left, "roll-back").label is Label.DECLARED
         assert states(ledger) == [(0, 16, "shared")]
         assert not ledger.history().findings
-        assert ledger.convert(GMEM, 0, 8, "private", users=[Vfio()]).result == 0
+        assert ledger.convert(GMEM, 0, 8, "private", users=[Vfio()]).errno == 0
 
 
 def test_on_mainline_the_guest_is_asked_too(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_a_user_raises_on_purpose_is_its_own_affair(ledger: Ledger) -> None
 
 def test_users_without_faults_of_theirs_need_no_base_class(ledger: Ledger) -> None:
     result = ledger.convert(GMEM, 0, 8, "private", users=[Vfio()])
-    assert (result.result, result.verdict.label) == (0, Label.COMMITTED)
+    assert (result.errno, result.label) == (0, Label.COMMITTED)
 
 
 @pytest.fixture
@@ -157,6 +157,6 @@ def test_the_result_of_a_conversion_as_plain_data_says_what_the_result_says(ledg
     )
     data = result.to_json()
     assert (data["id"], data["errno"], data["label"]) == (result.id, 11, "failed_residue")
-    assert data["applied"] == {"extent": "none", "ranges": [], "basis": "implied"}
+    assert data["applied"] == {"extent": "none", "ranges": [], "unit": "idx", "basis": "implied"}
     assert [(left["what"], left["start"], left["end"]) for left in data["residue"]] == [("host mapping", "0x0", "0x10")]
-    assert [event["seq"] for event in data["events"]] == [seq for seq, _ in result.events]
+    assert [event["seq"] for event in data["events"]] == [one.seq for one in result.events]

@@ -41,6 +41,11 @@ PLANTED = {
         ("ledger/ledger.py", "from sqlalchemy import text"),
         ("cli/main.py", "def f():\n    from alembic import command"),
     ],
+    "the command line knows": [
+        ("cli/machine.py", "from gmemstate.model.machines import run"),
+        ("cli/lists.py", "def f():\n    from gmemstate.audit import why"),
+        ("cli/why.py", "if TYPE_CHECKING:\n    from gmemstate.store.record import StoredRecord"),
+    ],
     "only the command line": [("text.py", "from rich.table import Table"), ("ledger/ledger.py", "import click")],
 }
 """The beginning of a contract's name to modules, and what must not be imported there."""

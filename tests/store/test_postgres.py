@@ -351,6 +351,6 @@ def test_a_server_that_dies_is_named_and_what_it_has_acknowledged_is_there_again
         server.begin()
         assert ledger.head() == done
         assert ledger.record(*conversion(2, 0x100)).seq == done.seq + 2
-        assert ledger.convert(2, 0, 16, "shared").result == 0
+        assert ledger.convert(2, 0, 16, "shared").errno == 0
         assert ledger.check().problems == ()
         assert_chained(ledger)

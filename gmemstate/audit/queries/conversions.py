@@ -8,9 +8,10 @@ from gmemstate.audit.queries.evidence import Lines, guest_name, lines
 from gmemstate.model.document import Document
 from gmemstate.model.events import Through, details
 from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE
+from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, Trigger
-from gmemstate.model.units import END, U64, Gfn, Gpa, Ns, Page, PageRange, Unit, bounded, gpa_of, ns, u64
-from gmemstate.model.verdict import Basis, Label, Residue, Verdict, arguments_known, error_offset_counts, verdict
+from gmemstate.model.units import END, U64, Direction, Gfn, Gpa, Ns, Page, PageRange, Unit, bounded, direction, gpa_of, ns, u64
+from gmemstate.model.verdict import Applied, Basis, Label, Residue, Verdict, arguments_known, error_offset_counts, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class ConversionRow(Document):
     size: U64 | None
     """bytes"""
     attributes: U64 | None
-    to: str | None
-    """shared or private; None if it is not known, or no attribute at all"""
+    to: Direction | None
+    """None if it is not known, or no attribute at all"""
     start: Gfn | None
     end: Gfn | None
     errno: int | None
@@ -123,7 +124,6 @@ def conversion_row(history: History, conversion: Conversion) -> ConversionRow:
     start, end = gfns(history, conversion) or (None, None)
     known, in_vm = arguments_known(conversion), conversion.through is Through.VM_IOCTL
     found, returned = judged(history, conversion), history.result_of(conversion)
-    ranges = tuple((Page(first), bounded(last)) for first, last in found.applied.ranges)
     return ConversionRow(
         id=conversion.id,
         guest=guest_name(history, conversion.owner),
@@ -134,13 +134,13 @@ def conversion_row(history: History, conversion: Conversion) -> ConversionRow:
         offset=None if in_vm else address,
         size=size,
         attributes=u64(conversion.attributes) if known else None,
-        to=conversion.target if known else None,
+        to=direction(conversion.target) if known else None,
         start=start,
         end=end,
         errno=returned,
         error_offset=u64(conversion.error_offset) if error_offset_counts(conversion) else None,
-        applied=AppliedRow(found.applied.extent, ranges, Unit.GFN if in_vm else Unit.INDEX, found.applied.basis),
-        residue=None if found.residue is None else tuple(_residue(history, left) for left in found.residue),
+        applied=applied_row(found.applied, Unit.GFN if in_vm else Unit.INDEX),
+        residue=residue_rows(history.memory, found.residue),
         label=found.label if returned == found.result else Label.UNKNOWN if returned else Label.COMMITTED,
         stuck=conversion.stuck,
         dying=conversion.dying,
@@ -172,10 +172,27 @@ def gfns(history: History, conversion: Conversion) -> tuple[Gfn, Gfn] | None:
     return None if found is None else (Gfn(found[0]), Gfn(found[1]))
 
 
-def _residue(history: History, left: Residue) -> ResidueRow:
-    unit = Unit.GFN if left.owner in history.memory.vms else Unit.INDEX
-    start = None if left.start is None else Page(left.start)
-    return ResidueRow(left.what, unit, start, bounded(left.end), left.entries, left.basis)
+def applied_row(applied: Applied, unit: Unit) -> AppliedRow:
+    """How much took effect, in gfns or page indices."""
+    ranges = tuple((Page(first), bounded(last)) for first, last in applied.ranges)
+    return AppliedRow(applied.extent, ranges, unit, applied.basis)
+
+
+def residue_rows(memory: Memory, residue: tuple[Residue, ...] | None) -> tuple[ResidueRow, ...] | None:
+    """What was left different; None where steps may have gone unseen."""
+    if residue is None:
+        return None
+    return tuple(
+        ResidueRow(
+            left.what,
+            Unit.GFN if left.owner in memory.vms else Unit.INDEX,
+            None if left.start is None else Page(left.start),
+            bounded(left.end),
+            left.entries,
+            left.basis,
+        )
+        for left in residue
+    )
 
 
 def _corroborations(history: History, conversion: Conversion) -> tuple[Corroboration, ...]:

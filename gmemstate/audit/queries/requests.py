@@ -14,7 +14,7 @@ from gmemstate.model.document import Document
 from gmemstate.model.events import Capability, RequestPath, details
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.objects import Request
-from gmemstate.model.units import U64, Gfn, Gpa, Ns, PageRange, Unit, gfn_of, gpa_of, ns, u64
+from gmemstate.model.units import U64, Direction, Gfn, Gpa, Ns, PageRange, Unit, direction, gfn_of, gpa_of, ns, u64
 
 
 class Note(StrEnum):
@@ -46,8 +46,8 @@ class RequestRow(Document):
     """bytes"""
     pages: int | None
     flags: U64 | None
-    to: str | None
-    """shared or private, by the conversions that served it"""
+    to: Direction | None
+    """by the conversions that served it"""
     conversions: tuple[int, ...]
     """the ids of the conversions that served it"""
     applied_pages: int | None
@@ -140,7 +140,7 @@ def _row(history: History, request: Request) -> RequestRow:
         gpa=gpa_of(Gfn(request.start)) if request.start is not None else None if gpa is None else Gpa(gpa),
         pages=request.npages if request.npages is not None else pages,
         flags=u64(request.flags),
-        to=found.to,
+        to=direction(found.to),
         conversions=tuple(request.conversions),
         applied_pages=found.applied,
         returned=found.result,

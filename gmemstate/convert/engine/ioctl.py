@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from gmemstate.model.events import UnmapStep
 from gmemstate.model.linux import ENOMEM, PAGE_SHIFT, PAGE_SIZE, PRIVATE_ATTRIBUTE
 from gmemstate.model.machines.range import PRIVATE, SHARED
-
-Direction = Literal["private", "shared"]
-"""What the pages of a conversion shall become."""
 
 
 class VmType(StrEnum):

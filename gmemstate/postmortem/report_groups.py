@@ -28,9 +28,9 @@ BACKGROUND = (KernelReportCode.MEMORY_MAP, KernelReportCode.GUEST_KERNEL, Kernel
 
 def classified(reports: Reports) -> Iterator[tuple[ReportedEvent, IncidentKind, tuple[object, ...]]]:
     """Reports that are of an incident: each with the kind of it, and what it has in common with others of the same."""
-    marked, given_up, rejected = _marked(reports), _given_up(reports), _rejected(reports)
+    marked, given_up, explaining = _marked(reports), _given_up(reports), _explaining(reports)
     for report in reports.reports:
-        if not _part_of_a_mark(marked, report) and not _follow_up(given_up, report) and not _explained(rejected, report):
+        if not _part_of_a_mark(marked, report) and not _follow_up(given_up, report) and not _explained(explaining, report):
             kind, key = _about(report)
             if kind is not None:
                 yield report, kind, key
@@ -101,13 +101,23 @@ def _follow_up(given_up: set[tuple[int | None, int | None]], report: ReportedEve
     )
 
 
-def _rejected(reports: Reports) -> set[tuple[int | None, int]]:
-    """The sources, with the lines before, of values of CPUID that the firmware refused."""
-    lines = [one.event for one in reports.reports if one.words.get("code") == VmmReportCode.CPUID_REJECTED]
-    return {(event.source, (event.line or 0) - back) for event in lines for back in range(1, NEXT_LINES + 1)}
+_EXPLAINS = {
+    VmmReportCode.CPUID_REJECTED: (VmmReportCode.SNP_LAUNCH_UPDATE, -1),
+    VmmReportCode.NOT_SUPPORTED: (VmmReportCode.KVM_NOT_STARTED, 1),
+}
+"""A report, the one that it explains, and whether that stands before it (-1) or after it (1)."""
 
 
-def _explained(rejected: set[tuple[int | None, int]], report: ReportedEvent) -> bool:
-    """Whether a page of the launch was refused for the values of CPUID that the next lines name."""
+def _explaining(reports: Reports) -> set[tuple[int | None, int, str]]:
+    """The sources and lines next to reports that explain another one, with the code of that."""
+    found = set()
+    for one in reports.reports:
+        for code, way in (explained for explains, explained in _EXPLAINS.items() if one.words.get("code") == explains):
+            found |= {(one.event.source, (one.event.line or 0) + way * n, str(code)) for n in range(1, NEXT_LINES + 1)}
+    return found
+
+
+def _explained(explaining: set[tuple[int | None, int, str]], report: ReportedEvent) -> bool:
+    """Whether a line next to a report says what it is about: values of CPUID that were refused, a kernel without support."""
     event = report.event
-    return report.words.get("code") == VmmReportCode.SNP_LAUNCH_UPDATE and (event.source, event.line or 0) in rejected
+    return (event.source, event.line or 0, report.words.get("code", "")) in explaining

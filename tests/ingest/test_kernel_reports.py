@@ -95,3 +95,12 @@ def test_a_conversion_function_on_a_stack_without_a_failure_is_but_where_the_tas
     ).events
     assert isinstance(event, KernelWarned)
     assert shows(event, what="stack", inside=["set_memory_p", "rmpupdate", "rmp_make_shared"], about=None)
+
+
+def test_without_a_stack_the_task_is_where_it_became_atomic_and_where_it_took_its_locks(tmp_path: Path) -> None:
+    lines = ["BUG: sleeping function called from invalid context at ./include/linux/sched/mm.h:325"]
+    lines += ["in_atomic(): 1, irqs_disabled(): 0, non_block: 0, pid: 33, name: x", "2 locks held by x/33:"]
+    lines += [" #0: ff16f8ec217e4438 (sb_writers#14){.+.+}-{0:0}, at: __x64_sys_fallocate+0x46/0x80"]
+    lines += [" #1: ff16f8fbd85c8310 (mapping.invalidate_lock#4){++++}-{4:4}, at: kvm_gmem_fallocate+0x9e/0x310 [kvm]"]
+    (event,) = said([*lines, "Preemption disabled at:", "[<ffffffffc0850c6f>] kvm_gmem_zap+0x17f/0x260 [kvm]"], tmp_path).events
+    assert shows(event, function="kvm_gmem_zap", atomic_in="kvm_gmem_zap", path="fallocate", inside=["kvm_gmem_fallocate"])

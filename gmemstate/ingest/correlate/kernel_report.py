@@ -85,6 +85,8 @@ class Report:
     guessed: list[StackFrame] = field(default_factory=list)
     """frames that the kernel is not sure of"""
     locks: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    """functions that have taken locks of the task's own, and have not returned"""
     errors: dict[str, int] = field(default_factory=dict)
     """registers that hold an errno"""
     user: bool = False
@@ -211,6 +213,8 @@ class Report:
         if lock not in self.locks and len(self.locks) < LOCKS:
             self.locks.append(lock)
         self.words.setdefault("lock_at", fact.words["function"])
+        if self.section != "other":
+            self.held.append(fact.words["function"])
         return self.go_on(fact)
 
     def add_registers(self, fact: Fact) -> bool:

@@ -143,7 +143,8 @@ def _place(report: Report) -> list[str]:
     named = [words[name] for name in ("function", "rip") if name in words]
     if report.what == KernelReportCode.LOCKDEP and "lock_at" in words:
         named.append(words["lock_at"])
-    return [*dict.fromkeys(named), *report.outlined()]
+    without_a_stack = [] if report.own else [*report.outlined("atomic"), *reversed(report.held)]
+    return [*dict.fromkeys(named), *report.outlined(), *without_a_stack]
 
 
 def _module(report: Report, where: str | None) -> str | None:

@@ -10,6 +10,7 @@ from gmemstate.audit.invariants import InvariantChecker, InvariantOutcome, Invar
 from gmemstate.model.document import Answer
 from gmemstate.model.findings import Finding
 from gmemstate.model.record import Record
+from gmemstate.model.soundness import possible
 
 Row = TypeVar("Row")
 
@@ -42,7 +43,7 @@ def replay(
     """Fold a record anew; ``progress`` is given how many events are folded, from time to time."""
     history = History()
     checker = InvariantChecker(history.memory)
-    history.fold(checker.watch(_watched(record.events(), progress or (lambda _done: None))))
+    history.fold(checker.watch(possible(_watched(record.events(), progress or (lambda _done: None)), history.memory)))
     compared(history)
     return Replayed(
         events=history.memory.seq,

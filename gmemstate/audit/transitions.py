@@ -15,6 +15,7 @@ from gmemstate.model.machines.messed_up import MESSED_UP
 from gmemstate.model.machines.range import RANGE
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion, MessedUp
+from gmemstate.model.soundness import possible
 from gmemstate.model.units import span
 
 
@@ -68,7 +69,7 @@ class Step(Answer):
 def steps(rows: Iterable[EventRow], first: int = 1, last: int | None = None) -> Iterator[Step]:
     """The transitions and findings of the events ``first .. last`` (None: to the end)."""
     memory = Stepped()
-    for row in rows:
+    for row in possible(rows, memory):
         if last is not None and row[SEQ] > last:
             return
         apply(memory, row)

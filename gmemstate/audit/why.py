@@ -13,6 +13,7 @@ from gmemstate.model.events import KIND, NPAGES, OWNER, SEQ, START, conversion_o
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
+from gmemstate.model.soundness import possible
 from gmemstate.model.units import END, Gfn
 
 BY_PFN = frozenset(
@@ -84,7 +85,8 @@ def facts(memory: Memory, spot: Spot) -> Facts:
 
 def why(record: Record, spot: Spot, last: int | None = None) -> Why:
     """The events without any one of which the page would not be what it is at event ``last``."""
-    rows = list(record.events(1, last))
+    memory = Memory()
+    rows = [row for row in possible(record.events(1, last), memory) if _applied(memory, row)]
     goal = _Goal(rows, spot)
     kept = [row for row in rows if _concerns(row, goal)]
     if not goal.reached(kept):
@@ -139,6 +141,12 @@ class _Goal:
         except (KeyError, AttributeError, StopIteration):
             return False  # an event refers to one that was left out
         return all((finding.code, finding.seq) in self.findings for finding in memory.findings)
+
+
+def _applied(memory: Memory, row: e.EventRow) -> bool:
+    """Apply an event; whether it is one."""
+    apply(memory, row)
+    return row[KIND] != e.UNUSABLE
 
 
 def _folded(rows: Sequence[e.EventRow]) -> Memory:

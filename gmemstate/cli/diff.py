@@ -6,8 +6,8 @@ import click
 
 from gmemstate import UsageError, span
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit
-from gmemstate.cli.options import json_option, reading
+from gmemstate.cli.exits import Exit, worst
+from gmemstate.cli.options import finish, json_option, reading
 
 
 @click.command()
@@ -27,11 +27,13 @@ def diff(db: str, other: str | None, since: str | None, at: str | None, as_json:
     if other is not None and not Path(other).exists() and "://" not in other:
         raise UsageError(f"{other}: no ledger and no export here")
     with reading(db) as ledger:
+        unusable = ledger.unusable()
         if other is None:
             found = ledger.diff(since=since, at=at)
         else:
             with reading(other) as second:
                 found = ledger.diff(second)
+                unusable += second.unusable()
     parted = found.first_difference
     if as_json:
         render.as_json(found)
@@ -48,4 +50,4 @@ def diff(db: str, other: str | None, since: str | None, at: str | None, as_json:
             ],
             empty="no state differs",
         )
-    return Exit.CLEAN if parted is None else Exit.FINDINGS
+    return worst(finish(unusable), Exit.CLEAN if parted is None else Exit.FINDINGS)

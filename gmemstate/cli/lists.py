@@ -190,7 +190,7 @@ def events(
     with reading(db) as ledger:
         for event in ledger.events(pages, kind=kind, guest=guest, conversion=conversion, since=since, at=at):
             render.as_line(event) if as_json else click.echo(str(event))
-    return Exit.CLEAN
+        return finish(ledger.unusable())
 
 
 DURABILITY = (

@@ -59,7 +59,7 @@ def _steps(db: str, since: str | None, at: str | None, *, as_json: bool) -> Exit
     with reading(db) as ledger:
         for step in ledger.steps(since=since, at=at):
             render.as_line(step) if as_json else click.echo(str(step))
-    return Exit.CLEAN
+        return finish(ledger.unusable())
 
 
 def _tell_broken(invariant: "InvariantResult") -> None:

@@ -19,8 +19,11 @@ from gmemstate.ledger.ingest import Intake
 from gmemstate.ledger.queries import Queries
 from gmemstate.ledger.source import Ingested, Refused
 from gmemstate.model.errors import CannotRead, UsageError
-from gmemstate.model.events import ACTOR, CONVERSION, KIND, KINDS, LINE, OWNER, SOURCE, START, Dialect, Event, EventRow, T
+from gmemstate.model.events import ACTOR, CONVERSION, KIND, KINDS, LINE, OWNER, SEQ, SOURCE, START, Dialect, Event, EventRow, T
+from gmemstate.model.fold.apply import apply
+from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head
+from gmemstate.model.soundness import possible, sound
 from gmemstate.model.units import Direction
 from gmemstate.store.engine import connect
 from gmemstate.store.inspection import Inspection
@@ -213,8 +216,13 @@ def restore(where: str | Path, export: JsonlRecord | str | Path) -> Head:
     """
     export = export if isinstance(export, JsonlRecord) else JsonlRecord(Path(export))
     where = str(where)
-    for _ in export.sealed():  # all of it, before anything is made
-        pass
+    memory = Memory()
+    for n, (_, rows) in enumerate(export.sealed(), 1):  # all of it, before anything is made
+        for row in possible(sound(rows), memory):
+            apply(memory, row)
+            if memory.left_out:
+                raise export.bad(1 + n + row[SEQ], memory.findings[-1].text)
+        memory.clear_pending()
     recorder = Recorder(connect(where, writable=True, synchronous="FULL"), where, time.time_ns)
     try:
         return recorder.restore(export.sealed())

@@ -8,7 +8,7 @@ moment, a guest or a range that there is not.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,7 @@ from gmemstate.conclusions.host import HostAnswer, host
 from gmemstate.ledger.range import RangeMachine, range_machine
 from gmemstate.model.document import Listing
 from gmemstate.model.errors import CannotWrite, UsageError
-from gmemstate.model.events import BY_NAME, SEQ, Cause, event_of
+from gmemstate.model.events import BY_NAME, KIND, SEQ, UNUSABLE, Cause, EventRow, event_of, unusable
 from gmemstate.model.machines.range import UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
@@ -131,10 +131,11 @@ class Queries(ABC):
         if kind is not None and kind not in BY_NAME:
             raise UsageError(f"invalid kind of event {kind!r}: kinds are {', '.join(sorted(BY_NAME))}")
         first, last, wanted_pages = first_seq(self.record_, since), seq_of(self.record_, at), page_range(pages)
-        memory = self.memory() if guest is not None or wanted_pages is not None else None
+        moment = self.moment()
+        memory = moment.memory if guest is not None or wanted_pages is not None else None
         wanted = Filter.of(memory, BY_NAME[kind].code if kind else None, guest, conversion, wanted_pages)
-        rows = self.record_.events(first, last)
-        narrator = cache(self.narrator)
+        rows = _usable(self.record_.events(first, last), frozenset(moment.memory.left_out))
+        narrator = cache(lambda: Narrator(moment.memory, moment.labels()))
         return (RecordedEvent(row[SEQ], event_of(row), narrator) for row in rows if wanted.lets(row))
 
     def status(self) -> Status:
@@ -289,6 +290,10 @@ class Queries(ABC):
             found.missing_conversions = history_of(self.record_, last).missing_conversions
         return found
 
+    def unusable(self) -> list[str]:
+        """That the record holds what cannot be events, which every answer leaves out; empty if it does not."""
+        return self.moment().unusable()
+
     def narrator(self, at: When = None) -> Narrator:
         """What says each event in a sentence, with the names that guests and sources have at a moment. Raises UsageError."""
         moment = self.moment(at)
@@ -309,6 +314,12 @@ class Export(Queries):
     def check(self, checkpoint: Checkpoint | None = None) -> Checked:
         """Check every line."""
         return check(self.record_, lambda _note: JsonlInspection(self._file), checkpoint)
+
+
+def _usable(rows: Iterable[EventRow], left_out: Container[int]) -> Iterator[EventRow]:
+    for row in rows:
+        stray = row[SEQ] in left_out and row[KIND] != UNUSABLE
+        yield unusable(row, "EVENT-INVALID", "it refers to what is not on record") if stray else row
 
 
 def page_range(pages: Pages, *, of_host: bool = False) -> PageRange | None:

@@ -12,6 +12,7 @@ from gmemstate.model.machines.range import GONE, RANGE, UNKNOWN
 from gmemstate.model.machines.run import fire, may, triggers
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Vm
+from gmemstate.model.soundness import possible
 from gmemstate.model.units import Gfn
 
 
@@ -94,7 +95,7 @@ def _state(memory: Memory, vm: Vm, gfn: Gfn) -> str:
 def _moves(rows: Iterable[EventRow], vm: Vm, gfn: Gfn) -> Iterator[Moved]:
     """Fold the events again and note those that change the state of the gfn."""
     memory, before = Memory(), UNKNOWN
-    for row in rows:
+    for row in possible(rows, memory):
         apply(memory, row)
         memory.clear_pending()
         if (after := _state(memory, vm, gfn)) != before:

@@ -50,7 +50,10 @@ class Batch(NamedTuple):
 
 def seal(rows: Sequence[EventRow], first: int, recorded: int, previous: bytes) -> Batch:
     """The batch of the rows; raises BadEvent where a column does not fit."""
-    header = _HEADER.pack(first, len(rows), recorded)
+    try:
+        header = _HEADER.pack(first, len(rows), recorded)
+    except struct.error:
+        raise BadEvent(f"the time of recording {recorded} does not fit into 64 bits", recorded=recorded) from None
     return Batch(first, len(rows), recorded, previous, hashlib.sha256(MAGIC + previous + header + encode(rows)).digest())
 
 

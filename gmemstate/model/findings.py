@@ -62,6 +62,11 @@ CATALOGUE = {
         "two sources say different things of one call: of its result, or of whether there was one",
         "compare both lines; two calls that were taken for one are likelier than a kernel that lies: check threads and clocks",
     ),
+    "EVENT-INVALID": Code(
+        Severity.ERROR,
+        "what stands as an event in the record cannot be one: a value, a detail or a reference that no version writes",
+        "every answer leaves it out; find out who has written it, and ingest its source into a new ledger",
+    ),
     "UNKNOWN-KIND": Code(
         Severity.ERROR,
         "an event is of a kind, or of a sort of its kind, that this version does not know",

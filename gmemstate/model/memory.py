@@ -65,6 +65,8 @@ class Memory:
         """what each thread was last told by KVM_RUN; None for an exit that asks for nothing"""
         self.late: set[int] = set()
         """sources that speak of what is past"""
+        self.left_out: list[int] = []
+        """the seqs of what stands on record and cannot be an event"""
         self.moving = True
         """pages are moved by the event that is applied: it is not late"""
         # What the events since the last `news` changed, for projections and histories.
@@ -78,6 +80,11 @@ class Memory:
         self.dirty: list[tuple[int, int, int]] = []
 
     # --- findings
+
+    def leave_out(self, seq: int, code: str, why: str) -> None:
+        """Note an event that changes nothing, as it cannot be one."""
+        self.left_out.append(seq)
+        self.find(code, seq, why)
 
     def find(
         self, code: str, seq: int, text: str, owner: int | None = None, start: int | None = None, end: int | None = None

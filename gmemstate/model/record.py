@@ -71,7 +71,10 @@ class Record(Protocol):
         """Where the record ends."""
 
     def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
-        """The events ``first .. last``, both included."""
+        """The events ``first .. last``, both included, with an unusable one in place of each that cannot be an event."""
+
+    def rows(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
+        """The same as they are stored."""
 
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""

@@ -31,7 +31,7 @@ from gmemstate.model.plain import plain, reader
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
 
-FOLD = 7
+FOLD = 8
 """The version of the fold: raised whenever the same events make another memory, so that older snapshots count no more."""
 
 MAGIC = b"gmemstate snapshot 1\n"
@@ -72,6 +72,7 @@ class _Plain(NamedTuple):
     by_thread: dict[_Thread, int]
     open_request: dict[_Thread, int]
     faults: dict[_Thread, FaultExit]
+    left_out: list[int]
     told: dict[_Thread, int | None]
     """what else threads were last told: the id of a request, 0 for one that is not on record, None for nothing"""
 
@@ -101,6 +102,7 @@ def content_of(snapshot: Snapshot) -> bytes:
         memory.by_thread,
         memory.open_request,
         {thread: told for thread, told in exits if isinstance(told, FaultExit)},
+        memory.left_out,
         {thread: None if told is None else told.id for thread, told in exits if not isinstance(told, FaultExit)},
     )
     facts = json.dumps(
@@ -163,6 +165,7 @@ def _decode(content: bytes) -> Snapshot:
     memory.messed_up = {entry.id: entry for entry in parts.messed_up}
     memory.ranges, memory.mappings, memory.unplaced = parts.ranges, parts.mappings, parts.unplaced
     memory.last_of, memory.by_thread, memory.open_request = parts.last_of, parts.by_thread, parts.open_request
+    memory.left_out = parts.left_out
     requests = {0: UNSEEN, **memory.requests}
     memory.exits = {**parts.faults, **{thread: None if id is None else requests[id] for thread, id in parts.told.items()}}
     _derive(memory)

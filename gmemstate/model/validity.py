@@ -9,7 +9,6 @@ from gmemstate.model.errors import BadEvent
 from gmemstate.model.events import BY_NAME, KIND, KINDS, NPAGES, OWNER, SEQ, details, event_of
 from gmemstate.model.events.fields import Refers
 from gmemstate.model.memory import Memory
-from gmemstate.model.units import END
 
 OPENING: dict[Refers, tuple[type[e.Event], ...]] = {
     Refers.SOURCE: (e.SourceOpened,),
@@ -92,11 +91,9 @@ def _is_known(what: Refers, seq: int, memory: Memory, opened: Callable[[int], in
 
 
 def _check_pages(row: e.EventRow, memory: Memory) -> None:
-    """A guest_memfd has no pages behind its end, and no page has a number of 2^64 or more."""
+    """A guest_memfd has no pages behind its end."""
     event: Any = event_of(row)
     start, npages = getattr(event, "start", None), row[NPAGES] or 0
-    if start is not None and start + npages > END:
-        _refuse(event, "npages", npages, f"at most {END - start} pages from page {start:#x} on")
     file, first = memory.gmems.get(row[OWNER] or 0), start
     if isinstance(event, e.GmemBound):
         file, first = memory.gmems.get(event.gmem or 0), event.index

@@ -4,7 +4,7 @@ A recorded host is described with hexadecimal pages, names of guests and numbers
 one conversion follows another on a few pages, without them.
 """
 
-from gmemstate.model.events import Event, details
+from gmemstate.model.events import Event, Unusable, details
 from gmemstate.model.units import seconds
 from gmemstate.narrate.names import Names
 from gmemstate.narrate.sentences import SENTENCES
@@ -15,7 +15,10 @@ class Narrator(Names):
 
     def sentence(self, event: Event) -> str:
         """What happened, without a full stop."""
-        return SENTENCES[type(event)](event, details(event.detail), self)
+        facts = details(event.detail)
+        if isinstance(event, Unusable):
+            return f"cannot be used: {facts['why']}"
+        return SENTENCES[type(event)](event, facts, self)
 
     def line(self, seq: int, event: Event) -> str:
         """The event on one line: seq, seconds of the clock of its source, kind, sentence, and the line that shows it."""

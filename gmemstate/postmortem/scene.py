@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from gmemstate.audit.history.history import History
 from gmemstate.model import events as e
-from gmemstate.model.events import KIND, NPAGES, OWNER, SEQ, START, T, conversion_of, details, event_of, foreign
+from gmemstate.model.events import KIND, NPAGES, OWNER, SEQ, START, T, conversion_of, details, event_of
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.linux import FALLOC_FL_PUNCH_HOLE, GUEST_MEMFD_FLAG_INIT_SHARED, PAGE_SHIFT
 from gmemstate.model.machines.range import PRIVATE, SHARED
 from gmemstate.model.memory import Memory, StateRun
 from gmemstate.model.objects import Conversion, Slot, Vm
 from gmemstate.model.record import Record
+from gmemstate.model.soundness import possible
 from gmemstate.model.units import END, Gfn
 from gmemstate.postmortem.grouping import IncidentEvents
 from gmemstate.postmortem.incident import IncidentKind
@@ -122,7 +123,7 @@ def scene(record: Record, history: History, reports: Reports, found: list[Incide
     bounds = _bounds(history, found)
     seen = Scene(reports)
     memory = Memory()
-    for row in record.events(1, history.memory.seq):
+    for row in possible(record.events(1, history.memory.seq), memory):
         begun = wanted.get(conversion_of(row) or 0)
         if begun is not None and begun.id not in seen.before and row[KIND] not in _BEFORE_THE_LOCK:
             seen.before[begun.id] = _before(memory, begun)
@@ -137,7 +138,7 @@ def scene(record: Record, history: History, reports: Reports, found: list[Incide
             seen.reasons[row[SEQ]] = _no_memory(memory, row)
         if row[SEQ] % 10_000 == 0:
             memory.clear_pending()
-        if row[KIND] in _WATCHED and not foreign(row):
+        if row[KIND] in _WATCHED:
             _watch(seen, row, bounds)
     return seen
 

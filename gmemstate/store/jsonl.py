@@ -18,6 +18,7 @@ from gmemstate.model.errors import BadEvent, CannotRead
 from gmemstate.model.events import COLUMNS, EventRow
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, Kept, LoadedSnapshot, Record
+from gmemstate.model.soundness import sound
 
 FIRST = {"gmemstate": "record", "format": FORMAT}
 _BATCH = ("first", "size", "recorded", "previous", "hash")
@@ -33,7 +34,7 @@ def export(record: Record, file: TextIO) -> Head:
     head = EMPTY
     for batch in record.batches():
         file.write(_line({**batch._asdict(), "previous": batch.previous.hex(), "hash": batch.hash.hex()}))
-        for row in record.events(batch.first, batch.last):
+        for row in record.rows(batch.first, batch.last):
             file.write(_line(row[1:]))
         head = Head(batch.last, batch.hash)
     file.write(_line({"events": head.seq, "hash": head.hash.hex()}))
@@ -136,6 +137,10 @@ class JsonlRecord:
         return next(item.end for item in self.items() if item.end is not None)
 
     def events(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
+        """The same, with an unusable event in place of each that cannot be one."""
+        return sound(self.rows(first, last))
+
+    def rows(self, first: int = 1, last: int | None = None) -> Iterator[EventRow]:
         """The events ``first .. last``, both included; each batch is checked before its events are given."""
         for batch, rows in self.sealed():
             if last is not None and batch.first > last:

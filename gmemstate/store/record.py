@@ -1,6 +1,6 @@
 """Reading the record out of a database."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from gmemstate.model.encoding import Batch
-from gmemstate.model.events import COLUMNS, EventRow, Gap
+from gmemstate.model.events import COLUMNS, KIND, EventRow, Gap
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, Kept, LoadedSnapshot, SourceInfo
 from gmemstate.model.snapshot import BadSnapshot
+from gmemstate.model.soundness import sound
 from gmemstate.store import snapshots
 from gmemstate.store.engine import explained
 
@@ -69,15 +70,20 @@ class StoredRecord:
         with self._reading() as connection:
             return head_of(connection.connection.cursor())
 
-    def events(self, first: int = 1, last: int | None = None) -> Generator[EventRow, None, None]:
-        """The events ``first .. last``, streamed; who does not take all of them closes the stream."""
+    def rows(self, first: int = 1, last: int | None = None) -> Generator[EventRow, None, None]:
+        """The events ``first .. last`` as they are stored, streamed; who does not take all of them closes the stream."""
         upto = "" if last is None else f" AND seq <= {last:d}"
         return self._stream(f"SELECT {_COLUMNS} FROM event WHERE seq >= {first:d}{upto} ORDER BY seq")
 
-    def of_kinds(self, kinds: Iterable[int]) -> Iterator[EventRow]:
-        """All events of some kinds, in order."""
+    def events(self, first: int = 1, last: int | None = None) -> Generator[EventRow, None, None]:
+        """The same, with an unusable event in place of each that cannot be one."""
+        return sound(self.rows(first, last))
+
+    def of_kinds(self, kinds: Collection[int]) -> Iterator[EventRow]:
+        """All usable events of some kinds, in order."""
         wanted = ", ".join(f"{kind:d}" for kind in kinds)
-        return self._stream(f"SELECT {_COLUMNS} FROM event WHERE kind IN ({wanted}) ORDER BY seq")
+        found = sound(self._stream(f"SELECT {_COLUMNS} FROM event WHERE kind IN ({wanted}) ORDER BY seq"))
+        return (row for row in found if row[KIND] in kinds)
 
     def batches(self) -> Iterator[Batch]:
         """All batches, oldest first."""
@@ -101,7 +107,7 @@ class StoredRecord:
                     continue
                 told = ", ".join(f"{seq:d}" for source in memory.sources.values() for seq in source.about)
                 cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq IN ({told or 'NULL'}) ORDER BY seq")
-                return LoadedSnapshot(memory, list(cursor.fetchall()))
+                return LoadedSnapshot(memory, list(sound(cursor.fetchall())))
         return LoadedSnapshot(Memory(), [])
 
     def snapshots(self) -> Iterator[Kept]:

@@ -12,6 +12,7 @@ from gmemstate.model.events import COLUMNS, Event, EventRow
 from gmemstate.model.fold.apply import apply, fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import EMPTY, Head, resolve
+from gmemstate.model.soundness import possible, sound
 from gmemstate.model.validity import check_fields, check_references
 from gmemstate.store import engine as database
 from gmemstate.store.engine import LOCK
@@ -60,7 +61,8 @@ class Recorder:
 
         ``known`` maps references to seqs over several batches. ``expect`` maps guests to the last seq that the caller has
         seen of each. ``live`` events fire triggers of the real state machines; those that are read in bulk use the tables
-        that are compiled from them. What is not ``checked`` must refer to what is on record. Raises Conflict, CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
+        that are compiled from them. What is not ``checked`` must refer to what is on record. Raises Conflict,
+        CannotWrite and BadEvent; whatever is raised, nothing of the batch is stored.
         """
         rows = list(rows)
         if not rows:
@@ -157,7 +159,7 @@ class Recorder:
             for seq in self.record.dropped:
                 cursor.execute(f"DELETE FROM snapshot WHERE seq = {seq:d}")
         if head.seq != self.memory.seq:
-            for row in self.record.events(self.memory.seq + 1, head.seq):
+            for row in possible(self.record.events(self.memory.seq + 1, head.seq), self.memory):
                 apply(self.memory, row)
                 if self.memory.seq % 100_000 == 0:
                     self.memory.clear_pending()
@@ -200,7 +202,7 @@ class Recorder:
         memory.clear_pending()
         memory.live = live
         if checked:
-            fold(numbered, memory)
+            fold(possible(sound(numbered), memory), memory)
         else:
             for row in numbered:
                 check_references(row, memory, lambda seq: self._kind_of(cursor, seq))
@@ -240,7 +242,7 @@ class Recorder:
         with self._turn as cursor:
             projector.clear(cursor)
             keeper.clear(cursor)
-            for row in self.record.events(1, head_of(cursor).seq):
+            for row in possible(self.record.events(1, head_of(cursor).seq), memory):
                 fold((row,), memory)
                 piece.append(row)
                 if len(piece) == AT_ONCE:
@@ -260,7 +262,8 @@ class Recorder:
     def close(self) -> None:
         """Let go of the database; an SQLite ledger is then whole in its one file, unless others are still reading or writing it.
 
-        Nobody is waited for: what they keep it from writing stays in the WAL beside it, for the next one who closes. Raises CannotWrite where that fails: the record is whole in the file together with its WAL.
+        Nobody is waited for: what they keep it from writing stays in the WAL beside it, for the next one who closes. Raises
+        CannotWrite where that fails: the record is whole in the file together with its WAL.
         """
         connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None
         try:

@@ -213,6 +213,10 @@ def _of_nobody(story: Kept) -> None:
     story.answer(999, 0)
 
 
+def _of_no_guest(story: Kept) -> None:
+    story.tell(e.PrivateMapped, pfn=0x500, owner=999, start=3, npages=1)
+
+
 def _from_the_future(story: Kept) -> None:
     story.apply((story.seq + 1, None, 250, *[None] * 10))
     story.apply((story.seq + 1, None, e.ConvertAsked.code + (7 << 8), *[None] * 10))
@@ -239,6 +243,7 @@ HISTORIES: dict[str, Callable[[Kept], None]] = {
     "PFN-REUSED": _given_away,
     "SOURCES-DISAGREE": _two_results,
     "UNKNOWN-CONVERSION": _of_nobody,
+    "EVENT-INVALID": _of_no_guest,
     "UNKNOWN-KIND": _from_the_future,
 }
 """What no kernel does, or rarely means to, by the code of its finding."""

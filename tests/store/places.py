@@ -112,7 +112,7 @@ def record_of(ledger: Ledger) -> tuple[list[tuple[Any, ...]], list[bytes]]:
 
 def assert_chained(ledger: Ledger) -> None:
     """The seqs have no gap, the batches tile them, and each hash covers its batch and the hash before."""
-    rows = list(ledger.record_.events())
+    rows = list(ledger.record_.rows())
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
     previous, at = NO_HASH, 0
     for batch in ledger.record_.batches():

@@ -44,7 +44,7 @@ def stored(owner: Any = FILE, **how: Any) -> e.AttrsStored:
         (stored(result=-11), "result", "0 to 4095"),
         (stored(result=5000), "result", "0 to 4095"),
         (stored(start=14), "start", "pages of a guest_memfd that has 16"),
-        (stored(start=(1 << 64) - 1, owner=GUEST), "npages", "at most"),
+        (stored(start=1 << 63, owner=GUEST), "start", "0 to 9223372036854775807"),
         (stored(owner=1), "owner", "a guest or a guest_memfd on record"),
         (stored(owner=99), "owner", "a guest or a guest_memfd on record"),
         (stored(conversion=GUEST), "conversion", "a conversion on record"),

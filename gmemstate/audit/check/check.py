@@ -20,6 +20,7 @@ from gmemstate.model.errors import BadEvent, CannotRead, GmemstateError
 from gmemstate.model.events import SEQ, EventRow
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.record import Record
+from gmemstate.model.soundness import possible, sound
 
 FIRST_LINE = "gmemstate checkpoint 1"
 _CHECKPOINT = re.compile(rf"{FIRST_LINE}\r?\nevents (\d{{1,19}})\r?\nhead ([0-9a-f]{{64}})\r?\nat (\d{{1,19}})\s*").fullmatch
@@ -131,7 +132,7 @@ def check(
     checker = InvariantChecker(history.memory)
     others: list[Problem] = []
     snapshots = SnapshotComparison(record, history.memory, lambda *problem: others.append(Problem(*problem)))
-    history.fold(checker.watch(snapshots.watch(_sound(result, inspected))))
+    history.fold(checker.watch(snapshots.watch(possible(sound(_whole(result, inspected)), history.memory))))
     if result.batches:
         result.looked_at.insert(0, "every hash and link")
     if checkpoint is not None:
@@ -168,7 +169,7 @@ def _tables(result: _Checking, stale_tables: Callable[[History], Iterable[str]],
         result.not_covered.append(f"tables: {error}")
 
 
-def _sound(result: _Checking, inspected: Inspected) -> Iterator[EventRow]:
+def _whole(result: _Checking, inspected: Inspected) -> Iterator[EventRow]:
     """Follow the chain to its end, adding to the batches; the events up to what is first found to be damaged.
 
     The events of a batch are given once its hash has been found right.

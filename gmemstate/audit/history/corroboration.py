@@ -11,6 +11,7 @@ from gmemstate.model.events import EventRow
 from gmemstate.model.findings import Finding
 from gmemstate.model.objects import Conversion
 from gmemstate.model.record import Record
+from gmemstate.model.soundness import possible
 
 SAME_RETURN = 10_000_000
 """How many ns apart two sources may see the same return of KVM_RUN."""
@@ -20,7 +21,8 @@ def history(record: Record, last: int | None = None, more: Iterable[EventRow] = 
     """The history of a record up to seq ``last`` (all of it if None), and of ``more`` events after it."""
     if last is not None and last >= record.head().seq:
         last = None
-    return compared(History(last=last).fold(record.events(1, last)).fold(more))
+    found = History(last=last)
+    return compared(found.fold(possible(record.events(1, last), found.memory)).fold(more))
 
 
 def compared(history: History) -> History:

@@ -12,7 +12,9 @@ from gmemstate.model.fold.apply import fold
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 from gmemstate.model.reports import SourceFormat, formats_of
+from gmemstate.model.soundness import possible
 from gmemstate.model.units import seconds
+from gmemstate.text import count
 
 AT_ONCE = 256
 GAPS = 3
@@ -60,7 +62,7 @@ class Moment:
         """Apply rows in order: so few at once that they, and what comes of them, stay in the processor's cache."""
         memory, rest = self.memory, iter(rows)
         while some := list(islice(rest, AT_ONCE)):
-            fold(some, memory)
+            fold(possible(some, memory), memory)
             memory.clear_pending()
             for row in some:
                 if row[KIND] in ABOUT_SOURCES:
@@ -94,11 +96,18 @@ class Moment:
         labels = self.labels()
         reasons = [f"{labels[source.id]}{reason}" for source in self.sources.values() for reason in self._missing(source)]
         reasons += self.missing_conversions
+        reasons += self.unusable()
         late = [vm for vm in self.memory.vms.values() if not vm.made]
         reasons += [f"{vm.name}: the record begins after its beginning; what was converted before is not known" for vm in late]
         if not self.memory.seq and self.last is None:
             reasons.append("no event is on record: `gmemstate ingest FILE` reads a trace")
         return reasons
+
+    def unusable(self) -> list[str]:
+        """That the record holds what cannot be events, if it does."""
+        left_out = self.memory.left_out
+        which = count(len(left_out), "event")
+        return [f"{which} cannot be used, the first is {left_out[0]}: `gmemstate check` says why"] if left_out else []
 
     def labels(self) -> dict[int, str]:
         """For each source the shortest tail of its name that tells it from the others."""

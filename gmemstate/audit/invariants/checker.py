@@ -9,12 +9,13 @@ from gmemstate.audit.invariants.catalogue import CATALOGUE, Invariant, OnRecord
 from gmemstate.audit.invariants.context import AFTER, AT_END, BEFORE, STEPS, Check, CheckContext, Steps
 from gmemstate.model import events as e
 from gmemstate.model.document import Document
-from gmemstate.model.events import KIND, OWNER, SEQ, WORDS, T, foreign
+from gmemstate.model.events import KIND, KINDS, OWNER, SEQ, WORDS, T, foreign
 from gmemstate.model.findings import Finding, Severity
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from gmemstate.model.objects import Conversion
 from gmemstate.model.record import Record
+from gmemstate.model.soundness import possible
 
 KEPT = 20
 """How many findings of one invariant are kept; all are counted."""
@@ -95,7 +96,7 @@ class InvariantChecker:
         at, kinds, conversions = self._at, self._record.kinds, self._memory.conversions
         for row in rows:
             kind, key = row[KIND], e.conversion_of(row)
-            if kind in WORDS and foreign(row):
+            if kind not in KINDS or (kind in WORDS and foreign(row)):
                 yield row
                 continue
             kinds.add(kind)
@@ -216,8 +217,8 @@ def _hardware(event: e.Event) -> set[str]:
 
 def evaluate(record: Record | Iterable[e.EventRow]) -> list[InvariantResult]:
     """Look at all invariants in one pass over a record, or over rows in order; what came of each, by id."""
-    rows = record if isinstance(record, Iterable) else record.events()
     memory = Memory()
+    rows = record if isinstance(record, Iterable) else possible(record.events(), memory)
     inspection = InvariantChecker(memory)
     for n, row in enumerate(inspection.watch(rows), 1):
         apply(memory, row)

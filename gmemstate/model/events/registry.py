@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Annotated, Any, ClassVar, dataclass_transform, get_args, get_origin
 
 from gmemstate.model.errors import BadEvent
-from gmemstate.model.events.columns import ACTOR, COLUMNS, CONVERSION, KIND, EventRow
+from gmemstate.model.events.columns import ACTOR, COLUMNS, CONVERSION, DETAIL, KIND, SEQ, EventRow, T
 from gmemstate.model.events.fields import Bounds, Refers, SourceRef
 from gmemstate.model.units import signed, unsigned
 
@@ -118,7 +118,7 @@ def _declare_limits(made: type[Event]) -> None:
             made.refers[name] = COLUMNS.index(column), said
             made.limits[name] = Bounds(-(1 << 63), (1 << 63) - 1)
         elif inner is int:
-            made.limits[name] = Bounds(0, (1 << (64 if column in ("value", "start") else 63)) - 1)
+            made.limits[name] = Bounds(0, (1 << (64 if column == "value" else 63)) - 1)
         else:
             made.limits[name] = said or inner
 
@@ -166,6 +166,26 @@ def _event_maker(made: type[Any], enums: dict[str, Any]) -> Callable[[EventRow],
     exec("\n".join([*lines, " return e"]), names)
     maker: Callable[[EventRow], Event] = names["event"]
     return maker
+
+
+UNUSABLE = -(1 << 63)
+"""The number in place of a kind in the row of an unusable event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable(Event):
+    """What stands in a record as an event and cannot be one; ``detail`` says why. It is never recorded, and of no kind."""
+
+    name: ClassVar[str] = "unusable"
+    columns: ClassVar[dict[str, str]] = {"detail": "detail"}
+
+
+def unusable(row: EventRow, code: str, why: str) -> EventRow:
+    """A row in place of one that cannot be an event, with its time and the code and the text of the finding that it is."""
+    return (row[SEQ], row[T] if type(row[T]) is int else None, UNUSABLE, *[None] * 9, detail(code=code, why=why))  # type: ignore[return-value]
+
+
+_MAKERS[UNUSABLE] = lambda row: Unusable(detail=row[DETAIL])
 
 
 def event_of(row: EventRow) -> Event:

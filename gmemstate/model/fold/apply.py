@@ -5,9 +5,10 @@ The fold is deterministic. A bad history makes findings, never an exception.
 
 from collections.abc import Iterable
 
-from gmemstate.model.events import KIND, KINDS, OWNER, SEQ, SOURCE, WORDS, EventRow, T, foreign
+from gmemstate.model.events import DETAIL, KIND, KINDS, OWNER, SEQ, SOURCE, UNUSABLE, WORDS, EventRow, T, details, foreign
 from gmemstate.model.fold import conversions, pages, requests, vms
 from gmemstate.model.memory import Memory
+from gmemstate.model.soundness import why_not
 
 HANDLERS = {**vms.HANDLERS, **conversions.HANDLERS, **requests.HANDLERS, **pages.HANDLERS}
 """What each kind of event does to a memory; a kind without a handler changes nothing."""
@@ -25,10 +26,11 @@ def fold(rows: Iterable[EventRow], memory: Memory | None = None) -> Memory:
                 memory.moving = not _is_late(memory, row)
             handler(memory, seq, row)
             memory.moving = True
-        elif kind not in KINDS:
-            memory.find("UNKNOWN-KIND", seq, f"event kind {kind & 0xFF} of version {(kind >> 8) + 1} is unknown")
-        elif handler is not None:
-            memory.find("UNKNOWN-KIND", seq, f"a {KINDS[kind].name} of a sort that this version does not know")
+        elif kind == UNUSABLE:
+            facts = details(row[DETAIL])
+            memory.leave_out(seq, facts["code"], facts["why"])
+        elif kind not in KINDS or handler is not None:
+            memory.leave_out(seq, *why_not(row))
         if owner is not None:
             last_of[owner] = seq
         memory.seq = seq

@@ -103,7 +103,7 @@ class Queries(ABC):
         """
         moment = self.moment(at)
         rows = state(moment, page_range(pages) or EVERYTHING)
-        wanted = (row for row in rows if not known or row.state != UNKNOWN or row.guest == NO_GUEST)
+        wanted = (row for row in rows if not known or row.state != UNKNOWN or row.guest == NO_GUEST or row.held_by is not None)
         return _listed(moment, wanted, guest)
 
     def messed_up(

@@ -12,7 +12,7 @@ from gmemstate.model.linux import GUEST_MEMFD_FLAG_INIT_SHARED
 from gmemstate.model.machines.conversion import CONVERSION
 from gmemstate.model.machines.definition import Definition
 from gmemstate.model.machines.messed_up import MESSED_UP
-from gmemstate.model.machines.range import GONE, PRIVATE, RANGE, SHARED, UNKNOWN, is_in_flight
+from gmemstate.model.machines.range import GONE, PRIVATE, RANGE, SETTLED, SHARED, UNKNOWN, is_in_flight
 from gmemstate.model.machines.run import NO_WAY, compiled, fire
 from gmemstate.model.objects import Conversion, FaultExit, Gmem, GuestEnd, MessedUp, Request, Slot, Source, Vm
 from gmemstate.model.rangemap import RangeMap
@@ -158,6 +158,47 @@ class Memory:
             return [StateRun(start, end, UNKNOWN)] if start < end else []
         return [StateRun(first, last, RANGE.states[code]) for first, last, code in ranges.spans(start, end)]
 
+    def known_runs(self, owner: int, start: int = 0, end: int = END) -> list[StateRun]:
+        """The states of pages ``[start, end)`` of an owner, unknown where a call without an end on record may change them (R18).
+
+        Such a call is open: where it has shown steps, the range machine says where it is; where it has shown none it may be
+        waiting, or be at any step that its source does not show.
+        """
+        runs = self.runs(owner, start, end)
+        for conversion in self.conversions.values():
+            for first, last in self._pending(conversion, owner):
+                runs = [part for run in runs for part in _unless(run, first, last, conversion.target)]
+        return runs
+
+    def _pending(self, conversion: Conversion, owner: int) -> list[tuple[int, int]]:
+        """The pages of an attribute owner that an open conversion may be changing; a gap has made them unknown already.
+
+        None as long as its source goes on, would show its steps, and has shown none.
+        """
+        if conversion.gapped or owner not in self.may_own(conversion):
+            return []
+        source = self.sources.get(conversion.source or 0)
+        goes_on = source is None or not source.read
+        if goes_on and conversion.entered and not self.shows(conversion).isdisjoint((Capability.ZAP, Capability.STORED)):
+            return []
+        first = 0 if conversion.start is None else conversion.start
+        parts = [(first, END if conversion.end is None else conversion.end)]
+        for low, high in conversion.taken:
+            parts = [part for a, b in parts for part in ((a, min(b, low)), (max(a, high), b)) if part[0] < part[1]]
+        return parts
+
+    def may_own(self, conversion: Conversion) -> list[int]:
+        """The attribute owners that a conversion may be about: its own; where no line names it, all that its source has shown.
+
+        One that names neither its owner nor its pages is not counted: no page of it is known.
+        """
+        if conversion.owner is not None:
+            return [conversion.owner]
+        if conversion.start is None or conversion.source is None:
+            return []
+        owners = self.vms if conversion.in_vm else self.gmems
+        return [owner for owner in owners if owner not in self.destroyed and self.source_of(owner) == conversion.source]
+
     def only(self, owner: int, start: int, end: int) -> str | None:
         """The state of all pages of ``[start, end)`` of one attribute owner; None if they differ, or if there are none."""
         ranges = self.ranges.get(owner)
@@ -177,7 +218,7 @@ class Memory:
         """
         guest = self.vms.get(vm)
         if guest is None or guest.dialect is Dialect.MAINLINE:
-            yield from self.runs(vm, start, end)
+            yield from self.known_runs(vm, start, end)
             return
         bare = self.slots_known(guest)
         at = start
@@ -189,7 +230,7 @@ class Memory:
             gmem = self.gmems.get(slot.gmem or 0)
             if gmem is not None and gmem.inplace and slot.index is not None:
                 shift = slot.start - slot.index
-                for run in self.runs(gmem.id, first - shift, last - shift):
+                for run in self.known_runs(gmem.id, first - shift, last - shift):
                     yield StateRun(run.start + shift, run.end + shift, run.state)
             else:
                 yield from self._vm_runs(guest, first, last, slot.has_gmem is False)
@@ -205,7 +246,7 @@ class Memory:
             if start < end:
                 yield StateRun(start, end, SHARED)
             return
-        for run in self.runs(vm.id, start, end):
+        for run in self.known_runs(vm.id, start, end):
             yield run if bare or run.state != SHARED else run._replace(state=UNKNOWN)
 
     def maps(self) -> Iterator[RangeMap]:
@@ -364,9 +405,18 @@ class Memory:
         return vm.source if vm is not None else None
 
     def slots_known(self, vm: Vm) -> bool:
-        """Whether all memslots of a guest are on record, so that a gfn in none of them is in none."""
+        """Whether all memslots of a guest are on record, so that a gfn in none of them is in none.
+
+        A guest_memfd of it that no memslot was seen to bind is bound by one whose lines are not on record, or by none.
+        """
         source = self.sources.get(vm.source or 0)
-        return vm.made and (source is None or (Capability.SLOTS in vm.shows and not source.gaps and not source.blind))
+        if not vm.made or (source is not None and (Capability.SLOTS not in vm.shows or source.gaps or source.blind)):
+            return False
+        return all(gmem.bound for gmem in self.gmems.values() if gmem.inplace and self._may_be_of(gmem, vm))
+
+    def _may_be_of(self, gmem: Gmem, vm: Vm) -> bool:
+        """Whether a guest_memfd is of a guest, or of nobody knows which one."""
+        return gmem.vm == vm.id or gmem.vm is None
 
     # --- news
 
@@ -383,3 +433,14 @@ class Memory:
         keep.update(self.open_request.values())
         keep.update(request.id for request in self.requests.values() if not request.ended)
         return keep & self.requests.keys()
+
+
+def _unless(run: StateRun, first: int, last: int, target: str | None) -> Iterator[StateRun]:
+    """A run, unknown in ``[first, last)`` where its state is settled and not the one that is asked for."""
+    low, high = max(run.start, first), min(run.end, last)
+    if low >= high or run.state not in SETTLED or run.state == target:
+        yield run
+        return
+    for start, end, state in ((run.start, low, run.state), (low, high, UNKNOWN), (high, run.end, run.state)):
+        if start < end:
+            yield StateRun(start, end, state)

@@ -65,6 +65,10 @@ class Source:
     """another source has shown calls that it has shown too"""
     alone: int = 0
     """how many conversions have succeeded that it has shown from outside, and nobody from inside"""
+    unfinished: int = 0
+    """how many conversions it has shown whose threads went on, without their results"""
+    unseen_requests: int = 0
+    """how many exits for a hypercall it has shown without the request"""
     late: list[int] = field(default_factory=list)
     """the seqs of the events from which on it speaks of what is past"""
     until: int | None = None
@@ -164,6 +168,8 @@ class Gmem:
     pointer: int | None = None
     inplace: bool = False
     released: bool = False
+    bound: bool = False
+    """a memslot was seen to bind it"""
     backing: RangeMap = field(default_factory=RangeMap)
     orders: RangeMap = field(default_factory=RangeMap)
     """the order of the folio behind each page, where there is one"""

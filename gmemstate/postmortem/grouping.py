@@ -249,7 +249,10 @@ def _unbacked(history: History, groups: _Groups) -> None:
             if (conversion.owner, conversion.target, conversion.result) == (vm.id, PRIVATE, 0)
             and any((conversion.start or 0) < end and start < (conversion.end or END) for start, end in places)
         ]
-        first = min([conversion.id for conversion in makers] + [fault.seq for fault in faults])
+        begun = [conversion.id for conversion in makers] + [fault.seq for fault in faults]
+        if not begun:
+            continue  # the conversions that made them private are not on record
+        first = min(begun)
         incident = groups.of(IncidentKind.PRIVATE_WITHOUT_MEMORY, vm, first)
         incident.conversions, incident.faults, incident.trapped = makers, faults, trapped
 

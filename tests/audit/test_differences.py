@@ -16,7 +16,7 @@ def test_the_difference_of_two_moments_is_what_was_converted_between_them(tmp_pa
         first = ledger.conversions()[0]
         changed = list(changes(ledger.memory(first.id + 5), ledger.memory()))
         assert [(change.start, change.end, change.before, change.after) for change in changed] == [
-            (first.start, first.end, "shared", "private")
+            (first.start, first.end, "unknown", "private")
         ]
 
 

@@ -136,11 +136,20 @@ class Moment:
         if len(source.gaps) > GAPS:
             lines = ", ".join(str(line) for line, _ in source.gaps[:GAPS])
             least = sum(lost or 0 for _, lost in source.gaps)
-            count = f"at least {least} events" if least else "events"
-            yield f":{lines} and {len(source.gaps) - GAPS} more places: {count} lost; what happened meanwhile is not known"
+            events = f"at least {least} events" if least else "events"
+            yield f":{lines} and {len(source.gaps) - GAPS} more places: {events} lost; what happened meanwhile is not known"
         for line, lost in source.gaps if len(source.gaps) <= GAPS else ():
-            count = "events" if lost is None else f"{lost} events"
-            yield f":{line}: {count} lost; what happened meanwhile is not known"
+            events = "events" if lost is None else f"{lost} events"
+            yield f":{line}: {events} lost; what happened meanwhile is not known"
+        known = self.memory.sources.get(source.id)
+        unfinished = 0 if known is None else known.unfinished
+        if known is not None and known.read and self.last is None:
+            unfinished += sum(one.source == source.id for one in self.memory.conversions.values())
+        if unfinished:
+            yield (
+                f": the result of {count(unfinished, 'conversion')} is not on record (vm_ioctl_ret, gmem_ioctl_ret or "
+                "sys_exit_ioctl shows it): what became of the pages is not known"
+            )
         if self.last is None and _should_show_conversions(source.format) and not self._shows_conversions(source):
             yield (
                 ": no line shows a conversion, and none proves that one would have been seen: static tracepoints do not show "

@@ -85,9 +85,9 @@ def state(moment: Moment, pages: PageRange = EVERYTHING) -> Iterator[StateRow]:
         yield from _coalesced(_row(None, first, last, UNKNOWN) for first, last, conversions in runs if conversions)
     for gmem in memory.gmems.values():
         if gmem.inplace and (unit is Unit.INDEX or (pages == EVERYTHING and not _in_a_slot(memory, gmem.id))):
-            for run in memory.runs(gmem.id, start, end):
+            for run in memory.known_runs(gmem.id, start, end):
                 guest = memory.vms.get(memory.guest_id(gmem.id) or 0)
-                held = _held(memory, gmem.id, run.start) if is_in_flight(run.state) else None
+                held = _held(memory, gmem.id, run.start) if is_in_flight(run.state) or run.state == UNKNOWN else None
                 yield _row(guest, run.start, run.end, run.state, held=held, gmem=gmem.id)
 
 
@@ -125,7 +125,7 @@ def _guest_rows(moment: Moment, vm: Vm, start: int, end: int) -> Iterator[StateR
         at = bisect(edges, first)
         cuts = [first, *edges[at : bisect_left(edges, last)], last]
         for n, (low, high) in enumerate(pairwise(cuts), at - 1):
-            held = _holder(memory, vm, low) if is_in_flight(state) else None
+            held = _holder(memory, vm, low) if is_in_flight(state) or state == UNKNOWN else None
             yield _row(vm, low, high, state, reasons[n] if state == PRIVATE else None, held)
 
 

@@ -205,3 +205,7 @@ class Thread:
     runs: dict[str, PageRun] = field(default_factory=dict)
     returned: dict[int, int] = field(default_factory=dict)
     """small values that ioctls returned, with their last line: one of them was the fd of a VM"""
+    open: set[str] = field(default_factory=set)
+    """kinds of facts that begin what it has not ended"""
+    paired: set[str] = field(default_factory=set)
+    """kinds of facts that begin something, of which it has shown the end as well"""

@@ -7,6 +7,7 @@ was seen with exactly one, else to nobody. Facts of a thread nest like its calls
 from collections.abc import Callable
 
 from gmemstate.ingest.correlate.kernel_report import PoisonRun, Report
+from gmemstate.ingest.correlate.lost_lines import WATCHED, lines_are_missing
 from gmemstate.ingest.correlate.report_events import event_of_poison, event_of_report
 from gmemstate.ingest.correlate.trackees import GmemState, PageRun, Thread, VmState
 from gmemstate.ingest.fact import KINDS, STORED_ATTRIBUTES, Fact, FactKind, Marker
@@ -18,6 +19,8 @@ _OF_A_LOG = FactKind()
 
 GAPS = {"lost": e.GapKind.LOST, "suppressed": e.GapKind.SUPPRESSED, "elided": e.GapKind.ELIDED}
 """Kinds of gaps by the name of their marker; any other is a buffer that was overwritten."""
+
+UNPAIRED = "a call without its beginning or its end, though its thread has shown both before"
 
 Handler = Callable[["Tracker", Fact, Thread], bool]
 """Takes a fact, and the thread that it is about; whether the fact is used, now or in an event still to come."""
@@ -82,6 +85,10 @@ class Tracker:
             thread = self.threads[fact.thread] = Thread(fact.thread, fact.comm)
         elif thread.call is not None and kind.outside:
             self.leave(thread)
+        if fact.name in WATCHED and lines_are_missing(thread, fact):
+            paired, begun = thread.paired, thread.open
+            self.mark(Marker(fact.line, "lost", text=UNPAIRED))
+            thread.paired, thread.open = paired, begun & {fact.name}
         used = handler(self, fact, thread)
         if kind.shows is not None:
             self._show(fact, thread, kind.shows)
@@ -297,7 +304,7 @@ class Tracker:
             self.leave(thread)
             thread.syscall = thread.region = thread.zap = thread.bracket = thread.exit = thread.entered = None
             thread.request = thread.fault = thread.error = thread.file = None
-            thread.returned, thread.vms = {}, []
+            thread.returned, thread.vms, thread.open, thread.paired = {}, [], set(), set()
         for gmem in self.gmems:
             gmem.fd, gmem.doubtful = None, True
         for vm in self.vms.values():

@@ -77,6 +77,8 @@ def _supersede(memory: Memory, seq: int, old: Conversion) -> None:
     if not old.gapped:  # else its pages are torn already, and may have been settled by others since
         _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
     old.superseded = True
+    if source := memory.sources.get(old.source or 0):
+        source.unfinished += 1
     memory.end(old, seq)
 
 
@@ -84,6 +86,8 @@ def _apply(memory: Memory, conversion: Conversion, seq: int, *, certain: bool) -
     """The pages of a conversion that is over have the new value, or may have it; any page may, if it is not known which."""
     owner, target, asked = conversion.owner, conversion.target, lock_order.asked(conversion)
     if owner is None:
+        for candidate in memory.may_own(conversion):  # they are none where its pages are not known
+            memory.step(candidate, OUTCOME_LOST[target], conversion.start or 0, conversion.end or END, seq)
         return
     changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, e.Capability.ZAP, e.Capability.STORED)
     sure = asked or conversion.touched if certain and target is not None else None
@@ -269,8 +273,11 @@ def _nothing_was_done(memory: Memory, conversion: Conversion) -> bool:
         return False  # what is known of the pages may be its own doing
     if conversion.owner is None or conversion.start is None or conversion.end is None:
         return False
-    if {run.state for run in memory.runs(conversion.owner, conversion.start, conversion.end)} == {conversion.target}:
+    states = {run.state for run in memory.runs(conversion.owner, conversion.start, conversion.end)}
+    if states == {conversion.target}:
         return True
+    if not states <= {conversion.target, UNKNOWN}:
+        return False  # it has changed what was remembered, or somebody else had, and no line shows it
     return conversion.through is e.Through.GMEM_IOCTL and _silent(memory, conversion, e.Capability.ZAP, e.Capability.STORED)
 
 

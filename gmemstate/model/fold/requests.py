@@ -39,7 +39,10 @@ def vcpu_exited(memory: Memory, seq: int, row: e.EventRow) -> None:
         memory.exits[key] = request
         memory.changed_requests.add(request.id)
         return
-    memory.exits[key] = UNSEEN if row[VALUE] == KVM_EXIT_HYPERCALL else None
+    unseen = row[VALUE] == KVM_EXIT_HYPERCALL
+    memory.exits[key] = UNSEEN if unseen else None
+    if unseen and (source := memory.sources.get(row[SOURCE] or 0)):
+        source.unseen_requests += 1
 
 
 def guest_answered(memory: Memory, seq: int, row: e.EventRow) -> None:

@@ -193,8 +193,9 @@ def gmem_bound(memory: Memory, seq: int, row: e.EventRow) -> None:
         if slot.start == row[START] and slot.npages == row[NPAGES]:
             slot.gmem = row[ACTOR] if row[ACTOR] is not None else slot.gmem
             slot.index = None if row[VALUE] is None else PageIndex(row[VALUE])
-    if (gmem := memory.gmems.get(row[ACTOR] or 0)) and gmem.vm is None:
-        gmem.vm = vm.id
+    if gmem := memory.gmems.get(row[ACTOR] or 0):
+        gmem.bound = True
+        gmem.vm = vm.id if gmem.vm is None else gmem.vm
 
 
 def gmem_unbound(memory: Memory, seq: int, row: e.EventRow) -> None:

@@ -1,5 +1,6 @@
 """Requests of guests: answered otherwise than they were carried out, or answered with an error without any conversion."""
 
+from gmemstate.audit.history import coverage
 from gmemstate.audit.history.history import History
 from gmemstate.audit.queries.conversions import gfns
 from gmemstate.audit.queries.requests import Note, served
@@ -108,16 +109,30 @@ def refused(history: History, seen: Scene, incident: IncidentEvents) -> Story:
         blame,
         "request refused by KVM" if by_kvm else "request refused",
         words.guest(incident.vm),
-        f"The guest asked {count(len(own), 'time')} for a conversion and {answer} was returned to it. No conversion followed, "
-        "and nothing was changed.",
+        f"The guest asked {count(len(own), 'time')} for a conversion and {answer} was returned to it. "
+        + _what_followed(history, own, by_kvm=by_kvm is not None),
     )
     story.timeline = [step("asked", request.asked, _asked(request), note=f"returned {request.result}") for request in own]
     story.add("Why", why)
     story.add("Fix", fix)
     if not by_kvm:
         story.missing.append("why: the VMM's own log" if own[0].was_exit else "who answered: trace kvm_userspace_exit")
+        if not all(coverage.shows_conversions(history, coverage.of_request(request)) for request in own):
+            story.missing.append("what followed: add the return probes on kvm_vm_ioctl and kvm_gmem_ioctl")
+            story.complete = False
     story.evidence = words.lines_of(history, own)
     return story
+
+
+def _what_followed(history: History, own: list[Request], *, by_kvm: bool) -> str:
+    """What is known of conversions between requests and their answers; what need not be on record is not said to be absent."""
+    others = [conversion for request in own for conversion in coverage.others(history, request)]
+    if others:
+        were = "conversion was" if len(others) == 1 else "conversions were"
+        return f"{len(others)} {were} made before the answer, and whether for this request is not known."
+    if by_kvm or all(coverage.shows_conversions(history, coverage.of_request(request)) for request in own):
+        return "No conversion followed, and nothing was changed."
+    return "Whether a conversion followed is not known: this record need not have shown one."
 
 
 def _asked(request: Request) -> str:

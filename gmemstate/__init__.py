@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gmemstate.audit.queries.status import SourceStatus as SourceStatus
     from gmemstate.audit.queries.status import Status as Status
     from gmemstate.audit.queries.why import Backing as Backing
+    from gmemstate.audit.queries.why import LastWriter as LastWriter
     from gmemstate.audit.queries.why import Mark as Mark
     from gmemstate.audit.queries.why import Why as Why
     from gmemstate.audit.replay import Replayed as Replayed
@@ -174,7 +175,7 @@ else:
         "ledger.simulate": "ScenarioOutcome scenarios simulate",
         "postmortem.incident": "Blame Incident IncidentKind PostMortem",
         "audit.diff": "Change Diff Divergence",
-        "audit.queries.why": "Backing Mark Why",
+        "audit.queries.why": "Backing LastWriter Mark Why",
         "model.document": "Answer Document Json Listing",
         "model.errors": "BadEvent CannotRead CannotWrite Conflict GmemstateError NotALedger PageUserFailed SourceChanged UsageError",
         "model.events": "Cause Dialect Event RequestPath Through User",

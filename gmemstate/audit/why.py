@@ -1,16 +1,19 @@
-"""Why a page is what it is: an irreducible set of events that gives the same answer when folded alone.
+"""Why a page is what it is: who wrote each fact about it last, and an irreducible set of events that proves it.
 
-What is kept is found by leaving events out: first everything that has nothing to do with the page, then ever smaller
-pieces, then each single event. Nothing that remains can be left out.
+The last writer of a fact is the conversion (or the event of none) that changed it last; a conversion that was refused changes
+nothing in the end. The set, folded alone, gives the same facts by the same writers. It is found by leaving events out: first
+everything that has nothing to do with the page, then conversions that made nothing of it, then ever smaller pieces, then each
+single event. Nothing that remains can be left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
 from gmemstate.model.events import KIND, NPAGES, OWNER, SEQ, START, conversion_of, event_of
 from gmemstate.model.fold.apply import apply
+from gmemstate.model.machines.range import UNKNOWN, is_in_flight
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Record
 from gmemstate.model.soundness import possible
@@ -39,12 +42,34 @@ class Facts(NamedTuple):
     """cause and state of each messed-up entry, with its pfn, gfn and index"""
 
 
+class PageFact(NamedTuple):
+    """One fact about a page: ``state``, ``backing`` or the cause of a messed-up entry, and its value."""
+
+    name: str
+    value: str
+
+
+class Writer(NamedTuple):
+    """Who changed a fact last: the event at which it changed, and the id of its conversion."""
+
+    seq: int
+    conversion: int | None
+
+    @property
+    def key(self) -> int:
+        """The same for all events of a conversion."""
+        return self.conversion or self.seq
+
+
 class Why(NamedTuple):
-    """The answer: what the page is, and the events that make it so."""
+    """The answer: what the page is, who made each fact of it, and the events that prove it."""
 
     spot: Spot
     facts: Facts
+    writers: dict[PageFact, Writer]
+    """the youngest first"""
     events: tuple[tuple[int, e.Event], ...]
+    """in the order of the record"""
 
 
 def find_spot(memory: Memory, unit: str, page: int, guest: str | None = None) -> Spot:
@@ -91,13 +116,47 @@ def why(record: Record, spot: Spot, last: int | None = None) -> Why:
     kept = [row for row in rows if _concerns(row, goal)]
     if not goal.reached(kept):
         kept = rows
+    kept = _without_bystanders(kept, goal)
     size = max(1, len(kept) // 2)
     while True:
         kept, smaller = _without_pieces(kept, size, goal)
         if size == 1 and not smaller:
             break
         size = max(1, size // 2)
-    return Why(spot, goal.facts, tuple((row[SEQ], event_of(row)) for row in kept))
+    youngest = dict(sorted(goal.writers.items(), key=lambda one: one[1].seq, reverse=True))
+    return Why(spot, goal.facts, youngest, tuple((row[SEQ], event_of(row)) for row in kept))
+
+
+class TracedFacts(NamedTuple):
+    """A record that was folded: its end, and who changed each fact of a page last."""
+
+    memory: Memory
+    writers: dict[PageFact, Writer]
+
+
+def written(rows: Iterable[e.EventRow], spot: Spot) -> TracedFacts:
+    """Fold events one by one, and note who changes the facts of a page."""
+    memory = Memory()
+    value = settled = UNKNOWN
+    began: Writer | None = None
+    made: Writer | None = None
+    others: dict[PageFact, Writer] = {}
+    for row in rows:
+        apply(memory, row)
+        found, by = facts(memory, spot), Writer(row[SEQ], conversion_of(row))
+        if (now := found.state or UNKNOWN) != value:
+            value, began = now, by
+            if not is_in_flight(now) and now != settled:
+                settled, made = now, by
+        if (rest := _others(found)).keys() != others.keys():
+            others = {fact: others.get(fact, by) for fact in rest}
+    writer = began if is_in_flight(value) else made
+    return TracedFacts(memory, others if writer is None else {PageFact("state", value): writer, **others})
+
+
+def _others(found: Facts) -> dict[PageFact, None]:
+    backing = {} if found.backing is None else {PageFact("backing", str(found.backing)): None}
+    return backing | {PageFact(cause, f"{state} {pfn} {gfn} {index}"): None for cause, state, pfn, gfn, index in found.marks}
 
 
 class _Goal:
@@ -105,8 +164,9 @@ class _Goal:
 
     def __init__(self, rows: Sequence[e.EventRow], spot: Spot) -> None:
         self.spot = spot
-        self.memory = _folded(rows)
+        self.memory, self.writers = written(rows, spot)
         self.facts = facts(self.memory, spot)
+        self.keys = {fact: writer.key for fact, writer in self.writers.items()}
         self.findings = {(finding.code, finding.seq) for finding in self.memory.findings}
         self.owners = self._owners()
         self.conversions = {conversion_of(row) for row in rows if self.covers(row)} - {None}
@@ -133,10 +193,10 @@ class _Goal:
         return start <= self.spot.page < (END if row[NPAGES] is None else start + row[NPAGES])
 
     def reached(self, rows: Sequence[e.EventRow]) -> bool:
-        """Whether some events alone give the same facts."""
+        """Whether some events alone give the same facts, by the same writers."""
         try:
-            memory = _folded(rows)
-            if facts(memory, self.spot) != self.facts:
+            memory, writers = written(rows, self.spot)
+            if facts(memory, self.spot) != self.facts or {fact: one.key for fact, one in writers.items()} != self.keys:
                 return False
         except (KeyError, AttributeError, StopIteration):
             return False  # an event refers to one that was left out
@@ -149,11 +209,15 @@ def _applied(memory: Memory, row: e.EventRow) -> bool:
     return row[KIND] != e.UNUSABLE
 
 
-def _folded(rows: Sequence[e.EventRow]) -> Memory:
-    memory = Memory()
-    for row in rows:
-        apply(memory, row)
-    return memory
+def _without_bystanders(rows: list[e.EventRow], goal: _Goal) -> list[e.EventRow]:
+    """Leave out each conversion that made nothing of what is asked, as a whole, where others prove the same."""
+    makers = set(goal.keys.values())
+    for conversion in dict.fromkeys(conversion_of(row) for row in reversed(rows)):
+        if conversion is not None and conversion not in makers:
+            fewer = [row for row in rows if conversion_of(row) != conversion]
+            if goal.reached(fewer):
+                rows = fewer
+    return rows
 
 
 def _concerns(row: e.EventRow, goal: _Goal) -> bool:

@@ -1,4 +1,4 @@
-"""``gmemstate why``: the events that make a page what it is."""
+"""``gmemstate why``: who made a page what it is, and the proof."""
 
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool) -> Exit:
-    """Say why a page is what it is: the least events for it.
+    """Say why a page is what it is: who made it so, last writer first.
 
-    Without these events it would not be so. ADDRESS is gfn:0x100004, gpa:0x100004000, idx:0x5 (page of a guest_memfd) or
+    What that rests on follows. ADDRESS is gfn:0x100004, gpa:0x100004000, idx:0x5 (page of a guest_memfd) or
     pfn:0x80a5669 (page of the host). Folded alone the events give the same state, backing and marks; none can be left out.
     """
     with reading(db) as ledger:
@@ -31,9 +31,24 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
         render.as_json(found)
     else:
         click.echo(f"{address}: {_headline(found)}")
-        for event in found.events:
-            click.echo(str(event))
+        _tell(found)
     return finish(found.missing, also=found.state in ("unknown", "torn"))
+
+
+def _tell(found: "Why") -> None:
+    lines = {event.seq: str(event) for event in found.events}
+    for reason in found.reasons:
+        by = f"conversion {reason.conversion}" if reason.conversion else f"event {reason.seq}"
+        click.echo(f"{reason.fact}: made so by {by}")
+        for seq in reason.events:
+            click.echo(lines[seq])
+    if found.rests_on:
+        click.echo("which rests on")
+        for seq in found.rests_on:
+            click.echo(lines[seq])
+    if lines:
+        seqs = ", ".join(map(str, lines))
+        click.echo(f"Proof: {count(len(lines), 'event')} ({seqs}), folded alone, give the same; none can be left out.")
 
 
 def _headline(found: "Why") -> str:
@@ -41,4 +56,4 @@ def _headline(found: "Why") -> str:
     parts += [f"{mark.cause.name.lower()} ({mark.state})" for mark in found.marks]
     if not found.events:
         return f"{', '.join(parts)}; no event on record is about it"
-    return f"{', '.join(parts)}; because of {count(len(found.events), 'event')}:"
+    return ", ".join(parts)

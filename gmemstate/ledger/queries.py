@@ -160,7 +160,7 @@ class Queries(ABC):
         return host(self.history(at))
 
     def why(self, page: Pages, *, guest: str | None = None, at: When = None) -> Why:
-        """Why a page is what it is: the least events for it. ``guest`` also names a guest_memfd by its id.
+        """Who made a page what it is, and the least events that prove it. ``guest`` also names a guest_memfd by its id.
 
         ``page`` is one page: "gfn:0x100004", "gpa:0x100004000", "idx:0x5", "pfn:0x80a5669", or a PageRange of one page. Raises UsageError.
         """
@@ -173,7 +173,7 @@ class Queries(ABC):
         narrator = Narrator(then.memory, then.labels())
         found = least_events(self.record_, spot, last)
         events = tuple(RecordedEvent(seq, event, lambda: narrator) for seq, event in found.events)
-        return why_answer(spot, found.facts, events, then.missing())
+        return why_answer(spot, found.facts, found.writers, events, then.missing())
 
     def diff(self, other: "Queries | None" = None, *, since: When = None, at: When = None) -> Diff:
         """What differs between two moments of this record (``since`` None: its empty beginning), or between this record and another one.

@@ -7,7 +7,7 @@ Wrap = Callable[[int, str], str]
 
 
 def _seconds(at: int) -> str:
-    return f"{100 + at * 13 // 1000:5d}.{at * 13 % 1000:03d}{at % 1000:03d}"
+    return f"{at * 13 // 1000:5d}.{at * 13 % 1000:03d}{at % 1000:03d}"
 
 
 ENVELOPES: dict[str, Wrap] = {
@@ -22,6 +22,8 @@ ENVELOPES: dict[str, Wrap] = {
     "quoted": lambda at, line: f"> [{_seconds(at)}] {line}",
     "indented": lambda at, line: f"    [{_seconds(at)}] {line}",
 }
+LATER = 7700
+"""How long after its start a kernel prints what does not begin with it, in lines."""
 NOISE = (
     "usb 1-1: new high-speed USB device number 4 using xhci_hcd",
     "EXT4-fs (nvme0n1p2): mounted filesystem with ordered data mode",
@@ -37,4 +39,5 @@ def wrapped(rng: Random, lines: Sequence[str], *, name: str | None = None) -> li
     after = rng.sample(NOISE, rng.randrange(3))
     whole = [*(before if not lines[0].startswith("Linux version") else ()), *lines, *after]
     wrap = ENVELOPES[name or rng.choice(list(ENVELOPES))]
-    return [wrap(number, line) for number, line in enumerate(whole)]
+    first = 0 if lines[0].startswith("Linux version") else LATER
+    return [wrap(number, line) for number, line in enumerate(whole, first)]

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gmemstate.audit.why import Facts, Spot, Why, facts, find_spot, why
 from gmemstate.convert.engine.policies import POLICIES
@@ -13,7 +15,7 @@ from gmemstate.convert.scenario.run import pairs, run
 from gmemstate.ledger.ledger import Ledger
 from gmemstate.model import events as e
 from gmemstate.model.errors import UsageError
-from gmemstate.model.events import ACTOR, KIND, SEQ, Dialect, EventRow
+from gmemstate.model.events import ACTOR, KIND, SEQ, Dialect, EventRow, conversion_of
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
 from tests.audit.alterations import Kept
@@ -40,8 +42,33 @@ def folded(rows: Sequence[EventRow]) -> Memory:
     return memory
 
 
-def same(rows: Sequence[EventRow], goal: Facts, whole: Memory, spot: Spot) -> bool:
-    """Whether some events alone make the page what it is, and accuse nobody whom the whole record does not."""
+def last_change(values: Sequence[tuple[int, object]]) -> int | None:
+    """Who began the last run of equal values; None where the first run is the last."""
+    at = len(values) - 1
+    while at and values[at - 1][1] == values[at][1]:
+        at -= 1
+    return values[at][0] if at else None
+
+
+def writers(rows: Sequence[EventRow], spot: Spot) -> dict[str, int | None]:
+    """Who changed the state and the backing of a page last, and who brought about each mark: from all values, looking back."""
+    memory, seen = Memory(), [(0, Facts(None, None, ()))]
+    for row in rows:
+        apply(memory, row)
+        seen.append((conversion_of(row) or row[SEQ], facts(memory, spot)))
+    states = [(key, one.state or "unknown") for key, one in seen]
+    settled = [one for one in states if "(" not in one[1]]
+    return {
+        "state": last_change(states if "(" in states[-1][1] else settled),
+        "backing": last_change([(key, one.backing) for key, one in seen]),
+        **{str(mark): last_change([(key, mark in one.marks) for key, one in seen]) for mark in seen[-1][1].marks},
+    }
+
+
+def same(rows: Sequence[EventRow], goal: Facts, made: dict[str, int | None], whole: Memory, spot: Spot) -> bool:
+    """Whether some events alone make the page what it is, by the same writers, and accuse nobody else."""
+    if writers(rows, spot) != made:
+        return False
     memory = folded(rows)
     accused = {(finding.code, finding.seq) for finding in memory.findings}
     known = spot.unit != "idx" or spot.owner in memory.gmems or goal.state == "unknown"
@@ -50,14 +77,16 @@ def same(rows: Sequence[EventRow], goal: Facts, whole: Memory, spot: Spot) -> bo
 
 def assert_irreducible(rows: Sequence[EventRow], spot: Spot) -> Why:
     """Folded alone the reasons give the same, and without any one of them they do not."""
-    answer, whole = why(Rows(rows), spot), folded(rows)  # type: ignore[arg-type]
+    answer, whole, made = why(Rows(rows), spot), folded(rows), writers(rows, spot)  # type: ignore[arg-type]
     by_seq = {row[SEQ]: row for row in rows}
     kept = [by_seq[seq] for seq, _ in answer.events]
     assert [row[SEQ] for row in kept] == sorted(row[SEQ] for row in kept)
     assert answer.facts == facts(whole, spot)
-    assert same(kept, answer.facts, whole, spot)
+    assert sorted(writer.key for writer in answer.writers.values()) == sorted(key for key in made.values() if key is not None)
+    assert {writer.key for writer in answer.writers.values()} <= {conversion_of(row) or row[SEQ] for row in kept}
+    assert same(kept, answer.facts, made, whole, spot)
     for n in range(len(kept)):
-        assert not same(kept[:n] + kept[n + 1 :], answer.facts, whole, spot), (spot, kept[n])
+        assert not same(kept[:n] + kept[n + 1 :], answer.facts, made, whole, spot), (spot, kept[n])
     return answer
 
 
@@ -188,3 +217,30 @@ def test_the_reasons_of_pages_are_enough_where_evidence_came_late(case: str, tmp
     assert any(row[KIND] == e.Gap.code and row[ACTOR] == e.GapKind.LATE for row in rows)
     for spot in spots(folded(rows), random.Random(9), 5):
         assert_irreducible(rows, spot)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((PRIVATE, SHARED)), st.integers(0, 12), st.integers(1, 8), st.booleans()), max_size=12)
+)
+def test_the_last_writer_of_a_page_is_the_last_conversion_that_changed_it(steps: list[tuple[int, int, int, bool]]) -> None:
+    """Against a page that is a value and a name: success that changes the value writes the name, all else writes nothing."""
+    story, value, writer, refused = Kept(), "shared", None, set()
+    for to, start, npages, succeeds in steps:
+        conversion = story.convert(start, npages, to) if succeeds else refuse(story, start, npages, to)
+        wanted = "private" if to == PRIVATE else "shared"
+        if not succeeds:
+            refused.add(conversion)
+        elif start <= 7 < start + npages and value != wanted:
+            value, writer = wanted, conversion
+    answer = why(Rows(story.rows), Spot("gfn", 7, VM))  # type: ignore[arg-type]
+    assert answer.facts.state == value
+    assert [one.conversion for fact, one in answer.writers.items() if fact.name == "state"] == [writer]
+    assert not refused & {conversion_of(event.row()) for _, event in answer.events}
+
+
+def refuse(story: Kept, start: int, npages: int, to: int) -> int:
+    """A conversion that takes mappings away and is then refused."""
+    conversion = story.ask(start, npages, to)
+    story.zap(conversion, start, npages)
+    story.answer(conversion, -11)
+    return conversion

@@ -58,6 +58,15 @@ def test_it_comes_as_the_specification_says(name: str, dialect: Any, policy: Any
     assert outcome.differences == ()
 
 
+def test_a_fault_that_never_strikes_fails_the_scenario() -> None:
+    """Whatever it expects would come true without it as well."""
+    scenario = SCENARIOS["sc-05-store-fails"]
+    assert scenario.faults
+    for dialect, policy in pairs(scenario):
+        never = replace(scenario, faults=tuple({**fault, "page": 60_000} for fault in scenario.faults), expect={})
+        assert [one.fact for one in run(never, dialect, policy).differences] == ["faults"]
+
+
 @pytest.mark.parametrize(("name", "dialect", "policy"), PAIRS)
 def test_its_record_is_whole_and_fits_the_machines(name: str, dialect: Any, policy: Any) -> None:
     """No finding but those that are expected; the rows alone make the same memory, and the real machines do too."""

@@ -58,6 +58,7 @@ class Fault:
     step: UnmapStep = UnmapStep.REMOVE
     times: int = 1
     seen: int = 0
+    struck: int = 0
 
     def strikes(self, at: str, start: int, end: int) -> bool:
         """Whether it strikes now, at something that concerns pages ``[start, end)``."""
@@ -67,6 +68,7 @@ class Fault:
         if self.seen < (self.nth or 1):
             return False
         self.times -= 1
+        self.struck += 1
         return True
 
 

@@ -46,8 +46,11 @@ class ScenarioOutcome(Document):
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """Where the facts are not as the scenario expects, the earliest event first."""
+        """Where the facts are not as the scenario expects, the earliest event first; so are faults of which none struck."""
+        faults = self.simulation.faults
         found = []
+        if faults and not any(fault.struck for fault in faults):
+            found.append(Difference("faults", [fault.at for fault in faults], [], None))
         for fact, expected in self.scenario.expected(self.dialect, self.policy).items():
             have = getattr(self.facts, fact)
             if plain(expected) != plain(have):

@@ -12,12 +12,14 @@ NOT_OURS = {
     ("capture_tool", 15): "einval 12 after the three calls of its case simple",
     ("capture_tool", 16): "einval 13 after the three calls of its case simple",
     ("ip_einval", 19): "a vCPU fd: kvm_vcpu_ioctl answers EINVAL",
-    ("ip_einval", 22): "the old ioctl on a guest_memfd fd: kvm_gmem_ioctl answers ENOTTY to a command that is no conversion",
 }
 """Calls of the program (case, number) that reach no handler of conversions."""
 
 NEW_IOCTL_ON_A_VM = ("ip_einval", 18)
 """KVM_SET_MEMORY_ATTRIBUTES2 on a VM fd: kvm_vm_ioctl answers ENOTTY."""
+
+OLD_IOCTL_ON_A_FILE = ("ip_einval", 22)
+"""KVM_SET_MEMORY_ATTRIBUTES on a guest_memfd fd: kvm_gmem_ioctl answers ENOTTY, and its arguments are no offset and size."""
 
 OVERWRITTEN = {"ip_lost_overrun": 1}
 """How many of the first calls were overwritten in the ring buffer."""
@@ -87,6 +89,8 @@ def reported(case: str) -> tuple[Reported, ...]:
         through = VM if (case, number) == NEW_IOCTL_ON_A_VM else _THROUGH[truth.op]
         address = truth.number("gpa" if truth.op == "set_memory_attributes" else "offset")
         call = Call(truth.thread, through, address, truth.number("size"), truth.number("attrs"), truth.errno)
+        if (case, number) == OLD_IOCTL_ON_A_FILE:
+            call = Call(truth.thread, GMEM, None, None, None, truth.errno)
         found.append(Reported(call, truth.t, truth.number("fd")))
     if case in UNREPORTED:
         found.append(UNREPORTED[case])
@@ -96,7 +100,7 @@ def reported(case: str) -> tuple[Reported, ...]:
 # --- single lines -------------------------------------------------------------------------------------------------
 
 _RETURN = re.compile(
-    rb"-(\d+) +\[.* (\d+)\.(\d{6}): (?:vm_ioctl_ret: .* cmd=0x(?:4020|c080)aed2|gmem_ioctl_ret: .* cmd=0xc080aed2) "
+    rb"-(\d+) +\[.* (\d+)\.(\d{6}): (?:vm_ioctl_ret: .* cmd=0x(?:4020|c080)aed2|gmem_ioctl_ret: .* cmd=0x(4020|c080)aed2) "
     rb"ret=(-?\d+) (?:addr|offset)=(\S+) size=(\S+) attrs=(\S+) .*?(kvm|inode)=(0x\w+)"
 )
 _ATTEMPT = re.compile(rb"-(\d+) +\[.*mem_attributes: (0x\w+) -- (0x\w+) \[(0x\w+)\]")
@@ -118,9 +122,12 @@ def returned(case: str) -> tuple[Returned, ...]:
     found = []
     for line in lines_of(case):
         if match := _RETURN.search(line):
-            thread, s, us, ret, address, size, attributes, kind, pointer = (group.decode() for group in match.groups())
+            thread, s, us, to_file, ret, address, size, attributes, kind, pointer = (
+                (group or b"").decode() for group in match.groups()
+            )
             through = VM if kind == "kvm" else GMEM
-            call = Call(int(thread), through, int(address, 16), int(size, 16), int(attributes, 16), -int(ret))
+            asked = (None, None, None) if to_file == "4020" else (int(address, 16), int(size, 16), int(attributes, 16))
+            call = Call(int(thread), through, *asked, -int(ret))
             found.append(Returned(call, int(s + us) * 1000, pointer))
     return tuple(found)
 

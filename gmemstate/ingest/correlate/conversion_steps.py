@@ -4,7 +4,7 @@ Which function takes which step: kvm_vm_set_mem_attributes() (virt/kvm/kvm_main.
 (virt/kvm/guest_memfd.c) of in-place kernels.
 """
 
-from gmemstate.ingest.correlate.conversions import identify_vm, inside
+from gmemstate.ingest.correlate.conversions import fits, identify_vm, inside
 from gmemstate.ingest.correlate.trackees import Call, Thread, VmState
 from gmemstate.ingest.correlate.tracker import Tracker, handles
 from gmemstate.ingest.fact import FOREVER, STORED_ATTRIBUTES, Fact
@@ -27,6 +27,8 @@ def range_has_attrs(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
         tracker.mainline(vm)
     if thread.region is not None:
         thread.region.vm = vm
+    if thread.region is None and making:
+        tracker.leave(thread)  # kvm_arch_prepare_memory_region(): the thread sets a memslot
     call = thread.call
     start, npages = args["start"], args["end"] - args["start"]
     if call is not None and call.through is e.Through.VM_IOCTL and not call.compared and not call.zapped and not making:
@@ -105,7 +107,7 @@ def post_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_mmu_invalidate_range_add(): the invalidation range grows."""
     call = thread.call
-    if call is None:
+    if call is None or (call.through is e.Through.VM_IOCTL and not fits(call, fact.args)):
         return False
     vm, start, end = tracker.vm(fact.args["kvm"], thread), fact.args["start"], fact.args["end"]
     tracker.emit(e.InvalidateAdded(conversion=call.handle, owner=vm.handle, start=start, npages=end - start))

@@ -4,6 +4,7 @@ kvm_vm_ioctl() passes KVM_SET_MEMORY_ATTRIBUTES to kvm_vm_ioctl_set_mem_attribut
 passes KVM_SET_MEMORY_ATTRIBUTES2 to __kvm_gmem_set_attributes() (virt/kvm/guest_memfd.c of in-place kernels).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from gmemstate.ingest.correlate.syscalls import whole_call
@@ -15,7 +16,6 @@ from gmemstate.model.events import detail
 from gmemstate.model.linux import (
     EAGAIN,
     EFAULT,
-    EIO,
     ENOMEM,
     ENOTTY,
     KVM_SET_MEMORY_ATTRIBUTES,
@@ -27,8 +27,8 @@ from gmemstate.model.linux import (
 from gmemstate.model.units import pages
 
 CONVERSIONS = (KVM_SET_MEMORY_ATTRIBUTES, KVM_SET_MEMORY_ATTRIBUTES2)
-UNREAD = (-EIO, -EFAULT, -ENOTTY)
-"""Results with which the kernel has not read the arguments; a probe may have read rubbish."""
+UNREAD = (-EFAULT, -ENOTTY)
+"""Results of calls whose arguments nobody could read, or the kernel has not read; a probe may have read rubbish."""
 IDLE_REFERENCES = 2
 """Of an order-0 folio during the in-use test: the page cache's and the test's own."""
 STANDARD_FDS, MOST_FDS = 2, 1 << 16
@@ -51,14 +51,21 @@ def begin(tracker: Tracker, thread: Thread, through: e.Through, *, entered: bool
 
 def _range(fact: Fact) -> tuple[int, int] | None:
     """Address and size (bytes) that a call was given, if the line has both."""
-    address, size = fact.args.get("addr", fact.args.get("offset")), fact.args.get("size")
+    return _range_of(fact.args)
+
+
+def _range_of(args: Mapping[str, int]) -> tuple[int, int] | None:
+    address, size = args.get("addr", args.get("offset")), args.get("size")
     return None if address is None or size is None else (address, size)
 
 
 def ask(tracker: Tracker, fact: Fact, thread: Thread, call: Call) -> None:
     """Put the arguments of a call on record, as far as the line has them."""
     odd: dict[str, Any] = {}
-    if (given := _range(fact)) is not None:
+    if call.through is e.Through.GMEM_IOCTL and fact.args.get("cmd") == KVM_SET_MEMORY_ATTRIBUTES:
+        # kvm_gmem_ioctl() answers ENOTTY and reads nothing; what a probe reads there is another structure.
+        odd["ioctl"], call.known = hex(KVM_SET_MEMORY_ATTRIBUTES), True
+    elif (given := _range(fact)) is not None:
         call.known = True
         run = pages(*given)
         if run is None:
@@ -91,7 +98,7 @@ def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if fact.args.get("cmd") not in CONVERSIONS:
         return False
     call = begin(tracker, thread, e.Through.VM_IOCTL, entered=True)
-    call.file = fact.args.get("file")
+    call.file, call.given = fact.args.get("file"), fact.args
     vm = next((vm for vm in tracker.vms.values() if vm.file == call.file is not None and not vm.torn_down), None)
     call.vm = vm.handle if vm is not None else None
     ask(tracker, fact, thread, call)
@@ -101,9 +108,10 @@ def vm_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 @handles("gmem_ioctl")
 def gmem_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_gmem_ioctl()."""
-    if fact.args.get("cmd") != KVM_SET_MEMORY_ATTRIBUTES2:
+    if fact.args.get("cmd") not in CONVERSIONS:
         return False
     call = begin(tracker, thread, e.Through.GMEM_IOCTL, entered=True)
+    call.given = fact.args
     _identify(tracker, fact, thread, call)
     ask(tracker, fact, thread, call)
     return True
@@ -149,12 +157,28 @@ def attempt(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def inside(tracker: Tracker, fact: Fact, thread: Thread, through: e.Through) -> Call:
-    """The call that a step belongs to; a step without one proves a call whose entry was not seen."""
-    call = thread.call
-    if call is None or call.through is not through:
+    """The call that a step belongs to; a step that fits none proves a call whose entry was not seen."""
+    call, shown = thread.call, fact.args
+    if call is None or call.through is not through or not fits(call, shown):
         call = begin(tracker, thread, through)
         ask(tracker, fact._replace(args={}), thread, call)
+    call.pointer = shown.get("kvm", call.pointer)
+    call.attributes = shown.get("attrs", call.attributes)
+    if "start" in shown and "end" in shown:
+        low, high = call.least or (shown["start"], shown["end"])
+        call.least = min(low, shown["start"]), max(high, shown["end"])
     return call
+
+
+def fits(call: Call, shown: Mapping[str, int]) -> bool:
+    """Whether a step that shows a kvm, gfns or attributes can be one of a call through a VM."""
+    if call.pointer not in (None, shown.get("kvm", call.pointer)):
+        return False
+    if call.attributes is not None and shown.get("attrs", call.attributes) != call.attributes:
+        return False
+    if call.start is None or call.end is None or "start" not in shown or "end" not in shown:
+        return not call.known or call.start is not None
+    return call.start <= shown["start"] and shown["end"] <= call.end
 
 
 def identify_vm(tracker: Tracker, call: Call, vm: VmState) -> None:
@@ -196,7 +220,7 @@ def vm_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 @handles("gmem_ioctl_ret")
 def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Return of kvm_gmem_ioctl(); it has written an error offset (bytes) where it returns EAGAIN or ENOMEM."""
-    if fact.args.get("cmd") != KVM_SET_MEMORY_ATTRIBUTES2 or "ret" not in fact.args:
+    if fact.args.get("cmd") not in CONVERSIONS or "ret" not in fact.args:
         return False
     call = _returning(tracker, fact, thread, e.Through.GMEM_IOCTL)
     result = fact.args["ret"]
@@ -209,19 +233,59 @@ def gmem_ioctl_ret(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 def _returning(tracker: Tracker, fact: Fact, thread: Thread, through: e.Through) -> Call:
     """The call that a return line ends; its arguments are read again there, unless they cannot be read at all."""
-    call, given = thread.call, _range(fact)
-    if call is not None and call.through is through:
-        again = None if given is None else pages(*given)
-        own = None if call.start is None or call.npages is None else (call.start, call.npages)
-        if not call.known or again is None or own is None or own == again or fact.args["ret"] in UNREAD:
-            if not call.known and given is not None and fact.args["ret"] != -EFAULT:
-                _identify(tracker, fact, thread, call)
-                ask(tracker, fact, thread, call)
-            return call
+    call, readable = thread.call, fact.args["ret"] != -EFAULT
+    if call is not None and call.through is through and _agrees(tracker, call, fact):
+        if not call.known and _range(fact) is not None and readable:
+            _identify(tracker, fact, thread, call)
+            ask(tracker, fact, thread, call)
+        return call
     call = begin(tracker, thread, through)
     _identify(tracker, fact, thread, call)
-    ask(tracker, fact if fact.args["ret"] != -EFAULT else fact._replace(args={}), thread, call)
+    ask(tracker, fact if readable else fact._replace(args={}), thread, call)
     return call
+
+
+def _agrees(tracker: Tracker, call: Call, fact: Fact) -> bool:
+    """Whether a return can be that of a call: all that both show is the same, and what its steps have shown lies within."""
+    shown = fact.args
+    if "kvm" in shown and call.pointer not in (None, shown["kvm"]):
+        return False
+    if "inode" in shown and "inode" not in call.given and call.gmem is not None:
+        named = next((gmem.pointer for gmem in tracker.gmems if gmem.handle == call.gmem), None)
+        if named not in (None, shown["inode"]):
+            return False
+    if any(call.given.get(name, shown[name]) != shown[name] for name in ("cmd", "inode") if name in shown):
+        return False
+    if all(call.given.get(name, shown[name]) == shown[name] for name in _READ if name in shown):
+        return _encloses(call, fact)
+    return shown["ret"] in UNREAD and not _sane(call.given)
+
+
+_READ = ("addr", "offset", "size", "attrs", "flags")
+"""What probes read in the memory of the caller."""
+
+
+def _encloses(call: Call, fact: Fact) -> bool:
+    """Whether the range of a line, and its attributes, are what the steps of a call allow."""
+    given, attributes = _range(fact), fact.args.get("attrs")
+    if given is None or fact.args["ret"] in UNREAD:
+        return True
+    run = pages(*given)
+    if attributes is not None and call.attributes not in (None, attributes):
+        return False
+    if run is None:
+        return call.least is None and call.start is None
+    if call.start is not None and run != (call.start, call.npages):
+        return False
+    return call.least is None or run[0] <= call.least[0] <= call.least[1] <= run[0] + run[1]
+
+
+def _sane(given: Mapping[str, int]) -> bool:
+    """Whether the entry of a call shows arguments that were read, not the rubbish that a probe finds at a bad pointer."""
+    run = _range_of(given)
+    return (
+        run is not None and pages(*run) is not None and given.get("attrs") in (0, PRIVATE_ATTRIBUTE) and not given.get("flags")
+    )
 
 
 def _emit_page_in_use(tracker: Tracker, fact: Fact, call: Call, index: int) -> None:
@@ -279,11 +343,13 @@ def _remember(tracker: Tracker, fact: Fact, call: Call) -> None:
 
 @handles("leave_ioctl")
 def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """Return of the system call: the result of a call whose own return is not traced; and perhaps the fd of a VM."""
+    """Return of the system call: the result of a call whose own return is not traced; and perhaps the fd of a VM.
+
+    It ends the system call whose entry was seen, and the conversion inside of that; by itself it says of which it is not.
+    """
     entered, thread.syscall = thread.syscall, None
     result, call = fact.args["returned"], thread.call
-    cmd = None if entered is None else entered.args.get("cmd")
-    if call is not None and result >= -MAX_ERRNO and (cmd is None or cmd in CONVERSIONS):
+    if call is not None and result >= -MAX_ERRNO and entered is not None and _made_by(call, entered, result):
         vm = tracker.vm_of(thread)
         if call.vm is None and call.through is e.Through.VM_IOCTL and vm is not None and vm.fd in (None, call.fd):
             call.vm = vm.handle
@@ -295,3 +361,11 @@ def leave_ioctl(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     if STANDARD_FDS < result < MOST_FDS:
         thread.returned[result] = fact.line
     return False
+
+
+def _made_by(call: Call, entered: Fact, result: int) -> bool:
+    """Whether a conversion is that of a system call, with its result: what both show is the same, and it stored or failed."""
+    cmd = entered.args.get("cmd")
+    if cmd is not None and (cmd not in CONVERSIONS or call.given.get("cmd", cmd) != cmd):
+        return False
+    return not call.stored or result == 0

@@ -99,7 +99,8 @@ def _through(tracker: Tracker, fact: Fact) -> tuple[e.Through, str]:
     if name == SET_ATTRIBUTES and fact.words.get("by") == "number" and fact.args["fd"] in tracker.gmem_fds:
         name = SET_ATTRIBUTES2
     if name == SET_ATTRIBUTES:
-        return e.Through.VM_IOCTL, name
+        of_file = fact.words.get("file") == "kvm-gmem" or ("file" not in fact.words and fact.args.get("fd") in tracker.gmem_fds)
+        return (e.Through.GMEM_IOCTL if of_file else e.Through.VM_IOCTL), name
     if name == SET_ATTRIBUTES2:
         return (e.Through.VM_IOCTL if fact.words.get("file") == "kvm-vm" else e.Through.GMEM_IOCTL), name
     return e.Through.GMEM_CONVERT, name

@@ -1,7 +1,7 @@
 """Who a log is about, as far as it has shown them: guests, their memslots and guest_memfds, and threads inside of calls."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,12 @@ class Call:
     """its tracepoint has the name that only mainline gives it"""
     fd: int | None = None
     file: int | None = None
+    given: Mapping[str, int] = field(default_factory=dict)
+    """the numbers of its entry, as they were shown"""
+    pointer: int | None = None
+    """the kvm that one of its lines has named"""
+    least: tuple[int, int] | None = None
+    """the first page and the one after the last of all that its steps have shown"""
     attempted: bool = False
     compared: bool = False
     zapped: bool = False

@@ -1,4 +1,4 @@
-"""A record folded anew: what of it fits no machine, which invariants are broken, and which tables are stale."""
+"""A record folded again: what of it fits no machine, which invariants are broken, and which tables are stale."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Replayed(Answer):
-    """What came of folding a record anew."""
+    """What came of folding a record again."""
 
     events: int
     conversions: int
@@ -40,7 +40,7 @@ class Replayed(Answer):
 def replay(
     record: Record, stale_tables: Callable[[History], Iterable[str]], progress: Callable[[int], None] | None = None
 ) -> Replayed:
-    """Fold a record anew; ``progress`` is given how many events are folded, from time to time."""
+    """Fold a record again; ``progress`` is given how many events are folded, from time to time."""
     history = History()
     checker = InvariantChecker(history.memory)
     history.fold(checker.watch(possible(_watched(record.events(), progress or (lambda _done: None)), history.memory)))

@@ -64,7 +64,7 @@ def _read(name: str) -> str:
 @click.command()
 @click.pass_obj
 def checkpoint(db: str) -> Exit:
-    """Print a checkpoint: a few lines to keep elsewhere. `check --checkpoint FILE` exposes a record that was written anew."""
+    """Print a checkpoint: a few lines to keep elsewhere. `check --checkpoint FILE` exposes a record that was written again."""
     with reading(db) as ledger:
         click.echo(str(ledger.checkpoint()), nl=False)
     return Exit.CLEAN

@@ -56,7 +56,7 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
         if not reading.known:
             unknown += 1
             if typed:
-                talk(f"{reading.text}: not known (a bare address is told as gpa:0x... or gfn:0x...)")
+                talk(f"{reading.text}: not known (write a bare address as gpa:0x... or gfn:0x...)")
             elif unknown <= SHOWN:
                 talk(f"line {number}: nothing known in it: {reading.text[:200]}")
     if not seen:

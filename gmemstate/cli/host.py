@@ -37,8 +37,8 @@ def host(db: str, asked: str | None, at: str | None, as_json: bool) -> Exit:
     if verdicts & {MayStart.NO, MayStart.OTHER}:
         finish(found.missing)
         return Exit.FINDINGS
-    met = wanted is None or wanted <= {one.guests for one in answers}
-    return finish(found.missing, also=verdicts != {MayStart.YES} or not met)
+    enough = wanted is None or wanted <= {one.guests for one in answers}
+    return finish(found.missing, also=verdicts != {MayStart.YES} or not enough)
 
 
 def _kinds(text: str) -> set[Guests]:

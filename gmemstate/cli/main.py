@@ -21,7 +21,7 @@ verb that prints data has --json.
 
 
 class ReaderGone(Exception):
-    """Whoever read our output has had enough; no error, and nobody is left to be told."""
+    """Whoever read our output has had enough; no error, and nobody reads a message."""
 
 
 class Verbs(click.Group):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def postmortem(db: str, incident: int | None, html_file: str | None, as_json: bool) -> Exit:
     """Tell what failed: whose fault, what is left, what to do.
 
-    INCIDENT is a number; without it all are told. A failure that is told whole is an answer: exit code 0. It is 3 if
-    evidence is missing that touches the story.
+    INCIDENT is a number; without it all are printed. A failure that is explained whole is an answer: exit code 0. It is 3 if
+    evidence is missing that concerns the story.
     """
     with reading(db) as ledger:
         return _tell(ledger, incident, html_file, as_json)

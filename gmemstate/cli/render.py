@@ -97,13 +97,13 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task, begun = bar.add_task(what, total=total), time.monotonic()
 
-    def told(done: int) -> None:
+    def progress(done: int) -> None:
         if not bar.live.is_started and time.monotonic() - begun >= PATIENCE:
             bar.start()
         bar.update(task, completed=done)
 
     try:
-        yield told
+        yield progress
     finally:
         if bar.live.is_started:
             bar.stop()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def replay(db: str, steps: bool, first: str | None, last: str | None, as_json: bool) -> Exit:
-    """Fold the record anew; say what fits no machine or invariant.
+    """Fold the record again; say what fits no machine or invariant.
 
     Also compares the tables for SQL readers with what the record folds to.
     """
@@ -49,7 +49,7 @@ def replay(db: str, steps: bool, first: str | None, last: str | None, as_json: b
         summary = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in InvariantOutcome)
         click.echo(f"{len(found.invariants)} invariants: {summary}")
         for table in found.stale_tables:
-            click.echo(f"  table {table} is not what the record folds to: `gmemstate rebuild` makes it anew")
+            click.echo(f"  table {table} is not what the record folds to: `gmemstate rebuild` makes it again")
     findings = found.findings or found.broken or found.stale_tables
     return worst(finish(found.missing), Exit.FINDINGS if findings else Exit.CLEAN)
 
@@ -74,7 +74,7 @@ def _tell_broken(invariant: "InvariantResult") -> None:
 @click.command()
 @click.pass_obj
 def rebuild(db: str) -> Exit:
-    """Make the tables for SQL readers anew from the record."""
+    """Make the tables for SQL readers again from the record."""
     from gmemstate import Ledger
 
     with Ledger.open(db) as ledger:

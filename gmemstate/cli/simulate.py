@@ -49,7 +49,7 @@ def simulate(
     """Carry out a scenario under dialects and policies.
 
     A scenario is a request, the users of its pages, what goes wrong, and what must come of it. With `all` the outcomes stand
-    side by side; otherwise the steps are printed. An expectation of the scenario that is not met is exit 1, with the first
+    side by side; otherwise the steps are printed. An expectation of the scenario that does not hold is exit 1, with the first
     event that differs.
     """
     if listing:

@@ -40,7 +40,7 @@ class Mended(StrEnum):
     BIOS = "BIOS setting"
     MODULE = "TDX module update"
     KERNEL = "kernel update"
-    RELOAD = "load the driver anew"
+    RELOAD = "load the driver again"
     REBOOT = "reboot"
     RESET = "reset of the device"
     UNKNOWN = "not known"

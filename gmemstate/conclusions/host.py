@@ -1,7 +1,7 @@
 """May VMs be started on this host: a gate that fails closed.
 
 Yes needs the log of the host's kernel from its start to its end, the line of success of each part that the kind of guest needs, and
-nothing that speaks against it. What was not seen is not known.
+nothing that excludes it. What was not seen is not known.
 """
 
 from collections.abc import Iterable, Iterator

@@ -67,7 +67,7 @@ KEPT = (Cause.LEAKED_BY_KERNEL, Cause.RECLAIM_REFUSED, Cause.POISONED)
 
 
 class PageReason(NamedTuple):
-    """What speaks against kinds of guests, with the conclusion that carries it."""
+    """What excludes kinds of guests, with the conclusion that carries it."""
 
     guests: Guests
     rule: PageRule

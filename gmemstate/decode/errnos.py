@@ -67,7 +67,7 @@ MEANINGS: dict[str, dict[int, str]] = {
         11: "to private only: a page is in use (pin, mapping or another reference); error_offset names the lowest one in "
         "bytes, the "
         "attributes are as before, host mappings of the whole request are gone; drop the user of the page and retry",
-        12: "no memory for tree nodes; nothing was touched, error_offset is the start of the request",
+        12: "no memory for tree nodes; nothing was changed, error_offset is the start of the request",
         14: "the arguments could not be read and nothing was done; or the result could not be written back, which hides "
         "EAGAIN or "
         "ENOMEM",
@@ -88,7 +88,7 @@ MEANINGS: dict[str, dict[int, str]] = {
         4: "a signal or immediate_exit; no failure",
         5: _DEAD,
         12: "no page could be had for a private fault (with KVM_EXIT_MEMORY_FAULT)",
-        14: "KVM_EXIT_MEMORY_FAULT: the guest touched a page the other way than its attribute says, or nothing backs it",
+        14: "KVM_EXIT_MEMORY_FAULT: the guest accessed a page the other way than its attribute says, or nothing backs it",
         22: "the guest's fault could not be served, e.g. an RMP update failed (SNP; look in the kernel log); or "
         "hypercall.ret was "
         "neither 0, EINVAL nor EAGAIN",

@@ -37,7 +37,7 @@ def hypercall(number: int) -> Meaning | None:
     """A KVM hypercall by its number."""
     if number not in HYPERCALLS:
         return None
-    more = ": a guest's wish for a conversion; gpa, number of 4K pages, attributes" if number == MAP_GPA_RANGE else ""
+    more = ": a guest's request for a conversion; gpa, number of 4K pages, attributes" if number == MAP_GPA_RANGE else ""
     return Meaning("KVM hypercall", f"{HYPERCALLS[number]} ({number:#x}){more}", (), SOURCE)
 
 
@@ -125,7 +125,7 @@ TDVMCALLS = {
 }
 _TDVMCALL_NAMES = {name.removeprefix("TDVMCALL_").replace("_", ""): number for number, name in TDVMCALLS.items()}
 _TDVMCALL_MEANS = {
-    0x10001: ": a TD's wish for a conversion; r12 gpa (its shared bit is the wanted kind), r13 size",
+    0x10001: ": a TD's request for a conversion; r12 gpa (its shared bit is the requested kind), r13 size",
     0x10003: ": the TD gives up; the VMM sees KVM_SYSTEM_EVENT_TDX_FATAL",
 }
 

@@ -41,7 +41,7 @@ _NUMBERS = {
     "KVM_SET_MEMORY_ATTRIBUTES": (0x4020AED2, "VM", "makes a range of gpas private or shared"),
     "KVM_SET_MEMORY_ATTRIBUTES2": (0xC080AED2, "guest_memfd", "makes a range of a guest_memfd private or shared, in place"),
     "KVM_CREATE_GUEST_MEMFD": (0xC040AED4, "VM", "makes a guest_memfd; the result is its file descriptor"),
-    "KVM_PRE_FAULT_MEMORY": (0xC040AED5, "vCPU", "maps a range before the guest touches it"),
+    "KVM_PRE_FAULT_MEMORY": (0xC040AED5, "vCPU", "maps a range before the guest accesses it"),
     "KVM_GMEM_CONVERT_SHARED": (0xC040AF41, "guest_memfd", "makes a range shared (RFC v2, never merged)"),
     "KVM_GMEM_CONVERT_PRIVATE": (0xC040AF42, "guest_memfd", "makes a range private (RFC v2, never merged)"),
     "VHOST_SCSI_CLEAR_ENDPOINT": (0x40E8AF41, "vhost", ""),

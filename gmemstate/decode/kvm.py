@@ -23,11 +23,11 @@ EXITS = {number: f"KVM_EXIT_{name}" for number, name in enumerate(_EXITS.split()
 _EXIT_NUMBERS = {name: number for number, name in EXITS.items()}
 
 _EXIT_MEANS = {
-    3: "a hypercall for the VMM; KVM_HC_MAP_GPA_RANGE (12) is a guest's wish for a conversion",
+    3: "a hypercall for the VMM; KVM_HC_MAP_GPA_RANGE (12) is a guest's request for a conversion",
     8: "the guest shut down, e.g. by a triple fault",
     17: "KVM could not go on; suberror and data say why",
     24: 'the guest asks to be shut down, reset or ended; QEMU that does not know it says "unknown exit reason 24"',
-    39: "the guest touched a page the other way than its attribute says, or nothing backs it; KVM_RUN returns EFAULT or "
+    39: "the guest accessed a page the other way than its attribute says, or nothing backs it; KVM_RUN returns EFAULT or "
     "EHWPOISON "
     'with it, tracepoints show "error (14)"',
     40: "a TDVMCALL that the VMM has to answer (quotes and the like); MapGPA comes as KVM_EXIT_HYPERCALL",
@@ -157,7 +157,7 @@ _HARDWARE_MEANS = {
     "NPF": "a second-level page fault",
     "TDCALL": "a TDVMCALL; a MapGPA is among them",
     "VMGEXIT": "a request of an SEV-ES guest; page state changes are among them",
-    "PAGE_NOT_VALIDATED": "the guest touched a private page that it had not validated",
+    "PAGE_NOT_VALIDATED": "the guest accessed a private page that it had not validated",
     "VMGEXIT_PSC": "the guest asks for page state changes",
     "VMGEXIT_TERM_REQUEST": "the guest asks to be ended",
 }

@@ -190,7 +190,7 @@ _TERMINATIONS = {
     (0, 2): "SNP features are not supported",
     (1, 0): "Linux could not register its GHCB",
     (1, 1): "Linux failed at a page state change",
-    (1, 2): "Linux failed at PVALIDATE: a page was not in the state that it was told",
+    (1, 2): "Linux failed at PVALIDATE: a page was not in the state that it should be in",
     (1, 3): "Linux does not run at VMPL 0",
 }
 

@@ -1,1 +1,1 @@
-"""The front door: open a ledger, put evidence into it, ask it."""
+"""The public library: open a ledger, put evidence into it, ask it."""

@@ -1,4 +1,4 @@
-"""The ledger: the front door. Opens, records, reads logs, answers; the work is done in the rooms behind it."""
+"""The ledger: opens, records, reads logs, answers; the packages below it do the work."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -88,7 +88,7 @@ class Ledger(Queries):
         """Read traces and logs (paths, or ``-`` for standard input) into the ledger.
 
         Those whose clocks can be compared, by the calls that both show, are merged in the order of time; all others follow one
-        another. What was read before adds nothing; a file that has grown is continued. ``progress`` is told from time to time how many
+        another. What was read before adds nothing; a file that has grown is continued. ``progress`` is called from time to time how many
         bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
         """
         results = list(self.read(*names, progress=progress))
@@ -171,7 +171,7 @@ class Ledger(Queries):
         return self._conversion_runner().resolve(conversion, how, outcome)
 
     def rebuild(self) -> int:
-        """Make all projections and snapshots anew from the record; the number of events."""
+        """Make all projections and snapshots again from the record; the number of events."""
         return self._recording().rebuild()
 
     def _conversion_runner(self) -> ConversionRunner:

@@ -153,7 +153,7 @@ class Queries(ABC):
         return range_machine(self.memory(at), rows, Gfn(gfn), guest)
 
     def host(self, at: When = None) -> HostAnswer:
-        """Which kinds of guests may be started on the host, the checks behind it, and the conclusions that carry it.
+        """Which kinds of guests may be started on the host, the checks that decide, and the conclusions that carry it.
 
         Raises UsageError for a moment that there is not.
         """
@@ -258,7 +258,7 @@ class Queries(ABC):
         """Check the record from its first byte to its last, and against a checkpoint that was kept elsewhere."""
 
     def replay(self, progress: Callable[[int], None] | None = None) -> Replayed:
-        """Fold the record anew: what fits no machine or invariant; ``progress`` is given how many events are folded."""
+        """Fold the record again: what fits no machine or invariant; ``progress`` is given how many events are folded."""
         return replay(self.record_, self.stale_projections, progress)
 
     def steps(self, *, since: When = None, at: When = None) -> Iterator[Step]:

@@ -55,21 +55,21 @@ class Memory:
         self.conversions: dict[int, Conversion] = {}
         """the open ones"""
         self.requests: dict[int, Request] = {}
-        """the open ones, and ended ones that a thread was last told"""
+        """the open ones, and ended ones that a thread was last returned"""
         self.messed_up: dict[int, MessedUp] = {}
         self.last_of: dict[int, int] = {}
         """the seq of the youngest event of each attribute owner"""
         self.by_thread: dict[tuple[int | None, int], int] = {}
         self.open_request: dict[tuple[int | None, int], int] = {}
         self.exits: dict[tuple[int | None, int], FaultExit | Request | None] = {}
-        """what each thread was last told by KVM_RUN; None for an exit that asks for nothing"""
+        """what each thread was last returned by KVM_RUN; None for an exit that asks for nothing"""
         self.late: set[int] = set()
         """sources that speak of what is past"""
         self.left_out: list[int] = []
         """the seqs of what stands on record and cannot be an event"""
         self.moving = True
         """pages are moved by the event that is applied: it is not late"""
-        # What the events since the last `news` changed, for projections and histories.
+        # What the events since the last `clear` changed, for projections and histories.
         self.corroborations: list[tuple[int, EventRow]] = []
         """what other sources have said of conversions that had ended: their ids, and the events"""
         self.findings: list[Finding] = []
@@ -274,7 +274,7 @@ class Memory:
     # --- pages
 
     def indices(self, vm: int, start: int, end: int) -> Iterator[tuple[int, PageIndex, PageIndex, Slot]]:
-        """The parts of guest_memfds behind gfns ``[start, end)``: ``(gmem, first index, last index, slot)``."""
+        """The parts of guest_memfds that are bound at gfns ``[start, end)``: ``(gmem, first index, last index, slot)``."""
         guest = self.vms.get(vm)
         for slot in guest.slots.values() if guest else ():
             first, last = max(slot.start, start), min(slot.end, end)
@@ -307,7 +307,7 @@ class Memory:
         return 0 if mappings is None else mappings.get(page)
 
     def back(self, gmem: int, start: int, end: int, backing: int) -> None:
-        """Note what is behind pages of a guest_memfd."""
+        """Note what memory is in pages of a guest_memfd."""
         if gmem in self.gmems and self.moving:
             self.gmems[gmem].backing.set(start, end, backing)
 
@@ -400,7 +400,7 @@ class Memory:
         return row[T] - own.ahead if own is not None and own.reference == source else None
 
     def source_of(self, owner: int) -> int | None:
-        """The source in which an attribute owner was met."""
+        """The source in which an attribute owner was first observed."""
         vm = self.vms.get(self.guest_id(owner) or 0)
         return vm.source if vm is not None else None
 
@@ -418,7 +418,7 @@ class Memory:
         """Whether a guest_memfd is of a guest, or of nobody knows which one."""
         return gmem.vm == vm.id or gmem.vm is None
 
-    # --- news
+    # --- pending changes
 
     def clear_pending(self) -> None:
         """Begin a new batch: what changed before is taken care of."""

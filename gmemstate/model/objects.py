@@ -10,7 +10,7 @@ from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END, Gfn, PageIndex, Pfn, unsigned
 
 UNKNOWN_PAGES, HOLE, PRESENT, POISONED_PAGE = range(4)
-"""What is behind a page of a guest_memfd."""
+"""What memory is in a page of a guest_memfd."""
 
 NO_ANSWER, UNMAPPED, MAPPED = range(3)
 """Whether a user maps a page."""
@@ -21,14 +21,14 @@ class Trigger(StrEnum):
 
     GUEST_REQUEST = "guest_request"
     FAULT_MISMATCH = "fault_mismatch"
-    """the guest touched the page as the other kind: an implicit request"""
+    """the guest accessed the page as the other kind: an implicit request"""
     VMM_AFTER_FAULT = "vmm_after_fault"
     VMM = "vmm"
     UNKNOWN = "unknown"
 
 
 class FaultClass(StrEnum):
-    """What a KVM_EXIT_MEMORY_FAULT was about. Only a mismatch is a wish for a conversion."""
+    """What a KVM_EXIT_MEMORY_FAULT was about. Only a mismatch is a conversion request."""
 
     MISMATCH = "mismatch"
     UNBACKED = "unbacked"
@@ -98,18 +98,18 @@ class Slot:
 
     @property
     def end(self) -> Gfn:
-        """The gfn behind the slot."""
+        """The first gfn after the slot."""
         return Gfn(self.start + self.npages)
 
     def gfn_at(self, index: PageIndex) -> Gfn | None:
-        """The gfn behind which a page of its guest_memfd is; None where the slot does not hold that page."""
+        """The gfn at which a page of its guest_memfd is bound; None where the slot does not hold that page."""
         if self.index is None or not 0 <= index - self.index < self.npages:
             return None
         return Gfn(self.start + index - self.index)
 
     @property
     def has_gmem(self) -> bool | None:
-        """Whether private memory can be behind it; None if that is not known."""
+        """Whether it can have private memory; None if that is not known."""
         return None if self.flags is None else bool(self.flags & KVM_MEM_GUEST_MEMFD)
 
 
@@ -172,7 +172,7 @@ class Gmem:
     """a memslot was seen to bind it"""
     backing: RangeMap = field(default_factory=RangeMap)
     orders: RangeMap = field(default_factory=RangeMap)
-    """the order of the folio behind each page, where there is one"""
+    """the order of the folio of each page, where there is one"""
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class Conversion:
     start: int | None = None
     npages: int | None = None
     end: int | None = None
-    """the page behind the range"""
+    """the page after the range"""
     attributes: int | None = None
     target: str | None = None
     """the asked kind; None if it is not known or no kind at all"""
@@ -200,23 +200,23 @@ class Conversion:
     error_offset: int | None = None
     last_line: int | None = None
     last: int = 0
-    """the seq of its youngest event, or of what else tells of it: a gap, the end of its source or more behind that"""
+    """the seq of its youngest event, or of what else tells of it: a gap, the end of its source or more after that"""
     trigger: Trigger = Trigger.UNKNOWN
     request: int | None = None
     read_twice: bool = False
     """its arguments were read at its entry and at its return, and are the same"""
     entered: bool = False
     """its entry is on record, so that every step that its source shows would be"""
-    touched: tuple[int, int] | None = None
+    covered: tuple[int, int] | None = None
     """the pages that have left their settled state for it, and perhaps some between them"""
     stored: bool = False
     """the new attribute was seen to be written"""
     locked: bool = False
     """a step was seen that only who holds the lock can make"""
     taken: tuple[tuple[int, int], ...] = ()
-    """the pages of others that have held the lock behind it"""
+    """the pages of others that have held the lock after it"""
     doubtful: tuple[tuple[int, int], ...] = ()
-    """the pages that others have changed meanwhile, before or behind it"""
+    """the pages that others have changed meanwhile, before or after it"""
     items: tuple[tuple[int, int], ...] | None = None
     """its items of work (RFC v2), where they are on record"""
     answers: tuple[EventRow, ...] = ()
@@ -256,7 +256,7 @@ class Conversion:
 
     @property
     def asked(self) -> int | None:
-        """When the ioctl was entered (ns); None if that was not seen. It was met at ``met``."""
+        """When the ioctl was entered (ns); None if that was not seen; it was seen at ``first_observed``."""
         return self.first_observed if self.entered else None
 
     @property

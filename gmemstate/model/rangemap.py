@@ -106,32 +106,32 @@ class RangeMap:
         first = bisect_right(starts, start) - 1  # the run that holds `start`
         if self._values[block][first] == value and first + 1 < len(starts) and end <= starts[first + 1]:
             return
-        stop = bisect_left(starts, end, first + 1)  # the first run that begins at `end` or behind it
+        stop = bisect_left(starts, end, first + 1)  # the first run that begins at `end` or after it
         if stop < len(starts):
-            behind = starts[stop]
+            until = starts[stop]
         else:
-            behind = self._firsts[block + 1] if block + 1 < len(self._firsts) else END
-            if behind < end:
+            until = self._firsts[block + 1] if block + 1 < len(self._firsts) else END
+            if until < end:
                 self._gather(block, end)
                 self.set(start, end, value)
                 return
-            if behind == end < END and self._values[block + 1][0] == value:
+            if until == end < END and self._values[block + 1][0] == value:
                 self._drop_first(block + 1)
-        self._put(block, first, stop, start, end, value, behind)
+        self._put(block, first, stop, start, end, value, until)
 
-    def _put(self, block: int, first: int, stop: int, start: int, end: int, value: int, behind: int) -> None:
+    def _put(self, block: int, first: int, stop: int, start: int, end: int, value: int, until: int) -> None:
         """Put one run in the place of what ``[start, end)`` covers of the runs ``first .. stop - 1`` of a block.
 
-        ``behind`` is where the last of them ends.
+        ``until`` is where the last of them ends.
         """
         starts, values = self._starts[block], self._values[block]
-        rest = values[stop - 1]  # the value of the last run, which may go on behind `end`
+        rest = values[stop - 1]  # the value of the last run, which may go on after `end`
         if starts[first] < start:
             left = values[first]
             first += 1
         else:
             left = values[first - 1] if first else self._values[block - 1][-1] if block else -1
-        if behind > end and rest != value:
+        if until > end and rest != value:
             if left != value:
                 starts[first:stop] = (start, end)
                 values[first:stop] = bytes((value, rest))
@@ -139,7 +139,7 @@ class RangeMap:
                 starts[first:stop] = (end,)
                 values[first:stop] = bytes((rest,))
         else:
-            if behind == end and stop < len(starts) and values[stop] == value:
+            if until == end and stop < len(starts) and values[stop] == value:
                 stop += 1
             if left != value:
                 starts[first:stop] = (start,)
@@ -158,7 +158,7 @@ class RangeMap:
             return []
         block = bisect_right(self._firsts, start) - 1
         starts = self._starts[block]
-        i = bisect_right(starts, start)  # behind the run that holds `start`
+        i = bisect_right(starts, start)  # after the run that holds `start`
         if i < len(starts) and starts[i] >= end:
             values = self._values[block]
             value = values[i - 1]

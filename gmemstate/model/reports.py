@@ -7,6 +7,9 @@ vm_dead) and in
 
 from enum import StrEnum
 
+REGION_END = "behind"
+"""The key of the first pfn after a region of the memory map, in the detail of a kernel_warned."""
+
 
 class VmmReportCode(StrEnum):
     """What a VMM, a paravisor or a guest's firmware says: ``code`` of a vmm_said.

@@ -57,7 +57,7 @@ class Snapshot(NamedTuple):
 
 
 class _Plain(NamedTuple):
-    """What a memory is beside the news of its last events, in the order in which it is written."""
+    """What a memory is without the pending changes of its last events, in the order in which it is written."""
 
     sources: list[Source]
     vms: list[Vm]
@@ -73,8 +73,8 @@ class _Plain(NamedTuple):
     open_request: dict[_Thread, int]
     faults: dict[_Thread, FaultExit]
     left_out: list[int]
-    told: dict[_Thread, int | None]
-    """what else threads were last told: the id of a request, 0 for one that is not on record, None for nothing"""
+    returned: dict[_Thread, int | None]
+    """what else threads were last returned: the id of a request, 0 for one that is not on record, None for nothing"""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -101,9 +101,9 @@ def content_of(snapshot: Snapshot) -> bytes:
         memory.last_of,
         memory.by_thread,
         memory.open_request,
-        {thread: told for thread, told in exits if isinstance(told, FaultExit)},
+        {thread: returned for thread, returned in exits if isinstance(returned, FaultExit)},
         memory.left_out,
-        {thread: None if told is None else told.id for thread, told in exits if not isinstance(told, FaultExit)},
+        {thread: None if returned is None else returned.id for thread, returned in exits if not isinstance(returned, FaultExit)},
     )
     facts = json.dumps(
         {
@@ -124,11 +124,11 @@ def decode(data: bytes) -> Snapshot:
     try:
         return _decode(content_in(data))
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as error:
-        raise BadSnapshot(f"is no snapshot of this version: {error}; `gmemstate rebuild` makes it anew") from None
+        raise BadSnapshot(f"is no snapshot of this version: {error}; `gmemstate rebuild` makes it again") from None
 
 
 def content_in(data: bytes) -> bytes:
-    """The content behind bytes. Raises ValueError where they are not those that were written."""
+    """The content of bytes. Raises ValueError where they are not those that were written."""
     if not data.startswith(MAGIC):
         raise ValueError("it begins differently")
     digest, packed = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
@@ -140,7 +140,7 @@ def content_in(data: bytes) -> bytes:
     except zlib.error as error:
         raise ValueError(str(error)) from None
     if not unpacker.eof or unpacker.unused_data:
-        raise ValueError("it is larger than any memory, or has more behind its end")
+        raise ValueError("it is larger than any memory, or has more after its end")
     return content
 
 
@@ -167,7 +167,7 @@ def _decode(content: bytes) -> Snapshot:
     memory.last_of, memory.by_thread, memory.open_request = parts.last_of, parts.by_thread, parts.open_request
     memory.left_out = parts.left_out
     requests = {0: UNSEEN, **memory.requests}
-    memory.exits = {**parts.faults, **{thread: None if id is None else requests[id] for thread, id in parts.told.items()}}
+    memory.exits = {**parts.faults, **{thread: None if id is None else requests[id] for thread, id in parts.returned.items()}}
     _derive(memory)
     return Snapshot(memory, bytes.fromhex(facts["head"]), reader(int | None, maps)(facts["latest"]))
 

@@ -17,7 +17,7 @@ Gpa = NewType("Gpa", int)
 Pfn = NewType("Pfn", int)
 PageIndex = NewType("PageIndex", int)
 Page = NewType("Page", int)
-"""A gfn, a page index or a pfn: the unit stands beside it."""
+"""A gfn, a page index or a pfn: the unit stands next to it."""
 U64 = NewType("U64", int)
 """A size in bytes, an offset, a set of flags: what the kernel keeps in a u64."""
 Ns = NewType("Ns", int)
@@ -74,7 +74,7 @@ def signed(u64: int) -> int:
 
 
 def unsigned(i64: int) -> int:
-    """The u64 behind a stored integer."""
+    """The u64 of a stored integer."""
     return i64 & 0xFFFF_FFFF_FFFF_FFFF
 
 

@@ -91,7 +91,7 @@ def _is_known(what: Refers, seq: int, memory: Memory, opened: Callable[[int], in
 
 
 def _check_pages(row: e.EventRow, memory: Memory) -> None:
-    """A guest_memfd has no pages behind its end."""
+    """A guest_memfd has no pages after its end."""
     event: Any = event_of(row)
     start, npages = getattr(event, "start", None), row[NPAGES] or 0
     file, first = memory.gmems.get(row[OWNER] or 0), start

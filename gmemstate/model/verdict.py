@@ -1,4 +1,4 @@
-"""What became of a conversion, on three axes: what its caller was told, what was applied, what is left different."""
+"""What became of a conversion, on three axes: what its caller was returned, what was applied, what is left different."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,9 +13,9 @@ class Label(StrEnum):
     """The closed list of words for a verdict; derived, never stored as a fact."""
 
     COMMITTED = "committed"
-    """told 0: the whole range has the asked value"""
+    """returned 0: the whole range has the asked value"""
     NOOP = "noop"
-    """told 0, and it had it before"""
+    """returned 0, and it had it before"""
     REJECTED = "rejected"
     """refused by the argument checks: nothing was looked at"""
     FAILED = "failed"
@@ -156,7 +156,7 @@ def _residue(conversion: Conversion) -> tuple[Residue, ...] | None:
         start, npages, entries = row[START], row[NPAGES], row[VALUE]
         if entries != 0 and start is not None:
             end = END if npages is None else start + npages
-            # Host page tables are clean behind unmap_mapping_pages(); the guest may have had no entry to lose.
+            # Host page tables are clean after unmap_mapping_pages(); the guest may have had no entry to lose.
             basis = Basis.OBSERVED if entries or row[ACTOR] == User.HOST else Basis.ASSUMED
             found.append(Residue(user_name(row[ACTOR]), row[OWNER], start, end, entries, basis))
     if conversion.through is Through.GMEM_IOCTL and User.HOST not in [row[ACTOR] for row in conversion.answers]:
@@ -180,7 +180,7 @@ def arguments_known(conversion: Conversion) -> bool:
     With EFAULT the kernel could not read them, unless a step shows that it had. With EIO and ENOTTY it never looked; a probe
     at a bad pointer reads rubbish then, but not the same rubbish twice.
     """
-    if conversion.touched is not None or conversion.answers:
+    if conversion.covered is not None or conversion.answers:
         return True
     if conversion.result == EFAULT:
         return False

@@ -126,9 +126,9 @@ def _not_understood(history: History, groups: _Groups) -> None:
     """Logs with lines that report a failure and that nobody understands, where no other incident is about the log."""
     reports = [report for incident in groups.values() for report in incident.reports]
     marked = {row[SOURCE] for row in history.marks.values()}
-    told = {report.event.source for report in reports} | marked
+    explained = {report.event.source for report in reports} | marked
     for source in history.sources.values():
-        if source.account.get("failures") and source.id not in told:
+        if source.account.get("failures") and source.id not in explained:
             groups.of(IncidentKind.NOT_UNDERSTOOD, None, source.id, source.id)
 
 

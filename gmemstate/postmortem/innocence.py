@@ -37,15 +37,15 @@ def nothing_failed(history: History) -> tuple[str, str | None]:
     return f"No conversion failed in what was recorded: {count(number, 'conversion')}, {returned}.", None
 
 
-def unread_failures(history: History, told: Collection[str]) -> Iterator[str]:
+def unread_failures(history: History, explained: Collection[str]) -> Iterator[str]:
     """Lines that report a failure and that nobody understands, in sources of which incidents speak; others are incidents.
 
-    ``told`` are the names of these sources.
+    ``explained`` are the names of these sources.
     """
     labels = history.labels()
     for source in history.sources.values():
         number, first = source.account.get("failures", 0), source.account.get("first_failures", ())
-        if number and first and source.name in told:
+        if number and first and source.name in explained:
             lines = ", ".join(str(line) for line, _ in first)
             more = f" and {number - len(first)} more" if number > len(first) else ""
             report = "lines report failures and are" if number > 1 else "the line reports a failure and is"

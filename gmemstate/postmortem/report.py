@@ -64,8 +64,8 @@ def post_mortem(record: Record, history: History) -> PostMortem:
     seen = scene(record, history, reports, found)
     incidents = tuple(_incident(history, seen, one, number) for number, one in enumerate(found, 1))
     silence, unproven = (None, None) if incidents else nothing_failed(history)
-    told = {place.file for incident in incidents for place in incident.evidence}
-    missing = [*history.missing(), *unread_failures(history, told), *filter(None, (unproven,))]
+    explained = {place.file for incident in incidents for place in incident.evidence}
+    missing = [*history.missing(), *unread_failures(history, explained), *filter(None, (unproven,))]
     return PostMortem(incidents, len(incidents), covered(history), tuple(missing), silence)
 
 

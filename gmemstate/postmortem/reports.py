@@ -11,7 +11,7 @@ from gmemstate.audit.history.history import History
 from gmemstate.model.events import OWNER, SEQ, Event, EventRow, KernelWarned, details, event_of
 from gmemstate.model.linux import PAGES_2M
 from gmemstate.model.log_owner import LogEvidence, LogOwner, evidence_of, owner_of
-from gmemstate.model.reports import KernelReportCode
+from gmemstate.model.reports import REGION_END, KernelReportCode
 
 _HEX = frozenset(("start", "pfn", "iova", "address", "flags", "status"))
 _LEFT_OUT = frozenset(("t", "line", "source", "detail"))
@@ -95,7 +95,7 @@ class Reports:
             {key: ReportedEvent.of(row) for key, row in history.marks.items()},
         )
         regions = [
-            MemoryRegion(one.words["of"], int(one.words["first"], 16), int(one.words["behind"], 16))
+            MemoryRegion(one.words["of"], int(one.words["first"], 16), int(one.words[REGION_END], 16))
             for one in found.reports
             if isinstance(one.event, KernelWarned) and one.words.get("what") == KernelReportCode.MEMORY_MAP
         ]

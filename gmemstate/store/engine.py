@@ -38,7 +38,7 @@ def migrations() -> Path:
     for place in (package / "_migrations", package.parent / "migrations"):
         if (place / "env.py").is_file():
             return place
-    raise NotALedger("the migrations of gmemstate are missing from this installation: install it anew")
+    raise NotALedger("the migrations of gmemstate are missing from this installation: install it again")
 
 
 def is_url(where: str) -> bool:
@@ -117,7 +117,7 @@ def _open_file(path: Path, *, writable: bool, synchronous: str) -> sqlite3.Conne
             return _connected(f"{uri}?mode=ro", _LOOK)
         except sqlite3.OperationalError:
             raise CannotRead(
-                f"{path}: cannot be read beside its WAL here; copy both files to a folder that can be written"
+                f"{path}: cannot be read together with its WAL here; copy both files to a folder that can be written"
             ) from None
     if os.access(path, os.W_OK):
         with suppress(sqlite3.OperationalError):

@@ -20,7 +20,7 @@ MOST_ROWS = 512
 AT_ONCE = 2000
 """So many events are read at once, if their batches are small."""
 PATIENCE = 10_000
-"""So many rows that cannot be read one by one are looked for; behind them whole runs are given up."""
+"""So many rows that cannot be read one by one are looked for; after them whole runs are given up."""
 
 
 class Lost(NamedTuple):

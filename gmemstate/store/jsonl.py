@@ -91,7 +91,7 @@ class JsonlRecord:
                 if content != FIRST:
                     raise self.bad(1, f"is not the first line of an export of format {FORMAT}")
             elif ended:
-                raise self.bad(number, "stands behind the end of the record")
+                raise self.bad(number, "stands after the end of the record")
             elif isinstance(content, list):
                 seq += 1
                 yield _Item(number, row=self._row(number, seq, content))
@@ -216,7 +216,7 @@ class JsonlInspection:
                 raise self._record.bad(item.line, f"the record ends at event {head.seq}, not as this line says")
 
     def events(self, batch: Batch) -> list[EventRow]:
-        """The events that stand behind the batch."""
+        """The events that stand after the batch."""
         return self._rows
 
     def outside(self, batches: list[Batch]) -> None:

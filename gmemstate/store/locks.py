@@ -18,7 +18,7 @@ LOCKS = 0x676D
 def owner_lock(engine: Engine, where: str, owner: int) -> Iterator[None]:
     """Hold the lock of an attribute owner; waits for whoever holds it. It goes with the process, however that ends.
 
-    On SQLite it is an OS lock on a file beside the ledger, which is there only while it is held.
+    On SQLite it is an OS lock on a file next to the ledger, which is there only while it is held.
     """
     if engine.dialect.name == "sqlite":
         file = Path(f"{where}.{owner}.lock")

@@ -21,7 +21,7 @@ LAST = (1 << 63) - 1
 def range_windows(memory: Memory) -> tuple[Rows, Rows]:
     """What to replace in ``range``: windows ``(owner, from, to)`` to delete, and the runs to put there.
 
-    A window reaches over the runs that touch the changed pages, since those may have grown or shrunk; windows may overlap.
+    A window reaches over the runs that adjoin the changed pages, since those may have grown or shrunk; windows may overlap.
     """
     delete: Rows = []
     insert: dict[tuple[int, int], tuple[Any, ...]] = {}
@@ -165,7 +165,7 @@ class Projector:
         self._replace_messed_up = replace(schema.messed_up)
 
     def write(self, cursor: Any, memory: Memory, rows: Sequence[e.EventRow]) -> None:
-        """Bring all projections up to the memory, whose news are those of the batch."""
+        """Bring all projections up to the memory, whose pending changes are those of the batch."""
         if memory.dirty:
             delete, insert = range_windows(memory)
             cursor.executemany(self._delete_range, delete)

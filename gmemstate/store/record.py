@@ -105,8 +105,8 @@ class StoredRecord:
                     self.dropped[found.seq] = f"the snapshot at event {found.seq} was not used: it {error}"
                     upto = found.seq - 1
                     continue
-                told = ", ".join(f"{seq:d}" for source in memory.sources.values() for seq in source.about)
-                cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq IN ({told or 'NULL'}) ORDER BY seq")
+                sources = ", ".join(f"{seq:d}" for source in memory.sources.values() for seq in source.about)
+                cursor.execute(f"SELECT {_COLUMNS} FROM event WHERE seq IN ({sources or 'NULL'}) ORDER BY seq")
                 return LoadedSnapshot(memory, list(sound(cursor.fetchall())))
         return LoadedSnapshot(Memory(), [])
 

@@ -22,7 +22,7 @@ from gmemstate.store.snapshots import SnapshotWriter
 from gmemstate.text import named
 
 AT_ONCE = 10_000
-"""How many events are projected at once when everything is made anew."""
+"""How many events are projected at once when everything is made again."""
 
 
 class Recorder:
@@ -78,7 +78,7 @@ class Recorder:
         return self._head
 
     def append_checked(self, events: Iterable[Event], expect: Mapping[int, int] | None = None) -> Head:
-        """Append events of a caller as one batch, live, once each is known to be possible behind those before it.
+        """Append events of a caller as one batch, live, once each is known to be possible after those before it.
 
         Raises BadEvent for one that is not, and as :meth:`append`; nothing of the batch is stored then.
         """
@@ -122,7 +122,7 @@ class Recorder:
         self._commit(self._cursor)
 
     def _fail(self, error: BaseException) -> None:
-        """Undo the transaction; the next one folds anew. Raises the error of ours that says what an error of the database means."""
+        """Undo the transaction; the next one folds again. Raises the error of ours that says what an error of the database means."""
         self._forget()
         if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
             raise database.explain(self.where, error) from error
@@ -226,7 +226,7 @@ class Recorder:
         return seal(numbered, first, recorded, self._head.hash), numbered, new
 
     def _forget(self) -> None:
-        """After a failure: undo, and fold anew next time; the memory may be ahead of the record."""
+        """After a failure: undo, and fold again next time; the memory may be ahead of the record."""
         connection, self._connection, self._cursor = self._connection, None, None
         self.memory = Memory()
         self._head = EMPTY
@@ -234,7 +234,7 @@ class Recorder:
             connection.invalidate()
 
     def rebuild(self) -> int:
-        """Make all projections and snapshots anew from the record; returns the number of events folded."""
+        """Make all projections and snapshots again from the record; returns the number of events folded."""
         projector, keeper = self._projector or Projector("?" if self._sqlite else "%s"), self._keeper
         memory = Memory()
         piece: list[EventRow] = []
@@ -262,7 +262,7 @@ class Recorder:
     def close(self) -> None:
         """Let go of the database; an SQLite ledger is then whole in its one file, unless others are still reading or writing it.
 
-        Nobody is waited for: what they keep it from writing stays in the WAL beside it, for the next one who closes. Raises
+        Nobody is waited for: what they keep it from writing stays in its WAL, for the next one who closes. Raises
         CannotWrite where that fails: the record is whole in the file together with its WAL.
         """
         connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None

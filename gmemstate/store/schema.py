@@ -1,6 +1,6 @@
 """The tables, as migrations make them; a test compares the two.
 
-``event`` and ``batch`` are the record: append-only, chained, gapless. All other tables can be dropped and made anew:
+``event`` and ``batch`` are the record: append-only, chained, gapless. All other tables can be dropped and made again:
 projections are for readers of SQL, and ``snapshot`` has the whole memory at some seqs (:mod:`gmemstate.model.snapshot`).
 """
 

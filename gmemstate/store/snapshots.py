@@ -1,4 +1,4 @@
-"""Snapshots in a database: written now and then behind a batch, verified before they are used, dropped where they are wrong."""
+"""Snapshots in a database: written now and then after a batch, verified before they are used, dropped where they are wrong."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def verified(found: Kept) -> Snapshot:
     """
     snapshot = decode(found.content)
     if (snapshot.memory.seq, snapshot.latest) != (found.seq, found.latest) or snapshot.head != found.head:
-        raise BadSnapshot("belongs to another record; `gmemstate rebuild` makes it anew")
+        raise BadSnapshot("belongs to another record; `gmemstate rebuild` makes it again")
     return snapshot
 
 
@@ -61,7 +61,7 @@ class SnapshotWriter:
         self._at, self.due = seq, seq + SPACING
 
     def write(self, cursor: Any, memory: Memory, head: bytes) -> None:
-        """Keep the memory behind the batch that has this hash, if it is time for one (``due``)."""
+        """Keep the memory after the batch that has this hash, if it is time for one (``due``)."""
         if memory.seq < self.due:
             return
         self.due = max(self.due, self._at + sum(map(len, memory.maps())) // SHARE)

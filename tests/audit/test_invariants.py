@@ -21,10 +21,10 @@ from gmemstate.model import events as e
 from gmemstate.model.events import KIND, NPAGES, RESULT, SEQ, START, VALUE, Dialect, EventRow
 from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.record import resolve
+from tests.audit.histories import answers, guests, hostpages, kinds, steps
+from tests.audit.histories.telling import TALES, Tale
 from tests.audit.hosts import simulated
 from tests.audit.story import Story
-from tests.audit.tales import answers, guests, hostpages, kinds, steps
-from tests.audit.tales.telling import TALES, Tale
 from tests.cli.running import run, say
 from tests.store import histories
 from tests.traces import (

@@ -33,7 +33,7 @@ def test_a_finding_is_1_and_so_is_a_table_that_is_not_the_record(tmp_path: Path)
     connection.close()
     ran = say("--db", ledger, "replay")
     assert ran.code == 1
-    assert "table conversion is not what the record folds to: `gmemstate rebuild` makes it anew" in ran.out
+    assert "table conversion is not what the record folds to: `gmemstate rebuild` makes it again" in ran.out
     assert say("--db", ledger, "rebuild").code == 0
     assert say("--db", ledger, "replay").code == 0
 

@@ -64,9 +64,9 @@ LINES = [
         "-19": "ENODEV (19), No such device: this host has no SNP"}),
     ("#PF: error_code(0x80000003) - RMP violation", {"0x80000003": "present, write, RMP violation"}),
     ("SEV-ES guest requested termination: 0x1:0x2", {
-        "0x1:0x2": "the guest ended itself, set 0x1 code 0x2: Linux failed at PVALIDATE: a page was not in the state that it was told"}),
+        "0x1:0x2": "the guest ended itself, set 0x1 code 0x2: Linux failed at PVALIDATE: a page was not in the state that it should be in"}),
     ("SEV: Unsupported exit-code 0x404 in #VC exception (IP: 0x5775)", {
-        "0x404": "PAGE_NOT_VALIDATED (0x404): the guest touched a private page that it had not validated"}),
+        "0x404": "PAGE_NOT_VALIDATED (0x404): the guest accessed a private page that it had not validated"}),
     ("Failed to reclaim PFN 56700, rc -5 fw_err 0", {"56700": "pfn 0x56700 = host address 0x56700000"}),
     ("SEV-SNP: Failed to split direct map for PFN 0x56700, ret: -12", {"0x56700": "pfn 0x56700 = host address 0x56700000"}),
     ("gmem: Failed to prepare folio for index 5 GFN 4000 PFN 56700 error -22.", {"-22": "EINVAL (22), Invalid argument: there is no such host page"}),
@@ -85,18 +85,18 @@ LINES = [
         "0x00000000004000": "gfn 0x4000 = gpa 0x4000000", "0x8": "0x8 = private"}),
     ("qemu-1 [003] ....  1.0: kvm_set_vm_mem_attributes: 0x00000000004000 -- 0x00000000004010 [0x0]", {"0x0": "0x0 = shared"}),
     ("vcpu-1 [003] ....  1.0: kvm_hypercall: nr 0xc a0 0x4000000 a1 0x10 a2 0x10 a3 0x0", {
-        "0xc": "KVM_HC_MAP_GPA_RANGE (0xc): a guest's wish for a conversion; gpa, number of 4K pages, attributes",
+        "0xc": "KVM_HC_MAP_GPA_RANGE (0xc): a guest's request for a conversion; gpa, number of 4K pages, attributes",
         "0x4000000": "gpa 0x4000000 = gfn 0x4000"}),
     ("vcpu-1 [003] ....  1.0: kvm_hypercall: nr 0x5 a0 0x10 a1 0x10 a2 0x10 a3 0x0", {"0x5": "KVM_HC_KICK_CPU (0x5)", "0x10": None}),
     ("vcpu-1 [003] ....  1.0: kvm_userspace_exit: reason error (14)", {
-        "14": "EFAULT (14), Bad address: KVM_EXIT_MEMORY_FAULT: the guest touched a page the other way than its attribute says, or nothing "
+        "14": "EFAULT (14), Bad address: KVM_EXIT_MEMORY_FAULT: the guest accessed a page the other way than its attribute says, or nothing "
               "backs it"}),
     ("vcpu-1 [003] ....  1.0: kvm_userspace_exit: reason error (133)", {
         "133": "EHWPOISON (133), Memory page has hardware error: KVM_EXIT_MEMORY_FAULT on a page with a hardware memory error"}),
     ("vcpu-1 [003] ....  1.0: kvm_userspace_exit: reason restart (4)", {
         "4": "EINTR (4), Interrupted system call: a signal or immediate_exit; no failure"}),
     ("vcpu-1 [003] ....  1.0: kvm_userspace_exit: reason 0x27 (39)", {
-        "39": "KVM_EXIT_MEMORY_FAULT (39): the guest touched a page the other way than its attribute says, or nothing backs it; KVM_RUN "
+        "39": "KVM_EXIT_MEMORY_FAULT (39): the guest accessed a page the other way than its attribute says, or nothing backs it; KVM_RUN "
               "returns EFAULT or EHWPOISON with it, tracepoints show \"error (14)\""}),
     ("vcpu-1 [003] ....  1.0: kvm_userspace_exit: reason KVM_EXIT_IO (2)", {"2": "KVM_EXIT_IO (2)"}),
     ("vcpu-1 [003] d...  1.0: kvm_page_fault: vcpu 0 rip 0x0 address 0x0000000004000000 error_code 0x400000006", {
@@ -128,7 +128,7 @@ LINES = [
     ("77 16:02 ioctl(4<anon_inode:kvm-vm>, 0xc040aed4 /* _IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xd4, 0x40) */, 0x7f) = 5 <0.000006>", {
         "0xc040aed4": "KVM_CREATE_GUEST_MEMFD: makes a guest_memfd; the result is its file descriptor"}),
     ("ioctl(6<anon_inode:kvm-vcpu:0>, KVM_RUN, 0) = -1 EFAULT (Bad address)", {
-        "EFAULT": "EFAULT (14), Bad address: KVM_EXIT_MEMORY_FAULT: the guest touched a page the other way than its attribute says, or nothing "
+        "EFAULT": "EFAULT (14), Bad address: KVM_EXIT_MEMORY_FAULT: the guest accessed a page the other way than its attribute says, or nothing "
                   "backs it"}),
     ("ioctl(8</[kvm-gmem]>(deleted), _IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xd2, 0x80), 0x7ffc) = -1 EINVAL (Invalid argument)", {
         "_IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xd2, 0x80)":

@@ -269,7 +269,7 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
     "SVSM's pages": (
         "[SVSM] Validating 0x8000000000-0x8000001000",
         VmmSaid,
-        {"by": "SVSM", "gpa": "0x8000000000", "behind": "0x8000001000"},
+        {"by": "SVSM", "gpa": "0x8000000000", "end": "0x8000001000"},
     ),
     "what a VMM has pinned": ("VmPin:\t 2097152 kB", VmmSaid, {"code": "pinned memory", "kilobytes": 2097152}),
 }

@@ -30,6 +30,8 @@ SPACE = re.compile(r"(?<!address )(?<!disk )(?<![`\":.])\bspaces?\b(?! left)(?![
 """The attribute owner was a "space"; disks and addresses have space, and lines of text have spaces."""
 STORED = ("docs/record.md", "docs/sql.md", "store/", "model/events/", "render/html.py")
 """Where columns have the names that they have in stores of all versions, and where a stylesheet stands."""
+EXEMPT = re.compile(r'example = |    CONVERT_REQUEST = "|REGION_END = "')
+"""Lines as they are printed by others, and words that stores hold."""
 CLASSES = frozenset(
     [
         "Live",
@@ -70,7 +72,10 @@ def test_no_old_term_is_left():
         place = str(path.relative_to(TOP))
         words = (old,) if any(part in place for part in STORED) else (old, SPACE)
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            found += [f"{place}:{number}: {match[0]}: {line.strip()[:90]}" for word in words for match in word.finditer(line)]
+            if not EXEMPT.match(line):
+                found += [
+                    f"{place}:{number}: {match[0]}: {line.strip()[:90]}" for word in words for match in word.finditer(line)
+                ]
     assert not left("terms", found)
 
 

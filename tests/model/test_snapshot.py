@@ -57,7 +57,7 @@ def test_a_fold_can_go_on_from_a_snapshot_anywhere(rows: list[EventRow]) -> None
 
 @pytest.mark.parametrize("data", [b"", b"gmemstate snapshot 1\n", b"gmemstate snapshot 2\n" + bytes(99), b"\x80\x04."])
 def test_what_is_no_snapshot_is_refused_with_what_to_do(data: bytes) -> None:
-    with pytest.raises(BadSnapshot, match=r"is no snapshot of this version: .*; `gmemstate rebuild` makes it anew"):
+    with pytest.raises(BadSnapshot, match=r"is no snapshot of this version: .*; `gmemstate rebuild` makes it again"):
         decode(data)
 
 

@@ -235,7 +235,7 @@ def test_a_snapshot_that_is_wrong_is_told_not_used_and_dropped_by_the_next_recor
         assert (state(ledger, seq + 1), ledger.messed_up(at=seq + 1)) == good
         (told,) = ledger.dropped
         assert told.startswith(f"the snapshot at event {seq} was not used: it ")
-        assert told.endswith("`gmemstate rebuild` makes it anew")
+        assert told.endswith("`gmemstate rebuild` makes it again")
         assert "SNAPSHOT" in [problem.code for problem in ledger.check().problems]
     with filled.open() as ledger:
         ledger.record(*guests(1))

@@ -70,7 +70,7 @@ class Checked(Answer):
     """The result of a check: what is wrong, what was looked at, and what could not be."""
 
     problems: tuple[Problem, ...]
-    """what is wrong with the record itself, or with what is kept of it beside"""
+    """what is wrong with the record itself, or with what is kept in addition to it"""
     findings: tuple[Finding, ...]
     """what fits no machine or breaks an invariant"""
     invariants: tuple[InvariantResult, ...]

@@ -201,7 +201,7 @@ def _user(user: ScenarioTable, limit: int) -> UserSpec:
 
 
 def _word_of(user: ScenarioTable, key: str) -> int | None:
-    """What a user answers: an errno, silence (None), or that it does as it is told (0)."""
+    """What a user answers: an errno, silence (None), or that it does as it is asked (0)."""
     if user.content.get(key) == SILENCE:
         return None
     return user.errno(key) if key in user else 0

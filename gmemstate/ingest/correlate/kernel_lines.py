@@ -14,7 +14,7 @@ from gmemstate.ingest.fact import Fact
 from gmemstate.ingest.merge.clocks import own_time
 from gmemstate.model.events import ClockPair, DmaFaulted, Event, HostBooted, KernelWarned, TaskSignalled, detail
 from gmemstate.model.linux import PAGE_SHIFT, PAGE_SIZE, SIGBUS, SIGKILL
-from gmemstate.model.reports import KernelReportCode, PlatformPart
+from gmemstate.model.reports import REGION_END, KernelReportCode, PlatformPart
 
 
 def framed(fact: Fact) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def killed(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("dma_fault")
 def dma_fault(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """A device touched what its IOMMU does not map; the address is one of the device."""
+    """A device accessed what its IOMMU does not map; the address is one of the device."""
     address = fact.args["address"]
     facts = {
         "what": fact.words["what"],
@@ -137,12 +137,12 @@ def booted(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def memory_map(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """What the kernel says of a range of host memory when it starts: whole pages, without the edges that are none."""
     first = fact.args["first_byte"]
-    behind = fact.args.get("last_byte", first + (2 << 20) - 1) + 1
+    end = fact.args.get("last_byte", first + (2 << 20) - 1) + 1
     facts = {
         "what": KernelReportCode.MEMORY_MAP,
         "of": fact.words["of"],
         "first": hex(-(-first >> PAGE_SHIFT)),
-        "behind": hex(behind >> PAGE_SHIFT),
+        REGION_END: hex(end >> PAGE_SHIFT),
     }
     return put(tracker, fact, KernelWarned(detail=detail(**facts, **framed(fact))))
 

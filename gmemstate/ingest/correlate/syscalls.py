@@ -25,7 +25,7 @@ WATCHED = (CREATE, *REGIONS, "KVM_CREATE_VM", "KVM_MEMORY_ENCRYPT_OP", "KVM_PRE_
 
 
 def _beside(fact: Fact) -> dict[str, Any]:
-    """What a call names beside its result."""
+    """What a call names in addition to its result."""
     return {"fd": fact.args.get("fd"), "file": fact.words.get("file"), "at": fact.words.get("at")}
 
 
@@ -128,7 +128,7 @@ def system_call(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 
 def _follow(tracker: Tracker, fact: Fact, call: str, name: str | None) -> None:
-    """Which descriptors are guest_memfds: those that the ioctl has returned, until they are closed or given anew."""
+    """Which descriptors are guest_memfds: those that the ioctl has returned, until they are closed or given again."""
     result = fact.args["ret"]
     if name == CREATE and result >= 0:
         tracker.gmem_fds.add(result)

@@ -75,7 +75,7 @@ def convert_wish(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 
 @handles("convert_refused")
 def convert_refused(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
-    """QEMU refuses what has no guest_memfd behind it: no ioctl was made."""
+    """QEMU refuses what has no guest_memfd: no ioctl was made."""
     return vmm_said(tracker, fact._replace(words={**fact.words, "code": VmmReportCode.CONVERT_REFUSED}), thread)
 
 

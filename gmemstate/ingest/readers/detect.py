@@ -58,13 +58,13 @@ class LogReader:
         said = self._parser.parse(envelope)
         if said is None or isinstance(said, Context):
             return said
-        told = said if isinstance(said, list) else [said]
-        if not all(sound(one.name, one.args) for one in told):
+        messages = said if isinstance(said, list) else [said]
+        if not all(sound(one.name, one.args) for one in messages):
             return None
         t, at = self._clock.of(envelope)
-        beside = {name: printable(word) for name, word in (("at", at), ("host", envelope.host)) if word is not None}
+        more = {name: printable(word) for name, word in (("at", at), ("host", envelope.host)) if word is not None}
         facts = [
-            Fact(number, t, envelope.thread or 0, "", one.name, one.args, one.text, {**one.words, **beside}) for one in told
+            Fact(number, t, envelope.thread or 0, "", one.name, one.args, one.text, {**one.words, **more}) for one in messages
         ]
         return facts[0] if len(facts) == 1 else facts
 
@@ -94,7 +94,7 @@ class FormatDetector:
 
     @property
     def entries(self) -> int:
-        """The entries of trace buffers that were met."""
+        """The entries of trace buffers that were seen."""
         return sum(reader.entries for reader in self._readers if isinstance(reader, FtraceReader))
 
     @property

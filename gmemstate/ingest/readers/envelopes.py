@@ -177,7 +177,7 @@ _FRAMED = re.compile(
 """How every frame begins; most messages do not."""
 
 _BEHIND_TIME = re.compile(rf"{_HOST} {_PROGRAM}: (?P<rest>.*)").fullmatch
-"""Host and program behind a time: only there, as two words and a colon begin many a message."""
+"""Host and program after a time: only there, as two words and a colon begin many a message."""
 
 
 @lru_cache(4)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from gmemstate.ingest.fact import SECONDS, Context, Fact, Marker, Parsed, nanoseconds, sound
 from gmemstate.ingest.readers.envelopes import PROCESS, LogClock, LogEnvelope
 from gmemstate.ingest.readers.ftrace import read_event
-from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, told
+from gmemstate.ingest.readers.strace import CONVERTING, ioctl_of, returned
 from gmemstate.messages.catalogue import ParsedMessage
 from gmemstate.model.linux import (
     FALLOC_FL_COLLAPSE_RANGE,
@@ -126,7 +126,7 @@ class PerfTraceReader:
         if entered is None:
             return Context("system_call", proof=True)
         args = dict(entered.args)
-        if result is not None and (ret := told(result["ret"], result["error"])) is not None:
+        if result is not None and (ret := returned(result["ret"], result["error"])) is not None:
             args["ret"] = ret
             args |= {} if duration is None else {"duration": duration}
         if not sound(entered.name, args):

@@ -3,7 +3,7 @@
 Formats: trace-events and error messages of accel/kvm, hw/vfio, backends/iommufd, system/ram-block-attributes.c, target/i386 up
 to
 10.x, and of the trees for SNP and TDX before they were merged. QEMU speaks of guest addresses in bytes; an IOVA is one of them.
-``kvm_convert_memory`` is printed before anything is checked: a wish, no result.
+``kvm_convert_memory`` is printed before anything is checked: a request, no result.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""strace: which calls a VMM made, and what it was told; never what it passed in memory.
+"""strace: which calls a VMM made, and what was returned; never what it passed in memory.
 
 Formats: strace 5 to 6 with ``-f``, ``-t``, ``-tt``, ``-ttt``, ``-r``, ``-T``, ``-yy`` and ``-X``; an ioctl stands there by its
 name, as
@@ -85,7 +85,7 @@ _OTHER = re.compile(r"strace: Process \d+ (?:attached|detached)|\+\+\+ exited wi
 
 
 class Entered(NamedTuple):
-    """A call that was begun: what its line has told so far."""
+    """A call that was begun: what its line has shown so far."""
 
     name: str
     args: dict[str, int]
@@ -105,7 +105,7 @@ def flags_of(text: str, names: dict[str, int]) -> int | None:
     return number(text) if re.fullmatch(r"0x[0-9a-f]+|\d+", text) else None
 
 
-def told(ret: str, error: str | None) -> int | None:
+def returned(ret: str, error: str | None) -> int | None:
     """The result of a call, negative errno for an error; None where it is not shown or not known."""
     if ret == "?":
         return None
@@ -169,7 +169,7 @@ class StraceReader:
             return _said(fact, entered, "entered", {})
         outcome: dict[str, int] = {}
         if result is not None:
-            ret = told(result["ret"], result["error"])
+            ret = returned(result["ret"], result["error"])
             if ret is not None and abs(ret) < 1 << 62:
                 outcome["ret"] = ret
             if result["ds"] is not None:

@@ -21,7 +21,7 @@ EventRow = tuple[
 ]
 """An event as its thirteen columns; seq is 0 as long as it is not recorded."""
 
-# Where each column stands in a row. One by one, so that a type checker knows the type behind each.
+# Where each column stands in a row. One by one, so that a type checker knows the type of each.
 SEQ: Final = 0
 T: Final = 1
 KIND: Final = 2

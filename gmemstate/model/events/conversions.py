@@ -20,7 +20,7 @@ class ConvertAsked(Event):
 
 @kind(39, "a step or a return of kvm_vm_ioctl, kvm_gmem_ioctl", {"attributes": "value", "thread": "actor", "through": "result"})
 class ConvertMet(Event):
-    """A thread is met inside of a conversion whose entry is not on record; some of its steps may not be either."""
+    """A thread is seen inside of a conversion whose entry is not on record; some of its steps may not be either."""
 
     conversion: ConversionRef
     through: Through
@@ -109,7 +109,7 @@ class ZapStarted(Event):
 
 @kind(47, "kvm_mmu_invalidate_range_add")
 class InvalidateAdded(Event):
-    """Faults in a range are retried until the invalidation ends: the hull of a conversion, wider than what is zapped."""
+    """Faults in a range are retried until the invalidation ends: the invalidation range of a conversion, wider than what is zapped."""
 
     start: int
     npages: int
@@ -207,7 +207,7 @@ class FolioMerged(Event):
 class Undone(Event):
     """One item of a rollback; a ``result`` other than 0 is a WARN and leaves the range torn.
 
-    ``attributes`` is what the range has behind it, where that is known.
+    ``attributes`` is what the pages of the range have, where that is known.
     """
 
     conversion: ConversionRef

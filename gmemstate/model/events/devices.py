@@ -50,7 +50,7 @@ class Unpinned(Event):
 
 @kind(89, "DMAR fault", {"holder": "actor"})
 class DmaFaulted(Event):
-    """A device touched pages that its IOMMU no longer maps: unlike a processor it cannot fault them in."""
+    """A device accessed pages that its IOMMU no longer maps: unlike a processor it cannot fault them in."""
 
     owner: OwnerRef | None
     start: int
@@ -114,7 +114,7 @@ class Declared(Event):
 
 @kind(91, "the process that carried out the conversion died")
 class Interrupted(Event):
-    """Whoever carried out a conversion is gone and left it in the middle; what it had touched is torn."""
+    """Whoever carried out a conversion is gone and left it in the middle; what it had changed is torn."""
 
     conversion: ConversionRef
     owner: OwnerRef | None = None

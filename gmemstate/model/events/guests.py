@@ -7,12 +7,12 @@ from gmemstate.model.events.words import Dialect
 
 @kind(10, "boot id")
 class HostBooted(Event):
-    """The host was started anew: messed-up pages that a reboot clears are clear."""
+    """The host was started again: messed-up pages that a reboot clears are clear."""
 
 
 @kind(11, "kvm=0x... in a line", {"pointer": "value", "thread": "actor", "made": "result"})
 class VmSeen(Event):
-    """A guest is met for the first time; ``owner`` is its identity from here on.
+    """A guest is first observed; ``owner`` is its identity from here on.
 
     ``made`` is 1 if that line belongs to making its first memslot or guest_memfd, 0 if the record begins later than it.
     """
@@ -97,7 +97,7 @@ class GmemCreated(Event):
 
 @kind(22, "inode=0x... in a line", {"pointer": "value", "vm": "actor"})
 class GmemSeen(Event):
-    """A guest_memfd whose creation is not on record is met for the first time, or again and its guest is known now."""
+    """A guest_memfd whose creation is not on record is first observed, or again and its guest is known now."""
 
     owner: GmemRef
     pointer: int | None = None

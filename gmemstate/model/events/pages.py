@@ -7,7 +7,7 @@ from gmemstate.model.events.words import Access, UnmapStep
 
 @kind(60, "kvm_gmem_get_pfn, kvm_tdp_mmu_spte_changed, kvm_gmem_fault_user_mapping", {"pfn": "value", "access": "actor"})
 class FaultServed(Event):
-    """A run of pages was touched and got its memory (``result`` 0) or not; ``pfn`` is that of the first page."""
+    """A run of pages was accessed and got its memory (``result`` 0) or not; ``pfn`` is that of the first page."""
 
     access: Access
     start: int
@@ -78,7 +78,7 @@ class ReclaimFailed(Event):
 
 @kind(67, "mm_filemap_add_to_page_cache", {"pfn": "value", "order": "actor"})
 class PageAdded(Event):
-    """A host page became the memory behind a page of a guest_memfd."""
+    """A host page became the memory of a page of a guest_memfd."""
 
     owner: OwnerRef | None
     start: int
@@ -125,7 +125,7 @@ class Poisoned(Event):
 
 @kind(71, "kvm_rmp_fault, #PF with the RMP bit", {"pfn": "value"})
 class RmpViolation(Event):
-    """The host touched a page that the RMP gives to somebody else."""
+    """The host accessed a page that the RMP gives to somebody else."""
 
     pfn: int | None = None
     owner: OwnerRef | None = None

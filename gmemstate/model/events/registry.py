@@ -31,7 +31,7 @@ def details(text: str | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What every event has: its time, its source, the line that shows it, and facts beside."""
+    """What every event has: its time, its source, the line that shows it, and further facts."""
 
     t: int | None = None
     source: SourceRef | None = None
@@ -189,7 +189,7 @@ _MAKERS[UNUSABLE] = lambda row: Unusable(detail=row[DETAIL])
 
 
 def event_of(row: EventRow) -> Event:
-    """The typed event behind a row. Raises BadEvent for an unknown kind, and for a word that its enumeration does not have."""
+    """The typed event of a row. Raises BadEvent for an unknown kind, and for a word that its enumeration does not have."""
     try:
         return _MAKERS[row[KIND]](row)
     except KeyError as error:

@@ -102,7 +102,7 @@ class User(IntEnum):
 
 
 class Access(IntEnum):
-    """Who touched a page, and as what."""
+    """Who accessed a page, and as what."""
 
     GUEST = 1
     """the guest; as what is not shown"""

@@ -75,7 +75,7 @@ def _open(memory: Memory, seq: int, row: e.EventRow, through: e.Through) -> Conv
 def _supersede(memory: Memory, seq: int, old: Conversion) -> None:
     """A thread that asks again has left its last conversion, whose result nobody saw (R18)."""
     if not old.gapped:  # else its pages are torn already, and may have been settled by others since
-        _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail behind the store
+        _apply(memory, old, seq, certain=old.stored)  # neither mainline nor in-place can fail after the store
     old.superseded = True
     if source := memory.sources.get(old.source or 0):
         source.unfinished += 1
@@ -90,7 +90,7 @@ def _apply(memory: Memory, conversion: Conversion, seq: int, *, certain: bool) -
             memory.step(candidate, OUTCOME_LOST[target], conversion.start or 0, conversion.end or END, seq)
         return
     changed = conversion.in_vm or conversion.locked or not _silent(memory, conversion, e.Capability.ZAP, e.Capability.STORED)
-    sure = asked or conversion.touched if certain and target is not None else None
+    sure = asked or conversion.covered if certain and target is not None else None
     for start, end in lock_order.release(memory, conversion, seq, changed=changed):
         if asked is None or target is None or not certain:
             memory.step(owner, OUTCOME_LOST[target], start, end, seq)
@@ -113,7 +113,7 @@ def _learn(memory: Memory, conversion: Conversion, seq: int, row: e.EventRow) ->
 def _seen_from_outside(memory: Memory, seq: int, row: e.EventRow) -> bool:
     """Whether the entry of a call is shown by a second source, to which its first one has nothing to add.
 
-    A call that was known from outside only begins anew with what is seen from inside.
+    A call that was known from outside only begins again with what is seen from inside.
     """
     source, id = memory.sources.get(row[SOURCE] or 0), row[CONVERSION]
     if source is None or not source.shared or id is None or id == seq:
@@ -207,15 +207,15 @@ def convert_returned(memory: Memory, seq: int, row: e.EventRow) -> None:
     memory.move(conversion, _return_trigger(memory, conversion, result), seq)
     if result == 0:
         _return_success(memory, conversion, seq)
-    elif conversion.owner is not None and conversion.touched is not None:
-        for pages in lock_order.without(conversion.touched, conversion.taken):
+    elif conversion.owner is not None and conversion.covered is not None:
+        for pages in lock_order.without(conversion.covered, conversion.taken):
             memory.step(conversion.owner, "returned_err", *pages, seq)
     memory.end(conversion, seq)
 
 
 def _return_trigger(memory: Memory, conversion: Conversion, result: int) -> str:
     """The trigger of a result, by its errno and by what the conversion has been seen to do."""
-    if result == 0 and not conversion.touched and _nothing_was_done(memory, conversion):
+    if result == 0 and not conversion.covered and _nothing_was_done(memory, conversion):
         return "returned_noop"
     if result == EFAULT and not conversion.in_vm and not _silent(memory, conversion, e.Capability.HOST_UNMAP):
         return "returned_error"  # it may be a refusal that could not be written back
@@ -243,8 +243,8 @@ def _is_followed(memory: Memory, conversion: Conversion) -> bool:
 
 def _lose(memory: Memory, conversion: Conversion, seq: int) -> None:
     """Nobody can say what became of the pages that a conversion was at work on."""
-    if conversion.owner is not None and conversion.touched is not None:
-        for run in memory.runs(conversion.owner, *conversion.touched):
+    if conversion.owner is not None and conversion.covered is not None:
+        for run in memory.runs(conversion.owner, *conversion.covered):
             if run.state not in SETTLED:
                 memory.step(conversion.owner, "gap", run.start, run.end, seq)
 
@@ -328,7 +328,7 @@ def zap_started(memory: Memory, seq: int, row: e.EventRow) -> None:
     if conversion.attributes is None and row[VALUE] is not None:
         conversion.attributes = unsigned(row[VALUE])
         conversion.target = KIND_OF.get(row[VALUE])
-    begun, owner, start = conversion.touched, conversion.owner, row[START]
+    begun, owner, start = conversion.covered, conversion.owner, row[START]
     if begun is None or conversion.in_vm or owner is None or start is None or row[NPAGES] is None:
         _step_in_flight(memory, conversion, ZAP_TO[conversion.target], seq, row)
         return
@@ -355,10 +355,10 @@ def _step_in_flight(memory: Memory, conversion: Conversion, trigger: str, seq: i
 
 
 def _touch(conversion: Conversion, start: int, end: int) -> None:
-    if conversion.touched is None:
-        conversion.touched = start, end
+    if conversion.covered is None:
+        conversion.covered = start, end
     else:
-        conversion.touched = min(conversion.touched[0], start), max(conversion.touched[1], end)
+        conversion.covered = min(conversion.covered[0], start), max(conversion.covered[1], end)
 
 
 def invalidate_added(memory: Memory, seq: int, row: e.EventRow) -> None:
@@ -407,7 +407,7 @@ def map_answered(memory: Memory, seq: int, row: e.EventRow) -> None:
     memory.keep(owner, "answered", start, end, seq)
     if row[RESULT] == 0:
         memory.map_pages(owner, user, start, end, MAPPED)
-        if conversion is not None:  # what it has mapped again is not left behind
+        if conversion is not None:  # what it has mapped again is no longer left unmapped
             same = [
                 (answer[ACTOR], answer[OWNER], answer[START], answer[NPAGES], answer[DETAIL]) for answer in conversion.answers
             ]

@@ -36,44 +36,44 @@ def acquire(memory: Memory, conversion: Conversion, seq: int) -> None:
     for other in contenders(memory, conversion):
         if not other.locked:
             continue
-        if other.touched is not None and not other.taken:
+        if other.covered is not None and not other.taken:
             _settle(memory, other, seq)
         other.taken += (asked(conversion) or (0, END),)
 
 
 def _settle(memory: Memory, over: Conversion, seq: int) -> None:
     """What a conversion that released the lock has left, as far as its steps show."""
-    if over.owner is None or over.touched is None:
+    if over.owner is None or over.covered is None:
         return
     if over.stored and over.target is not None:
-        memory.step(over.owner, f"returned_ok_{over.target}", *over.touched, seq)
+        memory.step(over.owner, f"returned_ok_{over.target}", *over.covered, seq)
     elif over.state in FAILING:
-        memory.step(over.owner, "returned_err", *over.touched, seq)
+        memory.step(over.owner, "returned_err", *over.covered, seq)
     elif over.gapped or Capability.STORED not in memory.shows(over):
-        memory.step(over.owner, f"outcome_lost_{over.target or UNKNOWN}", *over.touched, seq)
+        memory.step(over.owner, f"outcome_lost_{over.target or UNKNOWN}", *over.covered, seq)
 
 
 def release(memory: Memory, conversion: Conversion, seq: int, *, changed: bool) -> list[Pages]:
     """The pages of a conversion that is over, but for those that others have changed since or are changing.
 
-    Whether another one that is still open came before or behind it is not known unless both have shown steps.
+    Whether another one that is still open came before or after it is not known unless both have shown steps.
     """
     own = asked(conversion) or (0, END)
     parts = without(own, conversion.taken) if conversion.taken else [own]
     others = contenders(memory, conversion)
     if not changed:
-        meanwhile = [other.touched for other in others if other.locked and other.touched is not None]
+        meanwhile = [other.covered for other in others if other.locked and other.covered is not None]
         return [part for whole in parts for part in without(whole, [*conversion.doubtful, *meanwhile])]
     for other in others:
         if other.locked and conversion.locked:
             continue
         if other.target != conversion.target or other.target is None:
             other.doubtful += (own,)
-        if other.locked and other.touched is not None:
+        if other.locked and other.covered is not None:
             for part in parts:
-                if pages := overlap(part, other.touched):
+                if pages := overlap(part, other.covered):
                     memory.step(conversion.owner or 0, "gap", *pages, seq)
-            parts = [part for whole in parts for part in without(whole, (other.touched,))]
+            parts = [part for whole in parts for part in without(whole, (other.covered,))]
     return parts
 
 

@@ -79,7 +79,7 @@ def find_trigger(memory: Memory, conversion: Conversion, source: Source | None) 
             request.conversions.append(conversion.id)
             memory.changed_requests.add(request.id)
     elif not source.gaps and (vm := memory.guest_of(conversion)) and vm.made and e.Capability.EXITS in memory.shows(conversion):
-        # The record reaches back to the beginning of the guest, and so to all that its vCPUs were told.
+        # The record reaches back to the beginning of the guest, and so to all that its vCPUs were returned.
         others = [answered for (of, _), answered in memory.exits.items() if of == source.id]
         if all(_trigger_of(memory, answered, conversion)[0] is Trigger.VMM for answered in others):
             conversion.trigger = Trigger.VMM

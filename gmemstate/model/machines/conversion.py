@@ -1,6 +1,6 @@
 """The conversion machine: one per ioctl, as one thread issued it.
 
-What the caller was returned, what was applied and what is left over are facts beside the state; the labels are derived from
+What the caller was returned, what was applied and what is left over are facts in addition to the state; the labels are derived from
 them.
 """
 
@@ -39,7 +39,7 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row("C6", "work_item", (NEW, "asked", "waiting", "planned"), "planned", "rfc-v2: one item of work")
     yield Row("C6", "reserved", ("asked", "waiting", "reserving", "planned"), STAY, "entries or nodes are reserved")
     yield Row(
-        "C7", "returned_enomem", (NEW, "asked", "waiting", "reserving", "planned"), "failed_at_reserve", "nothing was touched"
+        "C7", "returned_enomem", (NEW, "asked", "waiting", "reserving", "planned"), "failed_at_reserve", "nothing was changed"
     )
     for error in ("refused", "error"):
         yield Row(
@@ -55,7 +55,7 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row(
         "C8", "zap", (NEW, "asked", "waiting", "same", "reserving", "planned"), "zapping", "the first user loses its mappings"
     )
-    yield Row("C8", "zap", ("zapping", "checked"), STAY, "one more slot, or in-place behind the check")
+    yield Row("C8", "zap", ("zapping", "checked"), STAY, "one more slot, or in-place after the check")
     yield Row(
         "C9",
         "returned_ok",
@@ -66,12 +66,12 @@ def _conversion_rows() -> Iterator[Row]:
     yield Row("C10", "refused", ("zapping", "checked"), "failing_at_unmap", "a user refuses, or a reported private unmap fails")
     yield Row("C10", "refused", ("failing_at_unmap",), STAY, "one more")
     yield Row("C10", "zap", ("failing_at_unmap",), STAY, "one more slot: an unmap returns void, nobody obeys the answer")
-    yield Row("C11", "suspect", going, STAY, "a private unmap failed and nobody is told")
-    heard = ("zapping", "checked", "failing_at_unmap")
+    yield Row("C11", "suspect", going, STAY, "a private unmap failed and nobody learns of it")
+    checking = ("zapping", "checked", "failing_at_unmap")
     yield Row(
-        "C12", "users_checked", heard, "checked", "nobody else holds the pages; a refusal that holds nothing is not heard"
+        "C12", "users_checked", checking, "checked", "nobody else holds the pages; a refusal that holds nothing does not count"
     )
-    yield Row("C12", "users_bad", heard, "failing_at_check", "somebody holds a page")
+    yield Row("C12", "users_bad", checking, "failing_at_check", "somebody holds a page")
     yield Row(
         "C13",
         "stored",
@@ -151,7 +151,7 @@ def _rows_behind_a_gap(going: tuple[str, ...]) -> Iterator[Row]:
         "cut",
     )
     for step in steps:
-        yield Row("C22", step, ("cut",), STAY, "a step behind a gap")
+        yield Row("C22", step, ("cut",), STAY, "a step after a gap")
     yield Row("C23", "declare", (*going, "cut"), "declared", "an operator closes it")
 
 

@@ -154,7 +154,7 @@ def _explain_no_memory(story: Story, first: Conversion, applied: bool) -> None:
         f"ENOMEM while {where}, which comes before anything is changed: attributes and mappings are as they were"
         + (
             " [observed: no unmap between entry and return]"
-            if not first.touched and first.shown & {Capability.ZAP, Capability.GUEST_UNMAP}
+            if not first.covered and first.shown & {Capability.ZAP, Capability.GUEST_UNMAP}
             else " [implied]"
         ),
     )

@@ -126,7 +126,7 @@ def _why(history: History, failure: Conversion) -> str:
             "cache and the test itself) [observed]. Pipes, I/O in flight and short GUP users look like this; a DMA pin would "
             "not have been counted at all"
         )
-    if Capability.REFERENCES in failure.shown and failure.touched:
+    if Capability.REFERENCES in failure.shown and failure.covered:
         tested = (
             "no page was counted"
             if failure.error_page == failure.start is not None

@@ -18,6 +18,6 @@ SOURCES = {
     Dialect.RFC_V2: "RFC v2 of 2025-05-14 (cover.1747264138.git.ackerleytng@google.com), patches 04 and 38",
     Dialect.INPLACE: "v13 of 2026-09-10, as applied to kvm-x86 coco",
     Dialect.CHECK_FIRST: "the proposal of 2025-06-05 (aEEEJbTzlncbRaRA@yzhao56-desk.sh.intel.com) and its POC of 2025-06-16",
-    Dialect.NOTIFY: "the goal of 2025-05-11: pfns without struct page, users that are told and answer (mail of 2025-06-04)",
+    Dialect.NOTIFY: "the goal of 2025-05-11: pfns without struct page, users that are notified and answer (mail of 2025-06-04)",
 }
 """The kernel version or posting that each dialect follows."""

@@ -1,11 +1,11 @@
-"""A guest_memfd that owns ranges of pfns without struct page: users are told and answer, nothing is counted.
+"""A guest_memfd that owns ranges of pfns without struct page: users are notified and answer, nothing is counted.
 
 The goal named in the thread of the mail of 2025-06-04 (diqzfrgfp95d.fsf@ackerleytng-ctop.c.googlers.com): the pages are no
-memory of the kernel, user space maps them with VM_PFNMAP, so that nobody can pin them. All that guest_memfd has is the word of
+memory of the kernel, userspace maps them with VM_PFNMAP, so that nobody can pin them. All that guest_memfd has is the word of
 each user, and a user may refuse after others have unmapped. No series was posted; what the text leaves open is decided here:
 
-- memory for the attribute is reserved before anybody is told, so that storing it cannot fail;
-- all users are told in both directions, in the order in which they registered, and the first refusal ends the conversion;
+- memory for the attribute is reserved before anybody is notified, so that storing it cannot fail;
+- all users are notified in both directions, in the order in which they registered, and the first refusal ends the conversion;
 - KVM is a user like the others: a private page that the TDX module keeps is a refusal (EIO), now and in every later request.
 """
 
@@ -29,7 +29,7 @@ Unmapped = tuple[PageUser, int, int]
 
 
 def convert(kernel: Kernel, call: ConversionCall) -> Steps:
-    """The ioctl of RFC v2, with users that are told and answer."""
+    """The ioctl of RFC v2, with users that are notified and answer."""
     returned = rfc_v2.refusal(kernel, call)
     if returned is not None:
         return returned
@@ -48,7 +48,7 @@ def _convert_range(kernel: Kernel, call: ConversionCall, start: int, end: int) -
     # 2. memory for the new attribute
     error = kernel.fails("reserve", start, end)
     yield e.Reserved(conversion=THIS, owner=owner, result=error)
-    # 3. each user is told; a refusal is obeyed
+    # 3. each user is notified; a refusal is obeyed
     returned = Returned(error) if error else (yield from _tell(kernel, call, items))
     if returned is None:
         return None

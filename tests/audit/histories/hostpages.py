@@ -5,8 +5,8 @@ from errno import EAGAIN, EINVAL
 from gmemstate.model import events as e
 from gmemstate.model.events import Access, UnmapStep
 from gmemstate.model.machines.range import PRIVATE
+from tests.audit.histories.telling import EHWPOISON, INPLACE, MAINLINE, breaks, holds
 from tests.audit.story import GFN, Story
-from tests.audit.tales.telling import EHWPOISON, INPLACE, MAINLINE, breaks, holds
 
 
 @breaks("INV-22", MAINLINE)

@@ -5,8 +5,8 @@ from errno import EAGAIN, EINVAL, ENOMEM
 from gmemstate.model import events as e
 from gmemstate.model.events import User
 from gmemstate.model.machines.range import PRIVATE, SHARED
+from tests.audit.histories.telling import INPLACE, MAINLINE, PIN, RFC_V2, breaks, holds
 from tests.audit.story import Story
-from tests.audit.tales.telling import INPLACE, MAINLINE, PIN, RFC_V2, breaks, holds
 
 
 @breaks("INV-01", RFC_V2)

@@ -5,8 +5,8 @@ from errno import EAGAIN, ENOMEM
 from gmemstate.model import events as e
 from gmemstate.model.events import User
 from gmemstate.model.machines.range import PRIVATE, SHARED
+from tests.audit.histories.telling import CHECK_FIRST, INPLACE, MAINLINE, RFC_V2, breaks, holds
 from tests.audit.story import Story
-from tests.audit.tales.telling import CHECK_FIRST, INPLACE, MAINLINE, RFC_V2, breaks, holds
 
 
 @breaks("INV-09", RFC_V2)

@@ -5,8 +5,8 @@ from errno import EAGAIN, EFAULT
 from gmemstate.model import events as e
 from gmemstate.model.events import Access, User
 from gmemstate.model.machines.range import PRIVATE, SHARED
+from tests.audit.histories.telling import EACCES, INPLACE, MAINLINE, PIN, RFC_V2, breaks, holds
 from tests.audit.story import Story
-from tests.audit.tales.telling import EACCES, INPLACE, MAINLINE, PIN, RFC_V2, breaks, holds
 
 
 @breaks("INV-03", INPLACE)

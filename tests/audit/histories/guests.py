@@ -5,8 +5,8 @@ from errno import EFAULT, EINVAL, EIO
 from gmemstate.model import events as e
 from gmemstate.model.events import RequestPath
 from gmemstate.model.machines.range import PRIVATE, SHARED
+from tests.audit.histories.telling import INPLACE, MAINLINE, breaks, holds
 from tests.audit.story import GFN, Story
-from tests.audit.tales.telling import INPLACE, MAINLINE, breaks, holds
 
 
 @breaks("INV-24", MAINLINE)

@@ -61,7 +61,7 @@ class Writer(NamedTuple):
         return self.conversion or self.seq
 
 
-class Why(NamedTuple):
+class LeastEvents(NamedTuple):
     """The answer: what the page is, who made each fact of it, and the events that prove it."""
 
     spot: Spot
@@ -108,7 +108,7 @@ def facts(memory: Memory, spot: Spot) -> Facts:
     return Facts(state, backing, tuple(sorted(marks, key=str)))
 
 
-def why(record: Record, spot: Spot, last: int | None = None) -> Why:
+def why(record: Record, spot: Spot, last: int | None = None) -> LeastEvents:
     """The events without any one of which the page would not be what it is at event ``last``."""
     memory = Memory()
     rows = [row for row in possible(record.events(1, last), memory) if _applied(memory, row)]
@@ -124,7 +124,7 @@ def why(record: Record, spot: Spot, last: int | None = None) -> Why:
             break
         size = max(1, size // 2)
     youngest = dict(sorted(goal.writers.items(), key=lambda one: one[1].seq, reverse=True))
-    return Why(spot, goal.facts, youngest, tuple((row[SEQ], event_of(row)) for row in kept))
+    return LeastEvents(spot, goal.facts, youngest, tuple((row[SEQ], event_of(row)) for row in kept))
 
 
 class TracedFacts(NamedTuple):

@@ -19,10 +19,10 @@ from gmemstate.ledger.ingest import Intake
 from gmemstate.ledger.queries import Queries
 from gmemstate.ledger.source import Ingested, Refused
 from gmemstate.model.errors import CannotRead, UsageError
-from gmemstate.model.events import ACTOR, CONVERSION, KIND, KINDS, LINE, OWNER, SEQ, SOURCE, START, Dialect, Event, EventRow, T
+from gmemstate.model.events import SEQ, Dialect, Event, EventRow
 from gmemstate.model.fold.apply import apply
 from gmemstate.model.memory import Memory
-from gmemstate.model.record import Head
+from gmemstate.model.record import Head, unresolved
 from gmemstate.model.soundness import possible, sound
 from gmemstate.model.units import Direction
 from gmemstate.store.engine import connect
@@ -82,7 +82,7 @@ class Ledger(Queries):
 
     def record_rows(self, rows: Iterable[EventRow]) -> Head:
         """Append a finished record of others, such as a simulation, as one batch; references are its own seqs."""
-        return self._recording().append([_as_reference(row) for row in rows], {})
+        return self._recording().append([unresolved(row) for row in rows], {})
 
     def ingest(self, *names: str | Path, progress: Callable[[int], None] | None = None) -> list[Ingested]:
         """Read traces and logs (paths, or ``-`` for standard input) into the ledger.
@@ -228,12 +228,3 @@ def restore(where: str | Path, export: JsonlRecord | str | Path) -> Head:
         return recorder.restore(export.sealed())
     finally:
         recorder.close()
-
-
-def _as_reference(row: EventRow) -> EventRow:
-    """A row whose references to events of its own record are replaced by the recorder."""
-    kind = KINDS[row[KIND]]
-    source, owner, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[OWNER], row[CONVERSION]))
-    is_reference = any(column == ACTOR for column, _ in kind.refers.values())
-    actor = -row[ACTOR] if is_reference and row[ACTOR] is not None else row[ACTOR]
-    return (0, row[T], row[KIND], source, owner, conversion, *row[START:ACTOR], actor, *row[LINE:])

@@ -9,6 +9,7 @@ from gmemstate.model.events import (
     CONVERSION,
     DETAIL,
     KIND,
+    KINDS,
     LINE,
     OWNER,
     SOURCE,
@@ -126,3 +127,12 @@ def same_fact(row: EventRow, other: EventRow) -> bool:
     if row[KIND] == other[KIND] == SourceRead.code:
         return (row[VALUE], details(row[DETAIL]).get("digest")) == (other[VALUE], details(other[DETAIL]).get("digest"))
     return (row[KIND], row[T], row[LINE], row[START:ACTOR]) == (other[KIND], other[T], other[LINE], other[START:ACTOR])
+
+
+def unresolved(row: EventRow) -> EventRow:
+    """A row of another record, whose references are made negative: ``resolve`` replaces them by seqs of the new record."""
+    kind = KINDS[row[KIND]]
+    source, owner, conversion = (None if seq is None else -seq for seq in (row[SOURCE], row[OWNER], row[CONVERSION]))
+    is_reference = any(column == ACTOR for column, _ in kind.refers.values())
+    actor = -row[ACTOR] if is_reference and row[ACTOR] is not None else row[ACTOR]
+    return (0, row[T], row[KIND], source, owner, conversion, *row[START:ACTOR], actor, *row[LINE:])

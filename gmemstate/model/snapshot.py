@@ -103,7 +103,11 @@ def content_of(snapshot: Snapshot) -> bytes:
         memory.open_request,
         {thread: returned for thread, returned in exits if isinstance(returned, FaultExit)},
         memory.left_out,
-        {thread: None if returned is None else returned.id for thread, returned in exits if not isinstance(returned, FaultExit)},
+        {
+            thread: None if returned is None else returned.id
+            for thread, returned in exits
+            if not isinstance(returned, FaultExit)
+        },
     )
     facts = json.dumps(
         {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmemstate.audit.why import Facts, Spot, Why, facts, find_spot, why
+from gmemstate.audit.why import Facts, LeastEvents, Spot, facts, find_spot, why
 from gmemstate.convert.engine.policies import POLICIES
 from gmemstate.convert.scenario.load import catalogue, load
 from gmemstate.convert.scenario.run import pairs, run
@@ -75,7 +75,7 @@ def same(rows: Sequence[EventRow], goal: Facts, made: dict[str, int | None], who
     return known and facts(memory, spot) == goal and accused <= {(finding.code, finding.seq) for finding in whole.findings}
 
 
-def assert_irreducible(rows: Sequence[EventRow], spot: Spot) -> Why:
+def assert_irreducible(rows: Sequence[EventRow], spot: Spot) -> LeastEvents:
     """Folded alone the reasons give the same, and without any one of them they do not."""
     answer, whole, made = why(Rows(rows), spot), folded(rows), writers(rows, spot)  # type: ignore[arg-type]
     by_seq = {row[SEQ]: row for row in rows}
@@ -139,7 +139,7 @@ def test_the_reasons_of_pages_of_any_host_are_enough_and_none_can_be_left_out(di
         assert_irreducible(rows, spot)
 
 
-def names(answer: Why) -> list[str]:
+def names(answer: LeastEvents) -> list[str]:
     return [event.name for _, event in answer.events]
 
 

@@ -105,5 +105,8 @@ def test_a_wal_that_cannot_be_taken_up_is_no_reason_to_read_less(folder: Path) -
         lock(path)
     before = contents(folder)
     said = attempt(where, "read")
-    assert said == f"cannot-read {where}: cannot be read together with its WAL here; copy both files to a folder that can be written"
+    assert (
+        said
+        == f"cannot-read {where}: cannot be read together with its WAL here; copy both files to a folder that can be written"
+    )
     assert contents(folder) == before

@@ -91,6 +91,7 @@ def test_the_page_has_the_catalogue_word_for_word() -> None:
     text, _, said = PAGE.read_text(encoding="utf-8").partition("\n### INV-01")
     if os.environ.get("GMEMSTATE_RENEW"):
         PAGE.write_text(f"{text}\n{catalogue_in_words()}", encoding="utf-8")
+        said = PAGE.read_text(encoding="utf-8").partition("\n### INV-01")[2]
     assert f"### INV-01{said}" == catalogue_in_words()
 
 

@@ -8,7 +8,8 @@ from hashlib import sha256
 
 import pytest
 
-from gmemstate.ledger.ledger import Ledger, _as_reference
+from gmemstate.ledger.ledger import Ledger
+from gmemstate.model.record import unresolved
 from gmemstate.model.snapshot import MAGIC
 from gmemstate.store import snapshots
 from gmemstate.store.engine import connect
@@ -32,7 +33,7 @@ def filled(place: Place) -> Iterator[Place]:
     recorder = Recorder(connect(place.where, writable=True, synchronous="OFF"), place.where, iter(range(1 << 40)).__next__)
     for case in ("half_done", "hwpoison_private"):
         known: dict[int, int] = {}
-        rows = [_as_reference(row) for row in traces.read_case(case).rows]
+        rows = [unresolved(row) for row in traces.read_case(case).rows]
         for at in range(0, len(rows), 3):
             recorder.append(rows[at : at + 3], known)
     recorder.close()

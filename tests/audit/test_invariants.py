@@ -281,6 +281,7 @@ def test_two_hosts_in_one_trace_break_none(seed: int, tmp_path: Path) -> None:
 
 BROKEN_BY_DESIGN = {
     ("the-mail", "INV-18"): "D is an IOMMU that follows notifications: it is told before C refuses",
+    ("sc-45-cannot-map-again", "INV-18"): "D is an IOMMU that follows notifications, and RFC v2 returns EAGAIN for C",
     ("sc-09-rollback-below-zero", "INV-36"): "the rollback of RFC v2 never ends",
     ("sc-10-page-remove-fails", "INV-22"): "the host may map a page that did not come off",
     ("sc-10-page-remove-fails", "INV-36"): "nobody tells guest_memfd of the reference that TDX keeps",

@@ -19,6 +19,12 @@ _SIGBUS = re.compile(
     r"Memory failure: (?P<pfn>0x[0-9a-f]{1,16}): (?:Sending SIGBUS to|forcibly killing) (?P<comm>.{1,32}):(?P<pid>\d{1,9})\b"
 ).search
 _SUPPRESSED = re.compile(r"^(?P<what>[\w.]{1,100}): (?P<count>\d{1,18}) (?:callbacks|messages|output lines) suppressed").search
+_DROPPED = re.compile(
+    r"^(?:\*\* (?P<count>\d{1,18}) printk messages dropped \*\*"
+    r"|Missed (?P<missed>\d{1,18}) kernel messages"
+    r"|/dev/kmsg buffer overrun, some messages lost)"
+).search
+"""Lines that a console or a journal could not take in time: console_prepend_dropped(); journald of systemd says it so."""
 _ELIDED = re.compile(
     r"(?:\.{3,}|…|\[\s*(?:\.{2,}|…|snip\w*|cut|truncated)\s*\.*\]|<\s*(?:\.{2,}|snip\w*|cut|truncated)\s*>|-+\s*8<\s*-+)"
 ).fullmatch
@@ -93,4 +99,10 @@ def gap(number: int, text: str) -> Marker | None:
     if _ELIDED(text):
         return Marker(number, "elided")
     suppressed = _SUPPRESSED(text)
-    return None if suppressed is None else Marker(number, "suppressed", lost=int(suppressed["count"]), text=suppressed["what"])
+    if suppressed is not None:
+        return Marker(number, "suppressed", lost=int(suppressed["count"]), text=suppressed["what"])
+    dropped = _DROPPED(text)
+    if dropped is None:
+        return None
+    count = dropped["count"] or dropped["missed"]
+    return Marker(number, "suppressed", lost=None if count is None else int(count))

@@ -25,8 +25,10 @@ FIRST_SECOND = 1_000_000_000
 """ns: a kernel says that it starts when its clock begins."""
 _OF_KVM = (PageLeaked, PrivateMapFailed, PrivateUnmapFailed, ReclaimFailed)
 """What only the kernel prints that runs guests: it could not give a page to one, or take it back."""
+WALL_CLOCK = 1_000_000_000_000_000_000
+"""ns: a time beyond it is no time of a kernel, which counts from its start, but one of a calendar (2001)."""
 FIRST_LINES = 5
-"""Without times, the line of a kernel that starts is among the first."""
+"""Without times of the kernel, the line of a kernel that starts is among the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,9 @@ class Boot:
         if self.start is None:
             return False
         t = self.start.event.t
-        return t < FIRST_SECOND if t is not None else self.marked or (self.start.event.line or 0) <= FIRST_LINES
+        if t is None or t > WALL_CLOCK:
+            return self.marked or (self.start.event.line or 0) <= FIRST_LINES
+        return t < FIRST_SECOND
 
 
 def boots(history: History) -> list[Boot]:

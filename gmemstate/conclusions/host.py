@@ -243,6 +243,7 @@ def _parts(facts: _Facts, guests: Guests) -> Iterator[Check]:
         elif found and any(one not in proven and one.value != FOUND for one in found):
             yield _check(part, Outcome.NOT_SEEN, users, "its lines contradict each other", found, _READ)
         elif part in PROVEN_BY[guests]:
+            users = tuple(kind for kind in Guests if part in PROVEN_BY[kind])
             yield _check(part, Outcome.NOT_SEEN, users, "no line says that it works", found, _READ)
 
 

@@ -125,9 +125,14 @@ def _steps(report: Reported) -> Iterator[tuple[PlatformPart, str]]:
         yield PlatformPart.RMP_TABLE, "found"  # snp_probe_rmptable_info() prints it before SNP is enabled
     if words.get("what") == KernelReportCode.MSR_ACCESS and _enables_snp(report):
         yield PlatformPart.RMP_TABLE, "failed"  # __snp_enable(): this CPU does not look at the RMP
-    for proof in (LogEvidence.HYPERVISOR,):
-        if words.get("of") == proof:
-            yield PlatformPart.KVM, "up"
+    if words.get("of") == LogEvidence.HYPERVISOR or (part is PlatformPart.TDX_MODULE and _asked_for_by_kvm(report)):
+        yield PlatformPart.KVM, "up"
+
+
+def _asked_for_by_kvm(report: Reported) -> bool:
+    """Whether KVM has the TDX module initialised: __tdx_enable() is called by kvm_intel (tdx_bringup()) up to Linux 7.1."""
+    words = report.words
+    return words.get("state") == PlatformState.UP and str(words.get("text", "")).endswith("tdx: module initialized")
 
 
 def _plain_sev(report: Reported) -> bool:

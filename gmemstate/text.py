@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     )
 
 
+def plain_lines(text: str) -> str:
+    """Lines of which none has anything that a terminal obeys or that hides or turns text: it stands there as an escape."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def count(n: int, thing: str, plural: str | None = None) -> str:
     """A number of things: ``1 page``, ``3 pages``."""
     return f"{n} {thing}" if n == 1 else f"{n} {plural or thing + 's'}"
@@ -32,7 +37,7 @@ def some(items: Iterable[str], limit: int) -> str:
 
 
 def named(where: str) -> str:
-    """The name of a ledger, or a sentence with one in it, as it may be shown: a URL without its password."""
-    if "://" not in where:
-        return where
-    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@?\s]*):\S*@", r"\1:***@", where))
+    """The name of a ledger, or a sentence with one in it, as it may be shown: of a URL no user, no password and no query."""
+    if "://" in where:
+        where = re.sub(r"(://\S*?)\?\S*?(?=[:;,]?(?:\s|$))", r"\1", re.sub(r"://[^\n]*@", "://", where))
+    return re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]+)", r"\1***", where)

@@ -7,7 +7,7 @@ import click
 
 from gmemstate import CannotRead
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, worst
+from gmemstate.cli.exits import Exit, echo, worst
 from gmemstate.cli.options import json_option, reading
 from gmemstate.text import count
 
@@ -32,22 +32,22 @@ def check(db: str, against: str | None, as_json: bool) -> Exit:
         render.as_json(result)
     else:
         for problem in result.problems:
-            click.echo(f"{problem.severity}: {problem}; {problem.next_step}")
+            echo(f"{problem.severity}: {problem}; {problem.next_step}")
         for finding in result.findings:
-            click.echo(f"{finding.severity}: {finding}")
-        click.echo(
+            echo(f"{finding.severity}: {finding}")
+        echo(
             f"{count(result.events, 'event')} in {result.batches} batches; "
             f"looked at: {', '.join(result.looked_at) or 'nothing'}"
         )
         if result.invariants:
             outcomes = Counter(one.outcome for one in result.invariants)
-            click.echo(f"{len(result.invariants)} invariants: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}")
+            echo(f"{len(result.invariants)} invariants: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}")
         for lack, invariants in result.not_evaluable.items():
-            click.echo(f"not evaluable: {', '.join(invariants)}: {lack}")
+            echo(f"not evaluable: {', '.join(invariants)}: {lack}")
         for reason in result.not_covered:
-            click.echo(f"not covered: {reason}")
+            echo(f"not covered: {reason}")
         if not result.problems and not result.findings and not result.not_covered:
-            click.echo("nothing is wrong with what was looked at")
+            echo("nothing is wrong with what was looked at")
     return worst(
         Exit.FINDINGS if result.problems or result.findings else Exit.CLEAN,
         Exit.INCOMPLETE if result.not_covered else Exit.CLEAN,
@@ -66,5 +66,5 @@ def _read(name: str) -> str:
 def checkpoint(db: str) -> Exit:
     """Print a checkpoint: a few lines to keep elsewhere. `check --checkpoint FILE` exposes a record that was written again."""
     with reading(db) as ledger:
-        click.echo(str(ledger.checkpoint()), nl=False)
+        echo(str(ledger.checkpoint()), nl=False)
     return Exit.CLEAN

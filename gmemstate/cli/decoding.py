@@ -9,7 +9,7 @@ import click
 
 from gmemstate import Listing, UsageError
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, talk
+from gmemstate.cli.exits import Exit, echo, talk
 from gmemstate.cli.options import json_option
 from gmemstate.ledger.explain import MAX_LINE, Explanation, explain, recognised
 from gmemstate.text import printable
@@ -52,7 +52,7 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
         if as_json:
             found.append(reading)
         elif reading.known:
-            click.echo("\n".join(_fitted(_lines(reading))))
+            echo("\n".join(_fitted(_lines(reading))))
         if not reading.known:
             unknown += 1
             if typed:

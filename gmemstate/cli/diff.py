@@ -6,7 +6,7 @@ import click
 
 from gmemstate import UsageError, span
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, worst
+from gmemstate.cli.exits import Exit, echo, worst
 from gmemstate.cli.options import finish, json_option, reading
 
 
@@ -39,9 +39,9 @@ def diff(db: str, other: str | None, since: str | None, at: str | None, as_json:
         render.as_json(found)
     else:
         if parted is not None:
-            click.echo(f"the records differ from event {parted.seq} on")
+            echo(f"the records differ from event {parted.seq} on")
             for name, event in (("this: ", parted.this), ("other:", parted.other)):
-                click.echo(f"  {name} {'has ended' if event is None else str(event).strip()}")
+                echo(f"  {name} {'has ended' if event is None else str(event).strip()}")
         render.as_table(
             ("guest", "range", "before", "after"),
             [

@@ -1,5 +1,6 @@
 """The verbs that carry a record from one place to another."""
 
+import io
 import sys
 
 import click
@@ -17,7 +18,12 @@ def export(db: str, file: str) -> Exit:
     FILE `-` is standard output. The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
     """
     with reading(db) as ledger:
-        head = ledger.export(sys.stdout if file == "-" else file)
+        if file == "-":
+            if isinstance(sys.stdout, io.TextIOWrapper):  # data is UTF-8, whatever the locale
+                sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+            head = ledger.export(sys.stdout)
+        else:
+            head = ledger.export(file)
     talk(f"{head.seq} events, head {head.hash.hex()}")
     return Exit.CLEAN
 

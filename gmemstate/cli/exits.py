@@ -1,10 +1,11 @@
 """How a verb ends, and how it speaks to the person besides its answer."""
 
+import sys
 from enum import IntEnum
 
 import click
 
-from gmemstate.text import named, printable
+from gmemstate.text import named, plain_lines, printable
 
 
 class Exit(IntEnum):
@@ -31,6 +32,13 @@ def shown(text: str) -> str:
     return printable(named(text))
 
 
+def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
+    """Print text of ours and of others: nothing of it is obeyed by a terminal, and what a stream cannot show is replaced."""
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    click.echo(plain_lines(text).encode(encoding, "backslashreplace").decode(encoding), nl=nl, err=err)
+
+
 def talk(text: str) -> None:
     """Say one line to the person, not to the pipe."""
-    click.echo(shown(text), err=True)
+    echo(shown(text), err=True)

@@ -8,7 +8,7 @@ import click
 
 from gmemstate import Document, Listing, UsageError
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit
+from gmemstate.cli.exits import Exit, echo
 from gmemstate.cli.options import json_option
 
 
@@ -31,7 +31,7 @@ def help_(topic: str | None, verb: str | None, as_json: bool) -> Exit:
     `help json VERB` prints the JSON Schema of what a verb prints with --json.
     """
     if verb is not None:
-        click.echo(_schema(topic, verb), nl=False)
+        echo(_schema(topic, verb), nl=False)
         return Exit.CLEAN
     pages = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_package() / "docs").glob("*.md"))}
     if topic is not None and topic not in pages:
@@ -42,7 +42,7 @@ def help_(topic: str | None, verb: str | None, as_json: bool) -> Exit:
     elif topic is None:
         render.as_table(("TOPIC", "PAGE"), [(name, _title(pages[name])) for name in shown], empty="no pages")
     else:
-        click.echo(pages[topic], nl=False)
+        echo(pages[topic], nl=False)
     return Exit.CLEAN
 
 

@@ -4,7 +4,7 @@ import click
 
 from gmemstate import Guests, HostAnswer, MayStart, MessedUpRow, UsageError
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit
+from gmemstate.cli.exits import Exit, echo
 from gmemstate.cli.options import at_option, finish, json_option, reading
 
 KINDS = {"plain": Guests.PLAIN, "tdx": Guests.TDX, "snp": Guests.SNP, "cca": Guests.CCA}
@@ -53,22 +53,22 @@ def _kinds(text: str) -> set[Guests]:
 def _print(found: HostAnswer) -> None:
     rows = [(one.guests, one.verdict, one.mended_by or "", one.reason, _some(one.lines)) for one in found.answers]
     render.as_table(("start", "verdict", "until", "reason", "lines"), rows, empty="", folding=("reason",))
-    click.echo("")
+    echo("")
     tested = [(one.outcome, one.name, _whom(one.guests), one.reason, _some(one.lines)) for one in found.checks]
     render.as_table(("check", "of", "for", "seen", "lines"), tested, empty="", folding=("seen",))
     hints = dict.fromkeys(one.hint for one in found.checks if one.hint)
     if hints:
-        click.echo("\n" + "\n".join(f"do: {hint}" for hint in hints))
+        echo("\n" + "\n".join(f"do: {hint}" for hint in hints))
     if not found.messed_up:
         return
-    click.echo("")
+    echo("")
     entries = [
         (entry.cause.name.lower().replace("_", " "), _page(entry), _where(entry), entry.reuse_risk, _CLEARED[entry.cleared_by])
         for entry in found.messed_up
     ]
     render.as_table(("messed up", "page", "guest", "reuse", "until"), entries, empty="", folding=("reuse",))
     if found.at_least:
-        click.echo(f"at least these: {found.at_least}")
+        echo(f"at least these: {found.at_least}")
 
 
 _CLEARED = {"reboot": "the next reboot", "fix": "the cause is mended", "never": "for ever"}

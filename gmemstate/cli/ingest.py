@@ -7,7 +7,7 @@ import click
 
 from gmemstate import GmemstateError, Ingested, Ledger, Listing, Refused, UsageError
 from gmemstate.cli import following, render
-from gmemstate.cli.exits import Exit, talk, worst
+from gmemstate.cli.exits import Exit, echo, talk, worst
 from gmemstate.cli.options import json_option, warn
 from gmemstate.text import printable
 
@@ -90,20 +90,20 @@ def _size(name: str) -> int | None:
 def _tell(name: str, result: Ingested) -> None:
     account = result.account
     what = "was read before; nothing is new" if result.known else f"{result.events} events"
-    click.echo(
+    echo(
         f"{name}: {what}; {account.lines} lines = {account.used} used + {sum(account.context.values())} context + "
         f"{account.unparsed} not understood"
     )
     for number, text in account.first_unparsed:
-        click.echo(f"  {name}:{number}: not understood: {text}")
+        echo(f"  {name}:{number}: not understood: {text}")
     if result.clock is not None:
         by = f"{result.calls} calls that both show" if result.calls else "the pair of clocks that it states"
-        click.echo(
+        echo(
             f"  its clock was compared with that of {printable(result.clock)} by {by}: "
             f"right within {(result.within_ns or 0) / 1_000_000:.3f} ms"
         )
     elif result.apart:
-        click.echo("  its clock cannot be compared with that of the other sources: its events keep the order of reading")
+        echo("  its clock cannot be compared with that of the other sources: its events keep the order of reading")
     if result.late:
         talk(
             f"incomplete: {name}: {result.late} events are older than what was on record of their time: they are recorded and not applied "

@@ -6,7 +6,7 @@ import click
 
 from gmemstate import duration, seconds, span
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit
+from gmemstate.cli.exits import Exit, echo
 from gmemstate.cli.options import at_option, finish, guest_option, json_option, range_argument, reading
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def events(
     """
     with reading(db) as ledger:
         for event in ledger.events(pages, kind=kind, guest=guest, conversion=conversion, since=since, at=at):
-            render.as_line(event) if as_json else click.echo(str(event))
+            render.as_line(event) if as_json else echo(str(event))
         return finish(ledger.unusable())
 
 
@@ -228,7 +228,7 @@ def status(db: str, as_json: bool) -> Exit:
             ("durability", DURABILITY),
         ]
         for name, value in rows:
-            click.echo(f"{name:14} {value}")
+            echo(f"{name:14} {value}")
     return finish(found.missing)
 
 

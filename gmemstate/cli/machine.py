@@ -5,7 +5,7 @@ from typing import get_args
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit
+from gmemstate.cli.exits import Exit, echo
 from gmemstate.cli.options import json_option
 from gmemstate.ledger.explain import MachineName, dot, mermaid
 from gmemstate.ledger.explain import machine as definition_of
@@ -24,7 +24,7 @@ def machine(name: MachineName, form: str, as_json: bool) -> Exit:
         rows = [(row.id, row.trigger, _states(row.sources), row.dest, row.note) for row in definition.rows]
         render.as_table(("row", "trigger", "from", "to", "note"), rows, empty="", folding=("from", "to", "note"))
     else:
-        click.echo(dot(definition) if form == "dot" else mermaid(definition))
+        echo(dot(definition) if form == "dot" else mermaid(definition))
     return Exit.CLEAN
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from gmemstate import GmemstateError, __version__
-from gmemstate.cli.exits import Exit, talk
+from gmemstate.cli.exits import Exit, echo, talk
 
 EXAMPLES = """\b
 Begin with:
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             sys.stdout.flush()
         _leave(code if isinstance(code, int) else Exit.CLEAN)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        echo(error.format_message(), err=True)
         _leave(Exit.USAGE)
     except click.ClickException as error:
         error.show()

@@ -6,7 +6,7 @@ import click
 
 from gmemstate import CannotWrite
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, talk
+from gmemstate.cli.exits import Exit, echo, talk
 from gmemstate.cli.options import json_option, reading
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def demo(db: str) -> Exit:
         for capture in sorted(captures.glob("*.txt")):
             ledger.ingest(capture)
         code = _tell(ledger, None, str(target), as_json=False)
-    click.echo(
-        f"\nThe same as a page: {target.resolve()}\nYour own trace:     gmemstate ingest trace.txt && gmemstate postmortem"
-    )
+    echo(f"\nThe same as a page: {target.resolve()}\nYour own trace:     gmemstate ingest trace.txt && gmemstate postmortem")
     return code
 
 
@@ -63,7 +61,7 @@ def _tell(ledger: "Queries", incident: int | None, html_file: str | None, as_jso
     if as_json:
         render.as_json(found)
     else:
-        click.echo(report(found))
+        echo(report(found))
     if html_file is not None:
         _write(html_file, page(found))
     return Exit.CLEAN if found.complete else Exit.INCOMPLETE

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from gmemstate.text import columns
+from gmemstate.cli.exits import echo
+from gmemstate.text import columns, printable
 
 if TYPE_CHECKING:
     from gmemstate import Document
@@ -23,19 +22,19 @@ PATIENCE = 0.5
 
 def as_json(data: "Document") -> None:
     """Print an answer as JSON."""
-    click.echo(_escaped(json.dumps(data.to_json(), indent=2, ensure_ascii=False)))
+    echo(ascii_escapes(json.dumps(data.to_json(), indent=2, ensure_ascii=False)))
 
 
 def as_line(data: "Document") -> None:
     """Print one of many answers as a line of JSON."""
-    click.echo(_escaped(json.dumps(data.to_json(), ensure_ascii=False)))
+    echo(ascii_escapes(json.dumps(data.to_json(), ensure_ascii=False)))
 
 
-def _escaped(text: str) -> str:
-    """JSON in which what a terminal would obey stands as an escape of JSON."""
+def ascii_escapes(text: str) -> str:
+    """JSON in which what a terminal obeys (C0, C1, bidi and the like) stands as an escape of JSON: it means the same."""
     if text.replace("\n", "").isprintable():
         return text
-    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, folding: Sequence[str] | None = None) -> None:
@@ -46,10 +45,10 @@ def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str
     """
     cells = [[_cell(value) for value in row] for row in rows]
     if not cells:
-        click.echo(empty, err=True)
+        echo(empty, err=True)
         return
     if sys.stdout is None or not sys.stdout.isatty():
-        click.echo("\n".join(columns([header, *cells])))
+        echo("\n".join(columns([header, *cells])))
         return
     from rich.console import Console
     from rich.table import Table
@@ -64,7 +63,7 @@ def as_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str
         table.add_row(*row[:shown])
     Console(width=width, highlight=False, markup=False).print(table)
     if shown < len(header):
-        click.echo(f"for want of width without: {', '.join(header[shown:])} (a pipe and --json have them)", err=True)
+        echo(f"for want of width without: {', '.join(header[shown:])} (a pipe and --json have them)", err=True)
 
 
 def _that_fit(header: Sequence[str], cells: list[list[str]], folding: Sequence[str], width: int) -> int:
@@ -78,7 +77,7 @@ def _that_fit(header: Sequence[str], cells: list[list[str]], folding: Sequence[s
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
 
 
 @contextmanager

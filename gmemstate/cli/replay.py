@@ -7,7 +7,7 @@ import click
 
 from gmemstate import UsageError
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, worst
+from gmemstate.cli.exits import Exit, echo, worst
 from gmemstate.cli.options import finish, json_option, reading
 from gmemstate.text import count
 
@@ -35,21 +35,21 @@ def replay(db: str, steps: bool, first: str | None, last: str | None, as_json: b
     if as_json:
         render.as_json(found)
     else:
-        click.echo(
+        echo(
             f"{count(found.events, 'event')} folded: {count(found.guests, 'guest')}, {count(found.conversions, 'conversion')}, "
             f"{count(found.requests, 'request')}, {count(len(found.findings), 'finding')}"
         )
         for finding in found.findings:
-            click.echo(f"  {finding}")
+            echo(f"  {finding}")
         for invariant in found.broken:
             _tell_broken(invariant)
         from gmemstate import InvariantOutcome
 
         outcomes = Counter(one.outcome for one in found.invariants)
         summary = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in InvariantOutcome)
-        click.echo(f"{len(found.invariants)} invariants: {summary}")
+        echo(f"{len(found.invariants)} invariants: {summary}")
         for table in found.stale_tables:
-            click.echo(f"  table {table} is not what the record folds to: `gmemstate rebuild` makes it again")
+            echo(f"  table {table} is not what the record folds to: `gmemstate rebuild` makes it again")
     findings = found.findings or found.broken or found.stale_tables
     return worst(finish(found.missing), Exit.FINDINGS if findings else Exit.CLEAN)
 
@@ -58,17 +58,17 @@ def _steps(db: str, since: str | None, at: str | None, *, as_json: bool) -> Exit
     """The steps of some events, each as it is taken."""
     with reading(db) as ledger:
         for step in ledger.steps(since=since, at=at):
-            render.as_line(step) if as_json else click.echo(str(step))
+            render.as_line(step) if as_json else echo(str(step))
         return finish(ledger.unusable())
 
 
 def _tell_broken(invariant: "InvariantResult") -> None:
     """An invariant, its claim, and its findings."""
-    click.echo(f"  {invariant.id} ({invariant.severity}) is broken: {invariant.claim}")
+    echo(f"  {invariant.id} ({invariant.severity}) is broken: {invariant.claim}")
     for finding in invariant.findings:
-        click.echo(f"    {finding}")
+        echo(f"    {finding}")
     if invariant.broken > len(invariant.findings):
-        click.echo(f"    and {invariant.broken - len(invariant.findings)} more")
+        echo(f"    and {invariant.broken - len(invariant.findings)} more")
 
 
 @click.command()
@@ -78,5 +78,5 @@ def rebuild(db: str) -> Exit:
     from gmemstate import Ledger
 
     with Ledger.open(db) as ledger:
-        click.echo(f"{count(ledger.rebuild(), 'event')} folded; the tables are those of the record")
+        echo(f"{count(ledger.rebuild(), 'event')} folded; the tables are those of the record")
     return Exit.CLEAN

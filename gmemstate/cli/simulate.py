@@ -9,7 +9,7 @@ import click
 
 from gmemstate import Ledger, UsageError
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit, talk, worst
+from gmemstate.cli.exits import Exit, echo, talk, worst
 from gmemstate.cli.options import json_option
 from gmemstate.ledger.simulate import (
     DIALECT_NAMES,
@@ -78,23 +78,23 @@ def simulate(
 def _tell(outcome: ScenarioOutcome) -> None:
     width = min(shutil.get_terminal_size().columns, WIDTH)
     scenario = outcome.scenario
-    click.echo(f"{scenario.name}: {scenario.title}")
+    echo(f"{scenario.name}: {scenario.title}")
     if scenario.source:
-        click.echo(textwrap.fill(f"({scenario.source})", width, break_on_hyphens=False))
+        echo(textwrap.fill(f"({scenario.source})", width, break_on_hyphens=False))
     if scenario.about:
-        click.echo("\n" + "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in scenario.about.split("\n\n")))
+        echo("\n" + "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in scenario.about.split("\n\n")))
     policy = f", policy {outcome.policy}" if len(scenario.policies_of(outcome.dialect)) > 1 else ""
     head = f"{outcome.dialect.word}{policy}: {SOURCES[outcome.dialect]}"
-    click.echo("\n" + textwrap.fill(head, width, break_on_hyphens=False))
+    echo("\n" + textwrap.fill(head, width, break_on_hyphens=False))
     for sentence in story(outcome):
         indent = "  " + " " * (len(sentence) - len(sentence.lstrip()))
-        click.echo(textwrap.fill(sentence.strip(), width, initial_indent=indent, subsequent_indent=indent + "  "))
+        echo(textwrap.fill(sentence.strip(), width, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
 def _compare(outcomes: Sequence[ScenarioOutcome]) -> None:
     """The outcomes side by side, one row for each policy that a dialect can have."""
     scenario = outcomes[0].scenario
-    click.echo(f"{scenario.name}: {scenario.title}\n")
+    echo(f"{scenario.name}: {scenario.title}\n")
     rows = [
         [outcome.dialect.word, *([outcome.policy.value] if scenario.has_policies else []), *_cells(outcome)]
         for outcome in outcomes

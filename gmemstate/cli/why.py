@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gmemstate.cli import render
-from gmemstate.cli.exits import Exit
+from gmemstate.cli.exits import Exit, echo
 from gmemstate.cli.options import at_option, finish, json_option, reading
 from gmemstate.text import count
 
@@ -30,7 +30,7 @@ def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool)
     if as_json:
         render.as_json(found)
     else:
-        click.echo(f"{address}: {_headline(found)}")
+        echo(f"{address}: {_headline(found)}")
         _tell(found)
     return finish(found.missing, also=found.state in ("unknown", "torn"))
 
@@ -39,16 +39,16 @@ def _tell(found: "Why") -> None:
     lines = {event.seq: str(event) for event in found.events}
     for reason in found.reasons:
         by = f"conversion {reason.conversion}" if reason.conversion else f"event {reason.seq}"
-        click.echo(f"{reason.fact}: made so by {by}")
+        echo(f"{reason.fact}: made so by {by}")
         for seq in reason.events:
-            click.echo(lines[seq])
+            echo(lines[seq])
     if found.rests_on:
-        click.echo("which rests on")
+        echo("which rests on")
         for seq in found.rests_on:
-            click.echo(lines[seq])
+            echo(lines[seq])
     if lines:
         seqs = ", ".join(map(str, lines))
-        click.echo(f"Proof: {count(len(lines), 'event')} ({seqs}), folded alone, give the same; none can be left out.")
+        echo(f"Proof: {count(len(lines), 'event')} ({seqs}), folded alone, give the same; none can be left out.")
 
 
 def _headline(found: "Why") -> str:

@@ -25,7 +25,7 @@ from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, unresolved
 from gmemstate.model.soundness import possible, sound
 from gmemstate.model.units import Direction
-from gmemstate.store.engine import connect
+from gmemstate.store.engine import connect, located
 from gmemstate.store.inspection import Inspection
 from gmemstate.store.jsonl import JsonlRecord
 from gmemstate.store.projections import compare
@@ -44,6 +44,7 @@ class Ledger(Queries):
 
     def __init__(self, where: str, *, writable: bool, synchronous: str) -> None:
         super().__init__(StoredRecord(connect(where, writable=writable, synchronous=synchronous), where), where)
+        self._place = located(where)
         self._writable = writable
         self._synchronous = synchronous
         self._recorder: Recorder | None = None
@@ -183,8 +184,8 @@ class Ledger(Queries):
         if not self._writable:
             raise UsageError(f"{named(self.where)} was opened for reading; open it without readonly to record")
         if self._recorder is None:
-            engine = connect(self.where, writable=True, synchronous=self._synchronous)
-            self._recorder = Recorder(engine, self.where, time.time_ns)
+            engine = connect(self._place, writable=True, synchronous=self._synchronous)
+            self._recorder = Recorder(engine, self._place, time.time_ns)
         return self._recorder
 
     # --- audit

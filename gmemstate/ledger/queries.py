@@ -37,8 +37,9 @@ from gmemstate.audit.why import why as least_events
 from gmemstate.conclusions.host import HostAnswer, host
 from gmemstate.ledger.range import RangeMachine, range_machine
 from gmemstate.model.document import Listing
-from gmemstate.model.errors import CannotWrite, UsageError
+from gmemstate.model.errors import CannotRead, CannotWrite, UsageError
 from gmemstate.model.events import BY_NAME, KIND, SEQ, UNUSABLE, Cause, EventRow, event_of, unusable
+from gmemstate.model.findings import Severity
 from gmemstate.model.machines.range import UNKNOWN
 from gmemstate.model.memory import Memory
 from gmemstate.model.record import Head, Record
@@ -249,8 +250,16 @@ class Queries(ABC):
         return self.record_.head()
 
     def checkpoint(self) -> Checkpoint:
-        """What to keep elsewhere of the record as it is now."""
+        """What to keep elsewhere of the record as it is now, once it is found to be what was recorded.
+
+        Raises CannotRead where it is not: a checkpoint would bless it.
+        """
         head = self.head()
+        damage = [
+            problem for problem in self.check(Checkpoint(head.seq, head.hash)).problems if problem.severity is Severity.FATAL
+        ]
+        if damage:
+            raise CannotRead(f"{self.where}: no checkpoint: {damage[0]}; `gmemstate check` names all that is wrong")
         return Checkpoint(head.seq, head.hash, time.time_ns())
 
     @abstractmethod

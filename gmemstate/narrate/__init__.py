@@ -8,6 +8,7 @@ from gmemstate.model.events import Event, Unusable, details
 from gmemstate.model.units import seconds
 from gmemstate.narrate.names import Names
 from gmemstate.narrate.sentences import SENTENCES
+from gmemstate.text import printable
 
 
 class Narrator(Names):
@@ -23,8 +24,8 @@ class Narrator(Names):
     def line(self, seq: int, event: Event) -> str:
         """The event on one line: seq, seconds of the clock of its source, kind, sentence, and the line that shows it."""
         shown_by = self.evidence(event)
-        text = f"{seq:>6} {seconds(event.t):>14} {event.name:20} {self.sentence(event)}"
-        return f"{text}  [{shown_by}]" if shown_by else text
+        text = f"{seq:>6} {seconds(event.t):>14} {event.name:20} {printable(self.sentence(event))}"
+        return f"{text}  [{printable(shown_by)}]" if shown_by else text
 
     def evidence(self, event: Event) -> str:
         """The source and the line of it that show the event; empty where no line does."""

@@ -74,6 +74,11 @@ def _server(where: str) -> Engine:
                          "(needs `pip install gmemstate[postgres]`)") from None  # fmt: skip
 
 
+def located(where: str) -> str:
+    """The one identity of a ledger: an absolute path without links, so that it means the same whatever happens; a URL as it is."""
+    return where if is_url(where) else os.path.realpath(where)
+
+
 def _file(path: Path, *, writable: bool, synchronous: str) -> Engine:
     if path.is_dir():
         raise CannotRead(f"{path}: is a directory; name a file in it, e.g. {path / 'gmemstate.db'}")
@@ -86,8 +91,9 @@ def _file(path: Path, *, writable: bool, synchronous: str) -> Engine:
         raise NotALedger(f"{path}: is no SQLite database; name a ledger with --db")
     elif writable and not os.access(path, os.W_OK):
         raise CannotWrite(f"{path}: {_UNWRITABLE}")
+    place = Path(located(str(path)))
     engine = create_engine(
-        "sqlite://", creator=lambda: _open_file(path, writable=writable, synchronous=synchronous), poolclass=NullPool
+        "sqlite://", creator=lambda: _open_file(place, writable=writable, synchronous=synchronous), poolclass=NullPool
     )
 
     @event.listens_for(engine, "begin")
@@ -155,8 +161,10 @@ def explain(where: str, error: BaseException) -> GmemstateError:
     """The error of ours that says what an error of a database means."""
     if isinstance(error, GmemstateError):
         return error
-    where = named(where)
     words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if is_url(where) and "@" in where.rpartition("@")[0].partition("://")[2]:
+        words = "cannot be connected"  # a password with an @ in it: what the driver says has a part of it
+    where = named(where)
     state = getattr(error, "sqlstate", "")  # of PostgreSQL; None where there was no connection, or is none any more
     if state is None or state.startswith(("08", "57P")):
         return CannotRead(f"{where}: {words}; look at the URL, and whether the server runs and lets you in")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from gmemstate.store.engine import explained
+from gmemstate.store.engine import explained, located
 
 LOCKS = 0x676D
 """The first half of the advisory locks of PostgreSQL; the second is the attribute owner."""
@@ -21,7 +21,7 @@ def owner_lock(engine: Engine, where: str, owner: int) -> Iterator[None]:
     On SQLite it is an OS lock on a file next to the ledger, which is there only while it is held.
     """
     if engine.dialect.name == "sqlite":
-        file = Path(f"{where}.{owner}.lock")
+        file = Path(f"{located(where)}.{owner}.lock")
         with explained(where):
             held = _locked(file)
         try:

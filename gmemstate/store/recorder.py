@@ -1,7 +1,9 @@
 """The recorder: appends batches, each durable, chained and projected as a whole or not at all."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
@@ -33,7 +35,7 @@ class Recorder:
 
     def __init__(self, engine: Engine, where: str, clock: Callable[[], int], *, project: bool = True) -> None:
         self.record = StoredRecord(engine, where)
-        self.where = where
+        self.where = database.located(where)
         self._engine = engine
         self._clock = clock
         self._sqlite = engine.dialect.name == "sqlite"
@@ -44,6 +46,8 @@ class Recorder:
         self._keeper = SnapshotWriter(mark)
         self._connection: Any = None
         self._cursor: Any = None
+        self._file: tuple[int, int] | None = None
+        """device and inode of the file that is open"""
         self._head = EMPTY
         self._turn = _Turn(self._take_turn, self._end_turn, self._fail)
         self.memory = Memory()
@@ -120,6 +124,15 @@ class Recorder:
 
     def _end_turn(self) -> None:
         self._commit(self._cursor)
+        self._is_there()
+
+    def _is_there(self) -> None:
+        """Make sure that the ledger is still the file that was opened. Raises CannotWrite where nobody could find what was stored."""
+        if self._sqlite and _file_at(self.where) != self._file:
+            raise CannotWrite(
+                f"{self.where}: was removed, moved or replaced while it was written; what was recorded since may be lost: "
+                "put the file back, or open the ledger again"
+            )
 
     def _fail(self, error: BaseException) -> None:
         """Undo the transaction; the next one folds again. Raises the error of ours that says what an error of the database means."""
@@ -130,7 +143,10 @@ class Recorder:
     def _connected(self) -> Any:
         """The one cursor of the recorder; it begins and commits by hand, as the driver's own way is too late to lock."""
         if self._cursor is None:
+            if self._file is not None:
+                self._is_there()
             self._connection = self._engine.raw_connection()
+            self._file = self._file or (_file_at(self.where) if self._sqlite else None)
             self._cursor = self._connection.cursor()
             self._begin(self._cursor)
             self._catch_up(self._cursor)
@@ -269,8 +285,12 @@ class Recorder:
         try:
             if cursor is not None and self._sqlite:
                 cursor.execute("PRAGMA busy_timeout = 0").fetchall()
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as error:
+                ((busy, _, _),) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if busy:
+                    _sync(
+                        f"{self.where}-wal"
+                    )  # others are reading: what is in the WAL stays there, and must survive a power cut
+        except (sqlite3.Error, OSError) as error:
             raise CannotWrite(
                 f"{self.where}: {error}; nothing is lost, but a part is in {self.where}-wal: keep both files, and open them again"
             ) from error
@@ -302,6 +322,22 @@ class _Turn:
         except BaseException as failed:
             self._fail(failed)
             raise
+
+
+def _file_at(where: str) -> tuple[int, int] | None:
+    try:
+        found = Path(where).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _sync(path: str) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _quoted() -> list[str]:

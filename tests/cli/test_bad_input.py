@@ -193,15 +193,15 @@ def test_a_url_that_is_no_database_is_refused(where: str) -> None:
 
 def test_a_password_is_not_repeated() -> None:
     line = one_line(say("--db", "postgresql://me:secret@127.0.0.1:1/x", "status"), 4)
-    assert "postgresql://me:***@127.0.0.1:1/x" in line
+    assert "postgresql://127.0.0.1:1/x" in line
     assert "secret" not in line
 
 
 @pytest.mark.parametrize(
     ("url", "as_shown"),
     [
-        ("postgresql://me:sec/ret@host/x", "postgresql://me:***@host/x"),
-        ("postgresql:///x?user=me&password=secret&host=/tmp", "postgresql:///x?user=me&password=***&host=/tmp"),
+        ("postgresql://me:sec/ret@host/x", "postgresql://host/x"),
+        ("postgresql:///x?user=me&password=secret&host=/tmp", "postgresql:///x"),
     ],
 )
 def test_a_password_is_shown_nowhere_in_a_url(url: str, as_shown: str) -> None:

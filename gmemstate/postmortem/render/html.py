@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from html import escape
 
 from gmemstate.postmortem.incident import Incident, IncidentTable, PostMortem, Section
+from gmemstate.text import printable
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --blame: #b33; }
@@ -25,7 +26,7 @@ def page(found: PostMortem) -> str:
     """The page of a post-mortem. All text is escaped: names of processes and files are the guest's or anybody's."""
     bodies = [_article(incident, found.count) for incident in found.incidents]
     if found.silence is not None:
-        bodies.append(f"<p>{escape(found.silence)}</p>")
+        bodies.append(f"<p>{_shown(found.silence)}</p>")
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -37,9 +38,9 @@ def page(found: PostMortem) -> str:
 
 def _article(incident: Incident, count: int) -> str:
     parts = [
-        f'<h2><span class="blame">{escape(incident.blame)}</span>: {escape(incident.title)}</h2>',
-        f'<p class="who">{escape(incident.who)} · incident {incident.number} of {count}</p>',
-        f"<p>{escape(incident.summary)}</p>",
+        f'<h2><span class="blame">{_shown(incident.blame)}</span>: {_shown(incident.title)}</h2>',
+        f'<p class="who">{_shown(incident.who)} · incident {incident.number} of {count}</p>',
+        f"<p>{_shown(incident.summary)}</p>",
     ]
     if incident.timeline:
         parts.append(_table(IncidentTable((), tuple(incident.rows()))))
@@ -50,10 +51,15 @@ def _article(incident: Incident, count: int) -> str:
 
 
 def _table(table: IncidentTable) -> str:
-    head = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in table.header) + "</tr>" if table.header else ""
-    rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    head = "<tr>" + "".join(f"<th>{_shown(cell)}</th>" for cell in table.header) + "</tr>" if table.header else ""
+    rows = "\n".join("<tr>" + "".join(f"<td>{_shown(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f"<table>{head}{rows}</table>"
 
 
 def _list(sections: Iterable[Section]) -> str:
-    return "<dl>" + "\n".join(f"<dt>{escape(one.word)}</dt><dd>{escape(one.text)}</dd>" for one in sections) + "</dl>"
+    return "<dl>" + "\n".join(f"<dt>{_shown(one.word)}</dt><dd>{_shown(one.text)}</dd>" for one in sections) + "</dl>"
+
+
+def _shown(text: str) -> str:
+    """A text of anybody's: neither tags nor what turns text round or hides it."""
+    return escape(printable(text))

@@ -20,7 +20,7 @@ _SIGBUS = re.compile(
 ).search
 _SUPPRESSED = re.compile(r"^(?P<what>[\w.]{1,100}): (?P<count>\d{1,18}) (?:callbacks|messages|output lines) suppressed").search
 _DROPPED = re.compile(
-    r"^(?:\*\* (?P<count>\d{1,18}) printk messages dropped \*\*"
+    r"^(?:systemd-journald\[\d{1,10}\]: )?(?:\*\* (?P<count>\d{1,18}) printk messages dropped \*\*"
     r"|Missed (?P<missed>\d{1,18}) kernel messages"
     r"|/dev/kmsg buffer overrun, some messages lost)"
 ).search

@@ -15,8 +15,8 @@ from gmemstate.model.machines.range import PRIVATE
 from gmemstate.model.objects import Conversion, FaultClass, FaultExit, MessedUp, Request, Vm, slot_number
 from gmemstate.model.reports import VmmReportCode
 from gmemstate.model.units import END
-from gmemstate.model.verdict import Label
-from gmemstate.postmortem.incident import IncidentKind
+from gmemstate.model.verdict import Basis, Label
+from gmemstate.postmortem.incident import IncidentKind, Relation
 from gmemstate.postmortem.report_groups import classified
 from gmemstate.postmortem.reports import ReportedEvent, Reports, detail_words
 
@@ -61,6 +61,13 @@ class IncidentEvents:
     findings: list[Finding] = field(default_factory=list)
     reports: list[ReportedEvent] = field(default_factory=list)
     """what kernels and VMMs reported, and did to tasks"""
+    ties: list["Tie"] = field(default_factory=list)
+    """incidents that are a part of it"""
+
+    @property
+    def begin(self) -> int:
+        """The seq of the first event of it and of its parts."""
+        return min([self.first, *(tie.part.first for tie in self.ties)])
 
     @property
     def all_conversions(self) -> list[Conversion]:
@@ -91,6 +98,18 @@ class IncidentEvents:
 
 def _run(start: int, npages: int | None) -> tuple[int, int]:
     return start, min(start + (1 if npages is None else npages), END)
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """What makes an incident a part of another one."""
+
+    part: IncidentEvents
+    relation: Relation
+    why: str
+    basis: Basis
+    page: bool
+    """whether both are about the same host page"""
 
 
 class _Groups(dict[tuple[object, ...], IncidentEvents]):

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from gmemstate.model.document import Answer, Document
 from gmemstate.model.units import END, Gfn, Ns, ns, seconds
+from gmemstate.model.verdict import Basis
 from gmemstate.text import count as counted
 
 SHOWN = 8
@@ -162,6 +163,29 @@ class Story:
             self.sections.append(Section(word, text))
 
 
+class Relation(StrEnum):
+    """What a part of an incident is to the rest of it."""
+
+    CAUSE = "cause"
+    CONSEQUENCE = "consequence"
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPart(Document):
+    """Something that was reported apart and belongs to an incident, with what ties it."""
+
+    kind: IncidentKind
+    relation: Relation
+    title: str
+    summary: str
+    why: str
+    basis: Basis
+    evidence: tuple[Evidence, ...]
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.summary} [{self.basis}: {self.why}] ({cited(self.evidence)})"
+
+
 @dataclass(frozen=True, slots=True)
 class Incident(Document):
     """One thing that went wrong, perhaps several times."""
@@ -187,6 +211,8 @@ class Incident(Document):
     """how many rows of the timeline were left out at its end"""
     table: IncidentTable | None
     sections: tuple[Section, ...]
+    parts: tuple[IncidentPart, ...]
+    """what caused it and what came of it, where that is on record as well"""
     known_problems: tuple[KnownProblem, ...]
     next_steps: tuple[str, ...]
     """what to do now, and what to mend; these are sections, too"""
@@ -205,7 +231,8 @@ class Incident(Document):
         """All that has a word in the margin: sections, known problems, the lines that show it, and what is missing."""
         matches = [Section("Match", str(problem)) for problem in self.known_problems]
         lines = [Section("Lines", cited(self.evidence))] if self.evidence else []
-        return [*self.sections, *matches, *lines, *(Section("Missing", missing) for missing in self.missing)]
+        parts = [Section("Cause" if part.relation is Relation.CAUSE else "So", str(part)) for part in self.parts]
+        return [*parts, *self.sections, *matches, *lines, *(Section("Missing", missing) for missing in self.missing)]
 
 
 def cited(evidence: Sequence[Evidence]) -> str:

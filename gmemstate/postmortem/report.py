@@ -5,9 +5,22 @@ from collections.abc import Callable
 from gmemstate.audit.history.history import History
 from gmemstate.model.events import ConvertReturned
 from gmemstate.model.record import Record
+from gmemstate.model.verdict import Basis
 from gmemstate.postmortem import words
-from gmemstate.postmortem.grouping import IncidentEvents, grouped
-from gmemstate.postmortem.incident import NEXT_STEPS, Covered, Incident, IncidentKind, PostMortem, Story, merged
+from gmemstate.postmortem.causes import joined
+from gmemstate.postmortem.grouping import IncidentEvents, Tie, grouped
+from gmemstate.postmortem.incident import (
+    NEXT_STEPS,
+    Blame,
+    Covered,
+    Incident,
+    IncidentKind,
+    IncidentPart,
+    PostMortem,
+    Relation,
+    Story,
+    merged,
+)
 from gmemstate.postmortem.innocence import not_understood, nothing_failed, unread_failures
 from gmemstate.postmortem.known.signatures import Own, known_problems
 from gmemstate.postmortem.reports import Reports
@@ -25,6 +38,8 @@ from gmemstate.postmortem.stories import (
     vmm_errors,
 )
 
+_LEFT = frozenset(("Lost", "Left", "Number", "Owner", "Page", "Reuse", "Where"))
+"""Words of sections that a part of an incident adds to it: which pages, and what is left of them."""
 STORIES: dict[IncidentKind, Callable[[History, Scene, IncidentEvents], Story]] = {
     IncidentKind.PARTLY_APPLIED: requests.answer_differs,
     IncidentKind.SUCCESS_NOT_APPLIED: requests.answer_differs,
@@ -60,7 +75,7 @@ def post_mortem(record: Record, history: History) -> PostMortem:
     ``history`` is that of the record; its end is the moment that is asked for.
     """
     reports = Reports.of(history)
-    found = grouped(history, reports)
+    found = joined(grouped(history, reports), reports)
     seen = scene(record, history, reports, found)
     incidents = tuple(_incident(history, seen, one, number) for number, one in enumerate(found, 1))
     silence, unproven = (None, None) if incidents else nothing_failed(history)
@@ -71,6 +86,9 @@ def post_mortem(record: Record, history: History) -> PostMortem:
 
 def _incident(history: History, seen: Scene, events: IncidentEvents, number: int) -> Incident:
     story = STORIES[events.kind](history, seen, events)
+    parts = tuple(_part(history, seen, tie, story) for tie in events.ties)
+    certain = (tie.part for tie in events.ties if tie.basis is not Basis.ASSUMED)
+    own = [fact for one in (events, *certain) for fact in _facts(seen.reports, one)]
     return Incident(
         number=number,
         kind=events.kind,
@@ -78,8 +96,8 @@ def _incident(history: History, seen: Scene, events: IncidentEvents, number: int
         title=story.title,
         guest=None if events.vm is None else events.vm.name,
         who=story.who,
-        ranges=merged(events.ranges(history)),
-        seq=events.first,
+        ranges=merged([place for one in (events, *(tie.part for tie in events.ties)) for place in one.ranges(history)]),
+        seq=events.begin,
         t=next((row.t for row in story.timeline if row.t is not None), None),
         summary=story.summary,
         timeline=tuple(story.timeline[: story.limit]),
@@ -87,10 +105,34 @@ def _incident(history: History, seen: Scene, events: IncidentEvents, number: int
         table=story.table,
         sections=tuple(story.sections),
         next_steps=tuple(section.text for section in story.sections if section.word in NEXT_STEPS),
-        known_problems=tuple(known_problems(history, seen.reports, _facts(seen.reports, events))),
+        parts=parts,
+        known_problems=tuple(known_problems(history, seen.reports, own)),
         evidence=tuple(story.evidence),
         missing=tuple(dict.fromkeys(story.missing)),
         complete=story.complete,
+    )
+
+
+def _part(history: History, seen: Scene, tie: Tie, main: Story) -> IncidentPart:
+    """A part of an incident, and what of it belongs to the story of the whole: its steps, its lines, what is left.
+
+    What a part says of whose fault it was counts only where it is the cause and the rest has no fault of its own. What it asks
+    for is why it happened, which the whole tells, unless both are about one host page.
+    """
+    story = STORIES[tie.part.kind](history, seen, tie.part)
+    if tie.relation is Relation.CAUSE and main.blame in (Blame.UNKNOWN, Blame.MEMORY):
+        main.blame = story.blame
+    rows = [*main.timeline[: main.limit], *story.timeline[: story.limit]]
+    main.limit += min(len(story.timeline), story.limit)
+    main.timeline = sorted(rows, key=lambda row: row.t or 0) if all(row.t is not None for row in rows) else rows
+    told = {section.word for section in main.sections}
+    main.sections += [section for section in story.sections if section.word in _LEFT and section.word not in told]
+    if tie.page:
+        main.missing += [missing for missing in story.missing if missing not in main.missing]
+        main.complete = main.complete and story.complete
+    main.evidence = sorted({*main.evidence, *story.evidence})
+    return IncidentPart(
+        tie.part.kind, tie.relation, story.title, story.summary, tie.why, tie.basis, tuple(sorted(set(story.evidence)))
     )
 
 

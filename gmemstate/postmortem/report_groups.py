@@ -42,7 +42,8 @@ def _about(report: ReportedEvent) -> tuple[IncidentKind | None, tuple[object, ..
     known = meaning(words)
     title = known.title if known else None
     if known is not None and known.one:
-        return IncidentKind.KERNEL_REPORT, (title, event.source)
+        kind = IncidentKind.VMM_REPORT if isinstance(event, e.VmmSaid) else IncidentKind.KERNEL_REPORT
+        return kind, (title, event.source)
     key = (title, words.get("what"), words.get("result"), None if "leaf" in words else words.get("function"))
     match event:
         case e.VmDead():

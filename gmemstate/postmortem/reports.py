@@ -83,6 +83,9 @@ class Reports:
     owners: dict[int | None, LogOwner] = field(default_factory=dict)
     """whose log each source is, where its lines decide that"""
 
+    boots: tuple[int, ...] = ()
+    """the seqs of reboots of the host"""
+
     def owner(self, report: ReportedEvent) -> LogOwner:
         """Whose log a report stands in."""
         return self.owners.get(report.event.source, LogOwner.UNKNOWN)
@@ -93,6 +96,7 @@ class Reports:
         found = cls(
             [ReportedEvent.of(row) for row in history.reports],
             {key: ReportedEvent.of(row) for key, row in history.marks.items()},
+            boots=tuple(row[SEQ] for row in history.boots),
         )
         regions = [
             MemoryRegion(one.words["of"], int(one.words["first"], 16), int(one.words[REGION_END], 16))

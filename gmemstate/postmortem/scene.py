@@ -116,6 +116,7 @@ class Scene:
 
 def scene(record: Record, history: History, reports: Reports, found: list[IncidentEvents]) -> Scene:
     """Read again what incidents are about."""
+    found = [one for main in found for one in (main, *(tie.part for tie in main.ties))]
     wanted = {conversion.id: conversion for incident in found for conversion in incident.all_conversions}
     faults = {
         fault.seq for incident in found if incident.kind is IncidentKind.PRIVATE_WITHOUT_MEMORY for fault in incident.faults

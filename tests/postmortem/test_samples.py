@@ -66,7 +66,7 @@ CONCLUSIONS = {
     ),
     "libkrun-create-guest-memfd-519": Conclusion(PLATFORM, ("EACCES", "security module", "SELinux", "follow-up")),
     "openhcl-tdx-inaccessible-gpa-1340": Conclusion(
-        GUEST, ("gfn 0x666d9", "as private", "shared", "machine check", "the state is unchanged"), ("GUEST CRASHED",)
+        GUEST, ("gfn 0x666d9", "as private", "shared", "machine check", "the state is unchanged"), ("guest crashed",)
     ),
     "openhcl-visibility-denied-1827": Conclusion(
         VMM, ("0 pages were converted", "Operation denied", "everything is as before")

@@ -40,6 +40,7 @@ def incident(**facts: object) -> Incident:
         "omitted": 0,
         "table": None,
         "sections": (),
+        "parts": (),
         "known_problems": (),
         "next_steps": (),
         "evidence": (),

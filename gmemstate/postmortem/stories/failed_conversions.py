@@ -129,7 +129,9 @@ def _explain_unwritten(story: Story, first: Conversion) -> None:
 def _no_memory(incident: IncidentEvents, applied: bool) -> str:
     failures = sum(len(episode.failed) for episode in incident.episodes)
     failure = "failure" if failures == 1 else "failures"
-    text = f"The kernel ran out of memory in {count(failures, 'conversion')}. Nothing was changed by the {failure}"
+    text = (
+        f"An allocation of the kernel failed (ENOMEM) in {count(failures, 'conversion')}. Nothing was changed by the {failure}"
+    )
     if incident.episodes[0].failed[0].start is None:
         return f"{text}. {_NO_RANGE}"
     if not applied:
@@ -162,4 +164,8 @@ def _explain_no_memory(story: Story, first: Conversion, applied: bool) -> None:
     story.add(
         "Do", "nothing now" if applied else "retry when memory is free again; the request may be split into smaller ranges"
     )
-    story.add("Host", "short of kernel memory (or a memory cgroup at its limit); no page is lost")
+    story.add(
+        "Maybe",
+        "the kernel was short of memory, a memory cgroup was at its limit, or a test makes allocations fail (fault injection)",
+    )
+    story.add("Host", "no page is lost by this [implied]")

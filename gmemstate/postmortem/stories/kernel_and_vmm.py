@@ -126,7 +126,7 @@ def _fault(facts: Mapping[str, str]) -> str:
 
 def way(facts: Mapping[str, str]) -> str:
     """The function that reported, and the way into the kernel that led to it."""
-    function, path = facts.get("function", ""), facts.get("path")
+    function, path = facts.get("function") or facts.get("atomic_in", ""), facts.get("path")
     return f"{function} ({path})" if function and path else function or path or "not known"
 
 

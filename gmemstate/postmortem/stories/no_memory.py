@@ -11,6 +11,8 @@ from gmemstate.postmortem.incident import Blame, Story, step
 from gmemstate.postmortem.scene import Scene
 from gmemstate.text import count
 
+NEAR = 1_000_000_000
+"""ns: how near to a failure the report of its thread must be."""
 CAUSES = {
     KernelReportCode.FAULT_INJECTION.value: "not short: the kernel's fault injection ({cache}) made an allocation "
     "of thread {thread} fail",
@@ -28,7 +30,10 @@ def explain(story: Story, history: History, seen: Scene, failures: list[Conversi
     causes = [
         report
         for report in seen.reports.reports
-        if isinstance(report.event, KernelWarned) and report.event.thread in threads and report.words.get("what") in CAUSES
+        if isinstance(report.event, KernelWarned)
+        and report.event.thread in threads
+        and report.words.get("what") in CAUSES
+        and any(_near(report.event.t, failure) for failure in failures if failure.thread == report.event.thread)
     ]
     if causes:
         facts = causes[0].words
@@ -36,11 +41,18 @@ def explain(story: Story, history: History, seen: Scene, failures: list[Conversi
         way = f", in: {facts['path']}" if "path" in facts else ""
         story.add("Memory", f"{why}{way} [joined by thread]")
         story.evidence += words.evidence(history, causes)
+        if facts["what"] == KernelReportCode.FAULT_INJECTION and story.blame is Blame.MEMORY:
+            story.blame = Blame.NOBODY
         return
     near = words.at(failures[0].returned, "near")
     story.missing.append(
         f"why memory ran out: look into dmesg{near} for 'page allocation failure', a memcg OOM or FAULT_INJECTION"
     )
+
+
+def _near(t: int | None, failure: Conversion) -> bool:
+    """Whether a report (ns) is of the time of a failure; where one of them has no time their thread alone ties them."""
+    return t is None or failure.returned is None or abs(t - failure.returned) <= NEAR
 
 
 def vmm_killed(history: History, seen: Scene, incident: IncidentEvents) -> Story:

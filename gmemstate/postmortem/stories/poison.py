@@ -104,7 +104,7 @@ def _of_host(entries: list[MessedUp]) -> str:
     """What becomes of the page on the host: MF_IGNORED means that the kernel could do nothing about it."""
     ignored = [action for action in _actions(entries) if action.endswith(": Ignored")]
     if not ignored:
-        return "the page is out of use for good; nothing else is affected"
+        return "the page is out of use for good"
     return (
         f'"{ignored[0]}" means that the kernel could not take the page away from its user: it is marked, and its user, perhaps '
         "the kernel itself, may use it still; the next access to it can stop the host. Move the guests away and reboot"

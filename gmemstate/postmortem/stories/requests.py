@@ -35,7 +35,7 @@ def answer_differs(history: History, seen: Scene, incident: IncidentEvents) -> S
     )
     if failed and request.result:
         story.summary += " The VMM did not undo what it had done" + (
-            ", after the kernel had run out of memory." if failed[0].result == ENOMEM else "."
+            ", after an allocation of the kernel had failed." if failed[0].result == ENOMEM else "."
         )
     story.evidence = words.lines_of(history, own)
     story.timeline = _timeline(request, own)

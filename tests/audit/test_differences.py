@@ -33,7 +33,7 @@ def test_two_records_part_at_their_first_difference(original: Path, tmp_path: Pa
 def test_the_steps_of_a_conversion_are_told_in_order(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "vm.db") as ledger:
         ledger.ingest(capture("half_done"))
-        returned = [step for _, step in steps(ledger.record_.events())]
+        returned = [step.text for step in steps(ledger.record_.events())]
     zap = next(n for n, step in enumerate(returned) if "shared x zap_to_private -> zapping(shared>private)" in step)
     stored = next(n for n, step in enumerate(returned) if "x store_private -> stored(shared>private)" in step)
     assert zap < stored

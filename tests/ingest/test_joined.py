@@ -170,6 +170,7 @@ def test_a_guest_that_was_told_success_is_found_out_by_the_errno_of_another_sour
     """The trace of half_done without results, in which the VMM answers 0: only strace knows that the second ioctl failed."""
     lines = [b"" if b"vm_ioctl_ret: " in line or b"sys_ioctl -> " in line else line for line in lines_of("half_done")]
     lines = [line.replace(b"ret=-12", b"ret=0") if b"hc_done" in line else line for line in lines]
+    lines = [b"" if b"entries-in-buffer" in line else line for line in lines]  # it would say that lines are lost
     files = {TRACE: lines, STRACE: log_of("half_done", STRACE)}
     (told,) = views.requests(read_together(files, tmp_path).history)
     assert "returned_ok_not_applied" in told["notes"]

@@ -235,7 +235,11 @@ def _parts(facts: _Facts, guests: Guests) -> Iterator[Check]:
         found = [one for boot in facts.hosts if (one := facts.part(boot, part)) is not None]
         users = tuple(kind for kind in Guests if part in NEEDS[kind])
         bad = next((one for one in found if one.value in (FAILED, MISSING)), None)
-        proven = [one for one in found if one.value == UP or (one.value == FOUND and part is PlatformPart.RMP_TABLE)]
+        proven = [
+            one
+            for one in found
+            if one.value == UP or (one.value == FOUND and part in (PlatformPart.RMP_TABLE, PlatformPart.TDX_BIOS))
+        ]
         if bad is not None:
             yield _check(part, Outcome.FAIL, users, bad.reason, [bad], f"mended by: {bad.mended_by}")
         elif found and len(proven) == len(found):

@@ -120,7 +120,8 @@ def _steps(report: Reported) -> Iterator[tuple[PlatformPart, str]]:
     if part is not None and part not in (PlatformPart.KERNEL, PlatformPart.CPU) and _plain_sev(report) is False:
         state = str(words.get("state"))
         if state in set(PlatformState) - {PlatformState.STARTS}:
-            yield part, state
+            # that the BIOS has given out key ids does not say that they are enough
+            yield part, "found" if (part, state) == (PlatformPart.TDX_BIOS, PlatformState.UP) else state
     if words.get("what") == KernelReportCode.MEMORY_MAP and words.get("of") == "RMP table":
         yield PlatformPart.RMP_TABLE, "found"  # snp_probe_rmptable_info() prints it before SNP is enabled
     if words.get("what") == KernelReportCode.MSR_ACCESS and _enables_snp(report):

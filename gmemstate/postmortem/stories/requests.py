@@ -251,5 +251,5 @@ def _accesses(seen: Scene, history: History, conversion: Conversion) -> list[Map
 def _host(history: History) -> str:
     entries = [entry for entry in history.memory.messed_up.values() if entry.state != "cleared"]
     if not entries:
-        return "not affected: no suspect, leaked or poisoned page in this record"
+        return "no suspect, leaked or poisoned page in this record"
     return f"{count(len(entries), 'page')} of the host can no longer be trusted: see messed-up"

@@ -177,7 +177,8 @@ else:
         "audit.diff": "Change Diff Divergence",
         "audit.queries.why": "Backing LastWriter Mark Why",
         "model.document": "Answer Document Json Listing",
-        "model.errors": "BadEvent CannotRead CannotWrite Conflict GmemstateError NotALedger PageUserFailed SourceChanged UsageError",
+        "model.errors": "BadEvent CannotRead CannotWrite Conflict GmemstateError NotALedger PageUserFailed SourceChanged "
+        "UsageError",
         "model.events": "Cause Dialect Event RequestPath Through User",
         "model.findings": "Finding Severity",
         "model.objects": "Trigger",

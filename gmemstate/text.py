@@ -37,7 +37,13 @@ def some(items: Iterable[str], limit: int) -> str:
 
 
 def named(where: str) -> str:
-    """The name of a ledger, or a sentence with one in it, as it may be shown: of a URL no user, no password and no query."""
+    """The name of a ledger, or a sentence with one in it, as it may be shown: of a URL the server and the database only."""
     if "://" in where:
-        where = re.sub(r"(://\S*?)\?\S*?(?=[:;,]?(?:\s|$))", r"\1", re.sub(r"://[^\n]*@", "://", where))
+        where = re.sub(r"(://\S*?)\?(\S*?)(?=[:;,]?(?:\s|$))", _server, re.sub(r"://[^\n]*@", "://", where))
     return re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]+)", r"\1***", where)
+
+
+def _server(url: re.Match[str]) -> str:
+    """A URL of which the query says no more than where the server is."""
+    kept = "&".join(part for part in url[2].split("&") if part.startswith(("host=", "port=")))
+    return url[1] + (f"?{kept}" if kept else "")

@@ -76,7 +76,8 @@ def test_an_installed_copy_needs_nothing_of_the_checkout(wheel: Path, tmp_path: 
         program / "python",
         "-c",
         "import gmemstate, importlib.metadata, importlib.resources as r;"
-        "print(gmemstate.__version__, importlib.metadata.version('gmemstate'), r.files('gmemstate').joinpath('py.typed').is_file())",
+        "print(gmemstate.__version__, importlib.metadata.version('gmemstate'), "
+        "r.files('gmemstate').joinpath('py.typed').is_file())",
         cwd=tmp_path,
     )
     version, distribution, typed = said.stdout.split()

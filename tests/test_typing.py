@@ -1,4 +1,5 @@
-"""The library is typed for those who use it: mypy --strict accepts right programs and refuses wrong ones, from outside of the package."""
+"""The library is typed for those who use it: mypy --strict accepts right programs and refuses wrong ones, from outside of the
+package."""
 
 import re
 import subprocess

@@ -42,7 +42,8 @@ def decode(words: tuple[str, ...], as_json: bool) -> Exit:
     Statuses of TDX, errnos, ioctls, RMP entries, exit reasons, hypercalls, page table entries, addresses. Without words, or
     with `-`, lines are read from standard input.
 
-    A word that may mean several things is given with all of them, the most plausible first. Exits with 3 if something is not known.
+    A word that may mean several things is given with all of them, the most plausible first. Exits with 3 if something is not
+    known.
     """
     typed = bool(words) and words != ("-",)
     found: list[Explanation] = []

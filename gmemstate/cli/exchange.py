@@ -15,7 +15,8 @@ from gmemstate.cli.options import reading
 def export(db: str, file: str) -> Exit:
     """Write the whole record as JSON lines to a file.
 
-    FILE `-` is standard output. The same record gives the same bytes. Every verb that reads takes the file in place of a ledger: `gmemstate --db FILE check`.
+    FILE `-` is standard output. The same record gives the same bytes. Every verb that reads takes the file in place of a
+    ledger: `gmemstate --db FILE check`.
     """
     with reading(db) as ledger:
         if file == "-":

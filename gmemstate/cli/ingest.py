@@ -106,7 +106,8 @@ def _tell(name: str, result: Ingested) -> None:
         echo("  its clock cannot be compared with that of the other sources: its events keep the order of reading")
     if result.late:
         talk(
-            f"incomplete: {name}: {result.late} events are older than what was on record of their time: they are recorded and not applied "
+            f"incomplete: {name}: {result.late} events are older than what was on record of their time: they are recorded "
+            f"and not applied "
             "no page"
         )
     if result.gaps:

@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except OSError as error:
         _close_output()
         talk(
-            f"gmemstate: {error.filename or 'the output'}: {error.strerror or error}; check permissions and room, or write elsewhere"
+            f"gmemstate: {error.filename or 'the output'}: {error.strerror or error}; check permissions and room, or write "
+            f"elsewhere"
         )
         _leave(Exit.CANNOT_READ)
 

@@ -33,7 +33,7 @@ VERBS = {
     "host": Verb("host", "host", "Say which VMs may be started on this host."),
     "events": Verb("lists", "events", "List the events of the record, oldest first."),
     "status": Verb("lists", "status", "Show what the ledger holds: sources, guests, events."),
-    "why": Verb("why", "why", "Say why a page is what it is: who made it so, last writer first."),
+    "why": Verb("why", "why", "Say why a page is what it is: its last writer first."),
     "diff": Verb("diff", "diff", "Show what differs between two moments, or two records."),
     "replay": Verb("replay", "replay", "Fold the record again; say what fits no machine or invariant."),
     "rebuild": Verb("replay", "rebuild", "Make the tables for SQL readers again from the record."),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_obj
 def why(db: str, address: str, guest: str | None, at: str | None, as_json: bool) -> Exit:
-    """Say why a page is what it is: who made it so, last writer first.
+    """Say why a page is what it is: its last writer first.
 
     What that rests on follows. ADDRESS is gfn:0x100004, gpa:0x100004000, idx:0x5 (page of a guest_memfd) or
     pfn:0x80a5669 (page of the host). Folded alone the events give the same state, backing and marks; none can be left out.

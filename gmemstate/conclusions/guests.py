@@ -50,4 +50,5 @@ PROVEN_BY: dict[Guests, tuple[PlatformPart, ...]] = {
     Guests.SNP: (PlatformPart.RMP_TABLE, PlatformPart.SNP_FIRMWARE, PlatformPart.KVM_SNP),
     Guests.CCA: (PlatformPart.KVM_REALM,),
 }
-"""The parts of which a line of success must have been seen: Linux 7.2 __tdx_enable(), __sev_snp_init_locked(), sev_hardware_setup()."""
+"""The parts of which a line of success must have been seen: Linux 7.2 __tdx_enable(), __sev_snp_init_locked(),
+sev_hardware_setup()."""

@@ -1,7 +1,7 @@
 """May VMs be started on this host: a gate that fails closed.
 
-Yes needs the log of the host's kernel from its start to its end, the line of success of each part that the kind of guest needs, and
-nothing that excludes it. What was not seen is not known.
+Yes needs the log of the host's kernel from its start to its end, the line of success of each part that the kind of guest
+needs, and nothing that excludes it. What was not seen is not known.
 """
 
 from collections.abc import Iterable, Iterator
@@ -183,7 +183,8 @@ def _log(facts: _Facts) -> Check:
     if not facts.last:
         return _check(name, Outcome.NOT_SEEN, _ALL, "no kernel log was read", hint=_READ)
     whose = [
-        f"{boot.log} is {'not known to be a log of the host' if boot.owner is LogOwner.UNKNOWN else f'the log of a {boot.owner}'}"
+        f"{boot.log} is "
+        f"{'not known to be a log of the host' if boot.owner is LogOwner.UNKNOWN else f'the log of a {boot.owner}'}"
         for boot in facts.last
     ]
     owners = [facts.boot(boot, Predicate.LOG_OF) for boot in facts.last]

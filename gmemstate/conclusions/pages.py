@@ -1,8 +1,8 @@
 """Rules about host pages: who may not be given one that could not be taken back, by the cause, and until when.
 
 A page that KVM could not take back stays with its old owner although the kernel may hand it out again. Rules: Linux 7.2
-arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c; mails of 2025-07-11 to 2025-07-15 on reuse. Leaked, poisoned and unreclaimed pages
-are kept by the kernel: memory is lost, nobody is given it.
+arch/x86/kvm/vmx/tdx.c, arch/x86/virt/svm/sev.c; mails of 2025-07-11 to 2025-07-15 on reuse. Leaked, poisoned and unreclaimed
+pages are kept by the kernel: memory is lost, nobody is given it.
 """
 
 from collections.abc import Iterator

@@ -89,8 +89,8 @@ class Ledger(Queries):
         """Read traces and logs (paths, or ``-`` for standard input) into the ledger.
 
         Those whose clocks can be compared, by the calls that both show, are merged in the order of time; all others follow one
-        another. What was read before adds nothing; a file that has grown is continued. ``progress`` is called from time to time how many
-        bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
+        another. What was read before adds nothing; a file that has grown is continued. ``progress`` is called from time to
+        time how many bytes of the text of a trace have been read. Raises CannotRead, SourceChanged.
         """
         results = list(self.read(*names, progress=progress))
         for result in results:
@@ -155,8 +155,8 @@ class Ledger(Queries):
 
         ``owner`` is a VM (pages are gfns) or a guest_memfd (pages are its page indices), by its seq; ``users`` map or hold the
         pages. ``dialect`` None is what the record says of the guest; ``policy`` says what follows a private page that cannot be
-        unmapped, ``setting`` how the guest was made, ``faults`` what goes wrong. Conversions of one attribute owner wait for one
-        another, over threads and processes.
+        unmapped, ``setting`` how the guest was made, ``faults`` what goes wrong. Conversions of one attribute owner wait for
+        one another, over threads and processes.
 
         Raises UsageError where an argument has no meaning or the pages are not known; PageUserFailed where a user fails.
         """

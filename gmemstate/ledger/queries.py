@@ -1,9 +1,9 @@
 """What can be asked of a record, whether it is in a database or in an export: one function for each verb.
 
-Parameters that they share: ``at`` is a moment, the seq of an event (42 or "42") or a time of the clock of the sources in seconds
-("5.31"), None for the end of the record; ``guest`` is a name ("vm1"); ``pages`` is a range of gfns or of pages of a guest_memfd, as
-a :class:`PageRange` or as text ("0x100000-0x100080", "gfn:0x100004+4", "gpa:0x100004000", "idx:0x5"). All raise UsageError for a
-moment, a guest or a range that there is not.
+Parameters that they share: ``at`` is a moment, the seq of an event (42 or "42") or a time of the clock of the sources in
+seconds ("5.31"), None for the end of the record; ``guest`` is a name ("vm1"); ``pages`` is a range of gfns or of pages of a
+guest_memfd, as a :class:`PageRange` or as text ("0x100000-0x100080", "gfn:0x100004+4", "gpa:0x100004000", "idx:0x5"). All
+raise UsageError for a moment, a guest or a range that there is not.
 """
 
 import time
@@ -98,7 +98,7 @@ class Queries(ABC):
     def state(
         self, pages: Pages = None, *, guest: str | None = None, known: bool = False, at: When = None
     ) -> Listing[StateRow]:
-        """The state of pages (all gfns of every guest if None), clipped to them; with ``known`` only of those of known guests and state.
+        """The state of pages (all gfns of every guest if None), clipped to them; with ``known`` only what is known.
 
         Raises UsageError.
         """
@@ -125,7 +125,7 @@ class Queries(ABC):
         since: When = None,
         at: When = None,
     ) -> Iterator[RecordedEvent]:
-        """The events with their seqs, oldest first: of pages, of a guest and its guest_memfds, of a kind (``convert_returned``), of a conversion or a request, from a moment on.
+        """The events with their seqs, oldest first: of pages, a guest, a kind, a conversion or a request, from a moment on.
 
         Raises UsageError.
         """
@@ -163,7 +163,8 @@ class Queries(ABC):
     def why(self, page: Pages, *, guest: str | None = None, at: When = None) -> Why:
         """Who made a page what it is, and the least events that prove it. ``guest`` also names a guest_memfd by its id.
 
-        ``page`` is one page: "gfn:0x100004", "gpa:0x100004000", "idx:0x5", "pfn:0x80a5669", or a PageRange of one page. Raises UsageError.
+        ``page`` is one page: "gfn:0x100004", "gpa:0x100004000", "idx:0x5", "pfn:0x80a5669", or a PageRange of one page. Raises
+        UsageError.
         """
         wanted = parse_range(f"{page}+1") if isinstance(page, str) else page
         if wanted is None or wanted.end != wanted.start + 1:
@@ -177,7 +178,7 @@ class Queries(ABC):
         return why_answer(spot, found.facts, found.writers, events, then.missing())
 
     def diff(self, other: "Queries | None" = None, *, since: When = None, at: When = None) -> Diff:
-        """What differs between two moments of this record (``since`` None: its empty beginning), or between this record and another one.
+        """What differs between two moments of a record (``since`` None: its empty beginning), or between two records.
 
         Raises UsageError where neither or both are asked for.
         """
@@ -204,7 +205,7 @@ class Queries(ABC):
         kind: "IncidentKind | None" = None,
         at: When = None,
     ) -> "PostMortem":
-        """The post-mortem: what failed, whose fault it was, what is left and what to do; one incident, or those of a guest, a blame, a kind.
+        """The post-mortem: what failed, whose fault it was, what is left, what to do; of all, or of a guest, a blame, a kind.
 
         Raises UsageError.
         """

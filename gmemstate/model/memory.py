@@ -159,7 +159,7 @@ class Memory:
         return [StateRun(first, last, RANGE.states[code]) for first, last, code in ranges.spans(start, end)]
 
     def known_runs(self, owner: int, start: int = 0, end: int = END) -> list[StateRun]:
-        """The states of pages ``[start, end)`` of an owner, unknown where a call without an end on record may change them (R18).
+        """The states of pages ``[start, end)`` of an owner; unknown where an open call may change them (R18).
 
         Such a call is open: where it has shown steps, the range machine says where it is; where it has shown none it may be
         waiting, or be at any step that its source does not show.

@@ -213,7 +213,7 @@ class RangeMap:
 
     @classmethod
     def from_bytes(cls, data: bytes, at: int) -> "tuple[RangeMap, int]":
-        """The map that :meth:`to_bytes` has written at a place (byte), and where it ends. Raises ValueError for what is none."""
+        """The map that :meth:`to_bytes` wrote at a place (byte), and where it ends. Raises ValueError for what is none."""
         (count,) = struct.unpack_from("<Q", data, at)
         if not 1 <= count <= len(data):
             raise ValueError(f"a map of pages has {count} runs")

@@ -7,8 +7,8 @@ cut into batches, so a fold can be compared with it.
 magic        ``b"gmemstate snapshot 1\\n"``
 digest       SHA-256 of all that follows (32 bytes)
 content      compressed by zlib: the length of the facts (u32), the facts as JSON (the version of the fold, the seq, the hash
-             of the batch that ends there, the latest time up to there, and the memory), then each map of pages: the number of its
-             runs
+             of the batch that ends there, the latest time up to there, and the memory), then each map of pages: the number of
+             its runs
              (u64), the lengths of all runs but the last (u64 each) and their values (a byte each)
 ===========  =====================================================================================================
 """
@@ -49,7 +49,7 @@ class BadSnapshot(GmemstateError):
 
 
 class Snapshot(NamedTuple):
-    """The memory at its ``seq``; ``head``: the hash of the batch that ends there, ``latest``: the latest time (ns) until then."""
+    """The memory at its ``seq``; ``head``: the hash of the batch that ends there, ``latest``: the latest time (ns)."""
 
     memory: Memory
     head: bytes

@@ -27,7 +27,7 @@ TEXTS = ("name", "format", "head", "text", "comm")
 
 
 def check_fields(event: e.Event) -> None:
-    """Hold the fields of an event against their types and bounds. Raises BadEvent with the field, the value and what is allowed."""
+    """Hold the fields of an event against their types and bounds. Raises BadEvent with the field, value and allowed."""
     kind = BY_NAME.get(getattr(type(event), "name", ""))
     if kind is not type(event):
         raise BadEvent(f"{event!r:.60} is no event: make one of a kind in gmemstate.model.events")

@@ -125,8 +125,8 @@ def _part(history: History, seen: Scene, tie: Tie, main: Story) -> IncidentPart:
     rows = [*main.timeline[: main.limit], *story.timeline[: story.limit]]
     main.limit += min(len(story.timeline), story.limit)
     main.timeline = sorted(rows, key=lambda row: row.t or 0) if all(row.t is not None for row in rows) else rows
-    told = {section.word for section in main.sections}
-    main.sections += [section for section in story.sections if section.word in _LEFT and section.word not in told]
+    known = {section.word for section in main.sections}
+    main.sections += [section for section in story.sections if section.word in _LEFT and section.word not in known]
     if tie.page:
         main.missing += [missing for missing in story.missing if missing not in main.missing]
         main.complete = main.complete and story.complete

@@ -75,7 +75,7 @@ def _server(where: str) -> Engine:
 
 
 def located(where: str) -> str:
-    """The one identity of a ledger: an absolute path without links, so that it means the same whatever happens; a URL as it is."""
+    """The one identity of a ledger: an absolute path without links, the same whatever happens; a URL as it is."""
     return where if is_url(where) else os.path.realpath(where)
 
 

@@ -47,8 +47,8 @@ _EVENTS = ", ".join(f'"{name}"' for name in COLUMNS)
 class Inspection:
     """The record of a database, read so that damage in one place does not hide the others.
 
-    ``connection`` sees the state of one moment (:meth:`StoredRecord.read_transaction`). ``note(code, text, first, last)`` is called
-    for everything that is wrong.
+    ``connection`` sees the state of one moment (:meth:`StoredRecord.read_transaction`). ``note(code, text, first, last)`` is
+    called for everything that is wrong.
     """
 
     def __init__(self, connection: Connection, note: Note) -> None:

@@ -54,7 +54,7 @@ def _one_line(sql: str | None) -> str:
 
 
 def of_postgresql(ask: Ask, note: Note) -> list[str]:
-    """Whether indexes hold all rows; the columns, the views, and what guards or could bend the record; names what was looked at."""
+    """Whether indexes hold all rows; the columns, the views, what guards or could bend the record; what was looked at."""
     for table, key in (("event", "seq"), ("batch", "first")):
         by_table, by_index = (_asked(ask, how, f"SELECT count(*) FROM {table}") for how in (_BY_TABLE, _BY_INDEX))
         if by_table != by_index:
@@ -97,7 +97,8 @@ def _guards(ask: Ask, note: Note) -> None:
 
 _BY_TABLE = ("SET LOCAL enable_indexscan = off", "SET LOCAL enable_indexonlyscan = off", "SET LOCAL enable_bitmapscan = off")
 _BY_INDEX = ("SET LOCAL enable_seqscan = off",)
-"""How the planner is made to read the rows themselves, and the index: until the end of the transaction, or until they are undone."""
+"""How the planner is made to read the rows themselves, and the index: until the end of the transaction, or until they are
+undone."""
 
 _GUARDS = """
     SELECT tgrelid::regclass::text, tgenabled::text, tgtype, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid

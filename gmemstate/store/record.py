@@ -91,7 +91,7 @@ class StoredRecord:
         return (Batch(first, size, at, bytes(previous), bytes(own)) for first, size, at, previous, own in rows)
 
     def remembered(self, last: int | None = None, *, time: int | None = None) -> LoadedSnapshot:
-        """What the youngest good snapshot up to event ``last`` has kept, or that before the first event later than ``time`` (ns).
+        """What the youngest good snapshot up to event ``last`` kept, or that before the first event after ``time`` (ns).
 
         A bad one is passed over, and stands in ``dropped`` from then on: the record wins.
         """

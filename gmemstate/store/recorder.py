@@ -127,7 +127,7 @@ class Recorder:
         self._is_there()
 
     def _is_there(self) -> None:
-        """Make sure that the ledger is still the file that was opened. Raises CannotWrite where nobody could find what was stored."""
+        """Make sure that the ledger is still the file that was opened. Raises CannotWrite if nobody could find it."""
         if self._sqlite and _file_at(self.where) != self._file:
             raise CannotWrite(
                 f"{self.where}: was removed, moved or replaced while it was written; what was recorded since may be lost: "
@@ -135,7 +135,7 @@ class Recorder:
             )
 
     def _fail(self, error: BaseException) -> None:
-        """Undo the transaction; the next one folds again. Raises the error of ours that says what an error of the database means."""
+        """Undo the transaction; the next one folds again. Raises the error of ours for an error of the database."""
         self._forget()
         if isinstance(error, self._engine.dialect.loaded_dbapi.Error):
             raise database.explain(self.where, error) from error
@@ -276,7 +276,7 @@ class Recorder:
         return memory.seq
 
     def close(self) -> None:
-        """Let go of the database; an SQLite ledger is then whole in its one file, unless others are still reading or writing it.
+        """Let go of the database; an SQLite ledger is then whole in its one file, unless others read or write it.
 
         Nobody is waited for: what they keep it from writing stays in its WAL, for the next one who closes. Raises
         CannotWrite where that fails: the record is whole in the file together with its WAL.
@@ -292,7 +292,8 @@ class Recorder:
                     )  # others are reading: what is in the WAL stays there, and must survive a power cut
         except (sqlite3.Error, OSError) as error:
             raise CannotWrite(
-                f"{self.where}: {error}; nothing is lost, but a part is in {self.where}-wal: keep both files, and open them again"
+                f"{self.where}: {error}; nothing is lost, but a part is in {self.where}-wal: keep both files, and open them "
+                f"again"
             ) from error
         finally:
             if connection is not None:

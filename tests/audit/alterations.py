@@ -119,17 +119,21 @@ ALTERATIONS = [
     Alteration("another hash", "BATCH-HASH", sql("UPDATE batch SET hash = randomblob(32) WHERE first = 1")),
     Alteration("a cut chain", "BATCH-LINK", sql("UPDATE batch SET previous = zeroblob(32) WHERE first > 1")),
     Alteration("a lost batch", "BATCH-ORDER", sql("DELETE FROM batch WHERE first = 1")),
-    Alteration("a batch twice", "BATCH-ORDER", sql("INSERT INTO batch SELECT first + 1, size, recorded, previous, hash FROM batch")),
-    Alteration("a batch in front of all", "BATCH-ORDER", sql("INSERT INTO batch VALUES (-5, 1, 0, zeroblob(32), zeroblob(32))")),
+    Alteration("a batch twice", "BATCH-ORDER", sql(
+        "INSERT INTO batch SELECT first + 1, size, recorded, previous, hash FROM batch")),
+    Alteration("a batch in front of all", "BATCH-ORDER", sql(
+        "INSERT INTO batch VALUES (-5, 1, 0, zeroblob(32), zeroblob(32))")),
     Alteration("a batch without events", "BATCH-INVALID", sql("UPDATE batch SET size = 0 WHERE first = 1")),
     Alteration("a hash that is none", "BATCH-INVALID", sql("UPDATE batch SET hash = x'00' WHERE first = 1")),
-    Alteration("a number for a hash", "BATCH-INVALID", untyped("UPDATE batch SET previous = 4611686018427387904 WHERE first > 1")),
+    Alteration("a number for a hash", "BATCH-INVALID", untyped(
+        "UPDATE batch SET previous = 4611686018427387904 WHERE first > 1")),
     Alteration("a lost event", "ROW-MISSING", sql("DELETE FROM event WHERE seq = 35")),
     Alteration("a lost end", "ROW-MISSING", sql("DELETE FROM event WHERE seq > 35")),
     Alteration("no event at all", "ROW-MISSING", sql("DELETE FROM event")),
     Alteration("no batch at all", "ROW-OUTSIDE", sql("DELETE FROM batch")),
     Alteration("an event behind the end", "ROW-OUTSIDE", sql("INSERT INTO event (seq, kind) VALUES (99999, 3)")),
-    Alteration("an event behind everything", "ROW-OUTSIDE", sql("INSERT INTO event (seq, kind) VALUES (9223372036854775807, 3)")),
+    Alteration("an event behind everything", "ROW-OUTSIDE", sql(
+        "INSERT INTO event (seq, kind) VALUES (9223372036854775807, 3)")),
     Alteration("an event in front of everything", "ROW-OUTSIDE", sql(
         "INSERT INTO event (seq, kind) VALUES (-9223372036854775807 - 1, 3)")),
     Alteration("a word for a page", "ROW-INVALID", untyped("UPDATE event SET start = 'many' WHERE seq = 35")),

@@ -1,4 +1,5 @@
-"""A ledger of a thousand events to which everything is done, one thing at a time, and the questions that are asked each time."""
+"""A ledger of a thousand events to which everything is done, one thing at a time, and the questions that are asked each
+time."""
 
 import os
 import re
@@ -84,8 +85,8 @@ class Swept:
     def flip_apart(self, bits: dict[tuple[int, int], int], *, verify: bool) -> None:
         """Flip at most one bit in the rows of each batch, each of which must be named for itself.
 
-        They are flipped together as long as nothing but rows of these batches is another, and nothing but these batches is named: then each is
-        named for its own bit. Else each bit is flipped alone.
+        They are flipped together as long as nothing but rows of these batches is another, and nothing but these batches is
+        named: then each is named for its own bit. Else each bit is flipped alone.
         """
         with self._flipped(bits.values()):
             result = self._checked()

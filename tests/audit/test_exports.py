@@ -42,7 +42,8 @@ def test_an_export_is_lossless_and_always_the_same(original: Path, tmp_path: Pat
     assert verify(first).returncode == 0
 
 
-ALTERED = ("altered", "spoiled", "dropped", "twice", "cut", "goes on", "no json", "a number too large", "half a letter", "no hash",
+ALTERED = ("altered", "spoiled", "dropped", "twice", "cut", "goes on", "no json", "a number too large",
+    "half a letter", "no hash",
            "a word", "without its end", "another size", "an event in front", "not ours", "empty")  # fmt: skip
 
 

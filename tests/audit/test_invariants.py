@@ -170,10 +170,12 @@ def test_a_missing_step_says_nothing_in_a_record_that_does_not_show_such_steps()
     silent = [row for row in story.rows if (row[KIND], row[VALUE]) != (e.SourceShows.code, e.Capability.STORED)]
     for rows in (story.rows, silent):
         first = len(rows) + 1
-        asked = e.ConvertAsked(conversion=first, through=e.Through.GMEM_IOCTL, owner=story.gmem, start=0, npages=8, attributes=8,
+        asked = e.ConvertAsked(conversion=first, through=e.Through.GMEM_IOCTL, owner=story.gmem, start=0, npages=8,
+                               attributes=8,
                                thread=1, source=1)  # fmt: skip
         rows += [(first, *asked.row()[1:]),
-                 (first + 1, *e.ConvertReturned(conversion=first, result=EAGAIN, error_offset=0, source=1).row()[1:])]  # fmt: skip
+                 (first + 1,
+                   *e.ConvertReturned(conversion=first, result=EAGAIN, error_offset=0, source=1).row()[1:])]  # fmt: skip
     assert judged(story.rows)["INV-01"].outcome is InvariantOutcome.HELD
     assert judged(silent)["INV-01"].outcome is InvariantOutcome.NOT_EVALUABLE
 

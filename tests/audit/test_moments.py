@@ -34,7 +34,8 @@ def test_a_number_is_an_event(at: str | int | None, found: int | None) -> None:
 
 def test_the_microseconds_of_a_late_clock_are_exact() -> None:
     """A float has no room for 10^8 seconds in nanoseconds."""
-    rows: list[EventRow] = [(n, 123_456_789_000_001_000 + n, ROWS[1][KIND], *([None] * 10)) for n in range(1, 4)]  # type: ignore[misc]
+    kind, rest = ROWS[1][KIND], [None] * 10
+    rows: list[EventRow] = [(n, 123_456_789_000_001_000 + n, kind, *rest) for n in range(1, 4)]  # type: ignore[misc]
     assert seq_of(Rows(rows), "123456789.000001002") == 2
 
 

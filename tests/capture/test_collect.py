@@ -19,10 +19,15 @@ from tests.cli.running import PLAIN, ROOT, say
 from tests.traces import capture
 
 CAPTURE = ROOT / "tools" / "capture"
-DMESG = b"[  100.000001] kvm_intel: load kvm_intel with TDX.\n[  101.000000] Memory failure: 0x1234: recovery action for dirty LRU page: Recovered\n"
+DMESG = (
+    b"[  100.000001] kvm_intel: load kvm_intel with TDX.\n[  101.000000] Memory failure: 0x1234: recovery action for "
+    b"dirty LRU page: Recovered\n"
+)
 JOURNAL = [
-    {"_TRANSPORT": "kernel", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": "Memory failure: 0x1234: recovery action for dirty LRU page: Recovered"},
-    {"_TRANSPORT": "journal", "SYSLOG_IDENTIFIER": "libvirtd", "MESSAGE": "internal error", "__REALTIME_TIMESTAMP": "1764000000000000"},
+    {"_TRANSPORT": "kernel", "SYSLOG_IDENTIFIER": "kernel",
+        "MESSAGE": "Memory failure: 0x1234: recovery action for dirty LRU page: Recovered"},
+    {"_TRANSPORT": "journal", "SYSLOG_IDENTIFIER": "libvirtd", "MESSAGE": "internal error",
+        "__REALTIME_TIMESTAMP": "1764000000000000"},
     {"_TRANSPORT": "syslog", "SYSLOG_IDENTIFIER": "sshd", "MESSAGE": "Accepted publickey for somebody"},
 ]  # fmt: skip
 

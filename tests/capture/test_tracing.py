@@ -151,7 +151,8 @@ def capturing(kernel: Kernel, *arguments: object) -> Iterator["subprocess.Popen[
     """tools/capture as a process on an imitated kernel, when it has begun to record."""
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), str(kernel.root), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**PLAIN, "PYTHONPATH": f"{imitated.TOP}:{imitated.TOP}/tools"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**PLAIN,
+            "PYTHONPATH": f"{imitated.TOP}:{imitated.TOP}/tools"},
     )  # fmt: skip
     try:
         yield process

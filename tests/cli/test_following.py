@@ -20,7 +20,8 @@ from tests.cli.running import GMEMSTATE, PLAIN, Ran, run, say
 from tests.traces import lines_of
 
 SOON = 5.0
-"""Within how many seconds a busy machine must have it on record; what is promised is measured by a clock that is not its own."""
+"""Within how many seconds a busy machine must have it on record; what is promised is measured by a clock that is not its
+own."""
 PATIENCE = 30.0
 """How long a busy machine may take (s) before a test gives up."""
 

@@ -1,4 +1,5 @@
-"""Each verb says, word for word, what lies beside this module. To renew it: ``GMEMSTATE_RENEW=1 pytest tests/cli/test_golden.py``.
+"""Each verb says, word for word, what lies beside this module. To renew it: ``GMEMSTATE_RENEW=1 pytest
+tests/cli/test_golden.py``.
 
 A file of `golden/` holds a command, what it prints, what it says to the person (behind ``2>``) and its exit code. After a
 renewal, read the difference: it is what users will see.

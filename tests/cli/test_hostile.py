@@ -62,7 +62,8 @@ def test_the_page_shows_tags_as_text(ledger: Path, tmp_path: Path) -> None:
     assert say("--db", ledger, "postmortem", "--html", target).code == 0
     source = target.read_text(encoding="utf-8")
     page = Page.of(source)
-    assert page.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "span", "article", "table", "tr", "th",
+    assert page.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "span",
+        "article", "table", "tr", "th",
                          "td", "dl", "dt", "dd"}  # fmt: skip
     assert page.loads == []
     assert clean(source)
@@ -160,7 +161,7 @@ def test_the_demo_writes_its_page_beside_the_reader_and_tells_the_same(tmp_path:
 
 
 HOSTILE_LOG = b"""\
-time="\x1b]0;pwned\x07 01-02" level=error msg="qemu-system-x86_64: Convert non guest_memfd backed memory region (0xf0000 ,+ 0x1000) to private"
+time="\x1b]0;pwned\x07 01-02" level=error msg="qemu: Convert non guest_memfd backed memory region (0xf0000,+0x1000) to private"
 Jan  1 00:00:00 \x1b[31mhost kernel: SEV-SNP: Leaking PFN range 0x1000-0x1200
 error: kvm run failed \xe2\x80\xaeInput/output error
 qemu-kvm: \x1b[2J\x9b31m\xff\xfe: No such file or directory

@@ -12,7 +12,8 @@ from tests.cli.running import run, say
 from tests.cli.test_hostile import clean
 
 URLS = (
-    "postgresql://joe:s3cret@db.example/gmem", "postgresql://joe:s3 cret@db.example/gmem", "postgresql://joe:s3%63ret@db.example/gmem",
+    "postgresql://joe:s3cret@db.example/gmem", "postgresql://joe:s3 cret@db.example/gmem",
+        "postgresql://joe:s3%63ret@db.example/gmem",
     "postgresql://db.example/gmem?password=s3cret", "postgresql://db.example/gmem?password=s3%20cret&user=joe",
     "postgresql+psycopg://joe:s3@cret@db.example/gmem", "postgresql://joe:s3/cret@db.example/gmem",
 )  # fmt: skip

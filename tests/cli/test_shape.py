@@ -15,7 +15,8 @@ HEX = re.compile(r"0x(0|[1-9a-f][0-9a-f]{0,15})").fullmatch
 NS = re.compile(r"0|[1-9][0-9]*").fullmatch
 
 CONVERSION = {
-    "id", "guest", "thread", "through", "arguments_known", "gpa", "offset", "size", "attributes", "to", "start", "end", "errno", "error_offset",
+    "id", "guest", "thread", "through", "arguments_known", "gpa", "offset", "size", "attributes", "to",
+        "start", "end", "errno", "error_offset",
     "applied", "residue", "label", "stuck", "dying", "trigger", "request", "observed_ns", "started_ns", "ended_ns", "evidence",
     "corroborations",
 }  # fmt: skip
@@ -105,7 +106,8 @@ def test_what_the_kernel_did_not_read_is_null(answers: dict[str, list[dict[str, 
 
 def test_other_answers_have_their_keys(half_done: Path, poisoned: Path) -> None:
     (request,) = json.loads(say("--db", half_done, "requests", "--json").out)["rows"]
-    assert set(request) == {"id", "guest", "thread", "path", "gpa", "pages", "flags", "to", "conversions", "applied_pages", "returned",
+    assert set(request) == {"id", "guest", "thread", "path", "gpa", "pages", "flags", "to", "conversions",
+        "applied_pages", "returned",
                             "notes", "asked_ns", "answered_ns", "evidence"}  # fmt: skip
     for row in json.loads(say("--db", half_done, "state", "--json").out)["rows"]:
         assert set(row) == {"guest", "unit", "gmem", "start", "end", "pages", "state", "unbacked", "held_by", "guest_gone"}

@@ -1,4 +1,5 @@
-"""What pages say against guests: each cause of a messed-up page, reports that name no page, reboots; from lines of logs to the answer."""
+"""What pages say against guests: each cause of a messed-up page, reports that name no page, reboots; from lines of logs to the
+answer."""
 
 from pathlib import Path
 

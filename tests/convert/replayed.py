@@ -23,7 +23,8 @@ from tests.traces import read_case
 HELD_BY = {"vmsplice": users.reference, "gup_test_longterm": users.pin}
 LETS_GO = {"read_pipe": "vmsplice", "gup_test_longterm": "gup_test_longterm"}
 TELLS_NOTHING = {
-    "begin", "end", "cap", "guest_saw", "guest_request", "guest_done", "mmap", "summary", "converted", "host_thread", "io_thread",
+    "begin", "end", "cap", "guest_saw", "guest_request", "guest_done", "mmap", "summary", "converted",
+        "host_thread", "io_thread",
     "vcpu_thread", "child", "child_gone", "kill", "host_read_plain", "process_vm_readv",
 }  # fmt: skip
 
@@ -123,7 +124,8 @@ class InPlace:
         A program that was killed could not report its last call.
         """
         for conversion in file.shown:
-            assert conversion.start is not None
+            if conversion.start is None:
+                continue  # of an ioctl that it does not know the kernel reads nothing (ENOTTY)
             assert conversion.end is not None
             target = conversion.target or "?"
             returned = file.s.convert_pages(conversion.start, conversion.end, target)

@@ -34,7 +34,8 @@ CALLS: dict[str, dict[int, dict[str, Any]]] = {
     "guest_ask": {0: NO_MEMORY},
     "half_done": {1: NO_MEMORY},
 }
-"""What was special about calls on a VM, by their number: memory was refused by fault injection, another process or VM was used."""
+"""What was special about calls on a VM, by their number: memory was refused by fault injection, another process or VM was
+used."""
 
 TRANSIENT = ("ip_transient", "ip_race_host", "ip_race_host2", "ip_race_host_nostrace", "st_gmem_conversions")
 """Runs in which others held pages, of whom nothing is known but the errno that they caused."""

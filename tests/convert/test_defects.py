@@ -1,4 +1,5 @@
-"""The known defects of RFC v2 are found by a search while they are switched on, each by a small example, and never otherwise."""
+"""The known defects of RFC v2 are found by a search while they are switched on, each by a small example, and never
+otherwise."""
 
 from collections.abc import Callable
 from errno import EAGAIN, ENOMEM

@@ -1,7 +1,7 @@
 """A program that records three batches on a disk that fails at a chosen call; it runs with ``faults.c`` loaded.
 
-Arguments: a ledger, a folder for copies of it, and the calls to fail. For each call, errno and duration of the fault it prints a
-line of JSON: the copy, what was acknowledged, the error that was raised, whether the fault was met.
+Arguments: a ledger, a folder for copies of it, and the calls to fail. For each call, errno and duration of the fault it prints
+a line of JSON: the copy, what was acknowledged, the error that was raised, whether the fault was met.
 """
 
 import ctypes

@@ -1,4 +1,5 @@
-"""Whatever is pasted: no word of 64 bits and no text raises, nothing is lost when a word is taken apart, and no text takes long."""
+"""Whatever is pasted: no word of 64 bits and no text raises, nothing is lost when a word is taken apart, and no text takes
+long."""
 
 import string
 import time
@@ -21,7 +22,8 @@ U64 = st.integers(0, (1 << 64) - 1) | st.integers(0, 300) | st.integers(0, 63).m
 READERS = [
     decode.tdx_status, decode.seamcall_leaf, decode.level_state, decode.spte, decode.rmpupdate, decode.psmash, decode.pvalidate,
     decode.exit_reason, decode.memory_attributes, decode.memory_fault_flags, decode.hypercall, decode.hypercall_result,
-    decode.map_gpa_attributes, decode.tdvmcall, decode.tdvmcall_status, decode.errno, decode.ioctl, gpa, gfn, pfn, size, page_level,
+    decode.map_gpa_attributes, decode.tdvmcall, decode.tdvmcall_status, decode.errno, decode.ioctl,
+    gpa, gfn, pfn, size, page_level,
     ept_violation, slot_flags, suberror, svm_exit, system_event, vmx_exit, ghcb_msr, page_fault, psc_result,
 ]  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""The verb `decode`: real processes, what goes to which stream, exit codes, and outputs that are read as a person reads them."""
+"""The verb `decode`: real processes, what goes to which stream, exit codes, and outputs that are read as a person reads
+them."""
 
 import contextlib
 import json

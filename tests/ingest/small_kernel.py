@@ -230,7 +230,8 @@ class Thread:
         gfns = f"start={FIRST_GFN + start:#x} end={FIRST_GFN + (GMEM_PAGES if end is None else end):#x}"
         yield self.say(
             "unmap_gfn",
-            f"unmap_gfn: (__kvm_gmem_invalidate_start+0x62/0x130 [kvm] <- kvm_unmap_gfn_range) {kvm} {gfns} slot=10 filter={filter_} flush=0",
+            f"unmap_gfn: (__kvm_gmem_invalidate_start+0x62/0x130 [kvm] <- kvm_unmap_gfn_range) {kvm} {gfns} slot=10 "
+            f"filter={filter_} flush=0",
             "...1.",
         )
 
@@ -369,7 +370,8 @@ class Thread:
         yield self.say("syscall", f"sys_ioctl(fd: {handle.gmem_fd}, cmd: 0xc080aed2, arg: 0x7ffd2f33be20)")
         self.say(
             "gmem_ioctl",
-            f"gmem_ioctl: (kvm_gmem_ioctl+0x4/0x30 [kvm]) cmd=0xc080aed2 {given} error_in=0x5a5a5a5a {inode} kvm={vm.pointer:#x}",
+            f"gmem_ioctl: (kvm_gmem_ioctl+0x4/0x30 [kvm]) cmd=0xc080aed2 {given} error_in=0x5a5a5a5a {inode} "
+            f"kvm={vm.pointer:#x}",
         )
         call.entered = self.kernel.t
         self.kernel.calls.append(call)
@@ -540,7 +542,10 @@ def no_irq_info(line: Line) -> str:
 
 
 def with_tgid(line: Line) -> str:
-    return f"{line.comm:>16}-{line.tid:<7} ({line.tid // 100 * 100:>7}) [{line.cpu:03d}] {line.flags} {seconds(line.t)}: {line.body}"
+    return (
+        f"{line.comm:>16}-{line.tid:<7} ({line.tid // 100 * 100:>7}) [{line.cpu:03d}] {line.flags} {seconds(line.t)}: "
+        f"{line.body}"
+    )
 
 
 def latency(line: Line) -> str:

@@ -25,8 +25,10 @@ SMALL = [
     if case not in ("ip_race_host2", "st_conv_full", "st_set_region", "st_conv_tp", "st_gmem_conversions")
 ]
 NUMBERS = (
-    b"0", b"-1", b"7", b"007", b"0x", b"0xffffffffffffffff", b"0x10000000000000000", b"0x8000000000000000", b"18446744073709551615",
-    b"99999999999999999999", b"-9223372036854775808", b"-9223372036854775809", b"4503599627370496", b"9" * 5000, b"0x" + b"f" * 5000,
+    b"0", b"-1", b"7", b"007", b"0x", b"0xffffffffffffffff", b"0x10000000000000000", b"0x8000000000000000",
+        b"18446744073709551615",
+    b"99999999999999999999", b"-9223372036854775808", b"-9223372036854775809", b"4503599627370496", b"9" * 5000,
+        b"0x" + b"f" * 5000,
     b"-0x1", b"1.5", b"nan", b"(fault)", "\u0663".encode(),
 )  # fmt: skip
 """What a number is not, or seldom is."""
@@ -89,7 +91,8 @@ def _join(lines: list[bytes], dice: random.Random) -> None:
 
 def _about_itself(lines: list[bytes], dice: random.Random) -> None:
     said = (b"CPU:0 [LOST 3 EVENTS]", b"CPU:1 [LOST EVENTS]", b"CPU:0 [999999999999999999999 EVENTS DROPPED]",
-            b"##### CPU 1 buffer started ####", b"# tracer: nop", b"# entries-in-buffer/entries-written: 9/3   #P:2")  # fmt: skip
+            b"##### CPU 1 buffer started ####", b"# tracer: nop",
+                b"# entries-in-buffer/entries-written: 9/3   #P:2")  # fmt: skip
     lines[dice.randrange(len(lines))] = dice.choice(said)
 
 

@@ -1,4 +1,5 @@
-"""What kinds of facts of traces promise: the numbers that their handlers need, a handler each, and one place that stamps events."""
+"""What kinds of facts of traces promise: the numbers that their handlers need, a handler each, and one place that stamps
+events."""
 
 import pytest
 

@@ -32,8 +32,10 @@ PUBLIC = [line for path in sorted(SHARED.glob("samples/*/*.log")) for line in pa
 """Real lines of others, where they are at hand."""
 LINES = [line.encode() for line in KNOWN] + CAPTURED + PUBLIC
 FOREIGN = [
-    b"\x1b[31;5mred\x07", b"\x1b]0;title\x07", b"\x9b2J", b"\r", b"\x08\x08", b"\xff\xfe\x80", b"\xc3", b"\xed\xa0\x80", "\u202e\u2066\u200b".encode(),
-    b"\x00", b"\x0b\x0c\x1c\x85", "\u2028".encode(), b"<script>", b"%s%n", b"{" * 50, b"[" * 5000, b'"', b"\\", b"...", b"[ cut here ]",
+    b"\x1b[31;5mred\x07", b"\x1b]0;title\x07", b"\x9b2J", b"\r", b"\x08\x08", b"\xff\xfe\x80", b"\xc3",
+        b"\xed\xa0\x80", "\u202e\u2066\u200b".encode(),
+    b"\x00", b"\x0b\x0c\x1c\x85", "\u2028".encode(), b"<script>", b"%s%n", b"{" * 50, b"[" * 5000, b'"',
+        b"\\", b"...", b"[ cut here ]",
     *(number.encode("utf-8", "surrogatepass") for number in NUMBERS),
 ]  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Less evidence of joined sources costs facts and changes none: kinds of lines left out, clocks shifted, names changed, sources cut.
+"""Less evidence of joined sources costs facts and changes none: kinds of lines left out, clocks shifted, names changed,
+sources cut.
 
 The quick tests take a few captures and places; the exhaustive ones take all captures that were traced from outside as well.
 """
@@ -29,7 +30,8 @@ from tests.views import Json
 
 FEW = ("half_done", "simple_tp", "ip_eagain_pin")
 TELLING = {
-    "vm_ioctl", "vm_ioctl_ret", "gmem_ioctl_ret", "kvm_vm_set_mem_attributes", "range_has_attrs", "pre_set", "sys_ioctl ->", "gmem_store",
+    "vm_ioctl", "vm_ioctl_ret", "gmem_ioctl_ret", "kvm_vm_set_mem_attributes", "range_has_attrs", "pre_set",
+        "sys_ioctl ->", "gmem_store",
 }  # fmt: skip
 """The kinds of lines of a trace that the quick tests leave out."""
 LONG = 4000

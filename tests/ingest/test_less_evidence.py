@@ -1,4 +1,5 @@
-"""Less evidence costs facts and changes none: a kind of line that is not traced, a record that begins late or ends early, lost lines.
+"""Less evidence costs facts and changes none: a kind of line that is not traced, a record that begins late or ends early, lost
+lines.
 
 The quick tests take the first lines of each capture, and a few places in them; the exhaustive ones take all of them.
 """

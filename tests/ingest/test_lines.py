@@ -191,8 +191,10 @@ from gmemstate.ingest.readers.ftrace import FtraceReader
 from gmemstate.ingest.input import MAX_LINE
 reader = FtraceReader()
 line, graph = " a-1 [000] ..... 1.0: ", " 1.0 | 0) a-1 | | "
-units = [" ", "-", "-1 ", "-1 [0] ", "(", "a", "a ", "a=1 ", "a: 1, ", ".", "1", "|", "#", "ret=1 ", ")", ");", ");/* ", "/* ", "a.part", "=>", "\t"]
-starts = ["", "a-1 ", "a-1 [000] ", "# ", "CPU:", "0) ", "1.", *(line + word for word in ("", "sys_ioctl(", "sys_", "gmem_inv: ",
+units = [" ", "-", "-1 ", "-1 [0] ", "(", "a", "a ", "a=1 ", "a: 1, ", ".", "1",
+         "|", "#", "ret=1 ", ")", ");", ");/* ", "/* ", "a.part", "=>", "\t"]
+starts = ["", "a-1 ", "a-1 [000] ", "# ", "CPU:", "0) ", "1.",
+        *(line + word for word in ("", "sys_ioctl(", "sys_", "gmem_inv: ",
     "kvm_page_fault: vcpu 0 ", "kvm_userspace_exit: reason ", "signal_generate: ", "memory_failure_event: pfn 0x1: ")),
     *(graph + word for word in ("", "f(", "f(); /* ", "f(); /* ret=", "} /* ", "} /* a [", "} /* a ret=", "/* a: "))]
 for _ in range(3):

@@ -1,4 +1,5 @@
-"""A large entry over small ones: pages that had other memory behind them were taken from the guest; pages that had the same were not."""
+"""A large entry over small ones: pages that had other memory behind them were taken from the guest; pages that had the same
+were not."""
 
 from pathlib import Path
 

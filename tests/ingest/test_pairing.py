@@ -83,7 +83,8 @@ def test_a_call_that_the_trace_has_lost_leaves_those_around_it_to_their_own() ->
 
 
 def test_a_call_that_was_only_attempted_is_the_one_it_lies_in() -> None:
-    assert paired([traced(-10, 130, None), traced(-11, 230, None)], [called(-20, 100, 160, 12), called(-21, 200, 260)]) == {-20: -10, -21: -11}  # fmt: skip
+    calls = [called(-20, 100, 160, 12), called(-21, 200, 260)]
+    assert paired([traced(-10, 130, None), traced(-11, 230, None)], calls) == {-20: -10, -21: -11}
 
 
 def test_two_calls_inside_of_one_are_none_of_them() -> None:

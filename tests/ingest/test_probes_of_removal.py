@@ -52,7 +52,10 @@ def test_of_a_thread_that_no_guest_is_known_of_the_page_is_told_all_the_same(tmp
 
 def test_the_end_of_a_guest_is_seen_and_its_pointer_is_somebody_else_from_then_on(tmp_path: Path) -> None:
     gone = f"{FRAME}vm_destroyed: (kvm_destroy_vm+0x0/0x10 [kvm]) kvm=0xffff888100000000"
-    created = f"{FRAME}gmem_create: (kvm_dev_ioctl+0x1/0x2 [kvm] <- kvm_gmem_create) kvm=0xffff888100000000 size=0x1000 flags=0x0 fd=9"
+    created = (
+        f"{FRAME}gmem_create: (kvm_dev_ioctl+0x1/0x2 [kvm] <- kvm_gmem_create) kvm=0xffff888100000000 size=0x1000 "
+        f"flags=0x0 fd=9"
+    )
     read = read_lines([(FRAME + SLOT).encode(), gone.encode(), created.encode()], tmp_path)
     assert sum(isinstance(event, VmDestroyed) for event in events_of(read)) == 1
     assert len(read.history.memory.vms) == 2

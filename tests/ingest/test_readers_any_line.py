@@ -32,7 +32,8 @@ KNOWN = [
     *test_readers_kernel.GAPS,
     test_readers_frames.TRACE,
     test_readers_frames.PERF,
-    "     0.100 ( 0.010 ms): vmm/77 ioctl(fd: 4, cmd: (0xae, 0xd2, 0x1), arg: 0x7ffc)     = -1 ENOTTY (Inappropriate ioctl for device)",
+    "     0.100 ( 0.010 ms): vmm/77 ioctl(fd: 4, cmd: (0xae, 0xd2, 0x1), arg: 0x7ffc)     = -1 ENOTTY (Inappropriate ioctl "
+    "for device)",
     '{"t": 5, "tid": 77, "comm": "a", "kind": "vm_ioctl", "cmd": "0x4020aed2", "addr": 4096, "size": 4096, "attrs": 8}',
 ]
 FRAMES = [frame for frame, *_ in test_readers_frames.FRAMES.values()]

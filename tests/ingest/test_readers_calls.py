@@ -71,7 +71,8 @@ THROUGH = {
     "ioctl(8</[kvm-gmem]>(deleted), _IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xd2, 0x80), 0x7ffc) = 0": Through.GMEM_IOCTL,
     "ioctl(8, 0xc080aed2, 0x7ffc) = 0": Through.GMEM_IOCTL,
     "ioctl(4<anon_inode:kvm-vm>, KVM_SET_MEMORY_ATTRIBUTES2, 0x7ffc) = 0": Through.VM_IOCTL,
-    "ioctl(8<anon_inode:[kvm-gmem]>, _IOC(_IOC_READ|_IOC_WRITE, 0xaf, 0x42, 0x40), 0x7ffc) = -1 EAGAIN (Resource temporarily unavailable)": Through.GMEM_CONVERT,
+    "ioctl(8<anon_inode:[kvm-gmem]>, _IOC(_IOC_READ|_IOC_WRITE, 0xaf, 0x42, 0x40), 0x7ffc) = -1 EAGAIN (Resource temporarily "
+    "unavailable)": Through.GMEM_CONVERT,
 }
 
 
@@ -127,7 +128,8 @@ RESULTS: dict[str, tuple[type[Event], dict[str, Any]] | None] = {
         {"code": "KVM_SET_USER_MEMORY_REGION2", "result": 17},
     ),
     "ioctl(4, KVM_SET_USER_MEMORY_REGION2, 0x7ffc) = 0": None,
-    "ioctl(4, KVM_SET_USER_MEMORY_REGION, {slot=3, flags=KVM_MEM_LOG_DIRTY_PAGES, guest_phys_addr=0x100000, memory_size=8192, userspace_addr=0x7f0000000000}) = 0": (
+    "ioctl(4, KVM_SET_USER_MEMORY_REGION, {slot=3, flags=KVM_MEM_LOG_DIRTY_PAGES, guest_phys_addr=0x100000, "
+    "memory_size=8192, userspace_addr=0x7f0000000000}) = 0": (
         SlotSet,
         {"slot": 3, "start": 0x100, "npages": 2, "flags": 1, "result": 0, "hva": "0x7f0000000000"},
     ),
@@ -135,10 +137,8 @@ RESULTS: dict[str, tuple[type[Event], dict[str, Any]] | None] = {
         Punched,
         {"mode": 3, "start": 2, "npages": 1, "result": 0},
     ),
-    "fallocate(5</[kvm-gmem]>(deleted), 0x3 /* FALLOC_FL_KEEP_SIZE|FALLOC_FL_PUNCH_HOLE */, 8192, 100) = -1 EINVAL (Invalid argument)": (
-        Punched,
-        {"mode": 3, "start": None, "result": 22, "offset": "0x2000", "len": "0x64"},
-    ),
+    "fallocate(5</[kvm-gmem]>(deleted), 0x3 /* FALLOC_FL_KEEP_SIZE|FALLOC_FL_PUNCH_HOLE */, 8192, 100) = -1 EINVAL (Invalid "
+    "argument)": (Punched, {"mode": 3, "start": None, "result": 22, "offset": "0x2000", "len": "0x64"}),
     "fallocate(5</tmp/disk.img>, FALLOC_FL_KEEP_SIZE, 0, 4096) = 0": None,
     "fallocate(5, FALLOC_FL_KEEP_SIZE|FALLOC_FL_PUNCH_HOLE, 0, 4096) = 0": None,
     "--- SIGBUS {si_signo=SIGBUS, si_code=BUS_MCEERR_AR, si_addr=0x7f0000001000} ---": (
@@ -187,8 +187,8 @@ def test_perf_trace_calls_the_newer_ioctl_by_the_older_name(tmp_path: Path) -> N
      0.100 ( 0.010 ms): vmm/77 ioctl(fd: 4, cmd: KVM_CREATE_GUEST_MEMFD, arg: 0x7ffc)                    = 8
      0.200 ( 0.010 ms): vmm/77 ioctl(fd: 4, cmd: (0xae, 0xd2, 0x1), arg: 0x7ffc)                          = 0
      0.300 (         ): vmm/77 ioctl(fd: 8, cmd: KVM_SET_MEMORY_ATTRIBUTES, arg: 0x7ffc)               ...
-     0.310 ( 0.002 ms): vmm/78 ioctl(fd: 6, cmd: KVM_RUN)                                                 = -1 EFAULT (Bad address)
-     0.300 ( 0.200 ms): vmm/77  ... [continued]: ioctl())                                                = -1 EAGAIN (Resource temporarily unavailable)
+     0.310 ( 0.002 ms): vmm/78 ioctl(fd: 6, cmd: KVM_RUN)                           = -1 EFAULT (Bad address)
+     0.300 ( 0.200 ms): vmm/77  ... [continued]: ioctl())                         = -1 EAGAIN (Resource temporarily unavailable)
      0.600 ( 0.010 ms): vmm/77 fallocate(fd: 8, mode: KEEP_SIZE|PUNCH_HOLE, offset: 8192, len: 4096)  = 0
 """,
         tmp_path,
@@ -252,7 +252,8 @@ def _conversions(read: Read) -> list[dict[str, Any]]:
 
 def test_events_that_perf_has_lost_are_a_gap(tmp_path: Path) -> None:
     log = said(
-        "qemu 77 [001] 12.345678: kvm:kvm_vm_set_mem_attributes: 0x00000000100004 -- 0x00000000100008 [0x8]\nPERF_RECORD_LOST: lost 55",
+        "qemu 77 [001] 12.345678: kvm:kvm_vm_set_mem_attributes: 0x00000000100004 -- 0x00000000100008 "
+        "[0x8]\nPERF_RECORD_LOST: lost 55",
         tmp_path,
     )
     assert shows(log.events[-1], count=55)

@@ -1,4 +1,5 @@
-"""The same message says the same in whatever frame it stands; the frame gives its time and its host, or says that it has none."""
+"""The same message says the same in whatever frame it stands; the frame gives its time and its host, or says that it has
+none."""
 
 import json
 from pathlib import Path
@@ -115,7 +116,8 @@ def told(said: object) -> object:
 
 def test_the_name_of_a_guest_before_the_program_is_no_host(tmp_path: Path) -> None:
     log = said(
-        "2026-11-22T10:00:00.250000Z td0 qemu-system-x86_64: -device vfio-pci,host=00:00.0: no such group: No such file or directory",
+        "2026-11-22T10:00:00.250000Z td0 qemu-system-x86_64: -device vfio-pci,host=00:00.0: no such group: No such file or "
+        "directory",
         tmp_path,
     )
     (error,) = log.events
@@ -166,7 +168,10 @@ def test_a_time_counts_only_with_its_zone_and_if_there_is_such_a_time(text: str,
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
-STRACE = "4711  1795341600.250000 ioctl(4<anon_inode:kvm-vm>, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc) = -1 ENOMEM (Cannot allocate memory) <0.000003>"
+STRACE = (
+    "4711  1795341600.250000 ioctl(4<anon_inode:kvm-vm>, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc) = -1 ENOMEM (Cannot "
+    "allocate memory) <0.000003>"
+)
 TRACE = " qemu-77 [001] ..... 12.345678: kvm_vm_set_mem_attributes: 0x00000000100004 -- 0x00000000100008 [0x8]"
 PERF = "qemu 77 [001] 12.345678: kvm:kvm_vm_set_mem_attributes: 0x00000000100004 -- 0x00000000100008 [0x8]"
 

@@ -81,7 +81,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"pfn": 0x7654321, "status": STATE},
     ),
     "REMOVE by its number in hexadecimal": (
-        "SEAMCALL (0x000000000000001d) failed: 0xc0000b0d00000001 RCX 0x0000007654321077 RDX 0x0000000000000400 R8 0x0000000000000000",
+        "SEAMCALL (0x000000000000001d) failed: 0xc0000b0d00000001 RCX 0x0000007654321077 RDX 0x0000000000000400 R8 "
+        "0x0000000000000000",
         PrivateUnmapFailed,
         {"step": UnmapStep.REMOVE, "pfn": 0x7654321},
     ),
@@ -286,7 +287,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"pfn": None, "address": "0x420002a3b4c600"},
     ),
     "a device of Intel": (
-        "DMAR: [DMA Write NO_PASID] Request device [3b:00.0] fault addr 0x1f00000 [fault reason 0x05] PTE Write access is not set",
+        "DMAR: [DMA Write NO_PASID] Request device [3b:00.0] fault addr 0x1f00000 [fault reason 0x05] PTE Write access is "
+        "not set",
         DmaFaulted,
         {"start": 0x1F00, "npages": 1, "device": "3b:00.0", "what": "Write"},
     ),
@@ -328,7 +330,7 @@ def test_a_line_is_one_event_with_its_numbers(name: str, frame: str, tmp_path: P
 
 WARNING = """\
 [ 8123.440118] ------------[ cut here ]------------
-[ 8123.440118] WARNING: arch/x86/kvm/vmx/tdx.c:1817 at tdx_sept_remove_leaf_spte+0x2f1/0x4d0 [kvm_intel], CPU#37: CPU 3/KVM/40213
+[ 8123.440118] WARNING: arch/x86/kvm/vmx/tdx.c:1817 at tdx_sept_remove_leaf_spte+0x2f1/0x4d0 [kvm_intel], CPU#3: CPU 3/KVM/40213
 [ 8123.440119] Modules linked in: kvm_intel kvm
 [ 8123.440120] RIP: 0010:tdx_sept_remove_leaf_spte+0x2f1/0x4d0 [kvm_intel]
 [ 8123.440121] RAX: 0000000000000000 RBX: 0000000000000001 RCX: 0000000000000000

@@ -11,7 +11,8 @@ from gmemstate.model.events import OWNER, SOURCE, VmSeen
 from tests import views
 from tests.traces import ALL_CASES, SHARED, capture, lines_of, read_case, read_file
 
-WITNESSES = {case: [path for name in ("strace.txt", "dmesg.txt") for path in SHARED.glob(f"captures/**/{case}/{name}") if path.stat().st_size]
+WITNESSES = {case: [path for name in ("strace.txt", "dmesg.txt") for path in SHARED.glob(
+    f"captures/**/{case}/{name}") if path.stat().st_size]
              for case in ALL_CASES}  # fmt: skip
 """The other logs of each case, where the captures are at hand."""
 TOGETHER = [
@@ -84,7 +85,8 @@ def test_every_line_of_a_log_is_understood_and_nothing_contradicts_itself(path: 
 def test_lines_of_other_witnesses_between_those_of_a_trace_change_nothing(tmp_path: Path) -> None:
     """One file with everything in it, as a serial console has it."""
     others = [b"[    9.000000] kvm_intel: tdh_mng_key_freeid() failed. HKID 35 is leaked.", b"[    9.000001] eth0: link is up",
-              b"kvm_convert_memory start 0x100004000 size 0x4000 shared_to_private", b"77 ioctl(4, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc) = 0"]  # fmt: skip
+              b"kvm_convert_memory start 0x100004000 size 0x4000 shared_to_private",
+                  b"77 ioctl(4, KVM_SET_MEMORY_ATTRIBUTES, 0x7ffc) = 0"]  # fmt: skip
     mixed = []
     for number, line in enumerate(lines_of("simple")):
         mixed += [line, others[number % 4]] if number > 20 else [line]

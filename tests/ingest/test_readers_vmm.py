@@ -53,7 +53,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"thread": 22402, "start": 0x7F000, "npages": 512, "flags": 0x10, "t": 1795363732_700444000},
     ),
     "a memslot": (
-        "kvm_set_user_memory AddrSpace#1 Slot#3 flags=0x4 gpa=0x100000 size=0x7f000000 ua=0x7f0000000000 guest_memfd=17 guest_memfd_offset=0x2000 ret=0",
+        "kvm_set_user_memory AddrSpace#1 Slot#3 flags=0x4 gpa=0x100000 size=0x7f000000 ua=0x7f0000000000 guest_memfd=17 "
+        "guest_memfd_offset=0x2000 ret=0",
         SlotSet,
         {
             "slot": 1 << 16 | 3,
@@ -135,7 +136,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"code": "convert refused", "pages": 2, "to": "shared"},
     ),
     "a memslot that is refused": (
-        "qemu-kvm: kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION2 failed, slot=2, start=0x7f000000, size=0x1000, flags=0x4, "
+        "qemu-kvm: kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION2 failed, slot=2, start=0x7f000000, size=0x1000, "
+        "flags=0x4, "
         "guest_memfd=17, guest_memfd_offset=0x0: File exists",
         SlotSet,
         {"slot": 2, "start": 0x7F000, "npages": 1, "flags": 4, "result": 17, "gmem_fd": 17},
@@ -151,7 +153,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"code": "DMA still mapped", "result": 22},
     ),
     "a listener that refuses": (
-        "qemu-system-x86_64: ram_block_attributes_for_each_populated_section: Failed to notify RAM discard listener: Cannot allocate memory",
+        "qemu-system-x86_64: ram_block_attributes_for_each_populated_section: Failed to notify RAM discard listener: Cannot "
+        "allocate memory",
         VmmSaid,
         {"code": "listener refused", "result": 12},
     ),
@@ -226,7 +229,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"code": "guest_memfd refused", "result": 13},
     ),
     "cloud-hypervisor's DMA in kata's log": (
-        'time="2026-01-02T03:04:05.000000006Z" level=error msg="failed to add" error="reason: VfioMapRegion(DmaMap(IommuDmaMap(Error(28))))" name=shim',
+        'time="2026-01-02T03:04:05.000000006Z" level=error msg="failed to add" error="reason: '
+        'VfioMapRegion(DmaMap(IommuDmaMap(Error(28))))" name=shim',
         VmmSaid,
         {"code": "DMA", "what": "MAP", "result": 28},
     ),
@@ -242,7 +246,8 @@ LINES: dict[str, tuple[str, type[Event], dict[str, Any]]] = {
         {"code": "call failed", "result": 22},
     ),
     "OpenVMM's wish": (
-        "KVM_HC_MAP_GPA_RANGE set memory attributes gpa=0x7f000000 size=0x200000 page_count=512 map_attributes=0x10 private=true",
+        "KVM_HC_MAP_GPA_RANGE set memory attributes gpa=0x7f000000 size=0x200000 page_count=512 map_attributes=0x10 "
+        "private=true",
         VmmSaid,
         {"code": "KVM_HC_MAP_GPA_RANGE", "gfn": "0x7f000", "pages": 512, "private": "true"},
     ),
@@ -322,7 +327,8 @@ def test_an_errno_that_nobody_knows_leaves_the_words(tmp_path: Path) -> None:
 def test_two_messages_in_one_line_are_two_events(tmp_path: Path) -> None:
     """As the trees print it that use warn_report() without a line end for the fault."""
     log = said(
-        "qemu-kvm: warning: memory fault: GPA 0x7f000000 size 0x1000 flags 0x8 kvm_convert_memory start 0x7f000000 size 0x1000 shared_to_private",
+        "qemu-kvm: warning: memory fault: GPA 0x7f000000 size 0x1000 flags 0x8 kvm_convert_memory start 0x7f000000 size "
+        "0x1000 shared_to_private",
         tmp_path,
     )
     fault, wish = log.events
@@ -346,7 +352,8 @@ def test_wishes_and_refusals_are_no_conversions(tmp_path: Path) -> None:
         "kvm_run_exit cpu_index 0, reason 2",
         "runstate_set current_run_state 6 (prelaunch) new_state 9 (running)",
         "kvm_sev_change_state uninit -> launch-update",
-        "2026-11-22T10:00:00.000000Z qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.01H:ECX.pni [bit 0]",
+        "2026-11-22T10:00:00.000000Z qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.01H:ECX.pni "
+        "[bit 0]",
         "EAX=00000000 EBX=00000000 ECX=00000000 EDX=00000000",
         "GDT=     0000000000000000 00000000",
         "kvm_run_exit_system_event cpu_index 2, system_even_type 1",

@@ -144,7 +144,8 @@ def lossy(lines: list[Line], dice: random.Random) -> list[bytes]:
 def test_what_is_said_of_a_trace_that_has_lost_lines_is_true(seed: int, tmp_path: Path) -> None:
     kernel = played(seed)
     read = read_lines(lossy(kernel.lines, random.Random(seed)), tmp_path)
-    times = [(call, call.entered, next((c.entered for c in kernel.calls if c.tid == call.tid and c.entered > call.entered), 1 << 62))
+    times = [
+        (call, call.entered, next((c.entered for c in kernel.calls if c.tid == call.tid and c.entered > call.entered), 1 << 62))
              for call in sorted(kernel.calls, key=lambda call: call.entered)]  # fmt: skip
     for row in views.conversions(read.history):
         at = int(row["ended_ns"] or row["started_ns"] or -1)

@@ -1,4 +1,5 @@
-"""Each step of a private unmap that fails leaves what it leaves: BLOCK, TRACK, REMOVE, WBINVD, RECLAIM; RMPUPDATE, PSMASH, leaks."""
+"""Each step of a private unmap that fails leaves what it leaves: BLOCK, TRACK, REMOVE, WBINVD, RECLAIM; RMPUPDATE, PSMASH,
+leaks."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""A conversion that strace saw succeed and a trace ought to have shown: a contradiction where the trace has proven what it shows."""
+"""A conversion that strace saw succeed and a trace ought to have shown: a contradiction where the trace has proven what it
+shows."""
 
 from collections.abc import Sequence
 from pathlib import Path

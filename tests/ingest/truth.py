@@ -195,7 +195,8 @@ class Owner:
 
 
 Key = tuple[str, str, int]
-"""Through what, at which pointer, and the number of its creation: of a guest_memfd among all, of a VM among those at its address."""
+"""Through what, at which pointer, and the number of its creation: of a guest_memfd among all, of a VM among those at its
+address."""
 
 
 @cache

@@ -1,7 +1,7 @@
 """A machine with Debian's stock kernel, in QEMU without KVM: its root is a folder that is kept from one run to the next.
 
-The folder is a chroot of Debian sid with QEMU and the kernel in it (debootstrap, some minutes the first time, 1.4 GB); the machine has it
-as its root over 9p. It lies in ``$GMEMSTATE_KERNEL``, or in the user's cache.
+The folder is a chroot of Debian sid with QEMU and the kernel in it (debootstrap, some minutes the first time, 1.4 GB); the
+machine has it as its root over 9p. It lies in ``$GMEMSTATE_KERNEL``, or in the user's cache.
 """
 
 import os
@@ -79,7 +79,8 @@ class Machine:
             fetch = (
                 "set -e; cd /tmp; apt-get update -qq -o Acquire::Check-Valid-Until=false; "
                 "names=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: //p' | grep '^linux-image'); "
-                "all=$(apt-cache depends $names | sed -n 's/.*Depends: //p' | grep -E '^linux-(binary|modules|image)' || true); "
+                "all=$(apt-cache depends $names | sed -n 's/.*Depends: //p' | grep -E '^linux-(binary|modules|image)' || "
+                "true); "
                 "apt-get download -qq $names $all; for one in linux-*.deb; do dpkg-deb -x $one /; rm $one; done"
             )
             run("chroot", self._root, "sh", "-c", fetch)

@@ -1,4 +1,5 @@
-"""tools/capture on Debian's stock kernel: every probe is placed, calls are recorded, everything is taken away, and it reads in whole."""
+"""tools/capture on Debian's stock kernel: every probe is placed, calls are recorded, everything is taken away, and it reads in
+whole."""
 
 import re
 import subprocess
@@ -37,9 +38,11 @@ SCRIPT = """\
 
     mkdir /sys/kernel/tracing/instances/mine; echo 1 > /sys/kernel/tracing/instances/mine/events/sched/sched_switch/enable
     echo 'p:mine/other kvm_vm_ioctl cmd=%si:x32' >> /sys/kernel/tracing/dynamic_events
-    cd /sys/kernel/tracing; echo 1 > options/latency-format; echo 0 > options/context-info; echo 0 > options/markers; echo 0 > tracing_on; cd /tmp
+    cd /sys/kernel/tracing; echo 1 > options/latency-format
+    echo 0 > options/context-info; echo 0 > options/markers; echo 0 > tracing_on; cd /tmp
     $capture trace --out /test/out/others -- sh -c '/test/caller > /test/out/others.truth'; step others $?
-    grep -q mine/other /sys/kernel/tracing/dynamic_events && [ "$(cat /sys/kernel/tracing/instances/mine/events/sched/sched_switch/enable)" = 1 ]
+    grep -q mine/other /sys/kernel/tracing/dynamic_events &&
+    [ "$(cat /sys/kernel/tracing/instances/mine/events/sched/sched_switch/enable)" = 1 ]
     step others-left-alone $?
 
     echo 0 > /sys/kernel/debug/kprobes/enabled; $capture trace --out /test/out/off; step kprobes-off $?
@@ -65,7 +68,8 @@ def steps(ran: Ran) -> dict[str, int]:
 
 def test_each_way_to_begin_and_to_end_has_its_exit_status_and_leaves_the_kernel_as_it_was(ran: Ran) -> None:
     assert steps(ran) == {
-        "without-kvm": 4, "interrupted": 0, "interrupted-clean": 0, "command": 7, "command-clean": 0, "killed": 137, "after-kill": 4,
+        "without-kvm": 4, "interrupted": 0, "interrupted-clean": 0, "command": 7, "command-clean": 0,
+            "killed": 137, "after-kill": 4,
         "clean": 0, "killed-clean": 0, "others": 0, "others-left-alone": 0, "kprobes-off": 4,
     }, ran.log  # fmt: skip
     assert "KVM is not loaded" in ran.log

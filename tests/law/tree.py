@@ -10,7 +10,7 @@ TOP = Path(__file__).parents[2]
 PACKAGE = TOP / "gmemstate"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-ALLOWED = {"classes": 0, "wide": 173, "long": 1, "lines": 6000, "columns": 0, "terms": 0}
+ALLOWED = {"long": 1}
 """How many offenders each rule still lets pass."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

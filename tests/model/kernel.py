@@ -84,7 +84,8 @@ class Trace:
         self.record(e.DialectSeen(owner=self.vm, dialect=kernel.dialect, source=1))
         self.owner = self.vm
         for slot, (first, last) in enumerate(kernel.slots):
-            self.record(e.SlotSet(slot=slot, owner=self.vm, start=FIRST_GFN + first, npages=last - first, flags=KVM_MEM_GUEST_MEMFD,
+            self.record(e.SlotSet(slot=slot, owner=self.vm, start=FIRST_GFN + first, npages=last - first,
+                                    flags=KVM_MEM_GUEST_MEMFD,
                                   result=0, source=1))  # fmt: skip
         if kernel.inplace:
             self.owner = self.memory.seq + 1

@@ -60,7 +60,8 @@ def test_what_stands_in_another_document_has_no_version_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("pages", "meets"),
-    [((Unit.GFN, 0x100, 0x200), True), ((Unit.GFN, 0x1FF, None), True), ((Unit.GFN, 0x200, None), False), ((Unit.GFN, 0, 0x100), False),
+    [((Unit.GFN, 0x100, 0x200), True), ((Unit.GFN, 0x1FF, None), True), ((Unit.GFN, 0x200, None), False),
+     ((Unit.GFN, 0, 0x100), False),
      ((Unit.INDEX, 0x100, 0x200), False), ((Unit.GFN, None, None), False)],
 )  # fmt: skip
 def test_pages_meet_where_one_is_in_both_ranges(pages: tuple[Unit, int | None, int | None], meets: bool) -> None:

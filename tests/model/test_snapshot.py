@@ -31,7 +31,8 @@ def kept(memory: Memory) -> bytes:
 
 
 def test_the_version_of_the_fold_is_raised_whenever_the_fold_changes(rows: list[EventRow]) -> None:
-    """Else snapshots of before would still be used. Whoever changes what events fold to raises FOLD and writes the digest here."""
+    """Else snapshots of before would still be used. Whoever changes what events fold to raises FOLD and writes the digest
+    here."""
     memory = Memory()
     for row in rows:
         apply(memory, row)

@@ -122,7 +122,7 @@ def test_events_come_back_as_they_were_recorded(place: Place) -> None:
     events = [
         SourceOpened(source=1, detail=detail(name="ä/試.txt", format="ftrace")),
         VmSeen(source=1, owner=2, pointer=0xFFFF_8881_2345_6000, thread=7, t=5_000_000_001, line=3),
-        ConvertAsked(conversion=3, through=Through.GMEM_CONVERT, owner=2, start=(1 << 64) - 1, attributes=1 << 63),
+        ConvertAsked(conversion=3, through=Through.GMEM_CONVERT, owner=2, start=(1 << 52) - 1, attributes=1 << 63),
         ConvertReturned(conversion=3, result=0, owner=2),
         AttrsStored(start=0, npages=None, attributes=8, owner=2),
         PageAdded(owner=2, start=0, npages=1, pfn=(1 << 52) - 1, order=9),
@@ -166,7 +166,8 @@ def test_references_hold_over_the_batches_of_one_source_only(place: Place) -> No
 def test_an_event_that_does_not_fit_stops_its_whole_batch(filled: Place, bad: dict[str, int]) -> None:
     with filled.open() as ledger:
         before = record_of(ledger)
-        misfit = ConvertAsked(conversion=-1, **{"through": Through.VM_IOCTL, "owner": 2, "start": 0, "npages": 1, **bad})  # type: ignore[arg-type]
+        fields = {"through": Through.VM_IOCTL, "owner": 2, "start": 0, "npages": 1, **bad}
+        misfit = ConvertAsked(conversion=-1, **fields)  # type: ignore[arg-type]
         with pytest.raises(BadEvent) as caught:
             ledger.record(*conversion(2, 0x500), misfit)
         assert caught.value.code == "bad-event"

@@ -1,4 +1,5 @@
-"""A snapshot saves time and changes no answer: it is verified before it is used, dropped where it is wrong, never trusted by `check`."""
+"""A snapshot saves time and changes no answer: it is verified before it is used, dropped where it is wrong, never trusted by
+`check`."""
 
 import random
 import struct

@@ -1,4 +1,5 @@
-"""What is recorded can be true: anything else is refused with the field, the value and what is allowed, and nothing is stored."""
+"""What is recorded can be true: anything else is refused with the field, the value and what is allowed, and nothing is
+stored."""
 
 import random
 from pathlib import Path

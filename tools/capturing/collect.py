@@ -62,7 +62,7 @@ class Archive:
         self.said.append(f"{name}: {len(content)} bytes")
 
     def copy(self, name: str, found: "Found") -> None:
-        """Add a file of others as it is now; one that grows meanwhile up to where it was, one that shrinks as far as it goes."""
+        """Add a file of others as it is now; one that grows up to where it was, one that shrinks as far as it goes."""
         try:
             with found.open() as file, tempfile.TemporaryFile(dir=self._folder) as copied:
                 before = os.fstat(file.fileno())
@@ -144,7 +144,7 @@ def _copy(file: BinaryIO, to: IO[bytes], size: int) -> int:
 
 
 def collect(path: Path, files: list[Path], say: Callable[[str], None]) -> None:
-    """Make the archive. ``files``: logs and traces of QEMU, strace and others, or folders of a capture; links are not followed."""
+    """Make the archive. ``files``: logs and traces of others, or folders of a capture; links are not followed."""
     for file in files:
         if file.is_symlink():
             raise Refused(f"{shown(file)}: is a link; name what it points to")

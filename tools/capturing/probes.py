@@ -1,8 +1,8 @@
 """Which probes show what of a conversion, and how to place each one on kernels that differ.
 
 Several definitions of one event are tried from the first to the last; the first that the kernel takes is used. The first one
-names arguments by BTF (CONFIG_PROBE_EVENTS_BTF_ARGS; in return probes Linux 6.9 or newer). The next ones do without BTF, by number
-(``$arg2``) or by register (x86-64). What the events are called is what `gmemstate ingest` knows.
+names arguments by BTF (CONFIG_PROBE_EVENTS_BTF_ARGS; in return probes Linux 6.9 or newer). The next ones do without BTF, by
+number (``$arg2``) or by register (x86-64). What the events are called is what `gmemstate ingest` knows.
 """
 
 from typing import NamedTuple

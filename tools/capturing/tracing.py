@@ -236,7 +236,7 @@ class Recording:
         self._tracefs.write(self._of_instance("tracing_on"), "0")
 
     def missed(self) -> dict[str, int]:
-        """How often each probe could not fire, as there were more calls at once than it can follow; without those that missed none.
+        """How often each probe could not fire, as it could not follow so many calls at once; those that missed none left out.
 
         The kernel counts them in kprobe_profile (probes_profile_seq_show() of kernel/trace/trace_kprobe.c).
         """

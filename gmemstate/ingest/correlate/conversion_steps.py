@@ -107,8 +107,8 @@ def post_set(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
 def inv_add(tracker: Tracker, fact: Fact, thread: Thread) -> bool:
     """Entry of kvm_mmu_invalidate_range_add(): the invalidation range grows."""
     call = thread.call
-    if call is None or (call.through is e.Through.VM_IOCTL and not fits(call, fact.args)):
-        return False
+    if call is None or (call.through is e.Through.VM_IOCTL and not fits(call, {"kvm": fact.args["kvm"]})):
+        return False  # its range is wider than that of the call: whole huge pages
     vm, start, end = tracker.vm(fact.args["kvm"], thread), fact.args["start"], fact.args["end"]
     tracker.emit(e.InvalidateAdded(conversion=call.handle, owner=vm.handle, start=start, npages=end - start))
     return True

@@ -109,7 +109,7 @@ class ZapStarted(Event):
 
 @kind(47, "kvm_mmu_invalidate_range_add")
 class InvalidateAdded(Event):
-    """Faults in a range are retried until the invalidation ends: the invalidation range of a conversion, wider than what is zapped."""
+    """Faults in a range are retried until the invalidation ends; it may be wider than what is zapped."""
 
     start: int
     npages: int

@@ -107,7 +107,7 @@ def kind(
 
 
 def _declare_limits(made: type[Event]) -> None:
-    """Read out of the types of the fields what they may hold; a number without bounds of its own is one that its column can hold."""
+    """What fields may hold, by their types; a number without bounds of its own is one that its column can hold."""
     made.limits, made.refers = {}, {}
     made.optional = frozenset(field.name for field in fields(made) if type(None) in get_args(field.type))
     for name, hint in ((field.name, field.type) for field in fields(made) if field.name != "detail"):
@@ -182,7 +182,8 @@ class Unusable(Event):
 
 def unusable(row: EventRow, code: str, why: str) -> EventRow:
     """A row in place of one that cannot be an event, with its time and the code and the text of the finding that it is."""
-    return (row[SEQ], row[T] if type(row[T]) is int else None, UNUSABLE, *[None] * 9, detail(code=code, why=why))  # type: ignore[return-value]
+    t = row[T] if type(row[T]) is int else None
+    return (row[SEQ], t, UNUSABLE, *[None] * 9, detail(code=code, why=why))  # type: ignore[return-value]
 
 
 _MAKERS[UNUSABLE] = lambda row: Unusable(detail=row[DETAIL])

@@ -12,10 +12,10 @@ class SourceOpened(Event):
 
 @kind(2, "clock_gettime of two clocks at one moment", {"other": "value", "clock": "actor"})
 class ClockPair(Event):
-    """At ``t`` of the source's clock that of the source ``clock`` showed ``other`` ns; or, without ``clock``, CLOCK_REALTIME did.
+    """At ``t`` of the source's clock that of the source ``clock`` (None: CLOCK_REALTIME) showed ``other`` ns.
 
-    The first is found by comparing sources: ``detail`` says by how many calls and how many ns it may be wrong. The second is what
-    a source itself says.
+    The first is found by comparing sources: ``detail`` says by how many calls and how many ns it may be wrong. The second is
+    what a source itself says.
     """
 
     other: int

@@ -1,7 +1,7 @@
 """The conversion machine: one per ioctl, as one thread issued it.
 
-What the caller was returned, what was applied and what is left over are facts in addition to the state; the labels are derived from
-them.
+What the caller was returned, what was applied and what is left over are facts in addition to the state; the labels are derived
+from them.
 """
 
 from collections.abc import Iterator

@@ -53,7 +53,8 @@ _BY_STEP = {
     "memory": {
         "WBINVD": "the page is not mapped any more, and not pinned, flagged or poisoned: it goes back to the free list. "
         "Until the caches have been flushed, lines with the TD's key may be written over what its next owner wrote",
-        "TRACK": "no page is named. KVM goes on with the removal; if that fails too it is silent, as the VM is bugged: a page may have "
+        "TRACK": "no page is named. KVM goes on with the removal; if that fails too it is silent, as the VM is bugged: a "
+        "page may have "
         "gone back to the free list that the module still counts as the TD's",
         "REMOVE": "the page is not pinned, flagged or poisoned: it goes back to the free list on hole punch or when the "
         "guest_memfd closes. Ordinary use then works while the TD is never entered again; a new TD that gets it fails with "

@@ -31,7 +31,7 @@ from gmemstate.model.plain import plain, reader
 from gmemstate.model.rangemap import RangeMap
 from gmemstate.model.units import END
 
-FOLD = 9
+FOLD = 10
 """The version of the fold: raised whenever the same events make another memory, so that older snapshots count no more."""
 
 MAGIC = b"gmemstate snapshot 1\n"

@@ -78,6 +78,7 @@ C23: cut open                      --declare-->             declared
 MESSED_UP = """
 M1: trusted            --marked-->       messed_up
 M2: messed_up          --seen_reused-->  reused
+M3: messed_up reused   --joined-->       cleared
 M4: messed_up reused   --rebooted-->     cleared
 """
 

@@ -36,7 +36,7 @@ def test_the_version_of_the_fold_is_raised_whenever_the_fold_changes(rows: list[
     memory = Memory()
     for row in rows:
         apply(memory, row)
-    assert (FOLD, sha256(kept(memory)).hexdigest()) == (9, FOLDED)
+    assert (FOLD, sha256(kept(memory)).hexdigest()) == (10, FOLDED)
 
 
 def test_a_fold_can_go_on_from_a_snapshot_anywhere(rows: list[EventRow]) -> None:

@@ -16,6 +16,8 @@ from gmemstate.model.events import detail
 from gmemstate.model.linux import (
     EAGAIN,
     EFAULT,
+    EINVAL,
+    EIO,
     ENOMEM,
     ENOTTY,
     KVM_SET_MEMORY_ATTRIBUTES,
@@ -29,6 +31,8 @@ from gmemstate.model.units import pages
 CONVERSIONS = (KVM_SET_MEMORY_ATTRIBUTES, KVM_SET_MEMORY_ATTRIBUTES2)
 UNREAD = (-EFAULT, -ENOTTY)
 """Results of calls whose arguments nobody could read, or the kernel has not read; a probe may have read rubbish."""
+POSSIBLE = frozenset((0, EAGAIN, EFAULT, EINVAL, EIO, ENOMEM, ENOTTY))
+"""What a conversion can return; a system call with another result (EINTR, an fd) was none."""
 IDLE_REFERENCES = 2
 """Of an order-0 folio during the in-use test: the page cache's and the test's own."""
 STANDARD_FDS, MOST_FDS = 2, 1 << 16
@@ -368,4 +372,4 @@ def _made_by(call: Call, entered: Fact, result: int) -> bool:
     cmd = entered.args.get("cmd")
     if cmd is not None and (cmd not in CONVERSIONS or call.given.get("cmd", cmd) != cmd):
         return False
-    return not call.stored or result == 0
+    return -result in POSSIBLE and (not call.stored or result == 0)

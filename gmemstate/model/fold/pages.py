@@ -128,6 +128,7 @@ def poisoned(memory: Memory, seq: int, row: e.EventRow) -> None:
         entry.gmem = entry.gmem if entry.gmem is not None else owner
         entry.vm, entry.gfn = (entry.vm, entry.gfn) if entry.gfn is not None else place
         memory.mark(entry, "marked", seq)
+        _join(memory, entry, seq)
         return
     count = 1 if owner is not None else row[NPAGES] or 1  # a run of host pages that no file is known of
     entry = MessedUp(
@@ -145,6 +146,14 @@ def poisoned(memory: Memory, seq: int, row: e.EventRow) -> None:
         source=row[SOURCE],
     )
     memory.mark(entry, "marked", seq)
+
+
+def _join(memory: Memory, entry: MessedUp, seq: int) -> None:
+    """One page has one entry: a log names it by its pfn, a trace by its index, and a line that has both tells that."""
+    for other in memory.messed_up.values():
+        alike = (other.cause, other.gmem, other.index) == (entry.cause, entry.gmem, entry.index)
+        if other is not entry and alike and other.pfn is None and entry.index is not None and other.state != "cleared":
+            memory.mark(other, "joined", seq)
 
 
 def _same_page(entry: MessedUp, gmem: int | None, index: int | None, pfn: int | None) -> bool:

@@ -50,7 +50,7 @@ def test_half_done_explains_why_what_is_left_and_what_to_do() -> None:
     assert data.startswith("RECOVERABLE while the VMM lives")
     assert "hva 0x7fc7ef1b2000+0x80000" in data
     assert "before 5.360186" in data
-    assert about(incident, "Host").startswith("not affected: no suspect, leaked or poisoned page")
+    assert about(incident, "Host").startswith("no suspect, leaked or poisoned page")
     assert about(incident, "Do now") == (
         "convert gfn [0x100000,0x100080) back to shared, or retry gfn [0x100080,0x100100) to private and answer 0. "
         "Do not resume the guest in between."

@@ -10,7 +10,7 @@ from gmemstate.model.machines.run import MACHINES
 
 __all__ = ["MAX_LINE", "Definition", "Explanation", "MachineName", "dot", "explain", "machine", "mermaid", "recognised"]
 
-MachineName = Literal["range", "conversion", "messed-up"]
+MachineName = Literal["range", "conversion", "messed-up", "platform", "kernel"]
 
 
 def machine(name: MachineName) -> Definition:

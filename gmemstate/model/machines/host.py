@@ -6,7 +6,7 @@ NOT_SEEN, FOUND, UP, FAILED, MISSING, UNCLEAR = "not_seen", "found", "up", "fail
 WHOLE, SUSPECT, LOCKED, OVERWRITTEN, DEAD = "whole", "suspect", "locked", "overwritten", "dead"
 
 PART = Definition(
-    name="platform part",
+    name="platform",
     states=(NOT_SEEN, FOUND, UP, FAILED, MISSING, UNCLEAR),
     rows=(
         Row("P1", "found", (NOT_SEEN, FOUND), FOUND, "it is there; that it works is not said"),
